@@ -1,0 +1,1 @@
+//! Sessions, deadlines, TLS and pools: everything that touches a socket.

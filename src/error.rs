@@ -1,0 +1,173 @@
+//! What went wrong, in words that tell the reader what to do next.
+//! Knows nothing of threads; reads SQLSTATEs but runs no SQL.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of thing went wrong: what a caller branches on, instead of reading the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An option, a job field or a name is outside its limits; nothing was written.
+    Config,
+    /// The database could not be reached, or the connection broke.
+    Connect,
+    /// The database refused who we are: a wrong password, an unknown role or database.
+    Auth,
+    /// TLS could not be set up as asked: certificates, names, roots.
+    Tls,
+    /// The database answered a statement with an error; see [`Error::sqlstate`].
+    Database,
+    /// The schema is missing, too old, or was changed by a newer breaking migration.
+    Schema,
+    /// A database call did not answer within its deadline.
+    Timeout,
+    /// The connection was lost after an enqueue was sent: the job may or may not have been added.
+    UnknownOutcome,
+    /// A keyed enqueue lost a race with a worker again and again, and was not added.
+    Conflict,
+    /// A payload could not be turned into JSON or read back from it.
+    Payload,
+    /// The call was made where it cannot work, for example on a thread of an async runtime.
+    Misuse,
+    /// The worker was stopped, or gave up starting.
+    Stopped,
+}
+
+/// The one error of this crate. Prints as `what we did: what went wrong`.
+///
+/// Ask [`kind`](Error::kind), [`sqlstate`](Error::sqlstate) and
+/// [`is_transient`](Error::is_transient); never parse the text. The text carries neither
+/// passwords nor payloads.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    sqlstate: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` that says `message`.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), sqlstate: None, source: None }))
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    /// Keeps the cause, so that [`std::error::Error::source`] leads to it.
+    pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Box::new(source));
+        self
+    }
+
+    /// Puts what we were doing in front: `claiming 8 jobs: connection closed`.
+    pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.0.message = format!("{doing}: {}", self.0.message);
+        self
+    }
+
+    /// The kind, for branching.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The five characters with which PostgreSQL named the error, when it was the database that did.
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
+    }
+
+    /// Whether trying the same again later may work: a broken connection, a missed deadline,
+    /// a deadlock, a server that starts up or shuts down, one that is read-only or full for now.
+    pub fn is_transient(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::UnknownOutcome | ErrorKind::Conflict => true,
+            ErrorKind::Database => self.sqlstate().is_some_and(is_transient_state),
+            _ => false,
+        }
+    }
+
+    /// Whether the session that answered so can still be used.
+    pub(crate) fn breaks_session(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
+            // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale.
+            ErrorKind::Database => self.sqlstate().is_some_and(|state| {
+                matches!(state, "25006" | "0A000" | "26000" | "42P05") || state.starts_with("57P") || state.starts_with("08")
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// SQLSTATEs after which the same statement may succeed later, unchanged.
+fn is_transient_state(state: &str) -> bool {
+    matches!(
+        state,
+        "25006" | "0A000" | "26000" | "42P05" // standby; stale plans or statements
+        | "40001" | "40P01" | "55P03" | "57014" // serialization, deadlock, lock or statement timeout
+        | "3F000" | "42P01" // a schema or table that is being restored or renamed
+    ) || ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let (kind, message, state) = match error.as_db_error() {
+            Some(db) => {
+                let state = db.code().code();
+                let kind = match state {
+                    // Class 28 is authorization, 3D000 a database that does not exist.
+                    _ if state.starts_with("28") || state == "3D000" => ErrorKind::Auth,
+                    _ if state.starts_with("08") || state.starts_with("57P") || state == "53300" => ErrorKind::Connect,
+                    _ => ErrorKind::Database,
+                };
+                (kind, format!("{} (SQLSTATE {state})", db.message()), Some(state.to_owned()))
+            }
+            None => {
+                // Everything without an answer of the server is the connection: closed, refused, timed out.
+                let mut message = error.to_string();
+                let mut cause = error.source();
+                while let Some(inner) = cause {
+                    let inner_text = inner.to_string();
+                    if !message.contains(&inner_text) {
+                        message = format!("{message}: {inner_text}");
+                    }
+                    cause = inner.source();
+                }
+                let kind = if message.starts_with("error performing TLS handshake") {
+                    ErrorKind::Tls
+                } else if message.starts_with("error serializing") || message.starts_with("error deserializing") {
+                    ErrorKind::Payload
+                } else {
+                    ErrorKind::Connect
+                };
+                (kind, message, None)
+            }
+        };
+        Self(Box::new(Inner { kind, message, sqlstate: state, source: Some(Box::new(error)) }))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}

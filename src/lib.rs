@@ -1,0 +1,9 @@
+//! Graphile Worker's job queue as one synchronous engine: OS threads, blocking calls, no async.
+#![warn(missing_docs)]
+
+mod db;
+mod error;
+mod schema;
+
+pub use error::{Error, ErrorKind, Result};
+pub use schema::Schema;
