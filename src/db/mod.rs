@@ -1,1 +1,174 @@
-//! Sessions, deadlines, TLS and pools: everything that touches a socket.
+//! Where connections come from: engine sessions with deadlines, and the handlers' pool.
+//! Knows nothing of the tables.
+
+pub(crate) mod conninfo;
+pub(crate) mod deadline;
+pub(crate) mod pool;
+pub(crate) mod session;
+pub(crate) mod tls;
+
+use crate::error::{Error, ErrorKind, Result};
+use conninfo::ConnInfo;
+use pool::{Connection, ConnectionPool, OwnPool};
+use session::{Backend, Interrupt, Session};
+use std::sync::Arc;
+use std::time::Duration;
+use tls::Tls;
+#[allow(unused_imports)]
+use tls::New as _;
+
+/// How many sessions the engine keeps for itself: listen, dispatch, settle, lease.
+pub(crate) const ENGINE_SESSIONS: u32 = 4;
+
+/// One database, and the ways to reach it.
+#[derive(Clone)]
+pub(crate) struct Database {
+    /// Absent when the caller gave only a pool: engine sessions are then checked out of it for good.
+    direct: Option<Arc<Direct>>,
+    pool: Arc<dyn ConnectionPool>,
+    deadline: Duration,
+}
+
+struct Direct {
+    info: ConnInfo,
+    tls: Tls,
+}
+
+impl Database {
+    /// A database by its connection string, with a pool of `handlers` connections that opens lazily.
+    pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
+        let direct = Direct::new(url)?;
+        let pool = Arc::new(OwnPool::new(&direct.info, &direct.tls, handlers));
+        Ok(Self { direct: Some(Arc::new(direct)), pool, deadline })
+    }
+
+    /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
+    pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
+        let direct = url.map(Direct::new).transpose()?.map(Arc::new);
+        Ok(Self { direct, pool, deadline })
+    }
+
+    /// Whether engine sessions take connections away from the pool.
+    pub(crate) fn engine_uses_pool(&self) -> bool {
+        self.direct.is_none()
+    }
+
+    pub(crate) fn pool_size(&self) -> u32 {
+        self.pool.max_size()
+    }
+
+    /// Opens a session of the engine; `role` is what the server's activity list shows.
+    pub(crate) fn session(&self, role: &str, interrupt: &Interrupt) -> Result<Session> {
+        match &self.direct {
+            Some(direct) => {
+                let mut config = direct.info.config().clone();
+                config.application_name(format!("graphile-worker:{role}"));
+                Session::connect(&config, &direct.tls, self.deadline, interrupt)
+                    .map_err(|e| e.context(format_args!("connecting to {}", direct.info.host())))
+            }
+            None => {
+                let mut session = Session::lent(self.pool.get(self.deadline)?, self.deadline, interrupt)?;
+                session.batch(&format!("set application_name = 'graphile-worker:{role}'"))?;
+                Ok(session)
+            }
+        }
+    }
+
+    /// Borrows a connection of the pool.
+    pub(crate) fn connection(&self) -> Result<Connection> {
+        refuse_async_context()?;
+        self.pool.get(self.deadline)
+    }
+
+    /// Runs `call` on a connection of the pool, no longer than the deadline.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut connection = self.connection()?;
+        deadline::call(self.deadline, move || call(&mut connection))?
+    }
+}
+
+impl Direct {
+    fn new(url: &str) -> Result<Self> {
+        let info = ConnInfo::parse(url, &|name| std::env::var(name).ok())?;
+        let tls = Tls::new(info.tls())?;
+        Ok(Self { info, tls })
+    }
+}
+
+/// Blocking calls on a thread of an async runtime would stall it, or panic: say so instead.
+pub(crate) fn refuse_async_context() -> Result<()> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => Err(Error::new(
+            ErrorKind::Misuse,
+            "called on a thread of a tokio runtime; this library blocks, so call it inside tokio::task::spawn_blocking",
+        )),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The place of one engine session: connects when it is needed, gives it up when it broke.
+pub(crate) struct Seat {
+    database: Database,
+    role: &'static str,
+    interrupt: Interrupt,
+    /// Run on every new session of this seat.
+    setup: String,
+    session: Option<Session>,
+    /// The server process of a session that we gave up with a call under way.
+    abandoned: Option<Backend>,
+    /// How often this seat has connected.
+    connects: u64,
+}
+
+impl Seat {
+    pub(crate) fn new(database: &Database, role: &'static str, interrupt: &Interrupt, setup: String) -> Self {
+        Self {
+            database: database.clone(),
+            role,
+            interrupt: interrupt.clone(),
+            setup,
+            session: None,
+            abandoned: None,
+            connects: 0,
+        }
+    }
+
+    /// How often this seat has connected: a change means that notifications and locks may have been missed.
+    pub(crate) fn connects(&self) -> u64 {
+        self.connects
+    }
+
+    /// Runs `call` on the seat's session, connecting first if there is none.
+    pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+        if self.session.is_none() {
+            self.session = Some(self.connect()?);
+            self.connects += 1;
+        }
+        let session = self.session.as_mut().expect("connected above");
+        let answer = call(session);
+        if let Err(error) = &answer {
+            if error.kind() == ErrorKind::Timeout {
+                // Its server may still be at it: end it before it acts behind our back.
+                self.abandoned = Some(session.backend());
+            }
+            if error.breaks_session() {
+                self.session = None;
+            }
+        }
+        answer
+    }
+
+    fn connect(&mut self) -> Result<Session> {
+        let mut session = self.database.session(self.role, &self.interrupt)?;
+        if let Some(old) = self.abandoned.take() {
+            session.end_backend(old)?;
+        }
+        if !self.setup.is_empty() {
+            session.batch(&self.setup)?;
+        }
+        Ok(session)
+    }
+}

@@ -1,0 +1,103 @@
+//! Deadlines for calls that have none: the call runs on a helper thread, and we stop waiting for it.
+//! Knows nothing of databases.
+//!
+//! The sync `postgres` client cannot be interrupted while its server is stopped. A late call keeps
+//! its helper (and the client it was given) until the socket fails or the server goes on; how many
+//! can be late at once is bounded by whoever owns the clients, a pool.
+
+use crate::error::{Error, ErrorKind, Result};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+/// Helpers that wait for work. A helper leaves after ten idle seconds.
+static IDLE: Mutex<Vec<Sender<Task>>> = Mutex::new(Vec::new());
+const IDLE_TIME: Duration = Duration::from_secs(10);
+
+/// Runs `call` and waits for its answer no longer than `deadline`.
+///
+/// # Errors
+/// `Timeout` when it is late; it then goes on alone, and its answer is dropped.
+pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (answer, wait) = bounded(1);
+    let task: Task = Box::new(move || {
+        if let Ok(value) = catch_unwind(AssertUnwindSafe(call)) {
+            let _ = answer.send(value);
+        }
+    });
+    let idle = IDLE.lock().pop();
+    let helper = match idle {
+        Some(helper) => helper,
+        None => spawn()?,
+    };
+    helper.send(task).expect("a helper leaves only after it took itself off the list");
+    wait.recv_timeout(deadline).map_err(|late| match late {
+        crossbeam_channel::RecvTimeoutError::Timeout => missed(deadline),
+        crossbeam_channel::RecvTimeoutError::Disconnected => {
+            Error::new(ErrorKind::Misuse, "the database client panicked; the connection is given up")
+        }
+    })
+}
+
+/// The error of a call that did not answer in time.
+pub(crate) fn missed(deadline: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the database did not answer within {deadline:?}"))
+}
+
+fn spawn() -> Result<Sender<Task>> {
+    let (sender, tasks) = bounded(1);
+    let own = sender.clone();
+    thread::Builder::new()
+        .name("gw-deadline".into())
+        .spawn(move || help(&own, &tasks))
+        .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot start a helper thread: {e}")).caused_by(e))?;
+    Ok(sender)
+}
+
+fn help(own: &Sender<Task>, tasks: &Receiver<Task>) {
+    loop {
+        match tasks.recv_timeout(IDLE_TIME) {
+            Ok(task) => {
+                task();
+                IDLE.lock().push(own.clone());
+            }
+            Err(_) => {
+                let mut idle = IDLE.lock();
+                let before = idle.len();
+                idle.retain(|helper| !helper.same_channel(own));
+                if idle.len() < before {
+                    return;
+                }
+                // Somebody took us off the list a moment ago: a task is on its way.
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn an_answer_in_time_is_returned_and_a_late_call_is_left_behind() {
+        assert_eq!(call(Duration::from_secs(5), || 7).unwrap(), 7);
+        let (end, wait) = bounded::<()>(0);
+        let start = Instant::now();
+        let late = call(Duration::from_millis(20), move || wait.recv()).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Timeout);
+        assert!(start.elapsed() < Duration::from_secs(2));
+        drop(end);
+    }
+
+    #[test]
+    fn a_panic_of_the_call_is_an_error_and_the_helper_goes_on() {
+        let error = call(Duration::from_secs(5), || panic!("client bug")).map(|()| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        assert_eq!(call(Duration::from_secs(5), || 8).unwrap(), 8);
+    }
+}
