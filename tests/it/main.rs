@@ -2,3 +2,4 @@
 
 mod devdb;
 mod harness;
+mod proxy;
