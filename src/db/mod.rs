@@ -1,1 +1,3 @@
 //! Sessions, deadlines, TLS and pools: everything that touches a socket.
+
+mod tls;
