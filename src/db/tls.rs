@@ -10,18 +10,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use log::warn;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use x509_cert::der::{Decode, Encode};
 
+use self::verify::{Trust, Verifier};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How much a connection is to be protected, weakest first.
@@ -233,87 +230,6 @@ fn failed(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Tls, message)
 }
 
-#[derive(Debug)]
-struct Trust {
-    roots: RootCertStore,
-    /// The certificates of the root file: a server that shows one of them is the one we were told of.
-    pinned: Vec<CertificateDer<'static>>,
-    checks_name: bool,
-}
-
-#[derive(Debug)]
-struct Verifier {
-    trust: Option<Trust>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
-        let parsed = ParsedCertificate::try_from(certificate)?;
-        let algorithms = self.algorithms.all;
-        match verify_server_cert_signed_by_trust_anchor(&parsed, &trust.roots, intermediates, now, algorithms) {
-            Ok(()) => {}
-            // `openssl req -x509` marks what it makes as a CA, which webpki takes from no server;
-            // out of date is out of date all the same, and webpki looks at that first.
-            Err(e) if trust.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) && !is_out_of_date(&e) => {}
-            Err(e) => return Err(e),
-        }
-        if trust.checks_name {
-            verify_server_name(&parsed, name)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    // Signatures are checked in every mode: channel binding rests on the server having the key.
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms).or_else(|e| {
-            // PostgreSQL's manual makes certificates of X.509 version 1, which webpki does not read at all.
-            // Where any certificate is believed, the key in it is all that matters.
-            match public_key(certificate).filter(|_| self.trust.is_none()) {
-                Some(key) => verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms),
-                None => Err(e),
-            }
-        })
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-fn public_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
-    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
-    Some(certificate.tbs_certificate.subject_public_key_info.to_der().ok()?.into())
-}
-
-fn is_out_of_date(error: &rustls::Error) -> bool {
-    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
-    let rustls::Error::InvalidCertificate(why) = error else { return false };
-    matches!(why, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
-}
-
 type Inner = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
@@ -362,3 +278,7 @@ fn explain(error: io::Error) -> io::Error {
         None => error,
     }
 }
+
+mod verify;
+#[cfg(test)]
+mod tests;
