@@ -1,0 +1,398 @@
+-- Installs the tables, types and functions that every worker of this schema shares: the state in
+-- which Node's graphile-worker leaves a database after its migration 18, under the same names, so
+-- that any worker can start on it and add its own later migrations.
+-- Runs in one transaction. The schema exists already; a ledger is taken over as long as it is empty.
+
+create table if not exists :GRAPHILE_WORKER_SCHEMA.migrations (
+  id int constraint migrations_pkey primary key,
+  ts timestamptz not null default now(),
+  breaking boolean not null default false
+);
+
+-- The ledger comes first: of two installers, ours or Node's, one waits here for the other's
+-- transaction, and then finds (23505) that the work is done.
+insert into :GRAPHILE_WORKER_SCHEMA.migrations (id, breaking)
+select id, id in (1, 3, 11, 13, 14, 16)
+  from generate_series(1, 18) as id
+ order by id;
+
+create table :GRAPHILE_WORKER_SCHEMA._private_tasks (
+  id int generated always as identity (sequence name :GRAPHILE_WORKER_SCHEMA.tasks_id_seq)
+    constraint tasks_pkey primary key,
+  identifier text not null
+    constraint tasks_identifier_key unique
+    constraint tasks_identifier_check check (length(identifier) <= 128)
+);
+alter table :GRAPHILE_WORKER_SCHEMA._private_tasks enable row level security;
+
+create table :GRAPHILE_WORKER_SCHEMA._private_job_queues (
+  id int generated always as identity (sequence name :GRAPHILE_WORKER_SCHEMA.job_queues_id_seq)
+    constraint job_queues_pkey1 primary key,
+  queue_name text not null
+    constraint job_queues_queue_name_key unique
+    constraint job_queues_queue_name_check check (length(queue_name) <= 128),
+  locked_at timestamptz,
+  locked_by text,
+  is_available boolean not null generated always as (locked_at is null) stored
+);
+alter table :GRAPHILE_WORKER_SCHEMA._private_job_queues enable row level security;
+
+-- No foreign keys: tasks and queues are looked up by name at every enqueue, and a key would cost
+-- each job two checks.
+create table :GRAPHILE_WORKER_SCHEMA._private_jobs (
+  id bigint generated always as identity (sequence name :GRAPHILE_WORKER_SCHEMA.jobs_id_seq1)
+    constraint jobs_pkey1 primary key,
+  job_queue_id int,
+  task_id int not null,
+  payload json not null default '{}'::json,
+  priority smallint not null default 0,
+  run_at timestamptz not null default now(),
+  attempts smallint not null default 0,
+  max_attempts smallint not null default 25
+    constraint jobs_max_attempts_check check (max_attempts >= 1),
+  last_error text,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  key text
+    constraint jobs_key_key1 unique
+    constraint jobs_key_check check (length(key) > 0 and length(key) <= 512),
+  locked_at timestamptz,
+  locked_by text,
+  revision int not null default 0,
+  flags jsonb,
+  is_available boolean not null generated always as (locked_at is null and attempts < max_attempts) stored
+);
+alter table :GRAPHILE_WORKER_SCHEMA._private_jobs enable row level security;
+
+create index jobs_main_index
+  on :GRAPHILE_WORKER_SCHEMA._private_jobs (priority, run_at)
+  include (id, task_id, job_queue_id)
+  where is_available = true;
+
+create index jobs_no_queue_index
+  on :GRAPHILE_WORKER_SCHEMA._private_jobs (priority, run_at)
+  include (id, task_id)
+  where is_available = true and job_queue_id is null;
+
+create table :GRAPHILE_WORKER_SCHEMA._private_known_crontabs (
+  identifier text not null constraint known_crontabs_pkey primary key,
+  known_since timestamptz not null,
+  last_execution timestamptz
+);
+alter table :GRAPHILE_WORKER_SCHEMA._private_known_crontabs enable row level security;
+
+create view :GRAPHILE_WORKER_SCHEMA.jobs as
+select
+  jobs.id,
+  job_queues.queue_name,
+  tasks.identifier as task_identifier,
+  jobs.priority,
+  jobs.run_at,
+  jobs.attempts,
+  jobs.max_attempts,
+  jobs.last_error,
+  jobs.created_at,
+  jobs.updated_at,
+  jobs.key,
+  jobs.locked_at,
+  jobs.locked_by,
+  jobs.revision,
+  jobs.flags
+from :GRAPHILE_WORKER_SCHEMA._private_jobs as jobs
+join :GRAPHILE_WORKER_SCHEMA._private_tasks as tasks on tasks.id = jobs.task_id
+left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as job_queues on job_queues.id = jobs.job_queue_id;
+
+create type :GRAPHILE_WORKER_SCHEMA.job_spec as (
+  identifier text,
+  payload json,
+  queue_name text,
+  run_at timestamptz,
+  max_attempts smallint,
+  job_key text,
+  priority smallint,
+  flags text[]
+);
+
+-- Adds jobs. A job whose key is taken replaces the holder while that still waits; a holder that
+-- runs, or has failed for good, gives up its key and never runs again.
+-- If a worker starts the holder at the very moment of the call, no row comes back for that spec:
+-- the caller has to look, and try again.
+create function :GRAPHILE_WORKER_SCHEMA.add_jobs(
+  specs :GRAPHILE_WORKER_SCHEMA.job_spec[],
+  job_key_preserve_run_at boolean default false
+)
+returns setof :GRAPHILE_WORKER_SCHEMA._private_jobs
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+  -- Only names that are missing are inserted, so that known ones use up no ids. Sorted, so that
+  -- two calls with the same new names cannot wait for each other.
+  insert into :GRAPHILE_WORKER_SCHEMA._private_tasks (identifier)
+  select distinct spec.identifier
+    from unnest(add_jobs.specs) as spec
+   where not exists (
+     select from :GRAPHILE_WORKER_SCHEMA._private_tasks as known
+      where known.identifier = spec.identifier
+   )
+   order by 1
+  on conflict do nothing;
+
+  insert into :GRAPHILE_WORKER_SCHEMA._private_job_queues (queue_name)
+  select distinct spec.queue_name
+    from unnest(add_jobs.specs) as spec
+   where spec.queue_name is not null
+     and not exists (
+       select from :GRAPHILE_WORKER_SCHEMA._private_job_queues as known
+        where known.queue_name = spec.queue_name
+     )
+   order by 1
+  on conflict do nothing;
+
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs as holder
+     set key = null,
+         attempts = holder.max_attempts,
+         updated_at = now()
+    from unnest(add_jobs.specs) as spec
+   where holder.key = spec.job_key
+     and holder.is_available is not true;
+
+  perform pg_notify(
+    'jobs:insert',
+    '{"r":' || random()::text || ',"count":' || array_length(add_jobs.specs, 1)::text || '}'
+  );
+
+  return query
+  insert into :GRAPHILE_WORKER_SCHEMA._private_jobs as job (
+    job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags
+  )
+  select
+    queue.id,
+    task.id,
+    coalesce(spec.payload, '{}'::json),
+    coalesce(spec.run_at, now()),
+    coalesce(spec.max_attempts, 25::smallint),
+    spec.job_key,
+    coalesce(spec.priority, 0::smallint),
+    (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+  from unnest(add_jobs.specs) as spec
+  join :GRAPHILE_WORKER_SCHEMA._private_tasks as task on task.identifier = spec.identifier
+  left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = spec.queue_name
+  on conflict (key) do update
+     set job_queue_id = excluded.job_queue_id,
+         task_id = excluded.task_id,
+         payload = case
+           when json_typeof(job.payload) = 'array' and json_typeof(excluded.payload) = 'array'
+             then (job.payload::jsonb || excluded.payload::jsonb)::json
+           else excluded.payload
+         end,
+         run_at = case
+           when add_jobs.job_key_preserve_run_at and job.attempts = 0 then job.run_at
+           else excluded.run_at
+         end,
+         max_attempts = excluded.max_attempts,
+         priority = excluded.priority,
+         flags = excluded.flags,
+         revision = job.revision + 1,
+         attempts = 0,
+         last_error = null,
+         updated_at = now()
+   where job.locked_at is null
+  returning job.*;
+end;
+$$;
+
+-- Adds one job. What happens to a job that holds the same key is up to `job_key_mode`:
+-- `replace` and `preserve_run_at` as in add_jobs; `unsafe_dedupe` leaves it as it is, even if it
+-- runs or has failed for good, and counts one more revision.
+-- A row of nulls says that nothing was added: a worker took the holder meanwhile; try again.
+create function :GRAPHILE_WORKER_SCHEMA.add_job(
+  identifier text,
+  payload json default null,
+  queue_name text default null,
+  run_at timestamptz default null,
+  max_attempts int default null,
+  job_key text default null,
+  priority int default null,
+  flags text[] default null,
+  job_key_mode text default 'replace'
+)
+returns :GRAPHILE_WORKER_SCHEMA._private_jobs
+language plpgsql
+as $$
+#variable_conflict use_column
+declare
+  added :GRAPHILE_WORKER_SCHEMA._private_jobs;
+begin
+  -- Without a key there is nothing to choose, whatever the mode says.
+  if add_job.job_key is null or coalesce(add_job.job_key_mode, 'replace') in ('replace', 'preserve_run_at') then
+    select job.*
+      into added
+      from :GRAPHILE_WORKER_SCHEMA.add_jobs(
+        array[row(
+          add_job.identifier,
+          add_job.payload,
+          add_job.queue_name,
+          add_job.run_at,
+          add_job.max_attempts::smallint,
+          add_job.job_key,
+          add_job.priority::smallint,
+          add_job.flags
+        ):::GRAPHILE_WORKER_SCHEMA.job_spec],
+        coalesce(add_job.job_key_mode = 'preserve_run_at', false)
+      ) as job;
+    return added;
+  end if;
+
+  if add_job.job_key_mode <> 'unsafe_dedupe' then
+    raise exception 'job_key_mode is %, and must be replace, preserve_run_at or unsafe_dedupe', quote_literal(add_job.job_key_mode)
+      using errcode = 'GWBKM';
+  end if;
+
+  insert into :GRAPHILE_WORKER_SCHEMA._private_tasks (identifier)
+  select add_job.identifier
+   where not exists (
+     select from :GRAPHILE_WORKER_SCHEMA._private_tasks as known
+      where known.identifier = add_job.identifier
+   )
+  on conflict do nothing;
+
+  insert into :GRAPHILE_WORKER_SCHEMA._private_job_queues (queue_name)
+  select add_job.queue_name
+   where add_job.queue_name is not null
+     and not exists (
+       select from :GRAPHILE_WORKER_SCHEMA._private_job_queues as known
+        where known.queue_name = add_job.queue_name
+     )
+  on conflict do nothing;
+
+  insert into :GRAPHILE_WORKER_SCHEMA._private_jobs as job (
+    job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags
+  )
+  select
+    queue.id,
+    task.id,
+    coalesce(add_job.payload, '{}'::json),
+    coalesce(add_job.run_at, now()),
+    coalesce(add_job.max_attempts::smallint, 25::smallint),
+    add_job.job_key,
+    coalesce(add_job.priority::smallint, 0::smallint),
+    (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
+  from :GRAPHILE_WORKER_SCHEMA._private_tasks as task
+  left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = add_job.queue_name
+  where task.identifier = add_job.identifier
+  on conflict (key) do update
+     set revision = job.revision + 1,
+         updated_at = now()
+  returning job.*
+    into added;
+
+  -- Nothing new for anyone when the job was there before.
+  if added.revision = 0 then
+    perform pg_notify('jobs:insert', '{"r":' || random()::text || ',"count":1}');
+  end if;
+
+  return added;
+end;
+$$;
+
+-- Removes the job that holds the key. One that runs is left to end, without key, and never again;
+-- locked for more than four hours counts as not running. An unknown key gives a row of nulls.
+create function :GRAPHILE_WORKER_SCHEMA.remove_job(job_key text)
+returns :GRAPHILE_WORKER_SCHEMA._private_jobs
+language plpgsql
+strict
+as $$
+#variable_conflict use_column
+declare
+  removed :GRAPHILE_WORKER_SCHEMA._private_jobs;
+begin
+  delete from :GRAPHILE_WORKER_SCHEMA._private_jobs as job
+   where job.key = remove_job.job_key
+     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+  returning job.*
+    into removed;
+
+  if found then
+    perform pg_notify('jobs:insert', '{"r":' || random()::text || ',"count":-1}');
+    return removed;
+  end if;
+
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs as job
+     set key = null,
+         attempts = job.max_attempts,
+         updated_at = now()
+   where job.key = remove_job.job_key
+  returning job.*
+    into removed;
+
+  return removed;
+end;
+$$;
+
+-- Deletes jobs as if they had succeeded; those that run are left alone, and are not in the answer.
+create function :GRAPHILE_WORKER_SCHEMA.complete_jobs(job_ids bigint[])
+returns setof :GRAPHILE_WORKER_SCHEMA._private_jobs
+language sql
+as $$
+  delete from :GRAPHILE_WORKER_SCHEMA._private_jobs as job
+   where job.id = any(complete_jobs.job_ids)
+     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+  returning job.*;
+$$;
+
+-- Fails jobs for good, with a reason; those that run are left alone, and are not in the answer.
+create function :GRAPHILE_WORKER_SCHEMA.permanently_fail_jobs(
+  job_ids bigint[],
+  error_message text default null
+)
+returns setof :GRAPHILE_WORKER_SCHEMA._private_jobs
+language sql
+as $$
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs as job
+     set last_error = coalesce(permanently_fail_jobs.error_message, 'Manually marked as failed'),
+         attempts = job.max_attempts,
+         updated_at = now()
+   where job.id = any(permanently_fail_jobs.job_ids)
+     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+  returning job.*;
+$$;
+
+-- Changes when, how urgently and how often jobs are tried; what is null stays as it is.
+-- Those that run are left alone, and are not in the answer. Workers notice at their next poll.
+create function :GRAPHILE_WORKER_SCHEMA.reschedule_jobs(
+  job_ids bigint[],
+  run_at timestamptz default null,
+  priority int default null,
+  attempts int default null,
+  max_attempts int default null
+)
+returns setof :GRAPHILE_WORKER_SCHEMA._private_jobs
+language sql
+as $$
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs as job
+     set run_at = coalesce(reschedule_jobs.run_at, job.run_at),
+         priority = coalesce(reschedule_jobs.priority::smallint, job.priority),
+         attempts = coalesce(reschedule_jobs.attempts::smallint, job.attempts),
+         max_attempts = coalesce(reschedule_jobs.max_attempts::smallint, job.max_attempts),
+         updated_at = now()
+   where job.id = any(reschedule_jobs.job_ids)
+     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+  returning job.*;
+$$;
+
+-- Unlocks the jobs and queues of workers that are known to be dead; their jobs run again at once.
+create function :GRAPHILE_WORKER_SCHEMA.force_unlock_workers(worker_ids text[])
+returns void
+language sql
+as $$
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs as job
+     set locked_at = null,
+         locked_by = null
+   where job.locked_by = any(force_unlock_workers.worker_ids);
+
+  update :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue
+     set locked_at = null,
+         locked_by = null
+   where queue.locked_by = any(force_unlock_workers.worker_ids);
+$$;
