@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod db;
+pub mod devdb;
 mod error;
 mod schema;
 

@@ -85,8 +85,18 @@ impl Database {
         &self,
         call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let mut connection = self.connection()?;
-        deadline::call(self.deadline, move || call(&mut connection))?
+        let connection = self.connection()?;
+        self.run_on(connection, Duration::ZERO, call)
+    }
+
+    /// The same on a connection at hand, with `patience` added to the deadline.
+    pub(crate) fn run_on<T: Send + 'static>(
+        &self,
+        mut connection: Connection,
+        patience: Duration,
+        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        deadline::call(self.deadline + patience, move || call(&mut connection))?
     }
 }
 
@@ -159,6 +169,10 @@ impl Seat {
             }
         }
         answer
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.session = None;
     }
 
     fn connect(&mut self) -> Result<Session> {

@@ -1,0 +1,58 @@
+//! How long to wait before trying again: capped, doubling, jittered. Knows no clock and does no waiting.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+/// Waits that double from `first` to `cap`, each spread over half to all of its length, so that
+/// workers which lost the same database do not come back in step.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    first: Duration,
+    cap: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) const fn new(first: Duration, cap: Duration) -> Self {
+        Self { first, cap, next: first }
+    }
+
+    /// The next wait.
+    pub(crate) fn next(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.cap);
+        wait.mul_f64(0.5 + 0.5 * random_unit())
+    }
+
+    /// Starts over: something worked.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+/// Random bits of the process's own seed: good for spreading and for names, not for secrets.
+pub(crate) fn random_bits() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// A number in 0..1.
+pub(crate) fn random_unit() -> f64 {
+    (random_bits() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_start_over() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        for full in [100, 200, 400, 800, 1000, 1000] {
+            let wait = backoff.next().as_millis() as u64;
+            assert!((full / 2..=full).contains(&wait), "{wait} ms of {full}");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(100));
+    }
+}

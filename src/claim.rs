@@ -1,0 +1,302 @@
+//! What a worker holds: the claim of each job, its one outcome, and the ledger of them all.
+//! Knows neither database nor handlers.
+
+use crate::job::Job;
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+/// One claim of one job, numbered: a job that comes back later is another claim.
+///
+/// Not `Clone`: whoever settles it is the only one who can.
+pub(crate) struct Claim {
+    number: u64,
+    /// Which of the worker's tasks runs it.
+    pub(crate) task: usize,
+    pub(crate) job: Job,
+}
+
+/// How a claim ends.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    /// The handler succeeded: the job is deleted.
+    Done,
+    /// The handler failed: tried again after the backoff, or failed for good after the last attempt.
+    Failed(String),
+    /// Not started, or interrupted by a stop: the attempt does not count. A job that was started
+    /// waits for the delay; one that was not is at once there for others, who are told.
+    GivenBack(Option<Duration>),
+}
+
+/// A claim on its way to be settled.
+pub(crate) type Settlement = (Arc<ActiveJob>, Outcome);
+
+const HELD: u8 = 0;
+const RUNNING: u8 = 1;
+const FINISHED: u8 = 2;
+const VOID: u8 = 3;
+
+/// A job in the hands of this worker, from its claim until its handler has returned and it is settled.
+pub(crate) struct ActiveJob {
+    pub(crate) claim: Claim,
+    state: AtomicU8,
+    cancelled: AtomicBool,
+    /// Whether a handler is inside. Set by gw-run, also when the job was finished from elsewhere.
+    inside: AtomicBool,
+    settled: AtomicBool,
+    claimed_at: Instant,
+    started_at: Mutex<Option<(Instant, String)>>,
+    /// How long the handler took, once it is over.
+    ran: Mutex<Option<Duration>>,
+    /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
+    done: Sender<Settlement>,
+}
+
+impl ActiveJob {
+    pub(crate) fn job(&self) -> &Job {
+        &self.claim.job
+    }
+
+    /// Whether the job had a key when it was claimed: if the row has none now, it was superseded.
+    pub(crate) fn keyed(&self) -> bool {
+        self.claim.job.key.is_some()
+    }
+
+    pub(crate) fn held_for(&self) -> Duration {
+        self.claimed_at.elapsed()
+    }
+
+    /// The handler may begin: false if the claim was voided or given back meanwhile.
+    pub(crate) fn start(&self) -> bool {
+        let started = self.advance(HELD, RUNNING);
+        if started {
+            let thread = std::thread::current().name().unwrap_or_default().to_owned();
+            *self.started_at.lock() = Some((Instant::now(), thread));
+            self.inside.store(true, Ordering::Release);
+        }
+        started
+    }
+
+    /// Ends the job, once: the second to try is told `false`, and its outcome is dropped.
+    pub(crate) fn finish(self: &Arc<Self>, outcome: Outcome) -> bool {
+        let finished = self.advance(RUNNING, FINISHED);
+        if finished {
+            *self.ran.lock() = self.started_at.lock().as_ref().map(|(start, _)| start.elapsed());
+            // The receiver is gone only after a stop that has given this job back.
+            let _ = self.done.send((self.clone(), outcome));
+        }
+        finished
+    }
+
+    /// Gives back a job that no handler has seen: false if one has.
+    pub(crate) fn give_back(self: &Arc<Self>, delay: Option<Duration>) -> bool {
+        let given = self.advance(HELD, FINISHED);
+        if given {
+            let _ = self.done.send((self.clone(), Outcome::GivenBack(delay)));
+        }
+        given
+    }
+
+    /// The claim is worth nothing any more: not started, or cancelled with its outcome dropped.
+    pub(crate) fn void(&self) -> bool {
+        self.cancel();
+        self.advance(HELD, VOID) || self.advance(RUNNING, VOID)
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.load(Ordering::Acquire) == HELD
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RUNNING
+    }
+
+    /// Since when, and on which thread, the handler runs.
+    pub(crate) fn started(&self) -> Option<(Instant, String)> {
+        self.started_at.lock().clone()
+    }
+
+    /// How long the handler took.
+    pub(crate) fn ran(&self) -> Duration {
+        self.ran.lock().unwrap_or_default()
+    }
+
+    fn advance(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Every claim that this worker has not let go of, by its number.
+#[derive(Default)]
+pub(crate) struct Ledger(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    by_number: HashMap<u64, Arc<ActiveJob>>,
+    /// The latest claim of each job.
+    by_job: HashMap<i64, u64>,
+    last: u64,
+}
+
+impl Ledger {
+    /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
+    /// itself given back while the older handler runs: second in the answer.
+    pub(crate) fn enter(
+        &self,
+        jobs: impl IntoIterator<Item = (usize, Job)>,
+        done: &Sender<Settlement>,
+    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>) {
+        let (mut startable, mut doubled) = (Vec::new(), Vec::new());
+        let mut entries = self.0.lock();
+        for (task, job) in jobs {
+            entries.last += 1;
+            let number = entries.last;
+            let id = job.id;
+            let active = Arc::new(ActiveJob {
+                claim: Claim { number, task, job },
+                state: AtomicU8::new(HELD),
+                cancelled: AtomicBool::new(false),
+                inside: AtomicBool::new(false),
+                settled: AtomicBool::new(false),
+                claimed_at: Instant::now(),
+                started_at: Mutex::new(None),
+                ran: Mutex::new(None),
+                done: done.clone(),
+            });
+            let older = entries.by_job.insert(id, number).and_then(|older| entries.by_number.get(&older).cloned());
+            entries.by_number.insert(number, active.clone());
+            match older {
+                Some(older) => {
+                    older.void();
+                    doubled.push(active);
+                }
+                None => startable.push(active),
+            }
+        }
+        (startable, doubled)
+    }
+
+    /// The handler has returned.
+    pub(crate) fn returned(&self, active: &Arc<ActiveJob>) {
+        active.inside.store(false, Ordering::Release);
+        self.let_go(std::slice::from_ref(active));
+    }
+
+    /// The database knows the outcome, or there is none to tell.
+    pub(crate) fn settled<'a>(&self, actives: impl IntoIterator<Item = &'a Arc<ActiveJob>>) {
+        let actives: Vec<_> = actives.into_iter().cloned().collect();
+        for active in &actives {
+            active.settled.store(true, Ordering::Release);
+        }
+        self.let_go(&actives);
+    }
+
+    /// Forgets the claims that are both settled (or void) and left by their handlers.
+    fn let_go(&self, actives: &[Arc<ActiveJob>]) {
+        let mut entries = self.0.lock();
+        for active in actives {
+            let over = active.settled.load(Ordering::Acquire) || active.state.load(Ordering::Acquire) == VOID;
+            if over && !active.inside.load(Ordering::Acquire) {
+                let (number, id) = (active.claim.number, active.claim.job.id);
+                entries.by_number.remove(&number);
+                if entries.by_job.get(&id) == Some(&number) {
+                    entries.by_job.remove(&id);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().by_number.len()
+    }
+
+    /// Everything in the ledger, in the order of the claims.
+    pub(crate) fn all(&self) -> Vec<Arc<ActiveJob>> {
+        let mut all: Vec<_> = self.0.lock().by_number.values().cloned().collect();
+        all.sort_by_key(|active| active.claim.number);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{Receiver, unbounded};
+
+    fn job(id: i64) -> (usize, Job) {
+        let job = Job {
+            id,
+            task_identifier: "t".into(),
+            queue_id: None,
+            payload: b"{}".to_vec(),
+            priority: 0,
+            run_at: chrono::DateTime::UNIX_EPOCH,
+            attempts: 1,
+            max_attempts: 25,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            key: None,
+            revision: 0,
+            flags: None,
+        };
+        (0, job)
+    }
+
+    fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {
+        let (done, settle) = unbounded();
+        let ledger = Ledger::default();
+        let (mut startable, _) = ledger.enter([job(id)], &done);
+        (ledger, startable.remove(0), done, settle)
+    }
+
+    #[test]
+    fn a_job_has_one_outcome() {
+        let (_, active, _, settle) = claimed(1);
+        assert!(active.start());
+        assert!(!active.start());
+        assert!(active.finish(Outcome::Done));
+        assert!(!active.finish(Outcome::Failed("late".into())));
+        assert!(!active.give_back(None));
+        assert_eq!(settle.try_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), [Outcome::Done]);
+    }
+
+    #[test]
+    fn a_job_given_back_does_not_start() {
+        let (_, active, _, settle) = claimed(1);
+        assert!(active.give_back(None));
+        assert!(!active.start());
+        assert_eq!(settle.len(), 1);
+    }
+
+    #[test]
+    fn a_claim_of_a_job_still_held_voids_the_older_and_is_given_back() {
+        let (ledger, older, done, settle) = claimed(1);
+        older.start();
+        let (startable, doubled) = ledger.enter([job(1), job(2)], &done);
+        assert_eq!((startable.len(), doubled.len()), (1, 1));
+        assert!(older.is_cancelled());
+        assert!(!older.finish(Outcome::Done), "its outcome is dropped");
+        assert_eq!(settle.len(), 0);
+    }
+
+    #[test]
+    fn an_entry_lives_until_its_handler_has_returned() {
+        let (ledger, active, _, _settle) = claimed(1);
+        active.start();
+        active.finish(Outcome::GivenBack(None));
+        ledger.settled([&active]);
+        assert_eq!(ledger.len(), 1, "the handler is still inside");
+        ledger.returned(&active);
+        assert_eq!(ledger.len(), 0);
+    }
+}

@@ -1,0 +1,204 @@
+-- Claims up to $3 due jobs in the order of (priority, run_at), at most one of each named queue.
+-- Whoever holds a queue's row lock while the queue is free decides over it; nobody is waited for.
+--   $1 worker  $2 task ids  $3 limit  $4 forbidden flags  $5 accepted flags  $6 now
+--   $7 window: how many entries of the main index are looked at for queued jobs before the look
+--      goes from queue to queue by our own index; 0 looks at unqueued jobs only, null at everything.
+-- NULL in $4, $5, $6 switches that part off.
+-- Walking the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of
+-- the future are never read. `= any(array(...))` keeps every update on the primary key.
+with recursive
+clock as materialized (
+  select coalesce($6::timestamptz, now()) as now
+),
+-- The distinct priorities that unqueued jobs have, one index descent each.
+rung(priority) as (
+  (select j.priority
+     from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+    where j.is_available and j.job_queue_id is null
+    order by j.priority
+    limit 1)
+  union all
+  select (select j.priority
+            from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+           where j.is_available and j.job_queue_id is null and j.priority > r.priority
+           order by j.priority
+           limit 1)
+    from rung r
+   where r.priority is not null
+),
+-- Unqueued jobs, locked while they are found; the outer limit ends the walk.
+loose as materialized (
+  select c.id, c.priority, c.run_at
+    from rung r
+   cross join lateral (
+     select j.id, j.priority, j.run_at
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.is_available and j.job_queue_id is null
+        and j.priority = r.priority
+        and j.run_at <= (select now from clock)
+        and j.task_id = any($2::int[])
+        and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
+      order by j.run_at
+      limit $3::int
+        for update skip locked) c
+   limit $3::int
+),
+-- The last of a full claim: queued jobs behind it are of no interest.
+edge as materialized (
+  select priority, run_at
+    from loose
+   order by priority, run_at
+  offset $3::int - 1
+   limit 1
+),
+step(priority) as (
+  (select j.priority
+     from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+    where j.is_available
+    order by j.priority
+    limit 1)
+  union all
+  select (select j.priority
+            from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+           where j.is_available and j.priority > s.priority
+           order by j.priority
+           limit 1)
+    from step s
+   where s.priority is not null
+),
+-- The first entries of the main index up to the edge, queued or not.
+near as materialized (
+  select c.*
+    from step s
+    left join edge e on true
+   cross join lateral (
+     select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.is_available
+        and j.priority = s.priority
+        and j.run_at <= case when s.priority = e.priority then e.run_at else (select now from clock) end
+      order by j.run_at
+      limit $7::int) c
+   where (s.priority > e.priority) is not true
+     and $7::int is distinct from 0
+     and exists (select from :GRAPHILE_WORKER_SCHEMA._private_job_queues)
+   limit $7::int
+),
+-- Of these the first of each queue that is free, with some to spare for what others lock meanwhile.
+front as materialized (
+  select h.*
+    from (
+      select h.*
+        from (
+          select distinct on (n.job_queue_id) n.id, n.job_queue_id, n.priority, n.run_at
+            from near n
+           where n.job_queue_id is not null
+             and n.task_id = any($2::int[])
+             and (coalesce(cardinality($4::text[]), 0) + coalesce(cardinality($5::text[]), 0) = 0
+                  or exists (
+                    select
+                      from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+                     where j.id = n.id
+                       and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+                       and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true))
+           order by n.job_queue_id, n.priority, n.run_at) h
+       order by h.priority, h.run_at
+      offset 0) h
+   cross join lateral (
+     select
+       from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+      where q.id = h.job_queue_id and q.is_available
+     offset 0) q
+   order by h.priority, h.run_at
+   limit 3 * $3::int + 16
+),
+-- Only when the window was full of stuck queues: hop over our index from queue to queue.
+line(job_queue_id) as (
+  (select j.job_queue_id
+     from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+    where j.is_available and j.job_queue_id is not null
+    order by j.job_queue_id
+    limit 1)
+  union all
+  select (select j.job_queue_id
+            from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+           where j.is_available and j.job_queue_id is not null and j.job_queue_id > l.job_queue_id
+           order by j.job_queue_id
+           limit 1)
+    from line l
+   where l.job_queue_id is not null
+),
+deep as materialized (
+  select c.*
+    from line l
+   cross join lateral (
+     select q.id
+       from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+      where q.id = l.job_queue_id and q.is_available
+     offset 0) q
+   cross join lateral (
+     select j.id, j.job_queue_id, j.priority, j.run_at
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.is_available and j.job_queue_id is not null
+        and j.job_queue_id = q.id
+        and j.run_at <= (select now from clock)
+        and j.task_id = any($2::int[])
+        and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
+      order by j.priority, j.run_at
+      limit 1) c
+   where $7::int > 0
+     and (select count(*) from near) >= $7::int
+     and (select count(*) from front) < $3::int
+),
+heads as materialized (
+  select h.*
+    from (
+      select * from deep
+      union all
+      select * from front where not exists (select from deep)) h
+    left join edge e on true
+   where ((h.priority, h.run_at) > (e.priority, e.run_at)) is not true
+   order by h.priority, h.run_at
+),
+-- The queue's row first, then the job's, as Node does: both sides skip, so neither waits.
+queued as materialized (
+  select k.id, h.job_queue_id, h.priority, h.run_at
+    from heads h
+   cross join lateral (
+     select q.id
+       from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+      where q.id = h.job_queue_id and q.is_available
+        for update skip locked) q
+   cross join lateral (
+     select j.id
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.id = h.id and j.is_available and j.job_queue_id = q.id
+        for update skip locked) k
+   limit $3::int
+),
+pick as materialized (
+  select id, job_queue_id, priority, run_at from queued
+  union all
+  select id, null::int, priority, run_at from loose
+  order by priority, run_at
+  limit $3::int
+),
+hold as (
+  update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+     set locked_by = $1::text,
+         locked_at = now()
+   where q.id = any(array(select p.job_queue_id from pick p where p.job_queue_id is not null))
+),
+taken as (
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs j
+     set attempts = j.attempts + 1,
+         locked_by = $1::text,
+         locked_at = now()
+   where j.id = any(array(select p.id from pick p))
+  returning
+    j.id, j.job_queue_id, j.task_id, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
+    j.created_at, j.key, j.revision, j.flags::text as flags
+)
+select * from taken order by priority, run_at

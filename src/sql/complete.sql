@@ -1,0 +1,22 @@
+-- Deletes jobs that this worker still holds by the claims named, and frees their queues.
+-- A job superseded meanwhile (its key is gone) is still that claim's. Answers the ids that it deleted.
+--   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
+with said as materialized (
+  select * from unnest($2::bigint[], $3::smallint[], $4::boolean[]) s(id, attempts, keyed)
+),
+done as (
+  delete from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+   using said s
+   where j.id = s.id
+     and j.locked_by = $1::text
+     and (j.attempts = s.attempts or (s.keyed and j.key is null))
+  returning j.id, j.job_queue_id
+),
+freed as (
+  update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+     set locked_by = null,
+         locked_at = null
+   where q.id = any(array(select d.job_queue_id from done d where d.job_queue_id is not null))
+     and q.locked_by = $1::text
+)
+select id from done

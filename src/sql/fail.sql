@@ -1,0 +1,34 @@
+-- Writes failures of jobs that this worker still holds by the claims named, and frees their queues.
+-- The next attempt waits e^attempts seconds, e^10 at most, unless a delay is given.
+-- Answers the ids that it touched, and whether each has failed for good.
+--   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 errors
+--   $6 delays in seconds, null for the backoff  $7 for good: no attempt is left
+with said as materialized (
+  select *
+    from unnest($2::bigint[], $3::smallint[], $4::boolean[], $5::text[], $6::float8[], $7::boolean[])
+      s(id, attempts, keyed, error, delay, for_good)
+),
+failed as (
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs j
+     set last_error = s.error,
+         run_at = case
+           when s.for_good then j.run_at
+           else greatest(now(), j.run_at) + coalesce(s.delay, exp(least(j.attempts, 10))) * interval '1 second'
+         end,
+         attempts = case when s.for_good then greatest(j.attempts, j.max_attempts) else j.attempts end,
+         locked_by = null,
+         locked_at = null
+    from said s
+   where j.id = s.id
+     and j.locked_by = $1::text
+     and (j.attempts = s.attempts or (s.keyed and j.key is null))
+  returning j.id, j.job_queue_id, j.attempts >= j.max_attempts as for_good
+),
+freed as (
+  update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+     set locked_by = null,
+         locked_at = null
+   where q.id = any(array(select f.job_queue_id from failed f where f.job_queue_id is not null))
+     and q.locked_by = $1::text
+)
+select id, for_good from failed

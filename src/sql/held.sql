@@ -1,0 +1,5 @@
+-- What the database says this worker holds. Reads the table once: there is no index on lockers.
+--   $1 worker
+select j.id, j.attempts, j.key is null as keyless
+  from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+ where j.locked_by = $1::text

@@ -1,0 +1,281 @@
+//! Every statement of the engine, one method each. Knows the tables; decides nothing.
+
+use crate::claim::ActiveJob;
+use crate::db::session::{Interrupt, Query, Session};
+use crate::db::{Database, Seat};
+use crate::error::Result;
+use crate::schema::Schema;
+use chrono::{DateTime, Utc};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Row;
+
+/// The channel on which `add_job` tells of new jobs. It belongs to the database, not to a schema.
+pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
+
+/// Plans that stay as they were written: by index, whatever the statistics of an empty table say.
+/// Planning anew at every claim would cost more than the claim.
+const STEADY_PLANS: &str = "set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
+     set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+
+/// What dispatch looks for; the parts that are off are NULL.
+#[derive(Default)]
+pub(crate) struct Filter {
+    pub(crate) forbidden: Option<Vec<String>>,
+    pub(crate) accepted: Option<Vec<String>>,
+    /// Whether `_native_jobs_queue` is there to hop from queue to queue.
+    pub(crate) queue_index: bool,
+}
+
+/// The statements of one engine thread, on a session of its own.
+pub(crate) struct Store {
+    seat: Seat,
+    worker: String,
+    claim: Query,
+    complete: Query,
+    fail: Query,
+    give_back: Query,
+    held: Query,
+    reclaim: Query,
+    renew: Query,
+    reset: Query,
+    existing: Query,
+    tasks: Query,
+    beat: Query,
+    deregister: Query,
+    probe_listen: Query,
+}
+
+impl Store {
+    pub(crate) fn new(
+        database: &Database,
+        schema: &Schema,
+        worker: &str,
+        role: &'static str,
+        interrupt: &Interrupt,
+    ) -> Self {
+        let setup = match role {
+            "dispatch" | "settle" => STEADY_PLANS.to_owned(),
+            "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
+            _ => String::new(),
+        };
+        let query = |name, sql| Query::new(name, sql, schema);
+        Self {
+            seat: Seat::new(database, role, interrupt, setup),
+            worker: worker.to_owned(),
+            claim: query("claim", include_str!("sql/claim.sql")),
+            complete: query("complete", include_str!("sql/complete.sql")),
+            fail: query("fail", include_str!("sql/fail.sql")),
+            give_back: query("give_back", include_str!("sql/give_back.sql")),
+            held: query("held", include_str!("sql/held.sql")),
+            reclaim: query("reclaim", include_str!("sql/reclaim.sql")),
+            renew: query("renew", include_str!("sql/renew.sql")),
+            reset: query("reset", include_str!("sql/reset.sql")),
+            existing: query("gone", include_str!("sql/gone.sql")),
+            tasks: query("tasks", include_str!("sql/tasks.sql")),
+            beat: query("beat", include_str!("sql/beat.sql")),
+            deregister: query("deregister", include_str!("sql/deregister.sql")),
+            probe_listen: query("probe_listen", include_str!("sql/probe_listen.sql")),
+        }
+    }
+
+    /// How often this store's session was opened.
+    pub(crate) fn connects(&self) -> u64 {
+        self.seat.connects()
+    }
+
+    /// Opens the session if there is none.
+    pub(crate) fn connect(&mut self) -> Result<()> {
+        self.seat.with(|_| Ok(()))
+    }
+
+    /// Gives up the session; the next call opens another.
+    pub(crate) fn disconnect(&mut self) {
+        self.seat.leave();
+    }
+
+    /// Claims up to `limit` jobs of the tasks, each row as `Job::from_row` reads it, with its `task_id`.
+    pub(crate) fn claim(&mut self, limit: usize, tasks: &[i32], filter: &Filter, now: Option<DateTime<Utc>>) -> Result<Vec<Row>> {
+        let limit = limit as i32;
+        let window = filter.queue_index.then_some(limit + 32);
+        let (worker, tasks) = (self.worker.clone(), tasks.to_vec());
+        let (forbidden, accepted) = (filter.forbidden.clone(), filter.accepted.clone());
+        let claim = &self.claim;
+        self.seat.with(|session| {
+            session.query(
+                claim,
+                vec![
+                    Box::new(worker),
+                    Box::new(tasks),
+                    Box::new(limit),
+                    Box::new(forbidden),
+                    Box::new(accepted),
+                    Box::new(now),
+                    Box::new(window),
+                ],
+            )
+        })
+    }
+
+    /// Deletes jobs that are done; answers which it could.
+    pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
+        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let query = &self.complete;
+        let rows = self.seat.with(|session| {
+            session.query(
+                query,
+                vec![Box::new(worker), Box::new(claims.ids), Box::new(claims.attempts), Box::new(claims.keyed)],
+            )
+        })?;
+        Ok(ids(&rows))
+    }
+
+    /// Writes failures; answers which it could, and whether each was the last.
+    pub(crate) fn fail(&mut self, jobs: &[Arc<ActiveJob>], errors: Vec<String>, for_good: bool) -> Result<Vec<(i64, bool)>> {
+        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let delays: Vec<Option<f64>> = vec![None; jobs.len()];
+        let for_good = vec![for_good; jobs.len()];
+        let query = &self.fail;
+        let rows = self.seat.with(|session| {
+            session.query(
+                query,
+                vec![
+                    Box::new(worker),
+                    Box::new(claims.ids),
+                    Box::new(claims.attempts),
+                    Box::new(claims.keyed),
+                    Box::new(errors),
+                    Box::new(delays),
+                    Box::new(for_good),
+                ],
+            )
+        })?;
+        Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect())
+    }
+
+    /// Gives jobs back, each after its delay; answers which it could.
+    pub(crate) fn give_back(&mut self, jobs: &[Arc<ActiveJob>], delays: &[Option<Duration>]) -> Result<HashSet<i64>> {
+        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
+        let query = &self.give_back;
+        let rows = self.seat.with(|session| {
+            session.query(
+                query,
+                vec![
+                    Box::new(worker),
+                    Box::new(claims.ids),
+                    Box::new(claims.attempts),
+                    Box::new(claims.keyed),
+                    Box::new(delays),
+                ],
+            )
+        })?;
+        Ok(ids(&rows))
+    }
+
+    /// Which of these jobs still have a row.
+    pub(crate) fn existing(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
+        let (query, jobs) = (&self.existing, jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        Ok(ids(&rows))
+    }
+
+    /// What the database says this worker holds: id and attempts of each job.
+    pub(crate) fn held(&mut self) -> Result<Vec<(i64, i16)>> {
+        let (query, worker) = (&self.held, self.worker.clone());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
+    }
+
+    /// Gives back jobs that nobody here knows of; answers how many.
+    pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<usize> {
+        let (query, worker) = (&self.reclaim, self.worker.clone());
+        let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
+        let rows = self
+            .seat
+            .with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs), Box::new(attempts)]))?;
+        Ok(rows.len())
+    }
+
+    /// Renews locks; answers which it could.
+    pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
+        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let query = &self.renew;
+        let rows = self.seat.with(|session| {
+            session.query(
+                query,
+                vec![Box::new(worker), Box::new(claims.ids), Box::new(claims.attempts), Box::new(claims.keyed)],
+            )
+        })?;
+        Ok(ids(&rows))
+    }
+
+    /// Frees what has been locked for four hours; answers how many jobs and queues.
+    pub(crate) fn reset(&mut self) -> Result<(i64, i64)> {
+        let query = &self.reset;
+        let rows = self.seat.with(|session| session.query(query, vec![]))?;
+        Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
+    }
+
+    /// The ids of the tasks named, entering new ones.
+    pub(crate) fn tasks(&mut self, names: &[String]) -> Result<Vec<(i32, String)>> {
+        let query = &self.tasks;
+        let names = names.to_vec();
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(names)]))?;
+        Ok(rows.iter().map(|row| (row.get("id"), row.get("identifier"))).collect())
+    }
+
+    /// Says that this worker lives. Only where `_private_workers` exists.
+    pub(crate) fn beat(&mut self) -> Result<()> {
+        let (query, worker) = (&self.beat, self.worker.clone());
+        let metadata = serde_json::json!({ "pid": std::process::id() });
+        self.seat
+            .with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))
+            .map(drop)
+    }
+
+    /// Takes this worker off the list of those that beat.
+    pub(crate) fn deregister(&mut self) -> Result<()> {
+        let (query, worker) = (&self.deregister, self.worker.clone());
+        self.seat.with(|session| session.query(query, vec![Box::new(worker)])).map(drop)
+    }
+
+    /// Sends a notification to ourselves.
+    pub(crate) fn probe_listen(&mut self) -> Result<()> {
+        let (query, channel) = (&self.probe_listen, own_channel(&self.worker));
+        self.seat.with(|session| session.query(query, vec![Box::new(channel)])).map(drop)
+    }
+
+    /// Waits for a notification: `Some(true)` for new jobs, `Some(false)` for any other, `None` for none in time.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<bool>> {
+        let channel = self.seat.with(|session: &mut Session| session.wait(timeout))?;
+        Ok(channel.map(|channel| channel == JOBS_CHANNEL))
+    }
+}
+
+/// A channel that only this worker listens to.
+fn own_channel(worker: &str) -> String {
+    format!("{worker}:probe")
+}
+
+/// The columns by which settling statements name claims.
+struct Claims {
+    ids: Vec<i64>,
+    attempts: Vec<i16>,
+    keyed: Vec<bool>,
+}
+
+impl Claims {
+    fn of(jobs: &[Arc<ActiveJob>]) -> Self {
+        Self {
+            ids: jobs.iter().map(|active| active.job().id).collect(),
+            attempts: jobs.iter().map(|active| active.job().attempts).collect(),
+            keyed: jobs.iter().map(|active| active.keyed()).collect(),
+        }
+    }
+}
+
+fn ids(rows: &[Row]) -> HashSet<i64> {
+    rows.iter().filter_map(|row| row.get::<_, Option<i64>>("id")).collect()
+}

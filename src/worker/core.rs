@@ -1,0 +1,190 @@
+//! When to claim, and how many: events in, steps out. Knows no clock, no channel and no SQL.
+
+/// The most jobs that one claim asks for, and that wait for a thread beyond the idle ones.
+pub(crate) const CEILING: usize = 500;
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A notification, or the poll interval is over.
+    Wake,
+    /// One of our queued jobs was settled, or jobs went back: others may be there to claim now.
+    Freed,
+    /// A claim was answered.
+    Claimed { asked: usize, got: usize },
+    /// A claim failed; it is tried again after a pause.
+    ClaimFailed,
+    /// Held jobs were given back because no thread came free for them.
+    GaveBack,
+    /// A poll interval has passed since jobs were given back.
+    Rested,
+    /// Claim nothing more.
+    Stop,
+}
+
+/// What the shell sees at the moment of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    /// Threads that wait for a job.
+    pub(crate) idle: usize,
+    /// Jobs that wait for a thread.
+    pub(crate) queued: usize,
+    /// Claims in the ledger: held, running and unsettled.
+    pub(crate) entries: usize,
+    /// How many jobs the threads are expected to start within the horizon.
+    pub(crate) pace: usize,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Claim(usize),
+    Wait,
+    /// Nothing is held, and the database has nothing for us: the end of a run until empty.
+    Empty,
+    Stopped,
+}
+
+/// The decisions of dispatch.
+#[derive(Debug)]
+pub(crate) struct Core {
+    threads: usize,
+    /// End when the queue is empty.
+    until_empty: bool,
+    /// The database may have jobs for us.
+    ready: bool,
+    /// How far ahead of the threads we dare to claim; doubles with every full claim.
+    growth: usize,
+    /// Jobs were given back not long ago: claim for idle threads only.
+    resting: bool,
+    /// The last claim was sent with an empty ledger, and brought nothing.
+    seen_empty: bool,
+    stopping: bool,
+}
+
+impl Core {
+    pub(crate) fn new(threads: usize, until_empty: bool) -> Self {
+        Self { threads, until_empty, ready: true, growth: threads, resting: false, seen_empty: false, stopping: false }
+    }
+
+    pub(crate) fn on(&mut self, event: Event) {
+        match event {
+            Event::Wake | Event::Freed | Event::ClaimFailed => self.ready = true,
+            Event::Claimed { asked, got } if got >= asked => {
+                self.growth = (self.growth * 2).min(CEILING);
+                self.seen_empty = false;
+            }
+            Event::Claimed { got, .. } => {
+                // Named queues and other claimers can make a claim short; when they let go we are woken.
+                self.ready = false;
+                self.growth = (got * 2).clamp(self.threads, CEILING);
+                self.seen_empty = got == 0;
+            }
+            Event::GaveBack => self.resting = true,
+            Event::Rested => self.resting = false,
+            Event::Stop => self.stopping = true,
+        }
+    }
+
+    /// The next step. Pure: asking twice answers twice the same.
+    pub(crate) fn step(&self, seen: Seen) -> Step {
+        if self.stopping {
+            return Step::Stopped;
+        }
+        if !self.ready {
+            return if self.until_empty && self.seen_empty && seen.entries == 0 { Step::Empty } else { Step::Wait };
+        }
+        let ahead = if self.resting { 0 } else { self.growth.min(seen.pace) };
+        let wanted = (seen.idle + ahead).saturating_sub(seen.queued);
+        // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
+        let room = (4 * CEILING + self.threads).saturating_sub(seen.entries);
+        let claim = wanted.min(room).min(CEILING);
+        // A claim costs a round trip whatever it brings: not before half of what is ahead is used up.
+        let worth_it = seen.idle > seen.queued || seen.queued <= ahead / 2;
+        if claim > 0 && worth_it { Step::Claim(claim) } else { Step::Wait }
+    }
+
+    /// Below how many waiting jobs a thread should ask for more.
+    pub(crate) fn low_water(&self, seen: Seen) -> usize {
+        if self.ready && !self.resting { self.growth.min(seen.pace) / 2 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREADS: usize = 4;
+    const IDLE: Seen = Seen { idle: THREADS, queued: 0, entries: 0, pace: 0 };
+
+    #[track_caller]
+    fn check(events: &[Event], seen: Seen, expected: Step) {
+        let mut core = Core::new(THREADS, false);
+        for &event in events {
+            core.on(event);
+        }
+        assert_eq!(core.step(seen), expected);
+    }
+
+    #[test]
+    fn idle_threads_are_claimed_for_until_a_claim_comes_short() {
+        check(&[], IDLE, Step::Claim(4));
+        check(&[Event::Claimed { asked: 4, got: 4 }], IDLE, Step::Claim(4));
+        check(&[Event::Claimed { asked: 4, got: 3 }], IDLE, Step::Wait);
+        check(&[Event::Claimed { asked: 4, got: 0 }, Event::Wake], IDLE, Step::Claim(4));
+        check(&[Event::Claimed { asked: 4, got: 0 }, Event::Freed], IDLE, Step::Claim(4));
+        check(&[Event::Stop], IDLE, Step::Stopped);
+    }
+
+    #[test]
+    fn no_job_is_held_for_threads_that_are_slow_or_unknown() {
+        check(&[], Seen { idle: 0, ..IDLE }, Step::Wait);
+        check(&[], Seen { idle: 1, ..IDLE }, Step::Claim(1));
+        check(&[], Seen { idle: 1, queued: 1, ..IDLE }, Step::Wait);
+    }
+
+    #[test]
+    fn what_is_held_ahead_doubles_with_every_full_claim_up_to_the_pace() {
+        let full = Event::Claimed { asked: 1, got: 1 };
+        let fast = Seen { pace: 1000, ..IDLE };
+        check(&[], fast, Step::Claim(8));
+        check(&[full], fast, Step::Claim(12));
+        check(&[full, full], fast, Step::Claim(20));
+        check(&[full; 20], fast, Step::Claim(CEILING));
+        check(&[full; 20], Seen { pace: 10, ..IDLE }, Step::Claim(14));
+    }
+
+    #[test]
+    fn a_claim_waits_until_half_of_what_is_ahead_is_used_up() {
+        let full = Event::Claimed { asked: 1, got: 1 };
+        let busy = Seen { idle: 0, queued: 251, entries: 251, pace: 1000 };
+        check(&[full; 20], busy, Step::Wait);
+        check(&[full; 20], Seen { queued: 250, ..busy }, Step::Claim(250));
+    }
+
+    #[test]
+    fn unsettled_outcomes_bound_the_claims() {
+        check(&[], Seen { entries: 4 * CEILING + THREADS, ..IDLE }, Step::Wait);
+        check(&[], Seen { entries: 4 * CEILING + THREADS - 1, ..IDLE }, Step::Claim(1));
+    }
+
+    #[test]
+    fn after_giving_back_only_idle_threads_are_claimed_for() {
+        let fast = Seen { pace: 1000, ..IDLE };
+        check(&[Event::GaveBack], fast, Step::Claim(4));
+        check(&[Event::GaveBack], Seen { idle: 0, ..fast }, Step::Wait);
+        check(&[Event::GaveBack, Event::Rested], fast, Step::Claim(8));
+    }
+
+    #[test]
+    fn a_run_until_empty_ends_when_an_empty_claim_met_an_empty_ledger() {
+        let mut core = Core::new(THREADS, true);
+        core.on(Event::Claimed { asked: 4, got: 1 });
+        assert_eq!(core.step(IDLE), Step::Wait, "the job claimed last may have freed a queue");
+        core.on(Event::Freed);
+        assert_eq!(core.step(IDLE), Step::Claim(4));
+        core.on(Event::Claimed { asked: 4, got: 0 });
+        assert_eq!(core.step(Seen { entries: 1, ..IDLE }), Step::Wait);
+        assert_eq!(core.step(IDLE), Step::Empty);
+    }
+}

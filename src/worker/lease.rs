@@ -1,0 +1,222 @@
+//! gw-lease: keeps what is ours ours. Renews locks, beats, reconciles, frees four-hour-old locks,
+//! keeps task ids fresh. Always on; no database fault ends it. Knows nothing of handlers.
+
+use super::{Shared, raise};
+use crate::backoff::{Backoff, random_unit};
+use crate::claim::ActiveJob;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stats::add;
+use crate::store::Store;
+use crossbeam_channel::{after, select};
+use log::{info, warn};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Locks older than this are renewed, so that sweepers that go by age see a live worker.
+const RENEW_AFTER: Duration = Duration::from_secs(60);
+const BEAT_INTERVAL: Duration = Duration::from_secs(30);
+const TASKS_INTERVAL: Duration = Duration::from_secs(60);
+/// While jobs are claimed; once a minute while there is nothing to do.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
+const IDLE_RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Runs until the worker is over; its last act is to give back what nobody settled.
+pub(crate) fn lease(shared: &Shared) {
+    let mut lease = Lease::new(shared);
+    let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    let mut requested = false;
+    loop {
+        let pause = match lease.tend(requested) {
+            Ok(()) => {
+                requested = false;
+                retry.reset();
+                lease.next_due().saturating_duration_since(Instant::now())
+            }
+            Err(error) if error.kind() == ErrorKind::Stopped => return,
+            Err(error) => {
+                shared.complain("keep the lease", &error);
+                requested |= error.breaks_session();
+                retry.next()
+            }
+        };
+        select! {
+            recv(shared.wires.reconcile.1) -> _ => requested = true,
+            recv(after(pause)) -> _ => {}
+            recv(shared.over.receiver()) -> _ => break,
+        }
+    }
+    if let Err(error) = lease.farewell() {
+        shared.complain("leave", &error);
+    }
+}
+
+/// What is due when.
+struct Lease<'a> {
+    shared: &'a Shared,
+    store: Store,
+    beat: Instant,
+    renew: Instant,
+    reconcile: Instant,
+    tasks: Instant,
+    reset: Instant,
+    /// How many jobs had been claimed at the last reconcile: no change means nothing to find.
+    claimed: u64,
+}
+
+impl<'a> Lease<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            store: shared.store("lease"),
+            beat: now,
+            renew: now + RENEW_AFTER / 2,
+            reconcile: now + RECONCILE_INTERVAL,
+            tasks: now + TASKS_INTERVAL,
+            reset: now + Duration::from_secs(60).mul_f64(random_unit()),
+            claimed: 0,
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        [self.beat, self.renew, self.reconcile, self.tasks, self.reset].into_iter().min().expect("five of them")
+    }
+
+    /// Does what is due.
+    fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
+        if reconcile_requested || due(self.reconcile) {
+            let start = Instant::now();
+            self.reconcile()?;
+            let claimed = self.shared.stats.claimed.load(Ordering::Relaxed);
+            let busy = claimed != self.claimed || reconcile_requested;
+            self.claimed = claimed;
+            let interval = if busy { RECONCILE_INTERVAL } else { IDLE_RECONCILE_INTERVAL };
+            // It reads the table: at most one part in a hundred of the time.
+            self.reconcile = Instant::now() + interval.max(start.elapsed() * 100);
+        }
+        if due(self.renew) {
+            self.renew()?;
+            self.renew = Instant::now() + RENEW_AFTER / 2;
+        }
+        if due(self.beat) {
+            if self.shared.facts.has_private_workers {
+                self.store.beat()?;
+            }
+            self.beat = Instant::now() + BEAT_INTERVAL;
+        }
+        if due(self.tasks) {
+            self.refresh_tasks()?;
+            self.tasks = Instant::now() + TASKS_INTERVAL;
+        }
+        if due(self.reset) {
+            let (jobs, queues) = self.store.reset()?;
+            if jobs + queues > 0 {
+                warn!(worker_id = self.shared.worker_id.as_str(), jobs, queues; "freed locks that were four hours old");
+                raise(&self.shared.wires.wake);
+            }
+            self.reset = Instant::now() + Duration::from_secs(480).mul_f64(1.0 + random_unit() / 4.0);
+        }
+        Ok(())
+    }
+
+    /// Compares what the database says we hold with what we know, and mends both directions.
+    fn reconcile(&mut self) -> Result<()> {
+        let shared = self.shared;
+        // No claim is in flight while we look: a job that we do not know is one that we will never know.
+        let Some(claiming) = shared.claiming.try_lock_for(Duration::from_secs(15)) else {
+            return Err(Error::new(ErrorKind::Timeout, "a claim is still in flight"));
+        };
+        let before = shared.ledger.all();
+        let held: HashMap<i64, i16> = self.store.held()?.into_iter().collect();
+        let known: HashSet<i64> = before.iter().map(|active| active.job().id).collect();
+        let stranded: Vec<(i64, i16)> =
+            held.iter().map(|(&id, &attempts)| (id, attempts)).filter(|(id, _)| !known.contains(id)).collect();
+        // Also without a stranded job: a queue may be ours without one.
+        let reclaimed = if stranded.is_empty() && held.is_empty() && before.is_empty() && !self.in_doubt() {
+            0
+        } else {
+            self.store.reclaim(&stranded)?
+        };
+        drop(claiming);
+
+        for active in &before {
+            // Not yet finished, so nobody has settled it: its row must say that it is ours.
+            if !held.contains_key(&active.job().id) && (active.is_held() || active.is_running()) {
+                self.lost(active);
+            }
+        }
+        shared.gate.open();
+        if reclaimed > 0 {
+            add(&shared.stats.reconciled, reclaimed);
+            info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that the database held for us without our knowing");
+            raise(&shared.wires.freed);
+        }
+        Ok(())
+    }
+
+    fn in_doubt(&self) -> bool {
+        self.claimed != self.shared.stats.claimed.load(Ordering::Relaxed) || self.shared.gate.is_closed()
+    }
+
+    /// Renews the locks of jobs that are held for long.
+    fn renew(&mut self) -> Result<()> {
+        let old = |active: &Arc<ActiveJob>| {
+            active.held_for() >= RENEW_AFTER / 2 && (active.is_held() || active.is_running())
+        };
+        let jobs: Vec<_> = self.shared.ledger.all().into_iter().filter(old).collect();
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let renewed = self.store.renew(&jobs)?;
+        for active in jobs.iter().filter(|active| !renewed.contains(&active.job().id)) {
+            if active.is_held() || active.is_running() {
+                self.lost(active);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody else freed or took a job that we hold: it does not start, or is asked to end.
+    fn lost(&self, active: &Arc<ActiveJob>) {
+        let job = active.job();
+        if active.void() {
+            add(&self.shared.stats.lost, 1);
+            warn!(worker_id = self.shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
+                "job was lost: its lock is no longer ours");
+        }
+    }
+
+    /// A cleanup may have deleted a task's row while it had no jobs; its next job has a new id.
+    fn refresh_tasks(&mut self) -> Result<()> {
+        let shared = self.shared;
+        let names: Vec<String> = shared.tasks.iter().map(|task| task.name.to_string()).collect();
+        let ids = self.store.tasks(&names)?;
+        *shared.task_ids.write() = Arc::new(by_id(ids, &names));
+        Ok(())
+    }
+
+    /// Gives back what nobody settled, and takes our name off the list.
+    fn farewell(&mut self) -> Result<()> {
+        let stranded = self.store.held()?;
+        if !stranded.is_empty() || self.shared.stats.claimed.load(Ordering::Relaxed) > 0 {
+            let returned = self.store.reclaim(&stranded)?;
+            add(&self.shared.stats.reconciled, returned);
+        }
+        if self.shared.facts.has_private_workers {
+            self.store.deregister()?;
+        }
+        Ok(())
+    }
+}
+
+/// Which of our tasks each id of the database stands for.
+pub(crate) fn by_id(ids: Vec<(i32, String)>, names: &[String]) -> HashMap<i32, usize> {
+    let place = |name: &String| names.iter().position(|known| known == name);
+    ids.iter().filter_map(|(id, name)| place(name).map(|task| (*id, task))).collect()
+}
+
+fn due(at: Instant) -> bool {
+    Instant::now() >= at
+}

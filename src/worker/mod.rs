@@ -1,0 +1,197 @@
+//! What the threads of one worker share. One thread is one file beside this one.
+
+pub(crate) mod core;
+pub(crate) mod dispatch;
+pub(crate) mod lease;
+pub(crate) mod listen;
+pub(crate) mod run;
+pub(crate) mod settle;
+
+use crate::claim::{ActiveJob, Ledger, Settlement};
+use crate::config::Config;
+use crate::db::Database;
+use crate::db::session::Interrupt;
+use crate::error::{Error, ErrorKind};
+use crate::migrate::Facts;
+use crate::shutdown::ShutdownSignal;
+use crate::stats::{Stats, add};
+use crate::store::Store;
+use crate::task::Task;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use log::warn;
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// What every thread of one started worker can reach.
+pub(crate) struct Shared {
+    /// One random name per start: two starts never settle each other's jobs.
+    pub(crate) worker_id: String,
+    pub(crate) config: Arc<Config>,
+    pub(crate) tasks: Arc<Vec<Task>>,
+    pub(crate) database: Database,
+    pub(crate) facts: Facts,
+    pub(crate) ledger: Ledger,
+    pub(crate) stats: Stats,
+    /// The database's id of each task, and which of our tasks it is. Renewed by gw-lease.
+    pub(crate) task_ids: RwLock<Arc<HashMap<i32, usize>>>,
+    /// Held from before a claim is sent until the ledger has its jobs: who holds it sees no claim in flight.
+    pub(crate) claiming: Mutex<()>,
+    /// Closed while nobody can say which held jobs are still ours.
+    pub(crate) gate: Gate,
+    /// What each thread runs, and since when. One entry a thread.
+    pub(crate) now_running: Vec<Mutex<Option<(usize, Instant)>>>,
+    /// How many threads wait for a job.
+    pub(crate) idle: AtomicUsize,
+    /// How many jobs threads have taken, ever: no change means no thread came free.
+    pub(crate) taken: AtomicUsize,
+    /// Below this many waiting jobs a thread that takes one asks dispatch for more.
+    pub(crate) low_water: AtomicUsize,
+    /// Ends claiming: the first step of a stop.
+    pub(crate) stop: ShutdownSignal,
+    /// Ends the threads that have nothing to wait for once all outcomes are written.
+    pub(crate) over: ShutdownSignal,
+    /// Ends whatever the database keeps waiting: the last step.
+    pub(crate) interrupt: Interrupt,
+    pub(crate) wires: Wires,
+    pub(crate) complaints: Complaints,
+}
+
+/// The channels between the threads. All wakes have room for one: a storm costs nothing.
+pub(crate) struct Wires {
+    /// listen -> dispatch: there may be new jobs.
+    pub(crate) wake: (Sender<()>, Receiver<()>),
+    /// run -> dispatch: few jobs are left for the threads.
+    pub(crate) low: (Sender<()>, Receiver<()>),
+    /// settle, lease -> dispatch: a queue came free, or jobs went back.
+    pub(crate) freed: (Sender<()>, Receiver<()>),
+    /// anybody -> lease: find out what we really hold.
+    pub(crate) reconcile: (Sender<()>, Receiver<()>),
+    /// dispatch -> run.
+    pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
+    /// run, dispatch -> settle.
+    pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
+}
+
+impl Wires {
+    pub(crate) fn new() -> Self {
+        Self {
+            wake: bounded(1),
+            low: bounded(1),
+            freed: bounded(1),
+            reconcile: bounded(1),
+            jobs: unbounded(),
+            done: unbounded(),
+        }
+    }
+}
+
+/// Raises a wake; one that is still waiting to be seen is enough.
+pub(crate) fn raise(wire: &(Sender<()>, Receiver<()>)) {
+    let _ = wire.0.try_send(());
+}
+
+impl Shared {
+    /// The statements of one thread, on a session of its own.
+    pub(crate) fn store(&self, role: &'static str) -> Store {
+        Store::new(&self.database, &self.config.schema, &self.worker_id, role, &self.interrupt)
+    }
+
+    /// Notes a database error that will be tried again, in the log at most twice a second.
+    pub(crate) fn complain(&self, doing: &str, error: &Error) {
+        self.complaints.count(&self.stats);
+        self.complaints.say(&self.worker_id, doing, error);
+    }
+
+    /// The same for an error that leaves open what the database did: until lease has found out, no
+    /// held job starts.
+    pub(crate) fn in_doubt(&self, doing: &str, error: &Error) {
+        if error.kind() == ErrorKind::Stopped {
+            return;
+        }
+        self.complain(doing, error);
+        if error.breaks_session() {
+            self.gate.close();
+        }
+        raise(&self.wires.reconcile);
+    }
+
+    /// For how long the oldest handler of this task has been running.
+    pub(crate) fn oldest_running(&self, task: usize) -> Duration {
+        let started = self.now_running.iter().filter_map(|running| *running.lock());
+        let ages = started.filter(|&(of, _)| of == task).map(|(_, since)| since.elapsed());
+        ages.max().unwrap_or_default()
+    }
+
+    /// The jobs whose handlers run.
+    pub(crate) fn running(&self) -> Vec<Arc<ActiveJob>> {
+        self.ledger.all().into_iter().filter(|active| active.is_running()).collect()
+    }
+}
+
+/// Holds started threads back while it is closed.
+#[derive(Default)]
+pub(crate) struct Gate {
+    closed: AtomicBool,
+    lock: Mutex<()>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn open(&self) {
+        self.closed.store(false, Ordering::Release);
+        let _held = self.lock.lock();
+        self.opened.notify_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn pass(&self) {
+        if !self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut held = self.lock.lock();
+        while self.closed.load(Ordering::Acquire) {
+            self.opened.wait(&mut held);
+        }
+    }
+}
+
+/// Warns of database errors without flooding: two lines a second, and how many were left out.
+pub(crate) struct Complaints(Mutex<(Instant, u32, u64)>);
+
+impl Complaints {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new((Instant::now(), 0, 0)))
+    }
+
+    /// Counts an error whose line somebody else has written.
+    pub(crate) fn count(&self, stats: &Stats) {
+        add(&stats.database_errors, 1);
+    }
+
+    fn say(&self, worker_id: &str, doing: &str, error: &Error) {
+        const PER_SECOND: u32 = 2;
+        let mut state = self.0.lock();
+        let (since, said, left_out) = &mut *state;
+        if since.elapsed() >= Duration::from_secs(1) {
+            (*since, *said) = (Instant::now(), 0);
+        }
+        if *said == PER_SECOND {
+            *left_out += 1;
+            return;
+        }
+        *said += 1;
+        let more = std::mem::take(left_out);
+        drop(state);
+        warn!(worker_id, doing, error:% = error, left_out = more; "the database failed, trying again");
+    }
+}

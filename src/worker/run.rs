@@ -1,0 +1,71 @@
+//! gw-run-N: runs handlers, one job at a time. Never touches the database.
+
+use super::{Shared, raise};
+use crate::claim::{ActiveJob, Outcome};
+use crate::task::{Surroundings, WorkerContext};
+use crossbeam_channel::select;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Runs jobs until a stop. `place` is this thread's number.
+pub(crate) fn run(shared: &Shared, around: &Arc<Surroundings>, place: usize) {
+    while let Some(active) = next(shared) {
+        shared.gate.pass();
+        if shared.stop.is_triggered() {
+            active.give_back(None);
+        } else if active.start() {
+            work(shared, around, place, &active);
+        }
+        shared.ledger.returned(&active);
+    }
+}
+
+/// The next job; asks dispatch for more when few are left. `None` at a stop.
+fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
+    let jobs = &shared.wires.jobs.1;
+    shared.idle.fetch_add(1, Ordering::AcqRel);
+    let job = jobs.try_recv().ok().or_else(|| {
+        raise(&shared.wires.low);
+        select! {
+            recv(jobs) -> job => job.ok(),
+            recv(shared.stop.receiver()) -> _ => None,
+        }
+    });
+    shared.idle.fetch_sub(1, Ordering::AcqRel);
+    shared.taken.fetch_add(1, Ordering::Relaxed);
+    if jobs.len() == shared.low_water.load(Ordering::Relaxed) {
+        raise(&shared.wires.low);
+    }
+    job
+}
+
+fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<ActiveJob>) {
+    let task = &shared.tasks[active.claim.task];
+    let start = Instant::now();
+    *shared.now_running[place].lock() = Some((active.claim.task, start));
+    let context = WorkerContext::new(active.clone(), around.clone());
+    let result = catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
+        .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))));
+    *shared.now_running[place].lock() = None;
+    task.pace.took(start.elapsed());
+    active.finish(match result {
+        Ok(()) => Outcome::Done,
+        // It was asked to end early, and did: the attempt does not count.
+        Err(_) if active.is_cancelled() => Outcome::GivenBack(Some(shared.config.interrupted_delay)),
+        Err(text) => Outcome::Failed(text),
+    });
+}
+
+/// What a panic said. Its payload is forgotten, not dropped: dropping it may panic again.
+fn panic_text(panic: Box<dyn Any + Send>) -> String {
+    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "without a message".to_owned(),
+    };
+    std::mem::forget(panic);
+    text
+}

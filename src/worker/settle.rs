@@ -1,0 +1,269 @@
+//! gw-settle: writes outcomes to the database. Knows nothing of handlers.
+
+use super::{Shared, raise};
+use crate::backoff::Backoff;
+use crate::claim::{ActiveJob, Outcome, Settlement};
+use crate::error::{Error, ErrorKind, Result};
+use crate::stats::add;
+use crate::store::Store;
+use crossbeam_channel::select;
+use log::{error, info, warn};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most outcomes that one statement writes.
+const BATCH: usize = 1000;
+
+/// The longest `last_error` that is stored.
+const ERROR_BYTES: usize = 64 * 1024;
+
+/// Writes outcomes until everything is over, then what is left of them.
+pub(crate) fn settle(shared: &Shared) {
+    let mut settler = Settler {
+        shared,
+        store: shared.store("settle"),
+        retry: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+    };
+    let done = &shared.wires.done.1;
+    loop {
+        let first = select! {
+            recv(done) -> settlement => settlement.ok(),
+            recv(shared.over.receiver()) -> _ => done.try_recv().ok(),
+        };
+        let Some(first) = first else { return };
+        // Whatever else waits goes along: one job is written at once, ten thousand in groups.
+        let batch = std::iter::once(first).chain(done.try_iter().take(BATCH - 1)).collect();
+        settler.write(batch);
+    }
+}
+
+/// Outcomes of one kind, as one statement writes them.
+enum Group {
+    Done(Vec<Arc<ActiveJob>>),
+    Failed(Vec<(Arc<ActiveJob>, String)>),
+    GivenBack(Vec<(Arc<ActiveJob>, Option<Duration>)>),
+}
+
+impl Group {
+    fn jobs(&self) -> Vec<Arc<ActiveJob>> {
+        match self {
+            Self::Done(jobs) => jobs.clone(),
+            Self::Failed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
+            Self::GivenBack(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
+        }
+    }
+
+    fn halves(self) -> (Self, Self) {
+        match self {
+            Self::Done(mut jobs) => {
+                let rest = jobs.split_off(jobs.len() / 2);
+                (Self::Done(jobs), Self::Done(rest))
+            }
+            Self::Failed(mut jobs) => {
+                let rest = jobs.split_off(jobs.len() / 2);
+                (Self::Failed(jobs), Self::Failed(rest))
+            }
+            Self::GivenBack(mut jobs) => {
+                let rest = jobs.split_off(jobs.len() / 2);
+                (Self::GivenBack(jobs), Self::GivenBack(rest))
+            }
+        }
+    }
+}
+
+struct Settler<'a> {
+    shared: &'a Shared,
+    store: Store,
+    retry: Backoff,
+}
+
+impl Settler<'_> {
+    fn write(&mut self, batch: Vec<Settlement>) {
+        let (mut done, mut failed, mut back) = (Vec::new(), Vec::new(), Vec::new());
+        for (active, outcome) in batch {
+            match outcome {
+                Outcome::Done => done.push(active),
+                Outcome::Failed(text) => failed.push((active, storable(&text))),
+                Outcome::GivenBack(delay) => back.push((active, delay)),
+            }
+        }
+        self.write_group(Group::Done(done));
+        self.write_group(Group::Failed(failed));
+        self.write_group(Group::GivenBack(back));
+    }
+
+    /// Writes one group, however long it takes, and lets its jobs go. A job whose outcome the
+    /// database refuses for its content is found by halving, and failed for good.
+    fn write_group(&mut self, group: Group) {
+        let jobs = group.jobs();
+        if jobs.is_empty() {
+            return;
+        }
+        let mut reply_lost = false;
+        loop {
+            match self.attempt(&group, reply_lost) {
+                Ok(()) => {
+                    self.retry.reset();
+                    self.let_go(&jobs);
+                    return;
+                }
+                // Only a stop that has run out of time ends us here; lease's last look, or a later
+                // recovery, finds the rows.
+                Err(error) if error.kind() == ErrorKind::Stopped => return,
+                Err(error) if refuses_content(&error) && jobs.len() > 1 => {
+                    let (first, second) = group.halves();
+                    self.write_group(first);
+                    self.write_group(second);
+                    return;
+                }
+                Err(error) if refuses_content(&error) && self.fail_for_good(&jobs[0], &error) => {
+                    self.let_go(&jobs);
+                    return;
+                }
+                Err(error) => {
+                    reply_lost |= matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout);
+                    self.shared.in_doubt("settle", &error);
+                    std::thread::sleep(self.retry.next().min(Duration::from_secs(1)));
+                }
+            }
+        }
+    }
+
+    fn let_go(&self, jobs: &[Arc<ActiveJob>]) {
+        self.shared.ledger.settled(jobs);
+        if jobs.iter().any(|active| active.job().queue_id.is_some()) {
+            raise(&self.shared.wires.freed);
+        } else {
+            // Nothing came free, but a worker that runs until empty waits for the last of these.
+            raise(&self.shared.wires.low);
+        }
+    }
+
+    /// One statement, and what became of each job.
+    fn attempt(&mut self, group: &Group, reply_lost: bool) -> Result<()> {
+        let stats = &self.shared.stats;
+        add(&stats.settlements, 1);
+        match group {
+            Group::Done(jobs) => {
+                let mut done = self.store.complete(jobs)?;
+                let missing: Vec<i64> = jobs.iter().map(|active| active.job().id).filter(|id| !done.contains(id)).collect();
+                if reply_lost && !missing.is_empty() {
+                    // The reply that was lost may have said: deleted.
+                    let existing = self.store.existing(&missing)?;
+                    done.extend(missing.iter().filter(|id| !existing.contains(id)));
+                }
+                for active in jobs {
+                    if done.contains(&active.job().id) {
+                        add(&stats.completed, 1);
+                        report(&self.shared.worker_id, active);
+                    } else {
+                        self.lost(active, "completed");
+                    }
+                }
+            }
+            Group::Failed(jobs) => {
+                let (actives, errors): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
+                let touched: HashMap<i64, bool> = self.store.fail(&actives, errors, false)?.into_iter().collect();
+                for (active, text) in jobs {
+                    let job = active.job();
+                    let for_good = touched.get(&job.id).copied();
+                    match for_good.or(reply_lost.then_some(job.attempts >= job.max_attempts)) {
+                        Some(for_good) => self.failed(active, text, for_good),
+                        None => self.lost(active, "failed"),
+                    }
+                }
+            }
+            Group::GivenBack(jobs) => {
+                let (actives, delays): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
+                let touched: HashSet<i64> = self.store.give_back(&actives, &delays)?;
+                for active in &actives {
+                    if reply_lost || touched.contains(&active.job().id) {
+                        add(&stats.returned, 1);
+                    } else {
+                        self.lost(active, "given back");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last resort for an outcome that the database will not take: false if it takes not even that.
+    fn fail_for_good(&mut self, active: &Arc<ActiveJob>, why: &Error) -> bool {
+        let text = format!("the outcome could not be stored: {why}");
+        match self.store.fail(std::slice::from_ref(active), vec![text.clone()], true) {
+            Ok(touched) if touched.is_empty() => {
+                self.lost(active, "failed");
+                true
+            }
+            Ok(_) => {
+                self.failed(active, &text, true);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn failed(&self, active: &ActiveJob, text: &str, for_good: bool) {
+        let (job, worker_id) = (active.job(), &self.shared.worker_id);
+        let duration_ms = active.ran().as_millis() as u64;
+        add(&self.shared.stats.failed, 1);
+        if for_good {
+            add(&self.shared.stats.permanently_failed, 1);
+            error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
+                error = first_line(text); "job failed for good");
+        } else {
+            warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
+                error = first_line(text); "job failed, trying again later");
+        }
+    }
+
+    /// The row was no longer ours: somebody freed or took it while we thought it ours.
+    fn lost(&self, active: &ActiveJob, outcome: &str) {
+        let (job, worker_id) = (active.job(), &self.shared.worker_id);
+        add(&self.shared.stats.lost, 1);
+        warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, outcome;
+            "job was lost: its lock is no longer ours, the outcome counts for nothing");
+    }
+}
+
+fn report(worker_id: &str, active: &ActiveJob) {
+    let job = active.job();
+    let duration_ms = active.ran().as_millis() as u64;
+    info!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms; "job completed");
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// Whether the database refused what a job's outcome says, rather than being unable to take any.
+fn refuses_content(error: &Error) -> bool {
+    // Data exceptions, constraint violations, program limits.
+    error.kind() == ErrorKind::Payload
+        || error.sqlstate().is_some_and(|state| ["22", "23", "54"].iter().any(|class| state.starts_with(class)))
+}
+
+/// A failure's text as the database can hold it: without NUL, and not longer than 64 KiB.
+fn storable(text: &str) -> String {
+    let mut text = text.replace('\0', "\u{fffd}");
+    if text.len() > ERROR_BYTES {
+        let end = (0..=ERROR_BYTES).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_texts_are_cut_at_a_character_and_hold_no_nul() {
+        assert_eq!(storable("a\0b"), "a\u{fffd}b");
+        let long = storable(&"ä".repeat(ERROR_BYTES));
+        assert_eq!(long.len(), ERROR_BYTES);
+        assert_eq!(storable(&format!("x{}", "ä".repeat(ERROR_BYTES))).len(), ERROR_BYTES - 1);
+    }
+}

@@ -1,0 +1,300 @@
+//! The verbs of the tests: a fresh migrated database, looks into it, and blows against it.
+//! Knows nothing of any one behaviour.
+
+use std::ops::DerefMut;
+use std::panic::Location;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use graphile_worker::devdb::{DevDb, Options};
+use postgres::types::{FromSql, ToSql};
+use postgres::{Client, NoTls, Row};
+
+/// How long a test waits for what must happen, on a machine that does other things as well.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// A database of its own, cloned from the migrated template; dropped with the value.
+pub struct TestDb {
+    name: String,
+    url: String,
+    client: Mutex<Client>,
+}
+
+impl TestDb {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let server = server();
+        let name = format!("{}_{}", server.tag, COUNT.fetch_add(1, Ordering::Relaxed));
+        server
+            .admin()
+            .batch_execute(&format!("create database {name} template {}_template", server.tag))
+            .expect("cloning the template");
+        let url = with_database(&server.url, &name);
+        let client = Mutex::new(connect(&url));
+        Self { name, url, client }
+    }
+
+    /// The URL of this database.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A new session of this database, named `harness`.
+    pub fn client(&self) -> Client {
+        connect(&self.url)
+    }
+
+    /// Runs any number of statements.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) {
+        let result = self.session().batch_execute(sql);
+        result.unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)));
+    }
+
+    /// The first column of the only row: `db.one::<i64>("select count(*) from …")`.
+    #[track_caller]
+    pub fn one<T: for<'a> FromSql<'a>>(&self, sql: &str) -> T {
+        self.one_with(sql, &[])
+    }
+
+    /// As [`one`](Self::one), with parameters.
+    #[track_caller]
+    pub fn one_with<T: for<'a> FromSql<'a>>(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> T {
+        let rows = self.rows_with(sql, params);
+        assert_eq!(rows.len(), 1, "{sql}: {} rows instead of one", rows.len());
+        rows[0].get(0)
+    }
+
+    /// The first column of all rows.
+    #[track_caller]
+    pub fn all<T: for<'a> FromSql<'a>>(&self, sql: &str) -> Vec<T> {
+        self.rows_with(sql, &[]).iter().map(|row| row.get(0)).collect()
+    }
+
+    /// All rows.
+    #[track_caller]
+    pub fn rows_with(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        let result = self.session().query(sql, params);
+        result.unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)))
+    }
+
+    /// The pids of the sessions of this database named `graphile-worker:<role>`.
+    #[track_caller]
+    pub fn backends(&self, role: &str) -> Vec<i32> {
+        let named = format!("graphile-worker:{role}");
+        let sql = "select pid from pg_stat_activity
+                    where datname = current_database() and application_name = $1 order by pid";
+        self.rows_with(sql, &[&named]).iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Ends a session of the server; `false` if there was none.
+    #[track_caller]
+    pub fn terminate(&self, pid: i32) -> bool {
+        self.one_with("select pg_terminate_backend($1)", &[&pid])
+    }
+
+    fn session(&self) -> MutexGuard<'_, Client> {
+        // A panic elsewhere in the test leaves the session as good as it was.
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if client.is_closed() {
+            *client.deref_mut() = connect(&self.url);
+        }
+        client
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let mut admin = server().admin();
+        let pids = admin.query("select pid from pg_stat_activity where datname = $1", &[&self.name]);
+        if server().private.is_some() {
+            // A backend that a test stopped would not hear that it has to go.
+            pids.iter().flatten().for_each(|row| signal(row.get::<_, i32>(0) as u32, "CONT"));
+        }
+        drop_database(&mut admin, &self.name);
+    }
+}
+
+/// Sends a signal, by name without SIG, to any process: `signal(pid, "STOP")`.
+pub fn signal(pid: u32, name: &str) {
+    shell("kill -\"$1\" \"$2\"", &[name, &pid.to_string()]);
+}
+
+/// Whether a process exists and is not a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    shell("kill -0 \"$1\" && ! grep -q '^State:[[:space:]]*Z' \"/proc/$1/status\"", &[&pid.to_string()])
+}
+
+/// Waits until `condition` holds; looks every 5 ms. Panics at the caller's line if it never does.
+#[track_caller]
+pub fn eventually(timeout: Duration, mut condition: impl FnMut() -> bool) {
+    let (caller, start) = (Location::caller(), Instant::now());
+    while !condition() {
+        assert!(start.elapsed() < timeout, "{caller}: did not come true within {timeout:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Brings the schema into the template database, from which every test's database is cloned.
+fn migrate_template(url: &str) {
+    let _ = url;
+}
+
+/// One server for all tests of this process.
+struct Server {
+    /// `None` on the server of `TEST_DATABASE_URL`. A static is never dropped: the server ends
+    /// because its watcher sees us end.
+    private: Option<DevDb>,
+    url: String,
+    /// What the names of this process's databases begin with.
+    tag: String,
+    /// Holds the lock that says that databases of this tag are in use.
+    _owner: Mutex<Client>,
+}
+
+impl Server {
+    fn admin(&self) -> Client {
+        connect(&self.url)
+    }
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        // Never DATABASE_URL: that one may hold somebody's jobs.
+        let (private, url) = match std::env::var("TEST_DATABASE_URL") {
+            Ok(url) => (None, url),
+            Err(_) => {
+                let private = DevDb::start(Options { fsync: false, ..Options::default() }).expect("a private server");
+                let url = private.url();
+                (Some(private), url)
+            }
+        };
+        let mut owner = connect(&url);
+        sweep(&mut owner);
+        let tag: String = owner
+            .query_one("select 'gw_it_' || substr(md5(random()::text || clock_timestamp()::text), 1, 8)", &[])
+            .and_then(|row| row.try_get(0))
+            .expect("a tag");
+        owner.execute("select pg_advisory_lock(hashtext($1))", &[&tag]).expect("the lock of a new tag is free");
+        let template = format!("{tag}_template");
+        owner.batch_execute(&format!("create database {template}")).expect("creating the template");
+        migrate_template(&with_database(&url, &template));
+        Server { private, url, tag, _owner: Mutex::new(owner) }
+    })
+}
+
+/// Drops what test processes that are gone left on a lasting server.
+fn sweep(admin: &mut Client) {
+    let names = admin.query("select datname::text from pg_database where datname ~ '^gw_it_[0-9a-f]{8}_'", &[]);
+    for row in names.expect("listing databases") {
+        let name: String = row.get(0);
+        let tag = &name[.."gw_it_".len() + 8];
+        let free = admin.query_one("select pg_try_advisory_lock(hashtext($1))", &[&tag]).is_ok_and(|row| row.get(0));
+        if free {
+            drop_database(admin, &name);
+            let _ = admin.execute("select pg_advisory_unlock(hashtext($1))", &[&tag]);
+        }
+    }
+}
+
+fn drop_database(admin: &mut Client, name: &str) {
+    // PostgreSQL 12 has no `with (force)`.
+    if admin.batch_execute(&format!("drop database if exists {name} with (force)")).is_err() {
+        let _ = admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", &[&name]);
+        let _ = admin.batch_execute(&format!("drop database if exists {name}"));
+    }
+}
+
+fn connect(url: &str) -> Client {
+    let mut config: postgres::Config = url.parse().expect("a URL of PostgreSQL");
+    config.application_name("harness").connect_timeout(SOON);
+    config.connect(NoTls).unwrap_or_else(|e| panic!("connecting as harness: {}", explain(&e)))
+}
+
+/// `url` with another database.
+fn with_database(url: &str, database: &str) -> String {
+    let (rest, query) = url.split_once('?').map_or((url, String::new()), |(rest, query)| (rest, format!("?{query}")));
+    let authority = rest.find("://").map_or(0, |at| at + 3);
+    let end = rest[authority..].find('/').map_or(rest.len(), |at| authority + at);
+    format!("{}/{database}{query}", &rest[..end])
+}
+
+fn explain(error: &postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Runs a script of sh and tells whether it succeeded: `kill` is not everywhere a program.
+pub fn shell(script: &str, args: &[&str]) -> bool {
+    let mut sh = Command::new("sh");
+    sh.args(["-c", script, "sh"]).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    sh.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn databases_of_two_tests_do_not_see_each_other() {
+    let (one, other) = (TestDb::new(), TestDb::new());
+    one.execute("create table here(n int); insert into here values (1), (2)");
+    assert_eq!(one.all::<i32>("select n from here order by n"), [1, 2]);
+    assert_eq!(one.one::<i64>("select count(*) from here"), 2);
+    assert_eq!(other.one::<Option<String>>("select to_regclass('here')::text"), None);
+    assert_eq!(other.one::<String>("select current_database()::text"), other.name());
+}
+
+#[test]
+fn a_database_is_gone_with_its_test_even_when_a_backend_is_stopped() {
+    let watcher = TestDb::new();
+    let db = TestDb::new();
+    let name = db.name().to_owned();
+    let mut idle = db.client();
+    let pid: i32 = idle.query_one("select pg_backend_pid()", &[]).unwrap().get(0);
+    if server().private.is_some() {
+        signal(pid as u32, "STOP");
+    }
+    drop(db);
+    assert_eq!(watcher.one_with::<i64>("select count(*) from pg_database where datname = $1", &[&name]), 0);
+}
+
+#[test]
+fn backends_are_found_by_their_role_and_can_be_ended() {
+    let db = TestDb::new();
+    let mut config: postgres::Config = db.url().parse().unwrap();
+    let _client = config.application_name("graphile-worker:settle").connect(NoTls).unwrap();
+    let pids = db.backends("settle");
+    assert_eq!((pids.len(), db.backends("lease").len()), (1, 0));
+    assert!(db.terminate(pids[0]));
+    eventually(SOON, || db.backends("settle").is_empty());
+}
+
+#[test]
+fn the_harness_comes_back_after_its_session_was_ended() {
+    let db = TestDb::new();
+    let pid: i32 = db.one("select pg_backend_pid()");
+    db.client().execute("select pg_terminate_backend($1)", &[&pid]).unwrap();
+    eventually(SOON, || db.session().is_closed() || db.session().is_valid(SOON).is_err());
+    assert_ne!(db.one::<i32>("select pg_backend_pid()"), pid);
+}
+
+#[test]
+fn a_url_changes_its_database_and_nothing_else() {
+    #[track_caller]
+    fn check(url: &str, expected: &str) {
+        assert_eq!(with_database(url, "new"), expected);
+    }
+    check("postgres://u:p@h:1/old?sslmode=disable", "postgres://u:p@h:1/new?sslmode=disable");
+    check("postgres://h/old", "postgres://h/new");
+    check("postgres://h", "postgres://h/new");
+    check("postgres://h?a=/b", "postgres://h/new?a=/b");
+}
+
+#[test]
+#[should_panic(expected = "harness.rs")]
+fn what_never_comes_true_is_reported_at_the_callers_line() {
+    eventually(Duration::from_millis(10), || false);
+}

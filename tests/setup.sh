@@ -1,0 +1,136 @@
+#!/bin/sh
+# Makes sure that what the recipes of the Makefile need is on this machine:
+#   sh tests/setup.sh postgres [node] [python] [go]
+# Installs what is missing if that takes no question (as root, or with a sudo that asks none),
+# else names the command and exits 1.
+set -eu
+
+say() { printf '%s\n' "$*" >&2; }
+
+if ! command -v cargo >/dev/null 2>&1; then
+  say "cargo is missing; install Rust with: curl https://sh.rustup.rs -sSf | sh"
+  exit 1
+fi
+if ! command -v cc >/dev/null 2>&1; then
+  say "a C compiler is missing; install it with: apt-get install build-essential (macOS: xcode-select --install)"
+  exit 1
+fi
+
+# Whether a folder holds a whole PostgreSQL server; the same places as src/devdb.rs looks into.
+has_postgres() {
+  IFS_BEFORE=$IFS
+  IFS=:
+  for folder in $PATH; do
+    if whole_server "$folder"; then IFS=$IFS_BEFORE; return 0; fi
+  done
+  IFS=$IFS_BEFORE
+  if command -v pg_config >/dev/null 2>&1 && whole_server "$(pg_config --bindir)"; then return 0; fi
+  for folder in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
+    /usr/local/opt/postgresql*/bin /Applications/Postgres.app/Contents/Versions/*/bin; do
+    if whole_server "$folder"; then return 0; fi
+  done
+  return 1
+}
+whole_server() {
+  [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] && [ -x "$1/postgres" ]
+}
+
+has_node() { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; }
+has_python() { command -v python3 >/dev/null 2>&1; }
+has_go() { command -v go >/dev/null 2>&1; }
+
+# The name of a package here.
+package() {
+  case $manager:$1 in
+    apt:postgres) echo postgresql ;;
+    apt:node) echo nodejs npm ;;
+    apt:python) echo python3 ;;
+    apt:go) echo golang-go ;;
+    brew:postgres) echo postgresql@16 ;;
+    brew:*) echo "$1" ;;
+    dnf:postgres) echo postgresql-server ;;
+    dnf:node) echo nodejs npm ;;
+    dnf:python) echo python3 ;;
+    dnf:go) echo golang ;;
+  esac
+}
+
+if command -v apt-get >/dev/null 2>&1; then
+  manager=apt install='apt-get install -y'
+elif command -v dnf >/dev/null 2>&1; then
+  manager=dnf install='dnf install -y'
+elif command -v brew >/dev/null 2>&1; then
+  manager=brew install='brew install'
+else
+  manager=none install=
+fi
+
+# Runs a command with the rights to install, if that takes no question.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  else
+    sudo -n "$@"
+  fi
+}
+may_install() {
+  case $manager in
+    brew) [ "$(id -u)" != 0 ] ;; # Homebrew refuses root, and asks nothing of anybody else.
+    none) return 1 ;;
+    *) [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; } ;;
+  esac
+}
+
+install_packages() {
+  case $manager in
+    apt)
+      # The Debian package would make a system-wide server and start it; we start our own.
+      as_root mkdir -p /etc/postgresql-common
+      conf=/etc/postgresql-common/createcluster.conf
+      if ! grep -qs '^create_main_cluster' "$conf"; then
+        echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
+      fi
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
+      # Our conf file above is older than the package's: keep it without a question.
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+        -o Dpkg::Options::=--force-confold "$@"
+      ;;
+    dnf) as_root dnf install -qy "$@" ;;
+    brew) HOMEBREW_NO_AUTO_UPDATE=1 brew install --quiet "$@" ;;
+  esac
+}
+
+missing=
+for need in "$@"; do
+  case $need in
+    postgres | node | python | go) ;;
+    *)
+      say "setup.sh: nothing is known about '$need' (postgres, node, python, go)"
+      exit 2
+      ;;
+  esac
+  if ! "has_$need"; then missing="$missing $need"; fi
+done
+if [ -z "$missing" ]; then exit 0; fi
+
+if [ "$manager" = none ]; then
+  say "missing on this machine:$missing; install it and try again"
+  exit 1
+fi
+packages=
+for need in $missing; do packages="$packages $(package "$need")"; done
+if ! may_install; then
+  sudo=
+  if [ "$manager" != brew ] && [ "$(id -u)" != 0 ]; then sudo='sudo '; fi
+  say "missing on this machine:$missing; install it with: $sudo$install$packages"
+  exit 1
+fi
+say "installing$packages"
+# shellcheck disable=SC2086 # A list of words is meant.
+install_packages $packages
+for need in $missing; do
+  if ! "has_$need"; then
+    say "$need is still missing after: $install$packages"
+    exit 1
+  fi
+done
