@@ -140,7 +140,7 @@ impl From<tokio_postgres::Error> for Error {
                     }
                     cause = inner.source();
                 }
-                let kind = if message.starts_with("error performing TLS handshake") {
+                let kind = if message.starts_with("error performing TLS handshake") || message.contains("received fatal alert") {
                     ErrorKind::Tls
                 } else if message.starts_with("error serializing") || message.starts_with("error deserializing") {
                     ErrorKind::Payload

@@ -14,8 +14,6 @@ use session::{Backend, Interrupt, Session};
 use std::sync::Arc;
 use std::time::Duration;
 use tls::Tls;
-#[allow(unused_imports)]
-use tls::New as _;
 
 /// How many sessions the engine keeps for itself: listen, dispatch, settle, lease.
 pub(crate) const ENGINE_SESSIONS: u32 = 4;

@@ -10,8 +10,8 @@ pub(crate) enum Event {
     Wake,
     /// One of our queued jobs was settled, or jobs went back: others may be there to claim now.
     Freed,
-    /// A claim was answered.
-    Claimed { asked: usize, got: usize },
+    /// A claim was answered; it was sent with so many claims in the ledger.
+    Claimed { asked: usize, got: usize, entries: usize },
     /// A claim failed; it is tried again after a pause.
     ClaimFailed,
     /// Held jobs were given back because no thread came free for them.
@@ -70,15 +70,15 @@ impl Core {
     pub(crate) fn on(&mut self, event: Event) {
         match event {
             Event::Wake | Event::Freed | Event::ClaimFailed => self.ready = true,
-            Event::Claimed { asked, got } if got >= asked => {
+            Event::Claimed { asked, got, .. } if got >= asked => {
                 self.growth = (self.growth * 2).min(CEILING);
                 self.seen_empty = false;
             }
-            Event::Claimed { got, .. } => {
+            Event::Claimed { got, entries, .. } => {
                 // Named queues and other claimers can make a claim short; when they let go we are woken.
                 self.ready = false;
                 self.growth = (got * 2).clamp(self.threads, CEILING);
-                self.seen_empty = got == 0;
+                self.seen_empty = got == 0 && entries == 0;
             }
             Event::GaveBack => self.resting = true,
             Event::Rested => self.resting = false,
@@ -92,7 +92,12 @@ impl Core {
             return Step::Stopped;
         }
         if !self.ready {
-            return if self.until_empty && self.seen_empty && seen.entries == 0 { Step::Empty } else { Step::Wait };
+            return match seen.entries {
+                0 if self.until_empty && self.seen_empty => Step::Empty,
+                // What was settled last may have let others come forward.
+                0 if self.until_empty => Step::Claim(self.threads),
+                _ => Step::Wait,
+            };
         }
         let ahead = if self.resting { 0 } else { self.growth.min(seen.pace) };
         let wanted = (seen.idle + ahead).saturating_sub(seen.queued);
@@ -117,6 +122,10 @@ mod tests {
     const THREADS: usize = 4;
     const IDLE: Seen = Seen { idle: THREADS, queued: 0, entries: 0, pace: 0 };
 
+    fn claimed(asked: usize, got: usize) -> Event {
+        Event::Claimed { asked, got, entries: 0 }
+    }
+
     #[track_caller]
     fn check(events: &[Event], seen: Seen, expected: Step) {
         let mut core = Core::new(THREADS, false);
@@ -129,10 +138,10 @@ mod tests {
     #[test]
     fn idle_threads_are_claimed_for_until_a_claim_comes_short() {
         check(&[], IDLE, Step::Claim(4));
-        check(&[Event::Claimed { asked: 4, got: 4 }], IDLE, Step::Claim(4));
-        check(&[Event::Claimed { asked: 4, got: 3 }], IDLE, Step::Wait);
-        check(&[Event::Claimed { asked: 4, got: 0 }, Event::Wake], IDLE, Step::Claim(4));
-        check(&[Event::Claimed { asked: 4, got: 0 }, Event::Freed], IDLE, Step::Claim(4));
+        check(&[claimed(4, 4)], IDLE, Step::Claim(4));
+        check(&[claimed(4, 3)], IDLE, Step::Wait);
+        check(&[claimed(4, 0), Event::Wake], IDLE, Step::Claim(4));
+        check(&[claimed(4, 0), Event::Freed], IDLE, Step::Claim(4));
         check(&[Event::Stop], IDLE, Step::Stopped);
     }
 
@@ -145,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_held_ahead_doubles_with_every_full_claim_up_to_the_pace() {
-        let full = Event::Claimed { asked: 1, got: 1 };
+        let full = claimed(1, 1);
         let fast = Seen { pace: 1000, ..IDLE };
         check(&[], fast, Step::Claim(8));
         check(&[full], fast, Step::Claim(12));
@@ -156,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_claim_waits_until_half_of_what_is_ahead_is_used_up() {
-        let full = Event::Claimed { asked: 1, got: 1 };
+        let full = claimed(1, 1);
         let busy = Seen { idle: 0, queued: 251, entries: 251, pace: 1000 };
         check(&[full; 20], busy, Step::Wait);
         check(&[full; 20], Seen { queued: 250, ..busy }, Step::Claim(250));
@@ -179,12 +188,12 @@ mod tests {
     #[test]
     fn a_run_until_empty_ends_when_an_empty_claim_met_an_empty_ledger() {
         let mut core = Core::new(THREADS, true);
-        core.on(Event::Claimed { asked: 4, got: 1 });
-        assert_eq!(core.step(IDLE), Step::Wait, "the job claimed last may have freed a queue");
-        core.on(Event::Freed);
-        assert_eq!(core.step(IDLE), Step::Claim(4));
-        core.on(Event::Claimed { asked: 4, got: 0 });
+        core.on(Event::Claimed { asked: 4, got: 1, entries: 0 });
         assert_eq!(core.step(Seen { entries: 1, ..IDLE }), Step::Wait);
+        assert_eq!(core.step(IDLE), Step::Claim(4), "the job claimed last may have freed a queue");
+        core.on(Event::Claimed { asked: 4, got: 0, entries: 1 });
+        assert_eq!(core.step(IDLE), Step::Claim(4), "so may the one that ran during the claim");
+        core.on(Event::Claimed { asked: 4, got: 0, entries: 0 });
         assert_eq!(core.step(IDLE), Step::Empty);
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 match shell.claim(asked) {
                     Ok(got) => {
                         retry.reset();
-                        core.on(Event::Claimed { asked, got });
+                        core.on(Event::Claimed { asked, got, entries: seen.entries });
                     }
                     Err(error) => {
                         // The reply may be lost although the claim was committed.
@@ -86,8 +86,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     core.on(Event::Rested);
                 }
             }
-            Step::Empty => break,
-            Step::Stopped => break,
+            Step::Empty | Step::Stopped => break,
         }
         if shared.stop.is_triggered() {
             core.on(Event::Stop);

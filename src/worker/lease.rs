@@ -44,7 +44,7 @@ pub(crate) fn lease(shared: &Shared) {
         select! {
             recv(shared.wires.reconcile.1) -> _ => requested = true,
             recv(after(pause)) -> _ => {}
-            recv(shared.over.receiver()) -> _ => break,
+            recv(shared.left.receiver()) -> _ => break,
         }
     }
     if let Err(error) = lease.farewell() {

@@ -51,8 +51,10 @@ pub(crate) struct Shared {
     pub(crate) low_water: AtomicUsize,
     /// Ends claiming: the first step of a stop.
     pub(crate) stop: ShutdownSignal,
-    /// Ends the threads that have nothing to wait for once all outcomes are written.
+    /// No more outcomes will come: settle writes what it has, listen ends.
     pub(crate) over: ShutdownSignal,
+    /// All outcomes are written: lease looks a last time.
+    pub(crate) left: ShutdownSignal,
     /// Ends whatever the database keeps waiting: the last step.
     pub(crate) interrupt: Interrupt,
     pub(crate) wires: Wires,

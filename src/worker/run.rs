@@ -36,7 +36,7 @@ fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
     });
     shared.idle.fetch_sub(1, Ordering::AcqRel);
     shared.taken.fetch_add(1, Ordering::Relaxed);
-    if jobs.len() == shared.low_water.load(Ordering::Relaxed) {
+    if jobs.len() <= shared.low_water.load(Ordering::Relaxed) {
         raise(&shared.wires.low);
     }
     job

@@ -1,0 +1,326 @@
+//! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
+
+use crate::backoff::random_bits;
+use crate::config::Config;
+use crate::db::pool::ConnectionPool;
+use crate::db::session::Interrupt;
+use crate::db::{Database, ENGINE_SESSIONS, refuse_async_context};
+use crate::error::{Error, Result};
+use crate::migrate;
+use crate::running::Worker;
+use crate::schema::Schema;
+use crate::shutdown::ShutdownSignal;
+use crate::store::Store;
+use crate::task::{Extensions, IntoTaskHandlerResult, Task, TaskHandler, WorkerContext};
+use crate::utils::WorkerUtils;
+use crate::worker::lease::by_id;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The options of a worker. Start with [`WorkerOptions::default`], end with [`init`](Self::init).
+///
+/// ```no_run
+/// use graphile_worker::{WorkerContext, WorkerOptions};
+/// # fn main() -> graphile_worker::Result<()> {
+/// let worker = WorkerOptions::default()
+///     .database_url("postgres://localhost/app")
+///     .concurrency(8)
+///     .define_raw_job("hello", |ctx: WorkerContext| println!("job {}", ctx.job().id()))
+///     .init()?;
+/// worker.run()
+/// # }
+/// ```
+#[must_use = "options do nothing until init() makes a worker of them"]
+pub struct WorkerOptions {
+    database_url: Option<String>,
+    pool: Option<Arc<dyn ConnectionPool>>,
+    max_pg_conn: u32,
+    database_timeout: Duration,
+    schema: String,
+    migrate: bool,
+    concurrency: usize,
+    poll_interval: Duration,
+    notifications: bool,
+    local_time: bool,
+    grace_period: Duration,
+    interrupted_delay: Duration,
+    listen_signals: bool,
+    shutdown: Option<ShutdownSignal>,
+    forbidden_flags: Vec<String>,
+    accepted_flags: Vec<String>,
+    /// A task's name is checked with everything else, by `init`.
+    tasks: Vec<Result<Task>>,
+    extensions: Extensions,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            database_url: None,
+            pool: None,
+            max_pg_conn: 20,
+            database_timeout: Duration::from_secs(10),
+            schema: "graphile_worker".to_owned(),
+            migrate: true,
+            concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            poll_interval: Duration::from_secs(1),
+            notifications: true,
+            local_time: false,
+            grace_period: Duration::from_secs(5),
+            interrupted_delay: Duration::from_secs(30),
+            listen_signals: true,
+            shutdown: None,
+            forbidden_flags: Vec::new(),
+            accepted_flags: Vec::new(),
+            tasks: Vec::new(),
+            extensions: Extensions::default(),
+        }
+    }
+}
+
+impl WorkerOptions {
+    /// Where the database is: a libpq URL or `key=value` string; what it leaves out comes from the
+    /// `PG*` environment. TLS by `sslmode` (`prefer` unless said otherwise), `sslrootcert`, `sslcert`,
+    /// `sslkey`, on every connection. This or a pool is required.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it does not parse; the text never shows the password.
+    /// Source: the guide, Database and Migrations.
+    pub fn database_url(mut self, url: &str) -> Self {
+        self.database_url = Some(url.to_owned());
+        self
+    }
+
+    /// Uses the caller's r2d2 pool for handlers; `max_pg_conn` is then ignored.
+    ///
+    /// The engine keeps four sessions of its own. They are opened by `database_url` if that is given
+    /// too; otherwise they are checked out of the pool for as long as the worker runs.
+    /// Source: the guide, Database and Migrations.
+    pub fn pg_pool(mut self, pool: impl ConnectionPool) -> Self {
+        self.pool = Some(Arc::new(pool));
+        self
+    }
+
+    /// The same as [`pg_pool`](Self::pg_pool), by the guide's other name.
+    pub fn database(self, pool: impl ConnectionPool) -> Self {
+        self.pg_pool(pool)
+    }
+
+    /// How many connections the worker opens at most: 4 for the engine, the rest for handlers.
+    /// At least 5. Defaults to 20. Source: the guide, Pool and Concurrency.
+    pub fn max_pg_conn(mut self, connections: u32) -> Self {
+        self.max_pg_conn = connections;
+        self
+    }
+
+    /// How long the engine waits for any answer of the database before it gives the connection up.
+    /// Defaults to 10 seconds; at least 100 ms.
+    pub fn database_timeout(mut self, timeout: Duration) -> Self {
+        self.database_timeout = timeout;
+        self
+    }
+
+    /// The schema of the queue. Defaults to `graphile_worker`. Source: the guide, Database and Migrations.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for a name that [`Schema::new`] refuses.
+    pub fn schema(mut self, name: &str) -> Self {
+        self.schema = name.to_owned();
+        self
+    }
+
+    /// Whether `init` installs or takes over the schema. Defaults to true. Without it, the schema must
+    /// be there.
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// How many jobs run at once, each on a thread. Defaults to the number of logical CPUs.
+    /// Source: the guide, Pool and Concurrency.
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.concurrency = jobs;
+        self
+    }
+
+    /// How long to wait between polls when no notification arrives. Defaults to 1 second.
+    ///
+    /// Polling also finds jobs whose `run_at` has come, so it bounds how late they start.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is shorter than 1 ms. Source: the guide, Pool and Concurrency.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Whether to listen for notifications of new jobs. Defaults to true; without, jobs start at the next poll.
+    pub fn use_notification_delivery(mut self, listen: bool) -> Self {
+        self.notifications = listen;
+        self
+    }
+
+    /// Whether a job's `run_at` is compared with this machine's clock instead of the database's.
+    /// Defaults to false.
+    pub fn use_local_time(mut self, local: bool) -> Self {
+        self.local_time = local;
+        self
+    }
+
+    /// How long running jobs may go on after a stop, before they are cancelled. Defaults to 5 seconds.
+    /// Source: the guide, Shutdown Signals.
+    pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
+        self.grace_period = period;
+        self
+    }
+
+    /// How long a job that a stop interrupted waits for its next run. Defaults to 30 seconds.
+    /// Source: the guide, Shutdown Signals.
+    pub fn shutdown_interrupted_job_retry_delay(mut self, delay: Duration) -> Self {
+        self.interrupted_delay = delay;
+        self
+    }
+
+    /// Whether SIGINT, SIGTERM and SIGHUP stop the worker while it runs. Defaults to true. The first
+    /// signal stops, the second cancels running jobs at once, the third ends the process.
+    /// Source: the guide, Shutdown Signals.
+    pub fn listen_os_shutdown_signals(mut self, listen: bool) -> Self {
+        self.listen_signals = listen;
+        self
+    }
+
+    /// A signal of the caller's that stops the worker. Source: the guide, Shutdown Signals.
+    pub fn shutdown_signal(mut self, signal: ShutdownSignal) -> Self {
+        self.shutdown = Some(signal);
+        self
+    }
+
+    /// Leaves jobs that carry this flag to other workers. Source: the guide, Worker Process.
+    pub fn add_forbidden_flag(mut self, flag: impl Into<String>) -> Self {
+        self.forbidden_flags.push(flag.into());
+        self
+    }
+
+    /// Runs only jobs that carry this flag, or another accepted one.
+    pub fn add_accepted_flag(mut self, flag: impl Into<String>) -> Self {
+        self.accepted_flags.push(flag.into());
+        self
+    }
+
+    /// Registers the task `T`. Source: the guide, Worker Process.
+    pub fn define_job<T: TaskHandler>(mut self) -> Self {
+        self.tasks.push(Task::typed::<T>());
+        self
+    }
+
+    /// Registers a task by its name and a function that reads the payload itself.
+    pub fn define_raw_job<R: IntoTaskHandlerResult>(
+        mut self,
+        identifier: &str,
+        handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.tasks.push(Task::raw(identifier, handler));
+        self
+    }
+
+    /// A value for all handlers, read by its type with [`WorkerContext::get_ext`].
+    pub fn add_extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
+    }
+
+    /// Checks the options, connects, installs or takes over the schema, and registers the tasks.
+    ///
+    /// # Errors
+    /// `Config` naming the option and its limit; `Connect` naming host and port; `Auth` or `Tls`;
+    /// `Schema` if the schema cannot be used; `Misuse` on a thread of an async runtime.
+    pub fn init(self) -> Result<Worker> {
+        refuse_async_context()?;
+        let tasks = self.tasks.into_iter().collect::<Result<Vec<_>>>()?;
+        check_tasks(&tasks)?;
+        let config = Config {
+            schema: Schema::new(&self.schema)?,
+            concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
+            poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?,
+            notifications: self.notifications,
+            grace_period: self.grace_period,
+            interrupted_delay: self.interrupted_delay,
+            forbidden_flags: self.forbidden_flags,
+            accepted_flags: self.accepted_flags,
+            local_time: self.local_time,
+            listen_signals: self.listen_signals,
+            shutdown: self.shutdown,
+        };
+        let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
+        let database = match (self.pool, self.database_url) {
+            (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
+            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn)?, timeout)?,
+            (None, None) => return Err(Error::config("database_url: missing; give a URL, or a pool with pg_pool")),
+        };
+        if database.engine_uses_pool() && database.pool_size() <= ENGINE_SESSIONS {
+            return Err(Error::config(format!(
+                "pg_pool: has room for {} connections, but the engine takes {ENGINE_SESSIONS} and handlers need 1; \
+                 enlarge it, or give database_url too",
+                database.pool_size()
+            )));
+        }
+
+        let interrupt = Interrupt::new();
+        let mut session = database.session("init", &interrupt)?;
+        let facts = match self.migrate {
+            true => migrate::migrate(&mut session, &config.schema)?,
+            false => migrate::probe(&mut session, &config.schema)?,
+        };
+        drop(session);
+        let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
+        let ids = Store::new(&database, &config.schema, "init", "init", &interrupt)
+            .tasks(&names)
+            .map_err(|e| e.context("registering the tasks"))?;
+        let task_ids = by_id(ids, &names);
+        let utils = WorkerUtils::on(database.clone(), config.schema.clone());
+        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions))
+    }
+}
+
+/// A new name for one start of a worker. Never a host's or a process's: those come back.
+pub(crate) fn new_worker_id() -> String {
+    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
+    format!("graphile_worker_{}", &digits[..18])
+}
+
+fn handlers(max_pg_conn: u32) -> Result<u32> {
+    match max_pg_conn.checked_sub(ENGINE_SESSIONS) {
+        Some(handlers) if handlers > 0 => Ok(handlers),
+        _ => Err(Error::config(format!(
+            "max_pg_conn: {max_pg_conn} is fewer than {}: {ENGINE_SESSIONS} for the engine (listen, dispatch, settle, lease) \
+             and 1 for handlers",
+            ENGINE_SESSIONS + 1
+        ))),
+    }
+}
+
+fn check_tasks(tasks: &[Task]) -> Result<()> {
+    for (place, task) in tasks.iter().enumerate() {
+        if tasks[..place].iter().any(|earlier| earlier.name == task.name) {
+            return Err(Error::config(format!("task {:?}: is defined twice", task.name)));
+        }
+    }
+    match tasks {
+        [] => Err(Error::config("no task is defined; register what this process may run with define_job")),
+        _ => Ok(()),
+    }
+}
+
+fn in_range(option: &str, value: usize, least: usize, most: usize) -> Result<usize> {
+    match (least..=most).contains(&value) {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value} is outside {least} to {most}"))),
+    }
+}
+
+fn at_least(option: &str, value: Duration, least: Duration) -> Result<Duration> {
+    match value >= least {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value:?} is shorter than {least:?}"))),
+    }
+}

@@ -1,0 +1,325 @@
+//! A worker's life: starts every thread, waits for a stop, and ends them in order, each by a deadline.
+//! The only file that names all of the engine.
+
+use crate::claim::{ActiveJob, Ledger, Outcome};
+use crate::config::Config;
+use crate::db::session::Interrupt;
+use crate::db::{Database, refuse_async_context};
+use crate::error::{Error, ErrorKind, Result};
+use crate::migrate::Facts;
+use crate::options::new_worker_id;
+use crate::shutdown::ShutdownSignal;
+use crate::signals;
+use crate::stats::{Stats, WorkerStats};
+use crate::task::{Extensions, Surroundings, Task};
+use crate::utils::WorkerUtils;
+use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, lease, listen, run, settle};
+use crossbeam_channel::{Receiver, bounded, select};
+use log::{error, info, warn};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long cancelled jobs have to end before they are given back.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long after the grace period a stop may take at most.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A worker, ready to run. Made by [`WorkerOptions::init`](crate::WorkerOptions::init).
+///
+/// Shared freely between threads: one calls [`run`](Self::run), any other
+/// [`request_shutdown`](Self::request_shutdown) or [`stats`](Self::stats).
+pub struct Worker {
+    config: Arc<Config>,
+    database: Database,
+    facts: Facts,
+    tasks: Arc<Vec<Task>>,
+    task_ids: HashMap<i32, usize>,
+    utils: WorkerUtils,
+    extensions: Arc<Extensions>,
+    /// The start that runs now, or ran last.
+    current: Mutex<Option<Arc<Shared>>>,
+    /// Held while the worker runs.
+    running: Mutex<()>,
+    stop: ShutdownSignal,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: Config,
+        database: Database,
+        facts: Facts,
+        tasks: Vec<Task>,
+        task_ids: HashMap<i32, usize>,
+        utils: WorkerUtils,
+        extensions: Extensions,
+    ) -> Self {
+        Self {
+            config: Arc::new(config),
+            database,
+            facts,
+            tasks: Arc::new(tasks),
+            task_ids,
+            utils,
+            extensions: Arc::new(extensions),
+            current: Mutex::new(None),
+            running: Mutex::new(()),
+            stop: ShutdownSignal::new(),
+        }
+    }
+
+    /// Runs jobs on this thread's behalf until a stop: [`request_shutdown`](Self::request_shutdown),
+    /// the caller's shutdown signal, or a signal of the operating system. Returns within the grace
+    /// period and one second after it. No database fault ends it.
+    ///
+    /// # Errors
+    /// `Stopped` naming job, task and thread if handlers did not return in time: their jobs were given
+    /// back, their threads go on. `Misuse` if it runs already, or on a thread of an async runtime.
+    /// Source: the guide, Worker Process.
+    pub fn run(&self) -> Result<()> {
+        self.live(false)
+    }
+
+    /// Runs jobs until none is due, then returns: what is due meanwhile runs too, what fails waits for
+    /// its next attempt and is not waited for.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_once(&self) -> Result<()> {
+        self.live(true)
+    }
+
+    /// Asks the worker to stop, and returns at once. May be called from anywhere, also from a handler,
+    /// and before [`run`](Self::run), which then returns at once.
+    pub fn request_shutdown(&self) {
+        self.stop.trigger();
+    }
+
+    /// The utilities, on the worker's own connections.
+    pub fn create_utils(&self) -> WorkerUtils {
+        self.utils.clone()
+    }
+
+    /// The id under which the worker locks jobs: new at each start, `None` before the first.
+    pub fn worker_id(&self) -> Option<String> {
+        self.current.lock().as_ref().map(|shared| shared.worker_id.clone())
+    }
+
+    /// What the worker has done since it was started last.
+    pub fn stats(&self) -> WorkerStats {
+        let Some(shared) = self.current.lock().clone() else { return WorkerStats::default() };
+        let all = shared.ledger.all();
+        let count = |is: fn(&ActiveJob) -> bool| all.iter().filter(|active| is(active)).count() as u64;
+        shared.stats.snapshot(count(ActiveJob::is_held), count(ActiveJob::is_running))
+    }
+
+    fn live(&self, until_empty: bool) -> Result<()> {
+        refuse_async_context()?;
+        let Some(_running) = self.running.try_lock() else {
+            return Err(Error::new(ErrorKind::Misuse, "the worker runs already; make another one with init()"));
+        };
+        let shared = Arc::new(self.start());
+        *self.current.lock() = Some(shared.clone());
+        let cancel = ShutdownSignal::new();
+        let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop, &cancel));
+        info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
+            tasks = self.tasks.len(); "worker started");
+
+        let crew = Crew::start(&shared, &self.utils, &self.extensions, until_empty)?;
+        let never = crossbeam_channel::never();
+        let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
+        select! {
+            recv(self.stop.receiver()) -> _ => {}
+            recv(shared.stop.receiver()) -> _ => {}
+            recv(callers) -> _ => {}
+            // Only a run until empty comes to an end by itself.
+            recv(crew.dispatch.finished) -> _ => {}
+        }
+        crew.stop(&shared, &cancel)
+    }
+
+    fn start(&self) -> Shared {
+        Shared {
+            worker_id: new_worker_id(),
+            config: self.config.clone(),
+            tasks: self.tasks.clone(),
+            database: self.database.clone(),
+            facts: self.facts.clone(),
+            ledger: Ledger::default(),
+            stats: Stats::default(),
+            task_ids: RwLock::new(Arc::new(self.task_ids.clone())),
+            claiming: Mutex::new(()),
+            gate: Gate::default(),
+            now_running: (0..self.config.concurrency).map(|_| Mutex::new(None)).collect(),
+            idle: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            low_water: AtomicUsize::new(0),
+            stop: ShutdownSignal::new(),
+            over: ShutdownSignal::new(),
+            left: ShutdownSignal::new(),
+            interrupt: Interrupt::new(),
+            wires: Wires::new(),
+            complaints: Complaints::new(),
+        }
+    }
+}
+
+/// A thread, and a channel that closes when it ends.
+struct Hand {
+    name: String,
+    finished: Receiver<Infallible>,
+    thread: JoinHandle<()>,
+}
+
+impl Hand {
+    fn start(name: String, shared: &Arc<Shared>, work: impl FnOnce(&Shared) + Send + 'static) -> Result<Self> {
+        let (ends_with_the_thread, finished) = bounded(0);
+        let shared = shared.clone();
+        let thread = thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || {
+                let _ends = ends_with_the_thread;
+                work(&shared);
+            })
+            .map_err(|e| Error::new(ErrorKind::Misuse, format!("cannot start thread {name}: {e}")).caused_by(e))?;
+        Ok(Self { name, finished, thread })
+    }
+
+    /// Waits for the thread until `deadline`; leaves it behind then. Answers whether it ended.
+    fn join(self, deadline: Instant) -> bool {
+        let ended = self.ended_by(deadline);
+        if ended && self.thread.join().is_err() {
+            error!(thread = self.name.as_str(); "a thread of the worker panicked; please report this");
+        }
+        ended
+    }
+
+    fn ended_by(&self, deadline: Instant) -> bool {
+        self.finished.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+    }
+}
+
+/// All threads of one start.
+struct Crew {
+    settle: Hand,
+    lease: Hand,
+    run: Vec<Hand>,
+    listen: Option<Hand>,
+    dispatch: Hand,
+}
+
+impl Crew {
+    /// Starts every thread, those first that others rely on.
+    fn start(shared: &Arc<Shared>, utils: &WorkerUtils, extensions: &Arc<Extensions>, until_empty: bool) -> Result<Self> {
+        let start = || -> Result<Self> {
+            let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
+            let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
+            let around = Arc::new(Surroundings {
+                worker_id: shared.worker_id.clone(),
+                utils: utils.clone(),
+                extensions: extensions.clone(),
+            });
+            let run = (0..shared.config.concurrency).map(|place| {
+                let around = around.clone();
+                Hand::start(format!("gw-run-{place}"), shared, move |shared| run::run(shared, &around, place))
+            });
+            let run = run.collect::<Result<Vec<_>>>()?;
+            let listens = shared.config.notifications && !until_empty;
+            let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
+            let dispatch = Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
+            Ok(Self { settle, lease, run, listen, dispatch })
+        };
+        // A machine that is out of threads: those that did start must not stay.
+        start().inspect_err(|_| {
+            shared.stop.trigger();
+            shared.over.trigger();
+            shared.left.trigger();
+            shared.interrupt.raise();
+        })
+    }
+
+    /// Ends the worker, step by step, within the grace period and a second.
+    fn stop(self, shared: &Shared, cancel: &ShutdownSignal) -> Result<()> {
+        let worker_id = shared.worker_id.as_str();
+        let start = Instant::now();
+        let grace_ends = start + shared.config.grace_period;
+        let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
+        info!(worker_id; "worker stopping");
+
+        // 1. Claims stop, and what no thread has begun goes back. A closed gate must not hold threads.
+        shared.stop.trigger();
+        shared.gate.open();
+
+        // 2. Running jobs have the grace period, unless somebody is in a hurry.
+        let mut hurried = false;
+        for hand in &self.run {
+            select! {
+                recv(hand.finished) -> _ => {}
+                recv(cancel.receiver()) -> _ => hurried = true,
+                recv(crossbeam_channel::at(grace_ends)) -> _ => {}
+            }
+            if hurried {
+                must_end = must_end.min(Instant::now() + STOP_PATIENCE);
+                break;
+            }
+        }
+
+        // 3. Those still running are asked to end, and have half a second more.
+        for active in shared.running() {
+            let job = active.job();
+            warn!(worker_id, job_id = job.id, task = &*job.task_identifier; "job cancelled by the stop");
+            active.cancel();
+        }
+        let patience = (Instant::now() + CANCEL_PATIENCE).min(must_end);
+        for hand in &self.run {
+            hand.ended_by(patience);
+        }
+
+        // 4. Those that ignored it are given back; their threads are left behind.
+        let wedged: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
+
+        // 5. Once dispatch can bring nothing more, settle writes what it has.
+        self.dispatch.join(must_end);
+        shared.over.trigger();
+        self.settle.join(must_end);
+
+        // 6. Lease looks a last time; then whatever the database keeps waiting is cut off.
+        shared.left.trigger();
+        self.lease.join(must_end);
+        shared.interrupt.raise();
+        let last = must_end + Duration::from_millis(100);
+        if let Some(listen) = self.listen {
+            listen.join(last);
+        }
+        for hand in self.run {
+            if hand.ended_by(Instant::now()) {
+                hand.join(last);
+            }
+        }
+        info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");
+        if wedged.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Stopped,
+            format!("{} handler(s) did not return in time; their jobs were given back: {}", wedged.len(), wedged.join(", ")),
+        ))
+    }
+}
+
+/// Gives back a job whose handler does not return; answers how to find it.
+fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
+    let (started, thread) = active.started()?;
+    if !active.finish(Outcome::GivenBack(Some(shared.config.interrupted_delay))) {
+        return None;
+    }
+    let (job, seconds) = (active.job(), started.elapsed().as_secs());
+    error!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, thread = thread.as_str(), seconds;
+        "a handler ignores the stop; its job was given back, its thread left behind");
+    Some(format!("job {} (task {}) on thread {thread} after {seconds} s", job.id, job.task_identifier))
+}
