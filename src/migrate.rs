@@ -370,3 +370,6 @@ fn version(number: i32) -> String {
         _ => format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100),
     }
 }
+
+#[cfg(test)]
+mod tests;
