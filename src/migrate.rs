@@ -148,8 +148,8 @@ impl Migrator<'_> {
             return Ok((standing, "our role does not own the tables"));
         }
         match self.add_missing_extras(&standing) {
-            Ok(false) => Ok((standing, "it was dropped, or its build failed")),
-            Ok(true) => Ok((self.look()?, "it was dropped")),
+            Ok(false) => Ok((standing, "it was dropped, or is invalid")),
+            Ok(true) => Ok((self.look()?, "it is invalid")),
             Err(error) if error.kind() == ErrorKind::Database => {
                 log::debug!(schema = self.schema.name(), error:% = error; "extras not added");
                 Ok((self.look()?, why_not(&error)))
@@ -257,9 +257,8 @@ impl Standing {
             is_moving: false,
         };
         if standing.server_version < OLDEST_SERVER {
-            let version = version(standing.server_version);
-            let text = format!("PostgreSQL {version} is too old; this library needs {}", version_of_oldest());
-            return Err(Error::new(ErrorKind::Schema, text));
+            let (theirs, least) = (version(standing.server_version), version(OLDEST_SERVER));
+            return Err(Error::new(ErrorKind::Schema, format!("PostgreSQL {theirs} is too old; this library needs {least} or later")));
         }
         if standing.has_schema && !standing.may_use {
             return Err(standing.grant(schema, "usage", "schema", schema.quoted()));
@@ -357,10 +356,6 @@ fn why_not(error: &Error) -> &'static str {
 
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn version_of_oldest() -> String {
-    (OLDEST_SERVER / 10_000).to_string()
 }
 
 /// 150018 is 15.18, and 90624 was 9.6.24.
