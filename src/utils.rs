@@ -15,7 +15,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use postgres::GenericClient;
 use postgres::types::{ToSql, Type};
 use serde::Serialize;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -404,12 +404,13 @@ fn add_many<C: GenericClient>(
     for &place in places {
         waiting.entry(Likeness::of_spec(&jobs[place])).or_default().push_back(place);
     }
+    let names = Names::of(client, schema, &rows)?;
     for row in &rows {
-        let identifier: &str = row.get("task_identifier");
-        let job = Job::from_row(row, identifier.into())?;
+        let job = Job::from_row(row, names.task(row.get("task_id"))?)?;
+        let queue = job.queue_id.map(|id| names.queue(id)).transpose()?;
         // A run_at of just now was left out, or, by chance, given as it is.
-        let given = Likeness::of_row(&job, row.get("queue_name"), Some(job.run_at));
-        let left_out = Likeness::of_row(&job, row.get("queue_name"), None);
+        let given = Likeness::of_row(&job, queue.clone(), Some(job.run_at));
+        let left_out = Likeness::of_row(&job, queue, None);
         let just_now: bool = row.get("just_now");
         let mut take = |like: &Likeness| waiting.get_mut(like).and_then(VecDeque::pop_front);
         let place = just_now.then(|| take(&left_out)).flatten().or_else(|| take(&given)).ok_or_else(|| {
@@ -417,11 +418,39 @@ fn add_many<C: GenericClient>(
         })?;
         answers[place] = Some(job);
     }
-    if places.iter().any(|&place| answers[place].is_none()) && !sees_new_rows(client)? {
+    let missing: Vec<usize> = places.iter().copied().filter(|&place| answers[place].is_none()).collect();
+    if missing.iter().any(|&place| jobs[place].spec.job_key.is_none()) {
+        return Err(Error::new(ErrorKind::Database, "add_jobs left out a job without a key; nothing was added"));
+    }
+    if !missing.is_empty() && !sees_new_rows(client)? {
         let text = "a worker took a job of one of the keys meanwhile; nothing was added, try again in a new transaction";
         return Err(Error::new(ErrorKind::Conflict, text));
     }
     Ok(())
+}
+
+/// The names behind the ids of one call's rows.
+struct Names(HashMap<(bool, i32), Arc<str>>);
+
+impl Names {
+    fn of<C: GenericClient>(client: &mut C, schema: &Schema, rows: &[postgres::Row]) -> Result<Self> {
+        let tasks: BTreeSet<i32> = rows.iter().map(|row| row.get("task_id")).collect();
+        let queues: BTreeSet<i32> = rows.iter().filter_map(|row| row.get("job_queue_id")).collect();
+        let (tasks, queues) = (Vec::from_iter(tasks), Vec::from_iter(queues));
+        let sql = schema.fill(include_str!("sql/names.sql"));
+        let names = client.query_typed(&sql, &[(&tasks, Type::INT4_ARRAY), (&queues, Type::INT4_ARRAY)])?;
+        let named = names.iter().map(|row| ((row.get("is_task"), row.get("id")), row.get::<_, &str>("name").into()));
+        Ok(Self(named.collect()))
+    }
+
+    fn task(&self, id: i32) -> Result<Arc<str>> {
+        self.0.get(&(true, id)).cloned().ok_or_else(|| Error::new(ErrorKind::Database, format!("task {id} has no row")))
+    }
+
+    fn queue(&self, id: i32) -> Result<String> {
+        let name = self.0.get(&(false, id)).map(|name| name.to_string());
+        name.ok_or_else(|| Error::new(ErrorKind::Database, format!("queue {id} has no row")))
+    }
 }
 
 /// What tells the jobs of one call apart.

@@ -8,14 +8,14 @@ use std::path::Path;
 /// What each layer consists of, lowest first. An entry covers the files below it too, unless
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "schema", "job", "spec", "config", "backoff", "claim"],
+    &["error", "schema", "job", "spec", "config", "backoff", "claim", "shutdown", "stats"],
     &["db", "store", "migrate", "devdb"],
     &["utils", "task", "hooks"],
     &[
         "worker", "worker/listen", "worker/dispatch", "worker/run", "worker/settle", "worker/lease", "worker/pull",
         "worker/core", "worker/pace", "cron", "recovery",
     ],
-    &["options", "running"],
+    &["options", "running", "signals"],
     &["capi", "main", "cli"],
 ];
 

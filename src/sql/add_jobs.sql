@@ -1,12 +1,12 @@
 -- Adds many jobs in one call. The rows come in any order; a keyed job that a worker took meanwhile
--- has none. A run_at left out becomes the transaction's now().
+-- has none. Names entered by this call are not visible to it, so the rows carry
+-- ids. A run_at left out becomes the transaction's now().
 --   $1 identifiers  $2 payloads  $3 queues  $4 run_at  $5 max_attempts  $6 keys  $7 priorities
 --   $8 flags as JSON arrays  $9 keep the run_at of jobs that were never tried
 select
   j.id, j.job_queue_id, j.payload, j.priority, j.run_at, j.attempts, j.max_attempts, j.created_at, j.key,
   j.revision, j.flags::pg_catalog.text as flags,
-  t.identifier as task_identifier,
-  q.queue_name,
+  j.task_id,
   j.run_at = pg_catalog.now() as just_now
   from :GRAPHILE_WORKER_SCHEMA.add_jobs(
     array(
@@ -21,10 +21,10 @@ select
           s.priority::pg_catalog.int2,
           case when s.flags is not null then array(select pg_catalog.jsonb_array_elements_text(s.flags::pg_catalog.jsonb)) end
         ):::GRAPHILE_WORKER_SCHEMA.job_spec
-        from pg_catalog.unnest($1, $2, $3, $4, $5, $6, $7, $8)
+        from rows from (
+          pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+          pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
           with ordinality s(identifier, payload, queue_name, run_at, max_attempts, key, priority, flags, place)
        order by s.place),
     $9) j
-  join :GRAPHILE_WORKER_SCHEMA._private_tasks t on t.id = j.task_id
-  left join :GRAPHILE_WORKER_SCHEMA._private_job_queues q on q.id = j.job_queue_id
  where j.id is not null

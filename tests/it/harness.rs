@@ -5,10 +5,11 @@ use std::ops::DerefMut;
 use std::panic::Location;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use graphile_worker::devdb::{DevDb, Options};
+use graphile_worker::{Result, Worker, WorkerOptions, WorkerUtils};
 use postgres::types::{FromSql, ToSql};
 use postgres::{Client, NoTls, Row};
 
@@ -43,6 +44,37 @@ impl TestDb {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The utilities, on this database.
+    pub fn utils(&self) -> WorkerUtils {
+        WorkerUtils::connect(&self.url).expect("connecting the utilities")
+    }
+
+    /// The options of a worker on this database.
+    pub fn worker(&self) -> WorkerOptions {
+        WorkerOptions::default().database_url(&self.url).concurrency(4)
+    }
+
+    /// Enqueues by plain SQL: the arguments of `add_job`.
+    #[track_caller]
+    pub fn add(&self, arguments: &str) -> i64 {
+        self.one(&format!("select id from graphile_worker.add_job({arguments})"))
+    }
+
+    /// How many jobs there are.
+    #[track_caller]
+    pub fn jobs(&self) -> i64 {
+        self.one("select count(*) from graphile_worker._private_jobs")
+    }
+
+    /// How many jobs and queues are locked.
+    #[track_caller]
+    pub fn locks(&self) -> i64 {
+        self.one(
+            "select (select count(*) from graphile_worker._private_jobs where locked_at is not null)
+                  + (select count(*) from graphile_worker._private_job_queues where locked_at is not null)",
+        )
     }
 
     /// A new session of this database, named `harness`.
@@ -143,7 +175,44 @@ pub fn eventually(timeout: Duration, mut condition: impl FnMut() -> bool) {
 
 /// Brings the schema into the template database, from which every test's database is cloned.
 fn migrate_template(url: &str) {
-    let _ = url;
+    let utils = WorkerUtils::connect(url).expect("connecting to the template");
+    utils.migrate().expect("migrating the template");
+}
+
+/// A worker on a thread of its own. Dropping it stops it, and expects that it ended well.
+pub struct Running {
+    pub worker: Arc<Worker>,
+    thread: Option<std::thread::JoinHandle<Result<()>>>,
+}
+
+impl Running {
+    pub fn start(options: WorkerOptions) -> Self {
+        let worker = Arc::new(options.listen_os_shutdown_signals(false).init().expect("starting a worker"));
+        let runner = worker.clone();
+        let thread = std::thread::Builder::new().name("harness-run".into()).spawn(move || runner.run());
+        Self { worker, thread: Some(thread.expect("starting a thread")) }
+    }
+
+    /// Stops it, and answers what `run` answered and how long that took.
+    pub fn stop(mut self) -> (Result<()>, Duration) {
+        self.end()
+    }
+
+    fn end(&mut self) -> (Result<()>, Duration) {
+        let start = Instant::now();
+        self.worker.request_shutdown();
+        let thread = self.thread.take().expect("ended once");
+        let result = thread.join().expect("run() must not panic");
+        (result, start.elapsed())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.thread.is_some() && !std::thread::panicking() {
+            self.end().0.expect("the worker must end well");
+        }
+    }
 }
 
 /// One server for all tests of this process.

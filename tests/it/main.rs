@@ -1,5 +1,9 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
 mod devdb;
+mod enqueue;
 mod harness;
+mod jobs;
 mod proxy;
+mod queues;
+mod stop;

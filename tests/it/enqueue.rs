@@ -1,0 +1,104 @@
+//! Adding jobs: options, keys, bulk, the caller's transaction, and what bad input is told.
+
+use crate::harness::TestDb;
+use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob};
+
+fn raw(payload: &str, spec: JobSpec) -> RawJob {
+    RawJob { identifier: "t".into(), payload: payload.into(), spec }
+}
+
+#[test]
+fn every_option_reaches_the_row() {
+    let db = TestDb::new();
+    let run_at = "2031-02-03T04:05:06.789012Z".parse().unwrap();
+    let spec = JobSpec::new().queue_name("q").run_at(run_at).max_attempts(3).job_key("k").priority(-7).flags(["a", "b"]);
+    let job = db.utils().add_raw_job("t", &[1, 2], spec).unwrap();
+    assert_eq!((job.run_at(), job.max_attempts(), job.priority(), job.key()), (run_at, 3, -7, Some("k")));
+    assert_eq!((job.task_identifier(), job.payload(), job.attempts()), ("t", b"[1,2]".as_slice(), 0));
+    let mut flags = job.flags();
+    flags.sort();
+    assert_eq!(flags, ["a", "b"]);
+    assert_eq!(db.one::<String>("select queue_name from graphile_worker.jobs"), "q");
+}
+
+#[test]
+fn the_three_key_modes_do_what_they_say() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let later = "2031-01-01T00:00:00Z".parse().unwrap();
+    let add = |payload: &str, mode| {
+        let spec = JobSpec::new().job_key("k").job_key_mode(mode);
+        let spec = if payload == "first" { spec.run_at(later) } else { spec };
+        utils.add_raw_job("t", payload, spec).unwrap()
+    };
+    let first = add("first", JobKeyMode::Replace);
+    let kept = add("kept run_at", JobKeyMode::PreserveRunAt);
+    assert_eq!((kept.id(), kept.run_at(), kept.payload()), (first.id(), later, b"\"kept run_at\"".as_slice()));
+    let deduped = add("unseen", JobKeyMode::UnsafeDedupe);
+    assert_eq!((deduped.payload(), deduped.revision()), (b"\"kept run_at\"".as_slice(), 2));
+    let replaced = add("replaced", JobKeyMode::Replace);
+    assert!(replaced.run_at() < later && replaced.id() == first.id());
+    assert!(utils.remove_job("k").unwrap());
+    assert!(!utils.remove_job("k").unwrap());
+    assert_eq!(db.jobs(), 0);
+}
+
+#[test]
+fn bulk_answers_are_in_the_order_of_the_request() {
+    let db = TestDb::new();
+    let specs: Vec<RawJob> = (0..300)
+        .map(|n| RawJob {
+            identifier: format!("t{}", n % 7),
+            payload: format!("{{ \"n\": {n} }}"),
+            spec: match n % 5 {
+                0 => JobSpec::new().queue_name(format!("q{}", n % 3)),
+                1 => JobSpec::new().job_key(format!("k{}", 1000 - n)),
+                2 => JobSpec::new().job_key(format!("p{n}")).job_key_mode(JobKeyMode::PreserveRunAt),
+                3 => JobSpec::new().job_key(format!("u{n}")).job_key_mode(JobKeyMode::UnsafeDedupe).flags(["x"]),
+                _ => JobSpec::new().priority(n).flags(["b", "a"]),
+            },
+        })
+        .collect();
+    let jobs = db.utils().add_raw_jobs(specs.clone()).unwrap();
+    for (job, spec) in jobs.iter().zip(&specs) {
+        assert_eq!((job.task_identifier(), job.payload()), (&*spec.identifier, spec.payload.as_bytes()));
+        assert_eq!(job.key(), spec.spec.job_key.as_deref());
+    }
+    assert_eq!(db.jobs(), 300);
+    assert!(db.utils().add_raw_jobs(vec![]).unwrap().is_empty());
+}
+
+#[test]
+fn jobs_added_in_a_transaction_live_and_die_with_it() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let mut client = db.client();
+    let mut transaction = client.transaction().unwrap();
+    utils.with_executor(&mut transaction).add_raw_job("t", &1, JobSpec::new()).unwrap();
+    utils.with_executor(&mut transaction).add_raw_jobs(vec![raw("1", JobSpec::new()), raw("2", JobSpec::new())]).unwrap();
+    transaction.rollback().unwrap();
+    assert_eq!(db.jobs(), 0);
+    let mut transaction = client.transaction().unwrap();
+    utils.with_executor(&mut transaction).add_raw_job("t", &1, JobSpec::new()).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(db.jobs(), 1);
+}
+
+#[test]
+fn bad_input_is_named_and_nothing_is_written() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let refused = |words: &str, error: graphile_worker::Error| {
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    refused("task name: has 129", utils.add_raw_job(&"t".repeat(129), &1, JobSpec::new()).unwrap_err());
+    refused("max_attempts: 0", utils.add_raw_job("t", &1, JobSpec::new().max_attempts(0)).unwrap_err());
+    refused("priority: 32768", utils.add_raw_job("t", &1, JobSpec::new().priority(32768)).unwrap_err());
+    refused("job_key: has 0", utils.remove_job("").unwrap_err());
+    let twice = vec![raw("1", JobSpec::new().job_key("same")), raw("2", JobSpec::new().job_key("same"))];
+    refused("job_key \"same\": occurs twice in one call, at 0 and 1", utils.add_raw_jobs(twice).unwrap_err());
+    let second = vec![raw("1", JobSpec::new()), raw("2", JobSpec::new().max_attempts(0))];
+    refused("job 1: max_attempts", utils.add_raw_jobs(second).unwrap_err());
+    assert_eq!(db.jobs(), 0);
+}

@@ -1,0 +1,82 @@
+//! Named queues: one job at a time, in order, however many threads and workers there are.
+
+use crate::harness::{Running, SOON, TestDb, eventually};
+use graphile_worker::WorkerContext;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+#[test]
+fn jobs_of_one_queue_never_overlap_and_all_run_before_run_once_ends() {
+    let db = TestDb::new();
+    db.execute("select graphile_worker.add_job('t', queue_name => 'serial') from generate_series(1, 20)");
+    let (inside, most) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicI32::new(0)));
+    let (now, peak) = (inside.clone(), most.clone());
+    let worker = db.worker().define_raw_job("t", move |_| {
+        peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(2));
+        now.fetch_sub(1, Ordering::SeqCst);
+    });
+    worker.init().unwrap().run_once().unwrap();
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert_eq!(db.jobs(), 0);
+    assert_eq!(db.locks(), 0);
+}
+
+#[test]
+fn two_workers_never_overlap_in_any_of_many_queues() {
+    let db = TestDb::new();
+    // The unique key makes an overlap an error of the handler.
+    db.execute("create table inside (queue int primary key); create table failed (queue int)");
+    db.execute("select graphile_worker.add_job('t', to_json(q), 'q' || q) from generate_series(1, 20) q, generate_series(1, 15)");
+    let overlaps = Arc::new(AtomicUsize::new(0));
+    let start = || {
+        let overlaps = overlaps.clone();
+        Running::start(db.worker().define_raw_job("t", move |ctx: WorkerContext| {
+            let queue: i32 = ctx.job().payload_as().unwrap();
+            let mut client = ctx.connection().unwrap();
+            if client.execute("insert into inside values ($1)", &[&queue]).is_err() {
+                overlaps.fetch_add(1, Ordering::SeqCst);
+            }
+            client.execute("delete from inside where queue = $1", &[&queue]).unwrap();
+        }))
+    };
+    let (first, second) = (start(), start());
+    eventually(Duration::from_secs(60), || db.jobs() == 0);
+    assert_eq!(overlaps.load(Ordering::SeqCst), 0);
+    assert!(first.worker.stats().completed > 0 && second.worker.stats().completed > 0);
+    drop((first, second));
+    assert_eq!(db.locks(), 0);
+}
+
+#[test]
+fn a_queue_goes_on_after_a_failure_without_waiting_for_the_next_poll() {
+    let db = TestDb::new();
+    db.execute("select graphile_worker.add_job('t', to_json(n), 'q') from generate_series(1, 5) n");
+    let options = db.worker().poll_interval(Duration::from_secs(3600)).define_raw_job("t", |ctx: WorkerContext| {
+        match ctx.job().payload_as::<i32>() {
+            Ok(2) => Err("second"),
+            _ => Ok(()),
+        }
+    });
+    let running = Running::start(options);
+    eventually(SOON, || db.jobs() == 1);
+    assert_eq!(running.worker.stats().failed, 1);
+}
+
+#[test]
+fn a_claim_takes_exactly_the_first_jobs_whatever_is_queued_among_them() {
+    let db = TestDb::new();
+    db.execute(
+        "select graphile_worker.add_job('t', to_json(n), case when n % 2 = 0 then 'q' || n end,
+                now() - interval '1 day' + n * interval '1 second', priority => (n > 50)::int)
+           from generate_series(1, 100) n",
+    );
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = order.clone();
+    let worker = db.worker().concurrency(1).define_raw_job("t", move |ctx: WorkerContext| {
+        sink.lock().unwrap().push(ctx.job().payload_as::<i32>().unwrap());
+    });
+    worker.init().unwrap().run_once().unwrap();
+    assert_eq!(*order.lock().unwrap(), (1..=100).collect::<Vec<_>>());
+}

@@ -1,0 +1,97 @@
+//! Stopping: quick when idle, patient within the grace period, never longer than a second beyond it.
+
+use crate::harness::{Running, SOON, TestDb, eventually};
+use crossbeam_channel::bounded;
+use graphile_worker::{ErrorKind, ShutdownSignal, WorkerContext};
+use std::time::Duration;
+
+#[test]
+fn an_idle_worker_stops_at_once() {
+    let db = TestDb::new();
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    eventually(SOON, || running.worker.stats().claims > 0 && !db.backends("listen").is_empty());
+    let (result, took) = running.stop();
+    result.unwrap();
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+#[test]
+fn a_running_job_is_finished_before_run_returns() {
+    let db = TestDb::new();
+    db.add("'t'");
+    let running = Running::start(db.worker().define_raw_job("t", |_| std::thread::sleep(Duration::from_millis(500))));
+    eventually(SOON, || running.worker.stats().running == 1);
+    running.stop().0.unwrap();
+    assert_eq!(db.jobs(), 0);
+}
+
+#[test]
+fn a_handler_that_ends_when_cancelled_loses_no_attempt() {
+    let db = TestDb::new();
+    db.add("'t', queue_name => 'q'");
+    let options = db.worker().shutdown_grace_period(Duration::from_millis(100)).define_raw_job("t", |ctx: WorkerContext| {
+        while !ctx.is_cancelled() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err("stopped early")
+    });
+    let running = Running::start(options);
+    eventually(SOON, || running.worker.stats().running == 1);
+    let (result, took) = running.stop();
+    result.unwrap();
+    assert!(took < Duration::from_millis(1100), "{took:?}");
+    let row = "select attempts || ' ' || round(extract(epoch from run_at - now()) / 10) || ' ' || (last_error is null) from graphile_worker.jobs";
+    assert_eq!(db.one::<String>(row), "0 3 true", "back in 30 seconds");
+    assert_eq!(db.locks(), 0);
+}
+
+#[test]
+fn a_handler_that_ignores_the_stop_is_named_and_its_job_given_back() {
+    let db = TestDb::new();
+    db.add("'stubborn'");
+    let (release, wait) = bounded::<()>(0);
+    let options = db.worker().shutdown_grace_period(Duration::from_millis(200));
+    let running = Running::start(options.define_raw_job("stubborn", move |_| {
+        let _ = wait.recv_timeout(Duration::from_secs(3600));
+    }));
+    eventually(SOON, || running.worker.stats().running == 1);
+    let (result, took) = running.stop();
+    assert!(took < Duration::from_millis(1200), "grace + 1 s, but took {took:?}");
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+    assert!(error.to_string().contains("(task stubborn) on thread gw-run-"), "{error}");
+    assert_eq!(db.one::<i16>("select attempts from graphile_worker.jobs"), 0);
+    assert_eq!(db.locks(), 0);
+    drop(release);
+}
+
+#[test]
+fn held_jobs_go_back_unspent() {
+    let db = TestDb::new();
+    db.execute("select graphile_worker.add_job('t') from generate_series(1, 50)");
+    let (release, wait) = bounded::<()>(0);
+    let options = db.worker().concurrency(2).shutdown_grace_period(Duration::from_millis(50));
+    let running = Running::start(options.define_raw_job("t", move |ctx: WorkerContext| {
+        while !ctx.is_cancelled() && wait.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err("cancelled")
+    }));
+    eventually(SOON, || running.worker.stats().running == 2);
+    running.stop().0.unwrap();
+    drop(release);
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 50);
+    assert_eq!(db.locks(), 0);
+}
+
+#[test]
+fn the_callers_signal_and_a_request_before_the_start_both_end_run() {
+    let db = TestDb::new();
+    let signal = ShutdownSignal::new();
+    signal.trigger();
+    let options = || db.worker().listen_os_shutdown_signals(false).define_raw_job("t", |_| ());
+    options().shutdown_signal(signal).init().unwrap().run().unwrap();
+    let worker = options().init().unwrap();
+    worker.request_shutdown();
+    worker.run().unwrap();
+}
