@@ -14,6 +14,7 @@ use crate::store::Store;
 use crate::task::{Extensions, IntoTaskHandlerResult, Task, TaskHandler, WorkerContext};
 use crate::utils::WorkerUtils;
 use crate::worker::lease::by_id;
+use log::debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +273,9 @@ impl WorkerOptions {
             false => migrate::probe(&mut session, &config.schema)?,
         };
         drop(session);
+        debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
+            queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;
+            "schema is ready");
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
         let ids = Store::new(&database, &config.schema, "init", "init", &interrupt)
             .tasks(&names)

@@ -33,6 +33,7 @@ pub(crate) struct Store {
     seat: Seat,
     worker: String,
     claim: Query,
+    harden: Query,
     complete: Query,
     fail: Query,
     give_back: Query,
@@ -56,7 +57,10 @@ impl Store {
         interrupt: &Interrupt,
     ) -> Self {
         let setup = match role {
-            "dispatch" | "settle" => STEADY_PLANS.to_owned(),
+            // A claim is no promise: one that a server crash forgets was never made, and its settling
+            // is refused. Where that would not do, `harden` follows.
+            "dispatch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
+            "settle" => STEADY_PLANS.to_owned(),
             "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
             _ => String::new(),
         };
@@ -65,6 +69,7 @@ impl Store {
             seat: Seat::new(database, role, interrupt, setup),
             worker: worker.to_owned(),
             claim: query("claim", include_str!("sql/claim.sql")),
+            harden: query("harden", include_str!("sql/harden.sql")),
             complete: query("complete", include_str!("sql/complete.sql")),
             fail: query("fail", include_str!("sql/fail.sql")),
             give_back: query("give_back", include_str!("sql/give_back.sql")),
@@ -116,6 +121,12 @@ impl Store {
                 ],
             )
         })
+    }
+
+    /// Makes the claims that were answered so far survive a crash of the server.
+    pub(crate) fn harden(&mut self) -> Result<()> {
+        let query = &self.harden;
+        self.seat.with(|session| session.query(query, vec![])).map(drop)
     }
 
     /// Deletes jobs that are done; answers which it could.

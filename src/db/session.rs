@@ -75,7 +75,7 @@ pub(crate) struct Session {
 }
 
 enum Link {
-    Own(Own),
+    Own(Box<Own>),
     /// `None` while a call is on its way, and for ever after one that did not come back.
     Lent(Option<Connection>),
 }
@@ -112,7 +112,7 @@ impl Session {
             }
         });
         let own = Own { runtime, client: Some(client), driver, inbox };
-        Self::settle_in(Link::Own(own), deadline, interrupt)
+        Self::settle_in(Link::Own(Box::new(own)), deadline, interrupt)
     }
 
     /// Takes over a connection of the caller's pool, for good.

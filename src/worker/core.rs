@@ -1,7 +1,7 @@
 //! When to claim, and how many: events in, steps out. Knows no clock, no channel and no SQL.
 
 /// The most jobs that one claim asks for, and that wait for a thread beyond the idle ones.
-pub(crate) const CEILING: usize = 500;
+pub(crate) const CEILING: usize = 1000;
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_held_ahead_doubles_with_every_full_claim_up_to_the_pace() {
         let full = claimed(1, 1);
-        let fast = Seen { pace: 1000, ..IDLE };
+        let fast = Seen { pace: 10_000, ..IDLE };
         check(&[], fast, Step::Claim(8));
         check(&[full], fast, Step::Claim(12));
         check(&[full, full], fast, Step::Claim(20));
@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn a_claim_waits_until_half_of_what_is_ahead_is_used_up() {
         let full = claimed(1, 1);
-        let busy = Seen { idle: 0, queued: 251, entries: 251, pace: 1000 };
+        let busy = Seen { idle: 0, queued: CEILING / 2 + 1, entries: CEILING, pace: CEILING };
         check(&[full; 20], busy, Step::Wait);
-        check(&[full; 20], Seen { queued: 250, ..busy }, Step::Claim(250));
+        check(&[full; 20], Seen { queued: CEILING / 2, ..busy }, Step::Claim(CEILING / 2));
     }
 
     #[test]

@@ -180,6 +180,11 @@ impl Shell<'_> {
                 }
             }
         }
+        // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
+        // not overlap, nor where there is only one attempt.
+        if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
+            self.store.harden()?;
+        }
         let (startable, doubled) = shared.ledger.enter(jobs, &shared.wires.done.0);
         drop(claiming);
 
