@@ -1,6 +1,6 @@
 //! The shapes of load that break queues: slow jobs among fast ones, many named queues, one named
 //! queue, queues that are stuck. Workers are processes of their own. Private server, fsync on.
-//! `cargo bench --bench shapes [fair|queues|one|stuck]`
+//! `cargo bench --bench shapes [fair|queues|one|stuck|held]`
 
 use graphile_worker::devdb::{DevDb, Options};
 use graphile_worker::{WorkerContext, WorkerOptions};
@@ -33,6 +33,9 @@ fn main() {
     }
     if wanted("stuck") {
         bench.stuck();
+    }
+    if wanted("held") {
+        bench.held();
     }
 }
 
@@ -199,6 +202,38 @@ impl Bench {
             .collect();
         ratios.sort_by(f64::total_cmp);
         println!("stuck: median ratio {:.2}", ratios[1]);
+    }
+}
+
+impl Bench {
+    /// How many jobs wait in the worker for a thread, over four seconds of jobs of one kind.
+    fn held(&self) {
+        for (kind, jobs, ms) in [
+            ("no-op", 100_000, "0"),
+            ("1 ms", 20_000, "1"),
+            ("100 ms", 2_000, "100"),
+            ("mixed, one in ten 100 ms", 20_000, "case when n % 10 = 0 then 100 else 0 end"),
+        ] {
+            self.empty();
+            self.run(&format!(
+                "select count(*) from graphile_worker.add_jobs(array(select row('work', ({ms})::text, null,null,null,null,null,null)::graphile_worker.job_spec
+                 from generate_series(1, {jobs}) n))"
+            ));
+            let worker = define(WorkerOptions::default().database_url(&self.url).concurrency(10)).init().expect("a worker");
+            let mut held = Vec::new();
+            std::thread::scope(|scope| {
+                let run = scope.spawn(|| worker.run());
+                let start = Instant::now();
+                while start.elapsed() < Duration::from_secs(4) && worker.stats().completed < jobs {
+                    held.push(worker.stats().held);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                worker.request_shutdown();
+                run.join().expect("no panic").expect("running");
+            });
+            let over_time: Vec<u64> = held.iter().step_by(held.len().div_ceil(12).max(1)).copied().collect();
+            println!("held, {kind}: at most {}, over time {over_time:?}", held.iter().max().unwrap_or(&0));
+        }
     }
 }
 
