@@ -1,13 +1,13 @@
 //! A worker's life: starts every thread, waits for a stop, and ends them in order, each by a deadline.
 //! The only file that names all of the engine.
 
+use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
 use crate::config::Config;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::migrate::Facts;
-use crate::options::new_worker_id;
 use crate::shutdown::ShutdownSignal;
 use crate::signals;
 use crate::stats::{Stats, WorkerStats};
@@ -167,6 +167,12 @@ impl Worker {
             complaints: Complaints::new(),
         }
     }
+}
+
+/// A new name for one start of a worker. Never a host's or a process's: those come back.
+fn new_worker_id() -> String {
+    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
+    format!("graphile_worker_{}", &digits[..18])
 }
 
 /// A thread, and a channel that closes when it ends.
