@@ -128,13 +128,15 @@ fn an_idle_worker_hears_of_a_job_at_once() {
     let running = Running::start(db.worker().poll_interval(Duration::from_secs(3600)).define_raw_job("t", move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     }));
-    eventually(SOON, || running.worker.stats().claims > 0);
-    eventually(SOON, || !db.backends("listen").is_empty());
-    let start = Instant::now();
-    db.add("'t'");
-    eventually(SOON, || ran.load(Ordering::SeqCst) == 1);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    eventually(SOON, || db.jobs() == 0);
+    // The first may be found by the look that every new session begins with.
+    for nth in 1..=3 {
+        let start = Instant::now();
+        db.add("'t'");
+        eventually(SOON, || ran.load(Ordering::SeqCst) == nth);
+        assert!(start.elapsed() < Duration::from_secs(1) || nth == 1, "{:?}", start.elapsed());
+        eventually(SOON, || db.jobs() == 0);
+    }
+    drop(running);
 }
 
 #[test]

@@ -45,6 +45,36 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
 }
 
 #[test]
+fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
+    let db = TestDb::new();
+    db.execute(
+        "select graphile_worker.add_job('t', to_json(n), case when n % 2 = 0 then 'q' || n end,
+                now() - interval '1 day' + n * interval '1 second', priority => (n > 30)::int)
+           from generate_series(1, 100) n",
+    );
+    let mut client = db.client();
+    let sql = include_str!("../../src/sql/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
+    let mut next = 1;
+    for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
+        // Without a look at queued jobs a claim may only take what is unqueued.
+        let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window})");
+        let rows = client.query(&claim, &[]).unwrap();
+        let taken: Vec<i32> = rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
+        if window == 0 {
+            assert_eq!(taken, (next..=100).filter(|n| n % 2 == 1).take(20).collect::<Vec<_>>());
+            db.execute(
+                "update graphile_worker._private_jobs set locked_at = null, locked_by = null, attempts = 0
+                  where (payload #>> '{}')::int >= 18",
+            );
+        } else {
+            assert_eq!(taken, (next..next + limit).collect::<Vec<_>>());
+            next += limit;
+        }
+    }
+}
+
+#[test]
 fn settling_finds_its_rows_by_primary_key() {
     let db = TestDb::new();
     db.execute("select graphile_worker.add_job('t') from generate_series(1, 2000)");
