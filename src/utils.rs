@@ -12,6 +12,7 @@ use crate::schema::Schema;
 use crate::spec::{JobKeyMode, JobSpec, TaskName};
 use crate::task::TaskHandler;
 use chrono::{DateTime, SubsecRound, Utc};
+use log::debug;
 use postgres::GenericClient;
 use postgres::types::{ToSql, Type};
 use serde::Serialize;
@@ -72,6 +73,20 @@ impl WorkerUtils {
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
         Self { database, schema }
+    }
+
+    /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
+    /// seconds, or to the worker's `database_timeout`.
+    ///
+    /// ```no_run
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = graphile_worker::WorkerUtils::connect("postgres://localhost/app")?;
+    /// let hurried = utils.timeout(std::time::Duration::from_secs(1));
+    /// # Ok(()) }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.database = self.database.with_deadline(timeout);
+        self
     }
 
     /// The same, in another schema.
@@ -353,6 +368,8 @@ fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> R
         if !sees_new_rows(client)? {
             break;
         }
+        debug!(job_key = spec.job_key.as_deref().unwrap_or_default(), task = job.identifier.as_str();
+            "a worker took the job of this key meanwhile, adding it again");
         std::thread::sleep(pause.next());
     }
     let key = spec.job_key.as_deref().unwrap_or_default();

@@ -46,6 +46,11 @@ impl Database {
         Ok(Self { direct, pool, deadline })
     }
 
+    /// The same database, with another deadline for its calls.
+    pub(crate) fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
     /// Whether engine sessions take connections away from the pool.
     pub(crate) fn engine_uses_pool(&self) -> bool {
         self.direct.is_none()
