@@ -251,9 +251,10 @@ impl Crew {
         let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
 
-        // 1. Claims stop, and what no thread has begun goes back. A closed gate must not hold threads.
+        // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
+        // hold threads.
         shared.stop.trigger();
-        shared.gate.open();
+        shared.gate.release();
 
         // 2. Running jobs have the grace period, unless somebody is in a hurry.
         let mut hurried = false;
