@@ -145,10 +145,13 @@ impl Session {
         self.backend
     }
 
-    /// Ends the server process of a session that we gave up, so that nothing it was asked for happens later.
-    pub(crate) fn end_backend(&mut self, old: Backend) -> Result<()> {
+    /// Ends the server processes of sessions that we gave up, so that nothing they were asked for
+    /// happens later. Answers those that are still there.
+    pub(crate) fn end_backends(&mut self, old: &[Backend]) -> Result<Vec<Backend>> {
         let query = Query { name: "end_backend", text: include_str!("../sql/end_backend.sql").to_owned() };
-        self.query(&query, vec![Box::new(old.pid), Box::new(old.started)]).map(drop)
+        let (pids, started): (Vec<i32>, Vec<_>) = old.iter().map(|backend| (backend.pid, backend.started)).unzip();
+        let rows = self.query(&query, vec![Box::new(pids), Box::new(started)])?;
+        Ok(rows.iter().map(|row| Backend { pid: row.get("pid"), started: row.get("started") }).collect())
     }
 
     /// Runs statements without parameters, one round trip for all.
