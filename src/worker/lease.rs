@@ -49,8 +49,13 @@ pub(crate) fn lease(shared: &Shared) {
             recv(shared.left.receiver()) -> _ => break,
         }
     }
-    if let Err(error) = lease.farewell() {
-        shared.complain("leave", &error);
+    // A session that broke is no reason to leave jobs locked; a database that is away is.
+    for _ in 0..3 {
+        match lease.farewell() {
+            Err(error) if error.kind() != ErrorKind::Stopped => shared.complain("leave", &error),
+            _ => return,
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
