@@ -13,7 +13,7 @@ use pool::{Connection, ConnectionPool, OwnPool};
 use session::{Backend, Interrupt, Session};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tls::Tls;
 
 /// How many sessions the engine keeps for itself: listen, dispatch, settle, lease.
@@ -73,7 +73,7 @@ impl Database {
                     .map_err(|e| e.context(format_args!("connecting to {}", direct.info.host())))
             }
             None => {
-                let mut session = Session::lent(self.pool.get(self.deadline)?, self.deadline, interrupt)?;
+                let mut session = Session::lent(self.borrow(self.deadline)?, self.deadline, interrupt)?;
                 session.batch(&format!("set application_name = 'graphile-worker:{role}'"))?;
                 Ok(session)
             }
@@ -100,26 +100,32 @@ impl Database {
     /// Borrows a connection of the pool.
     pub(crate) fn connection(&self) -> Result<Connection> {
         refuse_async_context()?;
-        self.pool.get(self.deadline)
+        self.borrow(self.deadline)
     }
 
-    /// Runs `call` on a connection of the pool, no longer than the deadline.
+    /// How long a call of the caller's may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// A pool's own timeout bounds the wait for a connection to come free, not the test whether one
+    /// that lay there still answers.
+    fn borrow(&self, patience: Duration) -> Result<Connection> {
+        let pool = self.pool.clone();
+        deadline::call(patience, move || pool.get(patience))?
+    }
+
+    /// Runs `call` on a connection of the pool until `end`. The inner error is the call's own, or
+    /// tells that it did not end; the outer one, that it did not begin.
     pub(crate) fn run<T: Send + 'static>(
         &self,
+        end: Instant,
         call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let connection = self.connection()?;
-        self.run_on(connection, Duration::ZERO, call)
-    }
-
-    /// The same on a connection at hand, with `patience` added to the deadline.
-    pub(crate) fn run_on<T: Send + 'static>(
-        &self,
-        mut connection: Connection,
-        patience: Duration,
-        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        deadline::call(self.deadline + patience, move || call(&mut connection))?
+    ) -> Result<Result<T>> {
+        refuse_async_context()?;
+        let mut connection = self.borrow(end.saturating_duration_since(Instant::now()))?;
+        let left = end.saturating_duration_since(Instant::now());
+        Ok(deadline::call(left, move || call(&mut connection)).and_then(|answer| answer))
     }
 }
 
