@@ -2,8 +2,11 @@
 
 mod devdb;
 mod enqueue;
+mod faults;
 mod harness;
+mod idle;
 mod jobs;
 mod proxy;
 mod queues;
 mod stop;
+mod wire;
