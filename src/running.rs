@@ -30,6 +30,9 @@ const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long after the grace period a stop may take at most.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a database call has at least during a stop; half of the grace period if that is longer.
+const LEAST_HURRY: Duration = Duration::from_millis(200);
+
 /// A worker, ready to run. Made by [`WorkerOptions::init`](crate::WorkerOptions::init).
 ///
 /// Shared freely between threads: one calls [`run`](Self::run), any other
@@ -256,10 +259,13 @@ impl Crew {
         let grace_ends = start + shared.config.grace_period;
         let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
+        // A database that does not answer must be found out while there is time to ask it again.
+        shared.interrupt.hurry((shared.config.grace_period / 2).max(LEAST_HURRY));
 
-        // 1. Claims stop, and what no thread has begun goes back. A closed gate must not hold threads.
+        // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
+        // hold threads.
         shared.stop.trigger();
-        shared.gate.open();
+        shared.gate.release();
 
         // 2. Running jobs have the grace period, unless somebody is in a hurry.
         let mut hurried = false;

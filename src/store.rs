@@ -192,6 +192,11 @@ impl Store {
         Ok(ids(&rows))
     }
 
+    /// Ends what sessions of this worker that were given up may still be doing; answers whether it is over.
+    pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
+        self.seat.end_abandoned()
+    }
+
     /// What the database says this worker holds: id and attempts of each job.
     pub(crate) fn held(&mut self) -> Result<Vec<(i64, i16)>> {
         let (query, worker) = (&self.held, self.worker.clone());

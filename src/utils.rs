@@ -12,12 +12,13 @@ use crate::schema::Schema;
 use crate::spec::{JobKeyMode, JobSpec, TaskName};
 use crate::task::TaskHandler;
 use chrono::{DateTime, SubsecRound, Utc};
+use log::debug;
 use postgres::GenericClient;
 use postgres::types::{ToSql, Type};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a keyed enqueue is tried that lost against a worker taking the same job.
 const KEYED_TRIES: u32 = 20;
@@ -72,6 +73,20 @@ impl WorkerUtils {
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
         Self { database, schema }
+    }
+
+    /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
+    /// seconds, or to the worker's `database_timeout`.
+    ///
+    /// ```no_run
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = graphile_worker::WorkerUtils::connect("postgres://localhost/app")?;
+    /// let hurried = utils.timeout(std::time::Duration::from_secs(1));
+    /// # Ok(()) }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.database = self.database.with_deadline(timeout);
+        self
     }
 
     /// The same, in another schema.
@@ -147,7 +162,8 @@ impl WorkerUtils {
     pub fn remove_job(&self, job_key: &str) -> Result<bool> {
         let key = checked_key(job_key)?;
         let schema = self.schema.clone();
-        self.database.run(move |client| remove(client, &schema, &key))
+        let end = Instant::now() + self.database.deadline();
+        self.database.run(end, move |client| remove(client, &schema, &key))?
     }
 
     /// The same functions on a client or inside a transaction of the caller: the job exists if, and
@@ -168,20 +184,18 @@ impl WorkerUtils {
         Executor { client, schema: &self.schema }
     }
 
-    /// Sends checked jobs on a pooled connection, once more if the reply was lost and that is safe.
+    /// Sends checked jobs on a pooled connection; once more, if the connection broke and that is safe.
+    /// All of it ends by one deadline.
     fn send(&self, jobs: Vec<RawJob>, repeatable: bool) -> Result<Vec<Job>> {
         let jobs = Arc::new(jobs);
+        // A millisecond more for each job: a hundred thousand in one call is a fair use.
+        let end = Instant::now() + self.database.deadline() + Duration::from_millis(jobs.len() as u64);
         let send = || {
             let (schema, jobs) = (self.schema.clone(), jobs.clone());
-            let connection = self.database.connection()?;
-            // A millisecond more for each job: a hundred thousand in one call is a fair use.
-            let patience = Duration::from_millis(jobs.len() as u64);
-            self.database
-                .run_on(connection, patience, move |client| add(client, &schema, &jobs))
-                .map_err(|e| outcome_unknown(e, repeatable))
+            self.database.run(end, move |client| add(client, &schema, &jobs))?.map_err(|e| outcome_unknown(e, repeatable))
         };
         match send() {
-            Err(error) if repeatable && matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout) => send(),
+            Err(error) if repeatable && error.kind() == ErrorKind::Connect => send(),
             answer => answer,
         }
     }
@@ -353,6 +367,8 @@ fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> R
         if !sees_new_rows(client)? {
             break;
         }
+        debug!(job_key = spec.job_key.as_deref().unwrap_or_default(), task = job.identifier.as_str();
+            "a worker took the job of this key meanwhile, adding it again");
         std::thread::sleep(pause.next());
     }
     let key = spec.job_key.as_deref().unwrap_or_default();

@@ -10,6 +10,7 @@ use crate::stats::add;
 use crate::store::{Filter, Store};
 use chrono::Utc;
 use crossbeam_channel::{after, never, select};
+use log::warn;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -185,16 +186,20 @@ impl Shell<'_> {
         if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
             self.store.harden()?;
         }
-        let (startable, doubled) = shared.ledger.enter(jobs, &shared.wires.done.0);
+        let (startable, doubled, voided) = shared.ledger.enter(jobs, &shared.wires.done.0);
         drop(claiming);
 
         let got = rows.len();
         add(&shared.stats.claimed, got);
+        add(&shared.stats.lost, voided);
         self.remember(&startable);
         for active in startable {
             shared.wires.jobs.0.send(active).expect("we hold the other end too");
         }
         for active in doubled {
+            let job = active.job();
+            warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
+                "a job came back while we still had it; it waits until its older handler is gone");
             active.give_back(Some(DOUBLED_DELAY));
         }
         Ok(got)

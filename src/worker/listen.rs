@@ -34,7 +34,6 @@ pub(crate) fn listen(shared: &Shared) {
         if shared.over.wait_timeout(retry.next()) {
             return;
         }
-        info!(worker_id; "listening again");
     }
 }
 
@@ -69,7 +68,9 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
         }
         // Anything that arrives proves that notifications do.
         sent_at = None;
-        *degraded = false;
+        if std::mem::take(degraded) {
+            info!(worker_id = shared.worker_id.as_str(); "listening again");
+        }
         retry.reset();
     }
     Ok(())

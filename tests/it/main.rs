@@ -3,9 +3,12 @@
 mod connect;
 mod devdb;
 mod enqueue;
+mod faults;
 mod harness;
+mod idle;
 mod jobs;
 mod plans;
 mod proxy;
 mod queues;
 mod stop;
+mod wire;
