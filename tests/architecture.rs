@@ -9,7 +9,7 @@ use std::path::Path;
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
     &["error", "schema", "job", "spec", "config", "backoff", "claim", "shutdown", "stats"],
-    &["db", "store", "migrate", "devdb"],
+    &["db", "store", "enqueue", "migrate", "devdb"],
     &["utils", "task", "hooks"],
     &[
         "worker", "worker/listen", "worker/dispatch", "worker/run", "worker/settle", "worker/lease", "worker/pull",
