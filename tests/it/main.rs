@@ -1,5 +1,7 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
+#[cfg(feature = "cli")]
+mod cli;
 mod devdb;
 mod enqueue;
 mod harness;
