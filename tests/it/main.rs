@@ -4,6 +4,7 @@
 mod cli;
 mod devdb;
 mod enqueue;
+mod examples;
 mod harness;
 mod jobs;
 mod proxy;
