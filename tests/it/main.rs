@@ -1,8 +1,10 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
+mod cli;
 mod connect;
 mod devdb;
 mod enqueue;
+mod examples;
 mod faults;
 mod harness;
 mod idle;
