@@ -62,7 +62,11 @@ fn define(options: WorkerOptions) -> WorkerOptions {
 
 /// A process: eight threads, default options, until it is killed.
 fn worker(url: &str) {
-    define(WorkerOptions::default().database_url(url).concurrency(8)).init().expect("a worker").run().unwrap_or_else(|e| eprintln!("{e}"));
+    define(WorkerOptions::default().database_url(url).concurrency(8))
+        .init()
+        .expect("a worker")
+        .run()
+        .unwrap_or_else(|e| eprintln!("{e}"));
 }
 
 struct Bench {
@@ -80,13 +84,20 @@ impl Bench {
 
     fn empty(&self) {
         self.run("truncate graphile_worker._private_jobs; delete from graphile_worker._private_job_queues");
-        for settle in ["vacuum analyze graphile_worker._private_jobs", "vacuum analyze graphile_worker._private_job_queues", "checkpoint"] {
+        for settle in [
+            "vacuum analyze graphile_worker._private_jobs",
+            "vacuum analyze graphile_worker._private_job_queues",
+            "checkpoint",
+        ] {
             self.run(settle);
         }
     }
 
     fn count(&self, client: &mut Client, of: &str) -> i64 {
-        client.query_one(&format!("select count(*) from graphile_worker._private_jobs where {of}"), &[]).expect("counting").get(0)
+        client
+            .query_one(&format!("select count(*) from graphile_worker._private_jobs where {of}"), &[])
+            .expect("counting")
+            .get(0)
     }
 
     fn spawn(&self) -> Process {
@@ -126,7 +137,10 @@ impl Bench {
         }
         let last = start.elapsed();
         let slow = self.count(&mut client, "payload::text = '30000' and locked_at is not null");
-        println!("fair: the last of 1,000 no-ops was gone {} ms after the commit, {slow} jobs of 30 s running (target 200)", last.as_millis());
+        println!(
+            "fair: the last of 1,000 no-ops was gone {} ms after the commit, {slow} jobs of 30 s running (target 200)",
+            last.as_millis()
+        );
         for worker in workers {
             worker.end();
         }
@@ -149,7 +163,10 @@ impl Bench {
                 let (queued, lines) = self.drain("true");
                 let overlaps = lines.iter().filter(|line| line.starts_with("overlap")).count();
                 let (slow, fast) = (10_000.0 / queued.as_secs_f64(), 10_000.0 / unqueued.as_secs_f64());
-                println!("queues: {slow:.0} jobs/s queued, {fast:.0} unqueued, ratio {:.2}, overlaps {overlaps}", slow / fast);
+                println!(
+                    "queues: {slow:.0} jobs/s queued, {fast:.0} unqueued, ratio {:.2}, overlaps {overlaps}",
+                    slow / fast
+                );
                 slow / fast
             })
             .collect();
@@ -171,7 +188,8 @@ impl Bench {
     fn stuck(&self) {
         let free = "select count(*) from graphile_worker.add_jobs(array(select row('work','0',null,null,null,null,null,null)::graphile_worker.job_spec from generate_series(1, 50000)))";
         let drain = || {
-            let worker = define(WorkerOptions::default().database_url(&self.url).concurrency(8)).init().expect("a worker");
+            let worker =
+                define(WorkerOptions::default().database_url(&self.url).concurrency(8)).init().expect("a worker");
             let start = Instant::now();
             worker.run_once().expect("running");
             (50_000.0 / start.elapsed().as_secs_f64(), start.elapsed() / worker.stats().claims as u32)
@@ -219,7 +237,8 @@ impl Bench {
                 "select count(*) from graphile_worker.add_jobs(array(select row('work', ({ms})::text, null,null,null,null,null,null)::graphile_worker.job_spec
                  from generate_series(1, {jobs}) n))"
             ));
-            let worker = define(WorkerOptions::default().database_url(&self.url).concurrency(10)).init().expect("a worker");
+            let worker =
+                define(WorkerOptions::default().database_url(&self.url).concurrency(10)).init().expect("a worker");
             let mut held = Vec::new();
             std::thread::scope(|scope| {
                 let run = scope.spawn(|| worker.run());

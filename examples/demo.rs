@@ -268,7 +268,9 @@ fn report(watch: &Watch, worker: &Worker, commits: &[Instant], db: &mut Client) 
     let seconds = last.zip(first).map_or(0.0, |(last, first)| (last - first).as_secs_f64());
     let inserting = commits[commits.len() - 1] - commits[0];
     let (rate, inserting) = (work.len() as f64 / seconds.max(0.001), inserting.as_secs_f64());
-    println!("\nrate    {rate:.0} jobs/s, each with its own writes; inserting and enqueueing took {inserting:.1} s of it");
+    println!(
+        "\nrate    {rate:.0} jobs/s, each with its own writes; inserting and enqueueing took {inserting:.1} s of it"
+    );
     let mut waits: Vec<Duration> = work
         .iter()
         .filter(|start| start.task == "count")
@@ -281,7 +283,10 @@ fn report(watch: &Watch, worker: &Worker, commits: &[Instant], db: &mut Client) 
     println!("keys    {} summaries asked for, {summaries} run", waits.len());
     println!("queues  {} overlaps", watch.overlaps.load(Ordering::Relaxed));
     let stats = worker.stats();
-    println!("worker  {} claims and {} writes for {} jobs, {} lost", stats.claims, stats.settlements, stats.claimed, stats.lost);
+    println!(
+        "worker  {} claims and {} writes for {} jobs, {} lost",
+        stats.claims, stats.settlements, stats.claimed, stats.lost
+    );
     if let Some(reason) = failed.first().and_then(|row| row.get::<_, Option<&str>>(1)) {
         println!("failed  for good, but kept, with the reason: {reason}");
     }

@@ -32,8 +32,11 @@ pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[Raw
                 (spec.job_key.clone(), spec.queue_name.clone(), jobs[place].identifier.clone())
             });
             for mode in [JobKeyMode::Replace, JobKeyMode::PreserveRunAt] {
-                let places: Vec<usize> =
-                    order.iter().copied().filter(|&place| jobs[place].spec.job_key_mode.unwrap_or_default() == mode).collect();
+                let places: Vec<usize> = order
+                    .iter()
+                    .copied()
+                    .filter(|&place| jobs[place].spec.job_key_mode.unwrap_or_default() == mode)
+                    .collect();
                 add_many(&mut transaction, schema, jobs, &places, mode, &mut answers)?;
             }
             // What is left had a key and lost its race, or asks to be left alone if it exists.
@@ -89,7 +92,9 @@ fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> R
     let key = spec.job_key.as_deref().unwrap_or_default();
     Err(Error::new(
         ErrorKind::Conflict,
-        format!("job_key {key:?}: a worker took the job of this key meanwhile; nothing was added, try again in a new transaction"),
+        format!(
+            "job_key {key:?}: a worker took the job of this key meanwhile; nothing was added, try again in a new transaction"
+        ),
     ))
 }
 
@@ -154,7 +159,8 @@ fn add_many<C: GenericClient>(
         return Err(Error::new(ErrorKind::Database, "add_jobs left out a job without a key; nothing was added"));
     }
     if !missing.is_empty() && !sees_new_rows(client)? {
-        let text = "a worker took a job of one of the keys meanwhile; nothing was added, try again in a new transaction";
+        let text =
+            "a worker took a job of one of the keys meanwhile; nothing was added, try again in a new transaction";
         return Err(Error::new(ErrorKind::Conflict, text));
     }
     Ok(())

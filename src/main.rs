@@ -71,7 +71,9 @@ fn main() -> ExitCode {
 fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::Config => Exit::Usage,
-        ErrorKind::Connect | ErrorKind::Auth | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Database => Exit::Database,
+        ErrorKind::Connect | ErrorKind::Auth | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Database => {
+            Exit::Database
+        }
         ErrorKind::Schema => Exit::Schema,
         _ => Exit::Failure,
     }
@@ -93,7 +95,9 @@ fn dev(place: &Place) -> Result<(), Error> {
     // Before the server starts: a Ctrl-C at any moment ends in an orderly way.
     let (interrupted, wait) = bounded(1);
     if let Err(error) = ctrlc::set_handler(move || _ = interrupted.try_send(())) {
-        eprintln!("graphile-worker: signals cannot be handled ({error}); the server ends with this process all the same");
+        eprintln!(
+            "graphile-worker: signals cannot be handled ({error}); the server ends with this process all the same"
+        );
     }
     let server = DevDb::start(Options::default())?;
     WorkerUtils::connect(&server.url())?.schema(schema).migrate()?;

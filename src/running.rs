@@ -224,7 +224,12 @@ struct Crew {
 
 impl Crew {
     /// Starts every thread, those first that others rely on.
-    fn start(shared: &Arc<Shared>, utils: &WorkerUtils, extensions: &Arc<Extensions>, until_empty: bool) -> Result<Self> {
+    fn start(
+        shared: &Arc<Shared>,
+        utils: &WorkerUtils,
+        extensions: &Arc<Extensions>,
+        until_empty: bool,
+    ) -> Result<Self> {
         let start = || -> Result<Self> {
             let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
             let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
@@ -240,7 +245,8 @@ impl Crew {
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
             let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
-            let dispatch = Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
+            let dispatch =
+                Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
             Ok(Self { settle, lease, run, listen, dispatch })
         };
         // A machine that is out of threads: those that did start must not stay.
@@ -319,7 +325,11 @@ impl Crew {
         }
         Err(Error::new(
             ErrorKind::Stopped,
-            format!("{} handler(s) did not return in time; their jobs were given back: {}", wedged.len(), wedged.join(", ")),
+            format!(
+                "{} handler(s) did not return in time; their jobs were given back: {}",
+                wedged.len(),
+                wedged.join(", ")
+            ),
         ))
     }
 }

@@ -120,9 +120,9 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_job`](Self::add_job); `Config` if a key occurs twice, naming it.
     pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs.into_iter().map(|(payload, spec)| {
-            Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec })
-        });
+        let jobs = jobs
+            .into_iter()
+            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -174,7 +174,9 @@ impl WorkerUtils {
         let end = Instant::now() + self.database.deadline() + Duration::from_millis(jobs.len() as u64);
         let send = || {
             let (schema, jobs) = (self.schema.clone(), jobs.clone());
-            self.database.run(end, move |client| enqueue::add(client, &schema, &jobs))?.map_err(|e| outcome_unknown(e, repeatable))
+            self.database
+                .run(end, move |client| enqueue::add(client, &schema, &jobs))?
+                .map_err(|e| outcome_unknown(e, repeatable))
         };
         match send() {
             Err(error) if repeatable && error.kind() == ErrorKind::Connect => send(),
@@ -216,9 +218,9 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_jobs<T: TaskHandler>(&mut self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs.into_iter().map(|(payload, spec)| {
-            Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec })
-        });
+        let jobs = jobs
+            .into_iter()
+            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -256,4 +258,3 @@ fn outcome_unknown(error: Error, repeatable: bool) -> Error {
     let text = format!("the jobs may or may not have been added (a job_key would make it safe to repeat): {error}");
     Error::new(ErrorKind::UnknownOutcome, text).caused_by(error)
 }
-

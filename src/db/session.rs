@@ -130,8 +130,7 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))?;
-        let (client, mut connection) =
-            within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
+        let (client, mut connection) = within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
         // Notifications only wake: when nobody reads them in time, any that is kept is as good.
         let (outbox, inbox) = mpsc::channel(64);
         let driver = runtime.spawn(async move {
@@ -159,10 +158,7 @@ impl Session {
             interrupt: interrupt.clone(),
             backend: Backend { pid: 0, started: None },
         };
-        let setup = Query {
-            name: "session",
-            text: include_str!("../sql/session.sql").to_owned(),
-        };
+        let setup = Query { name: "session", text: include_str!("../sql/session.sql").to_owned() };
         let limit = deadline.as_millis() as i64;
         let rows = session.query(&setup, vec![Box::new(limit.to_string()), Box::new((limit / 2).to_string())])?;
         if let Some(row) = rows.first() {

@@ -46,7 +46,8 @@ fn transaction_runs_only_what_was_committed() {
 #[test]
 fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
-    let names = files.filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
+    let names = files
+        .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
     // `make demo` runs the demo.
     assert_eq!(names.collect::<BTreeSet<_>>(), ["demo", "hello", "transaction"].map(str::to_owned).into());
 }

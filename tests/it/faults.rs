@@ -221,7 +221,9 @@ fn a_stopped_backend_of_the_pool_delays_an_enqueue_no_longer_than_its_deadline()
         assert_eq!(answer.unwrap_err().kind(), expected);
         drop(frozen);
         lock.rollback().unwrap();
-        eventually(SOON, || db.all::<i32>("select pid from pg_stat_activity where application_name = 'graphile-worker:handler' and state = 'active'").is_empty());
+        eventually(SOON, || {
+            db.all::<i32>("select pid from pg_stat_activity where application_name = 'graphile-worker:handler' and state = 'active'").is_empty()
+        });
         assert!((before..=before + 1).contains(&db.jobs()));
     }
 }

@@ -58,7 +58,10 @@ fn a_panic_is_a_failure_and_the_thread_goes_on() {
         assert!(ctx.payload() != b"\"panic\"", "no panics here, please");
     });
     worker.init().unwrap().run_once().unwrap();
-    assert_eq!(db.all::<String>("select last_error from graphile_worker.jobs"), ["the handler panicked: no panics here, please"]);
+    assert_eq!(
+        db.all::<String>("select last_error from graphile_worker.jobs"),
+        ["the handler panicked: no panics here, please"]
+    );
 }
 
 #[test]
@@ -90,7 +93,8 @@ fn payloads_arrive_byte_for_byte() {
     db.add(&format!("'t', '{odd}'"));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
-    let worker = db.worker().define_raw_job("t", move |ctx: WorkerContext| *sink.lock().unwrap() = ctx.payload().to_vec());
+    let worker =
+        db.worker().define_raw_job("t", move |ctx: WorkerContext| *sink.lock().unwrap() = ctx.payload().to_vec());
     worker.init().unwrap().run_once().unwrap();
     assert_eq!(String::from_utf8(seen.lock().unwrap().clone()).unwrap(), odd);
 }
@@ -170,7 +174,9 @@ fn flags_keep_jobs_from_workers() {
     db.add("'t', '\"plain\"'");
     db.add("'t', '\"big\"', flags => array['big']");
     db.add("'t', '\"both\"', flags => array['big', 'gpu']");
-    let run = |options: graphile_worker::WorkerOptions| options.define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
+    let run = |options: graphile_worker::WorkerOptions| {
+        options.define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap()
+    };
     let left = || db.all::<String>("select payload #>> '{}' from graphile_worker._private_jobs order by 1");
     run(db.worker().add_accepted_flag("gpu").add_forbidden_flag("big"));
     assert_eq!(left(), ["big", "both", "plain"]);

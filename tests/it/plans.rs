@@ -26,7 +26,8 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
          insert into graphile_worker._private_jobs (task_id, attempts, max_attempts) select 1, 1, 1 from generate_series(1, 3000)",
     );
     let plan = plan_of(&db, include_str!("../../src/sql/claim.sql"), "'w', array[1], 100, null, null, null, 132");
-    for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")] {
+    for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")]
+    {
         assert!(!plan.contains(wrong), "{table}: {wrong} in\n{plan}");
     }
     // 3,000 stuck and 3,000 future jobs lie in front; the window is 132.
@@ -60,7 +61,8 @@ fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
         // Without a look at queued jobs a claim may only take what is unqueued.
         let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window})");
         let rows = client.query(&claim, &[]).unwrap();
-        let taken: Vec<i32> = rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
+        let taken: Vec<i32> =
+            rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
         if window == 0 {
             assert_eq!(taken, (next..=100).filter(|n| n % 2 == 1).take(20).collect::<Vec<_>>());
             db.execute(
@@ -79,7 +81,10 @@ fn settling_finds_its_rows_by_primary_key() {
     let db = TestDb::new();
     db.execute("select graphile_worker.add_job('t') from generate_series(1, 2000)");
     let settle = [
-        (include_str!("../../src/sql/complete.sql"), "'w', array[1, 2]::bigint[], array[1, 1]::smallint[], array[false, false]"),
+        (
+            include_str!("../../src/sql/complete.sql"),
+            "'w', array[1, 2]::bigint[], array[1, 1]::smallint[], array[false, false]",
+        ),
         (
             include_str!("../../src/sql/fail.sql"),
             "'w', array[1]::bigint[], array[1]::smallint[], array[false], array['no'], array[null]::float8[], array[false]",

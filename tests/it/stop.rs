@@ -29,12 +29,13 @@ fn a_running_job_is_finished_before_run_returns() {
 fn a_handler_that_ends_when_cancelled_loses_no_attempt() {
     let db = TestDb::new();
     db.add("'t', queue_name => 'q'");
-    let options = db.worker().shutdown_grace_period(Duration::from_millis(100)).define_raw_job("t", |ctx: WorkerContext| {
-        while !ctx.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Err("stopped early")
-    });
+    let options =
+        db.worker().shutdown_grace_period(Duration::from_millis(100)).define_raw_job("t", |ctx: WorkerContext| {
+            while !ctx.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err("stopped early")
+        });
     let running = Running::start(options);
     eventually(SOON, || running.worker.stats().running == 1);
     let (result, took) = running.stop();
