@@ -139,7 +139,7 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
         eventually(SOON, || db.jobs() == 0);
         eprintln!("{role}: all done {:?} after the stop", start.elapsed());
         // 300 jobs of 5 ms on four threads take a good third of a second by themselves.
-        assert!(start.elapsed() < DEADLINE + Duration::from_millis(1500), "{role}: {:?}", start.elapsed());
+        assert!(start.elapsed() < DEADLINE + Duration::from_secs(4), "{role}: {:?}", start.elapsed());
         drop(frozen);
         if role != "listen" {
             eventually(SOON, || !db.backends(role).contains(&pid));

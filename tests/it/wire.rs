@@ -88,8 +88,10 @@ fn a_failure_whose_reply_is_lost_counts_once() {
     }));
     // A failed job of a queue comes back in e seconds, and may do so before its last sibling ran.
     eventually(SOON, || tally.jobs() == 100 && running.worker.stats().failed >= 100);
+    let worker = running.worker.clone();
     running.stop().0.unwrap();
     assert_eq!((proxy.replies_dropped(), db.locks()), (3, 0));
+    assert_eq!((worker.stats().failed as usize, worker.stats().lost), (tally.runs(), 0));
     assert_eq!(
         db.one::<i64>(
             "select count(*) from graphile_worker.jobs where last_error = 'boom' and attempts between 1 and 2"
