@@ -81,7 +81,8 @@ fn measure(server: &DevDb, concurrency: usize) -> bool {
 fn statements(server: &DevDb, database: &str) -> usize {
     let log = fs::read_to_string(server.socket_dir().join("log")).expect("the server's log");
     let of = format!("{database} LOG:  duration: ");
-    let executed = |line: &&str| line.starts_with(&of) && (line.contains(" ms  execute ") || line.contains(" ms  statement: "));
+    let executed =
+        |line: &&str| line.starts_with(&of) && (line.contains(" ms  execute ") || line.contains(" ms  statement: "));
     log.lines().filter(executed).count()
 }
 

@@ -1,6 +1,5 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
-use crate::backoff::random_bits;
 use crate::config::Config;
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
@@ -14,6 +13,7 @@ use crate::store::Store;
 use crate::task::{Extensions, IntoTaskHandlerResult, Task, TaskHandler, WorkerContext};
 use crate::utils::WorkerUtils;
 use crate::worker::lease::by_id;
+use log::debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,6 +272,9 @@ impl WorkerOptions {
             false => migrate::probe(&mut session, &config.schema)?,
         };
         drop(session);
+        debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
+            queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;
+            "schema is ready");
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
         let ids = Store::new(&database, &config.schema, "init", "init", &interrupt)
             .tasks(&names)
@@ -280,12 +283,6 @@ impl WorkerOptions {
         let utils = WorkerUtils::on(database.clone(), config.schema.clone());
         Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions))
     }
-}
-
-/// A new name for one start of a worker. Never a host's or a process's: those come back.
-pub(crate) fn new_worker_id() -> String {
-    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
-    format!("graphile_worker_{}", &digits[..18])
 }
 
 fn handlers(max_pg_conn: u32) -> Result<u32> {

@@ -1,13 +1,13 @@
 //! A worker's life: starts every thread, waits for a stop, and ends them in order, each by a deadline.
 //! The only file that names all of the engine.
 
+use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
 use crate::config::Config;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::migrate::Facts;
-use crate::options::new_worker_id;
 use crate::shutdown::ShutdownSignal;
 use crate::signals;
 use crate::stats::{Stats, WorkerStats};
@@ -172,6 +172,12 @@ impl Worker {
     }
 }
 
+/// A new name for one start of a worker. Never a host's or a process's: those come back.
+fn new_worker_id() -> String {
+    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
+    format!("graphile_worker_{}", &digits[..18])
+}
+
 /// A thread, and a channel that closes when it ends.
 struct Hand {
     name: String,
@@ -218,7 +224,12 @@ struct Crew {
 
 impl Crew {
     /// Starts every thread, those first that others rely on.
-    fn start(shared: &Arc<Shared>, utils: &WorkerUtils, extensions: &Arc<Extensions>, until_empty: bool) -> Result<Self> {
+    fn start(
+        shared: &Arc<Shared>,
+        utils: &WorkerUtils,
+        extensions: &Arc<Extensions>,
+        until_empty: bool,
+    ) -> Result<Self> {
         let start = || -> Result<Self> {
             let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
             let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
@@ -234,7 +245,8 @@ impl Crew {
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
             let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
-            let dispatch = Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
+            let dispatch =
+                Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
             Ok(Self { settle, lease, run, listen, dispatch })
         };
         // A machine that is out of threads: those that did start must not stay.
@@ -313,7 +325,11 @@ impl Crew {
         }
         Err(Error::new(
             ErrorKind::Stopped,
-            format!("{} handler(s) did not return in time; their jobs were given back: {}", wedged.len(), wedged.join(", ")),
+            format!(
+                "{} handler(s) did not return in time; their jobs were given back: {}",
+                wedged.len(),
+                wedged.join(", ")
+            ),
         ))
     }
 }

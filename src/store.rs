@@ -33,6 +33,7 @@ pub(crate) struct Store {
     seat: Seat,
     worker: String,
     claim: Query,
+    harden: Query,
     complete: Query,
     fail: Query,
     give_back: Query,
@@ -56,7 +57,10 @@ impl Store {
         interrupt: &Interrupt,
     ) -> Self {
         let setup = match role {
-            "dispatch" | "settle" => STEADY_PLANS.to_owned(),
+            // A claim is no promise: one that a server crash forgets was never made, and its settling
+            // is refused. Where that would not do, `harden` follows.
+            "dispatch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
+            "settle" => STEADY_PLANS.to_owned(),
             "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
             _ => String::new(),
         };
@@ -65,6 +69,7 @@ impl Store {
             seat: Seat::new(database, role, interrupt, setup),
             worker: worker.to_owned(),
             claim: query("claim", include_str!("sql/claim.sql")),
+            harden: query("harden", include_str!("sql/harden.sql")),
             complete: query("complete", include_str!("sql/complete.sql")),
             fail: query("fail", include_str!("sql/fail.sql")),
             give_back: query("give_back", include_str!("sql/give_back.sql")),
@@ -96,7 +101,13 @@ impl Store {
     }
 
     /// Claims up to `limit` jobs of the tasks, each row as `Job::from_row` reads it, with its `task_id`.
-    pub(crate) fn claim(&mut self, limit: usize, tasks: &[i32], filter: &Filter, now: Option<DateTime<Utc>>) -> Result<Vec<Row>> {
+    pub(crate) fn claim(
+        &mut self,
+        limit: usize,
+        tasks: &[i32],
+        filter: &Filter,
+        now: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Row>> {
         let limit = limit as i32;
         let window = filter.queue_index.then_some(limit + 32);
         let (worker, tasks) = (self.worker.clone(), tasks.to_vec());
@@ -118,6 +129,12 @@ impl Store {
         })
     }
 
+    /// Makes the claims that were answered so far survive a crash of the server.
+    pub(crate) fn harden(&mut self) -> Result<()> {
+        let query = &self.harden;
+        self.seat.with(|session| session.query(query, vec![])).map(drop)
+    }
+
     /// Deletes jobs that are done; answers which it could.
     pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
@@ -132,7 +149,12 @@ impl Store {
     }
 
     /// Writes failures; answers which it could, and whether each was the last.
-    pub(crate) fn fail(&mut self, jobs: &[Arc<ActiveJob>], errors: Vec<String>, for_good: bool) -> Result<Vec<(i64, bool)>> {
+    pub(crate) fn fail(
+        &mut self,
+        jobs: &[Arc<ActiveJob>],
+        errors: Vec<String>,
+        for_good: bool,
+    ) -> Result<Vec<(i64, bool)>> {
         let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
         let delays: Vec<Option<f64>> = vec![None; jobs.len()];
         let for_good = vec![for_good; jobs.len()];
@@ -235,9 +257,7 @@ impl Store {
     pub(crate) fn beat(&mut self) -> Result<()> {
         let (query, worker) = (&self.beat, self.worker.clone());
         let metadata = serde_json::json!({ "pid": std::process::id() });
-        self.seat
-            .with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))
-            .map(drop)
+        self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)])).map(drop)
     }
 
     /// Takes this worker off the list of those that beat.

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_call_is_an_error_and_the_helper_goes_on() {
-        let error = call(Duration::from_secs(5), || panic!("client bug")).map(|()| ()).unwrap_err();
+        let error = call::<()>(Duration::from_secs(5), || panic!("client bug")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misuse);
         assert_eq!(call(Duration::from_secs(5), || 8).unwrap(), 8);
     }

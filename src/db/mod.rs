@@ -9,9 +9,9 @@ pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 use conninfo::ConnInfo;
+use parking_lot::Mutex;
 use pool::{Connection, ConnectionPool, OwnPool};
 use session::{Backend, Interrupt, Session};
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::Tls;
@@ -162,14 +162,7 @@ pub(crate) struct Seat {
 
 impl Seat {
     pub(crate) fn new(database: &Database, role: &'static str, interrupt: &Interrupt, setup: String) -> Self {
-        Self {
-            database: database.clone(),
-            role,
-            interrupt: interrupt.clone(),
-            setup,
-            session: None,
-            connects: 0,
-        }
+        Self { database: database.clone(), role, interrupt: interrupt.clone(), setup, session: None, connects: 0 }
     }
 
     /// How often this seat has connected: a change means that notifications and locks may have been missed.

@@ -127,9 +127,11 @@ impl ManageConnection for Manager {
     fn connect(&self) -> Result<Kept> {
         let (config, tls) = (self.config.clone(), self.tls.clone());
         let answer = deadline::call(self.patience(), move || config.connect(tls).map_err(Error::from));
-        answer.and_then(|answer| answer).map(|client| Kept { client: Some(client), suspect: false }).inspect_err(|error| {
-            *self.refusal.lock() = Some(Error::new(error.kind(), error.to_string()));
-        })
+        answer.and_then(|answer| answer).map(|client| Kept { client: Some(client), suspect: false }).inspect_err(
+            |error| {
+                *self.refusal.lock() = Some(Error::new(error.kind(), error.to_string()));
+            },
+        )
     }
 
     /// Leaves time for another connection, should this one not answer.

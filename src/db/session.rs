@@ -105,7 +105,7 @@ pub(crate) struct Session {
 }
 
 enum Link {
-    Own(Own),
+    Own(Box<Own>),
     /// `None` while a call is on its way, and for ever after one that did not come back.
     Lent(Option<Connection>),
 }
@@ -130,8 +130,7 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))?;
-        let (client, mut connection) =
-            within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
+        let (client, mut connection) = within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
         // Notifications only wake: when nobody reads them in time, any that is kept is as good.
         let (outbox, inbox) = mpsc::channel(64);
         let driver = runtime.spawn(async move {
@@ -142,7 +141,7 @@ impl Session {
             }
         });
         let own = Own { runtime, client: Some(client), driver, inbox };
-        Self::settle_in(Link::Own(own), deadline, interrupt)
+        Self::settle_in(Link::Own(Box::new(own)), deadline, interrupt)
     }
 
     /// Takes over a connection of the caller's pool, for good.
@@ -159,10 +158,7 @@ impl Session {
             interrupt: interrupt.clone(),
             backend: Backend { pid: 0, started: None },
         };
-        let setup = Query {
-            name: "session",
-            text: include_str!("../sql/session.sql").to_owned(),
-        };
+        let setup = Query { name: "session", text: include_str!("../sql/session.sql").to_owned() };
         let limit = deadline.as_millis() as i64;
         let rows = session.query(&setup, vec![Box::new(limit.to_string()), Box::new((limit / 2).to_string())])?;
         if let Some(row) = rows.first() {

@@ -1,7 +1,7 @@
 //! gw-dispatch: claims jobs and hands them to the threads. Knows nothing of handlers.
 
-use super::core::{CEILING, Core, Event, Seen, Step};
 use super::Shared;
+use super::core::{CEILING, Core, Event, Seen, Step};
 use crate::backoff::Backoff;
 use crate::claim::ActiveJob;
 use crate::error::Result;
@@ -72,7 +72,11 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     rested_at = Some(now + shared.config.poll_interval);
                     continue;
                 }
-                let poll = if until_empty && seen.entries > 0 { never() } else { after(next_poll.saturating_duration_since(now)) };
+                let poll = if until_empty && seen.entries > 0 {
+                    never()
+                } else {
+                    after(next_poll.saturating_duration_since(now))
+                };
                 let look_again = if seen.queued > 0 { after(PATIENCE / 2) } else { never() };
                 select! {
                     recv(wires.wake.1) -> _ => core.on(Event::Wake),
@@ -180,6 +184,11 @@ impl Shell<'_> {
                     shared.in_doubt("read a claimed job", &error);
                 }
             }
+        }
+        // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
+        // not overlap, nor where there is only one attempt.
+        if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
+            self.store.harden()?;
         }
         let (startable, doubled, voided) = shared.ledger.enter(jobs, &shared.wires.done.0);
         drop(claiming);

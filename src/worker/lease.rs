@@ -175,9 +175,8 @@ impl<'a> Lease<'a> {
 
     /// Renews the locks of jobs that are held for long.
     fn renew(&mut self) -> Result<()> {
-        let old = |active: &Arc<ActiveJob>| {
-            active.held_for() >= RENEW_AFTER / 2 && (active.is_held() || active.is_running())
-        };
+        let old =
+            |active: &Arc<ActiveJob>| active.held_for() >= RENEW_AFTER / 2 && (active.is_held() || active.is_running());
         let jobs: Vec<_> = self.shared.ledger.all().into_iter().filter(old).collect();
         if jobs.is_empty() {
             return Ok(());

@@ -62,7 +62,10 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
             Some(false) => {}
             None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_PATIENCE) => {
                 store.disconnect();
-                return Err(Error::new(ErrorKind::Timeout, "notifications do not arrive; is there a transaction pooler in between?"));
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    "notifications do not arrive; is there a transaction pooler in between?",
+                ));
             }
             None => continue,
         }

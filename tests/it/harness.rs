@@ -1,11 +1,11 @@
 //! The verbs of the tests: a fresh migrated database, looks into it, and blows against it.
 //! Knows nothing of any one behaviour.
 
+use std::collections::HashMap;
 use std::ops::DerefMut;
 use std::panic::Location;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 

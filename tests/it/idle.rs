@@ -23,5 +23,8 @@ fn an_idle_worker_sends_little_more_than_a_claim_a_poll_interval() {
     });
     std::thread::sleep(Duration::from_secs(3));
     let (claims, others) = (claims.load(Ordering::SeqCst), others.load(Ordering::SeqCst));
-    assert!((8..=13).contains(&claims) && others <= 2, "{claims} claims and {others} other statements in 12 poll intervals");
+    assert!(
+        (8..=13).contains(&claims) && others <= 2,
+        "{claims} claims and {others} other statements in 12 poll intervals"
+    );
 }

@@ -49,7 +49,9 @@ fn jobs_of_a_claim_whose_reply_is_lost_run_once_and_soon() {
     proxy.drop_reply_to(3, is(CLAIM));
     let (tally, start) = (Tally::default(), Instant::now());
     let counting = tally.clone();
-    let running = Running::start(worker(&db, &proxy).define_raw_job("t", move |ctx: WorkerContext| counting.count(ctx.job().id())));
+    let running = Running::start(
+        worker(&db, &proxy).define_raw_job("t", move |ctx: WorkerContext| counting.count(ctx.job().id())),
+    );
     eventually(SOON, || db.jobs() == 0);
     assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     assert_eq!((proxy.replies_dropped(), tally.jobs(), tally.repeated()), (3, 100, vec![]));
@@ -65,7 +67,9 @@ fn a_completion_whose_reply_is_lost_counts_once() {
     proxy.drop_reply_to(3, is(COMPLETE));
     let tally = Tally::default();
     let counting = tally.clone();
-    let running = Running::start(worker(&db, &proxy).define_raw_job("t", move |ctx: WorkerContext| counting.count(ctx.job().id())));
+    let running = Running::start(
+        worker(&db, &proxy).define_raw_job("t", move |ctx: WorkerContext| counting.count(ctx.job().id())),
+    );
     eventually(AT_ONCE, || running.worker.stats().completed == 100);
     assert_eq!((proxy.replies_dropped(), tally.jobs(), tally.repeated()), (3, 100, vec![]));
     assert_eq!((db.jobs(), db.locks(), running.worker.stats().lost), (0, 0, 0));
@@ -88,7 +92,12 @@ fn a_failure_whose_reply_is_lost_counts_once() {
     running.stop().0.unwrap();
     assert_eq!((proxy.replies_dropped(), db.locks()), (3, 0));
     assert_eq!((worker.stats().failed as usize, worker.stats().lost), (tally.runs(), 0));
-    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where last_error = 'boom' and attempts between 1 and 2"), 100);
+    assert_eq!(
+        db.one::<i64>(
+            "select count(*) from graphile_worker.jobs where last_error = 'boom' and attempts between 1 and 2"
+        ),
+        100
+    );
     let attempts: i64 = db.one("select sum(attempts) from graphile_worker.jobs");
     assert_eq!(attempts as usize, tally.runs(), "an attempt for each run");
 }
@@ -142,7 +151,11 @@ fn an_enqueue_with_a_key_whose_reply_is_lost_is_repeated_and_is_one_job() {
     let job = utils.add_raw_job("t", &1, JobSpec::new().job_key("k")).unwrap();
     assert_eq!((proxy.replies_dropped(), db.all::<i64>("select id from graphile_worker.jobs")), (1, vec![job.id()]));
     proxy.drop_reply_to(1, |sent| sent.sql.eq_ignore_ascii_case("commit"));
-    let jobs = (0..3).map(|n| RawJob { identifier: "t".into(), payload: "1".into(), spec: JobSpec::new().job_key(format!("bulk {n}")) });
+    let jobs = (0..3).map(|n| RawJob {
+        identifier: "t".into(),
+        payload: "1".into(),
+        spec: JobSpec::new().job_key(format!("bulk {n}")),
+    });
     assert_eq!(utils.add_raw_jobs(jobs.collect()).unwrap().len(), 3);
     assert_eq!((proxy.replies_dropped(), db.jobs()), (2, 4));
 }
