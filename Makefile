@@ -14,6 +14,7 @@ demo: ## start a private PostgreSQL and watch a worker at work
 
 test: ## check the code, run every test, build the documentation
 	@sh tests/setup.sh postgres
+	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps

@@ -48,12 +48,15 @@ fn floor(url: &str, connections: usize) -> f64 {
         for _ in 0..connections {
             scope.spawn(|| {
                 let mut client = Client::connect(url, NoTls).expect("connecting");
-                client.batch_execute("set plan_cache_mode = force_generic_plan; set enable_seqscan = off").expect("settings");
+                client
+                    .batch_execute("set plan_cache_mode = force_generic_plan; set enable_seqscan = off")
+                    .expect("settings");
                 let claim = client.prepare(include_str!("floor.sql")).expect("preparing");
                 let delete = "delete from graphile_worker._private_jobs where id = any($1::bigint[])";
                 let delete = client.prepare(delete).expect("preparing");
                 loop {
-                    let ids: Vec<i64> = client.query(&claim, &[]).expect("claiming").iter().map(|row| row.get(0)).collect();
+                    let ids: Vec<i64> =
+                        client.query(&claim, &[]).expect("claiming").iter().map(|row| row.get(0)).collect();
                     if ids.is_empty() {
                         break;
                     }
@@ -82,7 +85,8 @@ fn drain(url: &str) -> f64 {
     let rate = JOBS as f64 / start.elapsed().as_secs_f64();
     let stats = worker.stats();
     println!("  claims {} settlements {} completed {}", stats.claims, stats.settlements, stats.completed);
-    let left: i64 = client.query_one("select count(*) from graphile_worker._private_jobs", &[]).expect("counting").get(0);
+    let left: i64 =
+        client.query_one("select count(*) from graphile_worker._private_jobs", &[]).expect("counting").get(0);
     assert_eq!(left, 0, "every job's row is gone");
     rate
 }

@@ -151,13 +151,14 @@ struct Entries {
 
 impl Ledger {
     /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
-    /// itself given back while the older handler runs: second in the answer.
+    /// itself given back while the older handler runs: second in the answer. How many claims were
+    /// voided that had no outcome yet comes third.
     pub(crate) fn enter(
         &self,
         jobs: impl IntoIterator<Item = (usize, Job)>,
         done: &Sender<Settlement>,
-    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>) {
-        let (mut startable, mut doubled) = (Vec::new(), Vec::new());
+    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>, usize) {
+        let (mut startable, mut doubled, mut voided) = (Vec::new(), Vec::new(), 0);
         let mut entries = self.0.lock();
         for (task, job) in jobs {
             entries.last += 1;
@@ -178,13 +179,13 @@ impl Ledger {
             entries.by_number.insert(number, active.clone());
             match older {
                 Some(older) => {
-                    older.void();
+                    voided += usize::from(older.void());
                     doubled.push(active);
                 }
                 None => startable.push(active),
             }
         }
-        (startable, doubled)
+        (startable, doubled, voided)
     }
 
     /// The handler has returned.
@@ -255,7 +256,7 @@ mod tests {
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {
         let (done, settle) = unbounded();
         let ledger = Ledger::default();
-        let (mut startable, _) = ledger.enter([job(id)], &done);
+        let (mut startable, ..) = ledger.enter([job(id)], &done);
         (ledger, startable.remove(0), done, settle)
     }
 
@@ -282,8 +283,8 @@ mod tests {
     fn a_claim_of_a_job_still_held_voids_the_older_and_is_given_back() {
         let (ledger, older, done, settle) = claimed(1);
         older.start();
-        let (startable, doubled) = ledger.enter([job(1), job(2)], &done);
-        assert_eq!((startable.len(), doubled.len()), (1, 1));
+        let (startable, doubled, voided) = ledger.enter([job(1), job(2)], &done);
+        assert_eq!((startable.len(), doubled.len(), voided), (1, 1, 1));
         assert!(older.is_cancelled());
         assert!(!older.finish(Outcome::Done), "its outcome is dropped");
         assert_eq!(settle.len(), 0);

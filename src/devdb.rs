@@ -477,7 +477,9 @@ pub fn server_binaries(candidates: impl IntoIterator<Item = PathBuf>) -> Result<
             } else {
                 "your package manager (for example: apt-get install postgresql)"
             };
-            Error::config(format!("no PostgreSQL server (initdb, pg_ctl, postgres) on this machine; install it with: {command}"))
+            Error::config(format!(
+                "no PostgreSQL server (initdb, pg_ctl, postgres) on this machine; install it with: {command}"
+            ))
         })
 }
 

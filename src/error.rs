@@ -99,7 +99,9 @@ impl Error {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
             // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale.
             ErrorKind::Database => self.sqlstate().is_some_and(|state| {
-                matches!(state, "25006" | "0A000" | "26000" | "42P05") || state.starts_with("57P") || state.starts_with("08")
+                matches!(state, "25006" | "0A000" | "26000" | "42P05")
+                    || state.starts_with("57P")
+                    || state.starts_with("08")
             }),
             _ => false,
         }
@@ -140,7 +142,9 @@ impl From<tokio_postgres::Error> for Error {
                     }
                     cause = inner.source();
                 }
-                let kind = if message.starts_with("error performing TLS handshake") || message.contains("received fatal alert") {
+                let kind = if message.starts_with("error performing TLS handshake")
+                    || message.contains("received fatal alert")
+                {
                     ErrorKind::Tls
                 } else if message.starts_with("error serializing") || message.starts_with("error deserializing") {
                     ErrorKind::Payload

@@ -73,7 +73,8 @@ impl Job {
     /// [`ErrorKind::Payload`] if it does not have the shape of `T`; the text says where, never what.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.payload).map_err(|e| {
-            let text = format!("the payload of job {} does not fit task {}: {}", self.id, self.task_identifier, place(&e));
+            let text =
+                format!("the payload of job {} does not fit task {}: {}", self.id, self.task_identifier, place(&e));
             Error::new(ErrorKind::Payload, text).caused_by(e)
         })
     }

@@ -1,4 +1,55 @@
 //! Graphile Worker's job queue as one synchronous engine: OS threads, blocking calls, no async.
+//!
+//! Jobs are rows of a PostgreSQL table. Whoever can write SQL can add one; a worker claims it, runs the
+//! function registered for its task on one of its threads, and deletes the row, or writes down why it
+//! failed and when it is tried again. The tables are those of Node's graphile-worker.
+//!
+//! ```no_run
+//! use graphile_worker::{IntoTaskHandlerResult, JobSpec, TaskHandler, WorkerContext, WorkerOptions};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct SendEmail {
+//!     to: String,
+//! }
+//!
+//! impl TaskHandler for SendEmail {
+//!     const IDENTIFIER: &'static str = "send_email";
+//!
+//!     fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
+//!         println!("job {}: to {}", ctx.job().id(), self.to);
+//!     }
+//! }
+//!
+//! # fn main() -> graphile_worker::Result<()> {
+//! let worker = WorkerOptions::default()
+//!     .database_url("postgres://localhost/app")
+//!     .concurrency(8)
+//!     .define_job::<SendEmail>()
+//!     .init()?;
+//! worker.create_utils().add_job(SendEmail { to: "ada@example.org".into() }, JobSpec::new())?;
+//! worker.run() // until SIGINT or SIGTERM
+//! # }
+//! ```
+//!
+//! # What do you want to do?
+//!
+//! - **Run jobs.** Describe a task with [`TaskHandler`]; set [`WorkerOptions`]; `init` makes a [`Worker`],
+//!   and [`Worker::run`] runs it. What a handler may return is [`IntoTaskHandlerResult`].
+//! - **Know more inside a handler.** [`WorkerContext`] has the [`Job`], a [`Connection`] of the pool, and
+//!   tells when to end early.
+//! - **Add or remove jobs.** [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]; many at
+//!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
+//! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
+//! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
+//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`]; the `log` crate has an event for each
+//!   step of a job's life, with the same field names everywhere and never a payload.
+//! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
+//! - **Check a name early.** [`TaskName`] and [`Schema`] refuse what PostgreSQL would.
+//! - **Try things out.** [`devdb`] starts a private PostgreSQL that leaves nothing behind.
+//!
+//! Every call blocks. On a thread of a tokio runtime calls answer [`ErrorKind::Misuse`]: use
+//! `spawn_blocking`.
 #![warn(missing_docs)]
 
 mod backoff;
@@ -6,6 +57,7 @@ mod claim;
 mod config;
 mod db;
 pub mod devdb;
+mod enqueue;
 mod error;
 mod job;
 mod migrate;
@@ -28,7 +80,7 @@ pub use options::WorkerOptions;
 pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
-pub use spec::{JobKeyMode, JobSpec, TaskName};
+pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use stats::WorkerStats;
 pub use task::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
-pub use utils::{Executor, RawJob, WorkerUtils};
+pub use utils::{Executor, WorkerUtils};

@@ -119,13 +119,14 @@ impl Migrator<'_> {
         let mut standing = Standing::read(rows.first().expect("the probe answers one row"), self.schema)?;
         if standing.has_ledger {
             let ledger = self.statement("ledger", include_str!("sql/ledger.sql"));
-            let rows = self.session.query(&ledger, vec![Box::new(NEWEST_KNOWN)]).map_err(|error| match error.sqlstate() {
-                Some("42703") => standing.refuse(
-                    self.schema,
-                    format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
-                ),
-                _ => error.context(format_args!("reading the ledger of schema {:?}", self.schema)),
-            })?;
+            let rows =
+                self.session.query(&ledger, vec![Box::new(NEWEST_KNOWN)]).map_err(|error| match error.sqlstate() {
+                    Some("42703") => standing.refuse(
+                        self.schema,
+                        format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
+                    ),
+                    _ => error.context(format_args!("reading the ledger of schema {:?}", self.schema)),
+                })?;
             let row = rows.first().expect("an aggregate answers one row");
             standing.max_id = row.try_get("max_id")?;
             standing.breaks_us = row.try_get("breaks_us")?;
@@ -267,7 +268,10 @@ impl Standing {
         };
         if standing.server_version < OLDEST_SERVER {
             let (theirs, least) = (version(standing.server_version), version(OLDEST_SERVER));
-            return Err(Error::new(ErrorKind::Schema, format!("PostgreSQL {theirs} is too old; this library needs {least} or later")));
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("PostgreSQL {theirs} is too old; this library needs {least} or later"),
+            ));
         }
         if standing.has_schema && !standing.may_use {
             return Err(standing.grant(schema, "usage", "schema", schema.quoted()));

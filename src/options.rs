@@ -1,6 +1,5 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
-use crate::backoff::random_bits;
 use crate::config::Config;
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
@@ -284,12 +283,6 @@ impl WorkerOptions {
         let utils = WorkerUtils::on(database.clone(), config.schema.clone());
         Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions))
     }
-}
-
-/// A new name for one start of a worker. Never a host's or a process's: those come back.
-pub(crate) fn new_worker_id() -> String {
-    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
-    format!("graphile_worker_{}", &digits[..18])
 }
 
 fn handlers(max_pg_conn: u32) -> Result<u32> {

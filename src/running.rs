@@ -1,13 +1,13 @@
 //! A worker's life: starts every thread, waits for a stop, and ends them in order, each by a deadline.
 //! The only file that names all of the engine.
 
+use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
 use crate::config::Config;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::migrate::Facts;
-use crate::options::new_worker_id;
 use crate::shutdown::ShutdownSignal;
 use crate::signals;
 use crate::stats::{Stats, WorkerStats};
@@ -29,6 +29,9 @@ const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long after the grace period a stop may take at most.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a database call has at least during a stop; half of the grace period if that is longer.
+const LEAST_HURRY: Duration = Duration::from_millis(200);
 
 /// A worker, ready to run. Made by [`WorkerOptions::init`](crate::WorkerOptions::init).
 ///
@@ -169,6 +172,12 @@ impl Worker {
     }
 }
 
+/// A new name for one start of a worker. Never a host's or a process's: those come back.
+fn new_worker_id() -> String {
+    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
+    format!("graphile_worker_{}", &digits[..18])
+}
+
 /// A thread, and a channel that closes when it ends.
 struct Hand {
     name: String,
@@ -215,7 +224,12 @@ struct Crew {
 
 impl Crew {
     /// Starts every thread, those first that others rely on.
-    fn start(shared: &Arc<Shared>, utils: &WorkerUtils, extensions: &Arc<Extensions>, until_empty: bool) -> Result<Self> {
+    fn start(
+        shared: &Arc<Shared>,
+        utils: &WorkerUtils,
+        extensions: &Arc<Extensions>,
+        until_empty: bool,
+    ) -> Result<Self> {
         let start = || -> Result<Self> {
             let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
             let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
@@ -231,7 +245,8 @@ impl Crew {
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
             let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
-            let dispatch = Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
+            let dispatch =
+                Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
             Ok(Self { settle, lease, run, listen, dispatch })
         };
         // A machine that is out of threads: those that did start must not stay.
@@ -250,10 +265,13 @@ impl Crew {
         let grace_ends = start + shared.config.grace_period;
         let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
+        // A database that does not answer must be found out while there is time to ask it again.
+        shared.interrupt.hurry((shared.config.grace_period / 2).max(LEAST_HURRY));
 
-        // 1. Claims stop, and what no thread has begun goes back. A closed gate must not hold threads.
+        // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
+        // hold threads.
         shared.stop.trigger();
-        shared.gate.open();
+        shared.gate.release();
 
         // 2. Running jobs have the grace period, unless somebody is in a hurry.
         let mut hurried = false;
@@ -307,7 +325,11 @@ impl Crew {
         }
         Err(Error::new(
             ErrorKind::Stopped,
-            format!("{} handler(s) did not return in time; their jobs were given back: {}", wedged.len(), wedged.join(", ")),
+            format!(
+                "{} handler(s) did not return in time; their jobs were given back: {}",
+                wedged.len(),
+                wedged.join(", ")
+            ),
         ))
     }
 }

@@ -28,7 +28,9 @@ impl Schema {
             _ if name.len() > 63 => refuse("is longer than 63 bytes, which PostgreSQL would cut short"),
             _ if name.contains('\0') => refuse("contains a NUL character"),
             _ if name.contains('$') => refuse("contains \"$\", which could end a function body"),
-            _ if name.to_ascii_lowercase().starts_with("pg_") => refuse("starts with \"pg_\", which PostgreSQL reserves"),
+            _ if name.to_ascii_lowercase().starts_with("pg_") => {
+                refuse("starts with \"pg_\", which PostgreSQL reserves")
+            }
             _ => Ok(Self { name: name.to_owned(), quoted: format!("\"{}\"", name.replace('"', "\"\"")) }),
         }
     }

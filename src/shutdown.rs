@@ -46,10 +46,7 @@ impl ShutdownSignal {
 
     /// Waits until it is triggered, at most `timeout`; answers whether it was.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        matches!(
-            self.0.receiver.recv_timeout(timeout),
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected)
-        )
+        matches!(self.0.receiver.recv_timeout(timeout), Err(crossbeam_channel::RecvTimeoutError::Disconnected))
     }
 
     /// Closed once triggered: an arm for `select!`.

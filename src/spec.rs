@@ -1,7 +1,8 @@
 //! What a caller asks for when adding a job, checked before anything is sent. No IO.
 
 use crate::error::{Error, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -127,6 +128,50 @@ impl JobSpec {
         }
         Ok(())
     }
+}
+
+/// A job to be added in bulk: its task, its payload as JSON text, its options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawJob {
+    /// The task that runs it.
+    pub identifier: String,
+    /// JSON text, stored byte for byte.
+    pub payload: String,
+    /// Its options.
+    pub spec: JobSpec,
+}
+
+impl RawJob {
+    /// Checks everything, before anything is sent.
+    pub(crate) fn checked(identifier: &str, payload: String, mut spec: JobSpec) -> Result<RawJob> {
+        TaskName::new(identifier)?;
+        spec.check()?;
+        // PostgreSQL keeps microseconds; so does whoever compares with what comes back.
+        spec.run_at = spec.run_at.map(|at| at.trunc_subsecs(6));
+        Ok(RawJob { identifier: identifier.to_owned(), payload, spec })
+    }
+}
+
+/// Checks the jobs of one call, each and together.
+pub(crate) fn check_all(jobs: Vec<RawJob>) -> Result<Vec<RawJob>> {
+    let mut keys: HashMap<&str, usize> = HashMap::new();
+    for (place, job) in jobs.iter().enumerate() {
+        if let Some(first) = job.spec.job_key.as_deref().and_then(|key| keys.insert(key, place)) {
+            let key = job.spec.job_key.as_deref().unwrap_or_default();
+            return Err(Error::config(format!("job_key {key:?}: occurs twice in one call, at {first} and {place}")));
+        }
+    }
+    drop(keys);
+    let checked = jobs.into_iter().enumerate().map(|(place, job)| {
+        RawJob::checked(&job.identifier, job.payload, job.spec).map_err(|e| e.context(format_args!("job {place}")))
+    });
+    checked.collect()
+}
+
+/// Checks a job key.
+pub(crate) fn check_key(job_key: &str) -> Result<String> {
+    JobSpec::new().job_key(job_key).check()?;
+    Ok(job_key.to_owned())
 }
 
 /// The name of a task: 1..=128 characters, no NUL; checked once, cheap to clone.

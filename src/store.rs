@@ -101,7 +101,13 @@ impl Store {
     }
 
     /// Claims up to `limit` jobs of the tasks, each row as `Job::from_row` reads it, with its `task_id`.
-    pub(crate) fn claim(&mut self, limit: usize, tasks: &[i32], filter: &Filter, now: Option<DateTime<Utc>>) -> Result<Vec<Row>> {
+    pub(crate) fn claim(
+        &mut self,
+        limit: usize,
+        tasks: &[i32],
+        filter: &Filter,
+        now: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Row>> {
         let limit = limit as i32;
         let window = filter.queue_index.then_some(limit + 32);
         let (worker, tasks) = (self.worker.clone(), tasks.to_vec());
@@ -143,7 +149,12 @@ impl Store {
     }
 
     /// Writes failures; answers which it could, and whether each was the last.
-    pub(crate) fn fail(&mut self, jobs: &[Arc<ActiveJob>], errors: Vec<String>, for_good: bool) -> Result<Vec<(i64, bool)>> {
+    pub(crate) fn fail(
+        &mut self,
+        jobs: &[Arc<ActiveJob>],
+        errors: Vec<String>,
+        for_good: bool,
+    ) -> Result<Vec<(i64, bool)>> {
         let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
         let delays: Vec<Option<f64>> = vec![None; jobs.len()];
         let for_good = vec![for_good; jobs.len()];
@@ -190,6 +201,11 @@ impl Store {
         let (query, jobs) = (&self.existing, jobs.to_vec());
         let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
         Ok(ids(&rows))
+    }
+
+    /// Ends what sessions of this worker that were given up may still be doing; answers whether it is over.
+    pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
+        self.seat.end_abandoned()
     }
 
     /// What the database says this worker holds: id and attempts of each job.
@@ -241,9 +257,7 @@ impl Store {
     pub(crate) fn beat(&mut self) -> Result<()> {
         let (query, worker) = (&self.beat, self.worker.clone());
         let metadata = serde_json::json!({ "pid": std::process::id() });
-        self.seat
-            .with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))
-            .map(drop)
+        self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)])).map(drop)
     }
 
     /// Takes this worker off the list of those that beat.

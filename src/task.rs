@@ -103,7 +103,11 @@ impl Pace {
         let nanos = (time.as_nanos() as u64).max(1);
         let average = self.0.load(Ordering::Relaxed);
         // Slow runs count at once, fast ones little by little: a wrong guess must not hoard jobs.
-        let next = if average == 0 || nanos > average { nanos.midpoint(average.max(1)) } else { average - (average - nanos) / 8 };
+        let next = if average == 0 || nanos > average {
+            nanos.midpoint(average.max(1))
+        } else {
+            average - (average - nanos) / 8
+        };
         self.0.store(next.max(1), Ordering::Relaxed);
     }
 

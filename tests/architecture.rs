@@ -9,11 +9,20 @@ use std::path::Path;
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
     &["error", "schema", "job", "spec", "config", "backoff", "claim", "shutdown", "stats"],
-    &["db", "store", "migrate", "devdb"],
+    &["db", "store", "enqueue", "migrate", "devdb"],
     &["utils", "task", "hooks"],
     &[
-        "worker", "worker/listen", "worker/dispatch", "worker/run", "worker/settle", "worker/lease", "worker/pull",
-        "worker/core", "worker/pace", "cron", "recovery",
+        "worker",
+        "worker/listen",
+        "worker/dispatch",
+        "worker/run",
+        "worker/settle",
+        "worker/lease",
+        "worker/pull",
+        "worker/core",
+        "worker/pace",
+        "cron",
+        "recovery",
     ],
     &["options", "running", "signals"],
     &["capi", "main", "cli"],
@@ -327,7 +336,8 @@ fn tokens(text: &str) -> Vec<Token> {
 fn without_tests(tokens: Vec<Token>) -> Vec<Token> {
     const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut kept, mut at) = (Vec::new(), 0);
-    let starts = |at: usize| MARK.iter().enumerate().all(|(n, word)| tokens.get(at + n).is_some_and(|t| t.text == *word));
+    let starts =
+        |at: usize| MARK.iter().enumerate().all(|(n, word)| tokens.get(at + n).is_some_and(|t| t.text == *word));
     let mut dropped = vec![false; tokens.len()];
     while at < tokens.len() {
         if !starts(at) {
@@ -484,19 +494,47 @@ fn a_planted_violation_is_named_by_file_line_and_rule() {
     check("src/db/session.rs", "/*\n*/#[cfg(test)] mod tests {} use crate::worker::listen::Wake;", up);
     check("src/db/session.rs", "fn f() { let quote = '\"';\n crate::worker::listen::Wake::<u8>::new(); }", up);
 
-    check("src/job.rs", "use crate::WorkerOptions;", "1: uses crate::WorkerOptions, but layer 1 must not use layer 5 (options)");
+    check(
+        "src/job.rs",
+        "use crate::WorkerOptions;",
+        "1: uses crate::WorkerOptions, but layer 1 must not use layer 5 (options)",
+    );
     check("src/job.rs", "fn f() { $crate::db::x!() }", "1: uses crate::db::x, but layer 1 must not use layer 2 (db)");
-    check("src/job.rs", "use crate::Nothing;", "1: uses crate::Nothing, which neither a file nor a `pub use` of lib.rs declares");
+    check(
+        "src/job.rs",
+        "use crate::Nothing;",
+        "1: uses crate::Nothing, which neither a file nor a `pub use` of lib.rs declares",
+    );
     check("src/job.rs", "use super::*;", "1: takes the whole root of the crate in; name what is used");
     check("src/job.rs", "use crate as c;", "1: takes the whole root of the crate in; name what is used");
-    check("src/cron/mod.rs", "use crate::worker::Wake;", "1: uses crate::worker::Wake, but cron and worker must not know each other");
-    check("src/worker/listen.rs", "use crate::cron;", "1: uses crate::cron, but worker and cron must not know each other");
-    check("src/cli/mod.rs", "use crate::options::X;", "1: uses crate::options::X, but the program sees only public names: graphile_worker::…");
-    check("src/main.rs", "mod cli; use self::db::x;", "1: uses crate::db::x, but the program sees only public names: graphile_worker::…");
+    check(
+        "src/cron/mod.rs",
+        "use crate::worker::Wake;",
+        "1: uses crate::worker::Wake, but cron and worker must not know each other",
+    );
+    check(
+        "src/worker/listen.rs",
+        "use crate::cron;",
+        "1: uses crate::cron, but worker and cron must not know each other",
+    );
+    check(
+        "src/cli/mod.rs",
+        "use crate::options::X;",
+        "1: uses crate::options::X, but the program sees only public names: graphile_worker::…",
+    );
+    check(
+        "src/main.rs",
+        "mod cli; use self::db::x;",
+        "1: uses crate::db::x, but the program sees only public names: graphile_worker::…",
+    );
     check("src/helpers.rs", "", "1: stands in no layer; add it to LAYERS in tests/architecture.rs");
     check("src/worker/drawer.rs", "", "1: stands in no layer; add it to LAYERS in tests/architecture.rs");
     check("src/job.rs", "\n\nunsafe fn f() {}", "3: `unsafe` stands outside src/capi");
-    check("src/db/session.rs", "unsafe fn f() {}\nunsafe fn g() {}", "2: `unsafe` stands a second time in src/db, which may have one");
+    check(
+        "src/db/session.rs",
+        "unsafe fn f() {}\nunsafe fn g() {}",
+        "2: `unsafe` stands a second time in src/db, which may have one",
+    );
 }
 
 #[test]
@@ -506,13 +544,28 @@ fn what_is_allowed_is_not_reported() {
         assert_eq!(planted(path, text), [""; 0]);
     }
     check("src/error.rs", "pub struct Error;");
-    check("src/db/session.rs", "use crate::{R, error::Error}; use super::Wake; crate::define_job!(); pub(crate) struct X;");
-    check("src/db/session.rs", "// crate::worker\n/* crate::worker /* */ crate::worker */ \"crate::worker\\\" crate::worker\"");
-    check("src/db/session.rs", "r#\"crate::worker\" crate::worker\"# br\"crate::worker\" b\"crate::worker\" '\\'' 'x' fn f<'a>()");
-    check("src/db/session.rs", "#[cfg(test)] mod tests { use crate::worker::Wake; fn f() {} } #[cfg(test)] use crate::{worker};");
+    check(
+        "src/db/session.rs",
+        "use crate::{R, error::Error}; use super::Wake; crate::define_job!(); pub(crate) struct X;",
+    );
+    check(
+        "src/db/session.rs",
+        "// crate::worker\n/* crate::worker /* */ crate::worker */ \"crate::worker\\\" crate::worker\"",
+    );
+    check(
+        "src/db/session.rs",
+        "r#\"crate::worker\" crate::worker\"# br\"crate::worker\" b\"crate::worker\" '\\'' 'x' fn f<'a>()",
+    );
+    check(
+        "src/db/session.rs",
+        "#[cfg(test)] mod tests { use crate::worker::Wake; fn f() {} } #[cfg(test)] use crate::{worker};",
+    );
     check("src/db/tests.rs", "use crate::worker::Wake;");
     check("src/db/tls/roots.rs", "unsafe {}");
-    check("src/worker/dispatch.rs", "use super::{Wake, listen}; use crate::worker::listen::Listener; impl X { fn f() { self::g() } }");
+    check(
+        "src/worker/dispatch.rs",
+        "use super::{Wake, listen}; use crate::worker::listen::Listener; impl X { fn f() { self::g() } }",
+    );
     check("src/cli/serve.rs", "use graphile_worker::{WorkerOptions, db::Session}; use super::args; use crate::cli::x;");
     check("src/capi/mod.rs", "use crate::options::X; unsafe { }");
 }

@@ -52,8 +52,9 @@ impl ConnInfo {
         let mut config = Config::new();
         let user = match given.text("user") {
             Some(user) => user.to_owned(),
-            None => whoami::username()
-                .map_err(|e| Error::config("user: none given, and the operating system has no name for us").caused_by(e))?,
+            None => whoami::username().map_err(|e| {
+                Error::config("user: none given, and the operating system has no name for us").caused_by(e)
+            })?,
         };
         let dbname = given.text("dbname").unwrap_or(&user).to_owned();
         let password = match given.text("password") {
@@ -212,7 +213,8 @@ impl Given {
         for (key, _, rule) in PARAMETERS {
             let (Only(harmless), Some(value)) = (rule, self.text(key)) else { continue };
             if !harmless.contains(&value) {
-                let but = if harmless.is_empty() { String::new() } else { format!(" except as {}", harmless.join(" or ")) };
+                let but =
+                    if harmless.is_empty() { String::new() } else { format!(" except as {}", harmless.join(" or ")) };
                 return Err(Error::config(format!("{} is not supported{but}", self.name(key))));
             }
         }
@@ -267,12 +269,13 @@ impl Given {
             return Err(Error::config(format!("port has {} entries for {count} hosts", ports.len())));
         }
         let server = |i: usize| {
-            let port = match ports.get(i).or(ports.first().filter(|_| ports.len() == 1)) {
-                None | Some(&"") => 5432,
-                Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
-                    Error::config(format!("{} must be a number from 1 to 65535", self.name("port")))
-                })?,
-            };
+            let port =
+                match ports.get(i).or(ports.first().filter(|_| ports.len() == 1)) {
+                    None | Some(&"") => 5432,
+                    Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                        Error::config(format!("{} must be a number from 1 to 65535", self.name("port")))
+                    })?,
+                };
             let address = match addresses.get(i) {
                 None | Some(&"") if addresses.iter().all(|a| a.is_empty()) => None,
                 address => Some(address.and_then(|a| a.parse::<IpAddr>().ok()).ok_or_else(|| {
@@ -324,10 +327,22 @@ impl Given {
             Some(file) => Roots::File(file.into()),
         };
         let file = |key| self.text(key).map(PathBuf::from);
-        Ok(TlsOptions { mode, roots, cert: file("sslcert"), key: file("sslkey"), folder: home.map(|h| h.join(".postgresql")) })
+        Ok(TlsOptions {
+            mode,
+            roots,
+            cert: file("sslcert"),
+            key: file("sslkey"),
+            folder: home.map(|h| h.join(".postgresql")),
+        })
     }
 
-    fn password_from_file(&self, home: Option<&Path>, servers: &[Server], dbname: &str, user: &str) -> Result<Option<String>> {
+    fn password_from_file(
+        &self,
+        home: Option<&Path>,
+        servers: &[Server],
+        dbname: &str,
+        user: &str,
+    ) -> Result<Option<String>> {
         let path = match self.text("passfile") {
             Some(path) => PathBuf::from(path),
             None => match home {
@@ -365,7 +380,7 @@ impl Given {
         if let Some(idle) = self.duration("keepalives_idle", 30, Duration::from_secs)? {
             config.keepalives_idle(idle);
         }
-        if let Some(interval) = self.duration("keepalives_interval", 0, Duration::from_secs)? {
+        if let Some(interval) = self.duration("keepalives_interval", 10, Duration::from_secs)? {
             config.keepalives_interval(interval);
         }
         if let Some(count) = self.number("keepalives_count")?.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) {
@@ -380,8 +395,11 @@ impl Given {
         if let Some(order) = self.choice("load_balance_hosts", &orders)? {
             config.load_balance_hosts(order);
         }
-        let bindings =
-            [("disable", ChannelBinding::Disable), ("prefer", ChannelBinding::Prefer), ("require", ChannelBinding::Require)];
+        let bindings = [
+            ("disable", ChannelBinding::Disable),
+            ("prefer", ChannelBinding::Prefer),
+            ("require", ChannelBinding::Require),
+        ];
         if let Some(binding) = self.choice("channel_binding", &bindings)? {
             config.channel_binding(binding);
         }

@@ -9,10 +9,11 @@ pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 use conninfo::ConnInfo;
+use parking_lot::Mutex;
 use pool::{Connection, ConnectionPool, OwnPool};
 use session::{Backend, Interrupt, Session};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tls::Tls;
 
 /// How many sessions the engine keeps for itself: listen, dispatch, settle, lease.
@@ -25,6 +26,8 @@ pub(crate) struct Database {
     direct: Option<Arc<Direct>>,
     pool: Arc<dyn ConnectionPool>,
     deadline: Duration,
+    /// The server processes of sessions that were given up with a call under way.
+    abandoned: Arc<Mutex<Vec<Backend>>>,
 }
 
 struct Direct {
@@ -37,13 +40,18 @@ impl Database {
     pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
         let direct = Direct::new(url)?;
         let pool = Arc::new(OwnPool::new(&direct.info, &direct.tls, handlers));
-        Ok(Self { direct: Some(Arc::new(direct)), pool, deadline })
+        Ok(Self { direct: Some(Arc::new(direct)), pool, deadline, abandoned: Arc::default() })
     }
 
     /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
         let direct = url.map(Direct::new).transpose()?.map(Arc::new);
-        Ok(Self { direct, pool, deadline })
+        Ok(Self { direct, pool, deadline, abandoned: Arc::default() })
+    }
+
+    /// The same database, with another deadline for its calls.
+    pub(crate) fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Whether engine sessions take connections away from the pool.
@@ -65,36 +73,59 @@ impl Database {
                     .map_err(|e| e.context(format_args!("connecting to {}", direct.info.host())))
             }
             None => {
-                let mut session = Session::lent(self.pool.get(self.deadline)?, self.deadline, interrupt)?;
+                let mut session = Session::lent(self.borrow(self.deadline)?, self.deadline, interrupt)?;
                 session.batch(&format!("set application_name = 'graphile-worker:{role}'"))?;
                 Ok(session)
             }
         }
     }
 
+    /// Ends what given-up sessions may still be doing. Answers whether it is known to be over: a
+    /// server process that is stopped hears of it only when it goes on.
+    fn end_abandoned(&self, session: &mut Session) -> Result<bool> {
+        let old = self.abandoned.lock().clone();
+        if old.is_empty() {
+            return Ok(true);
+        }
+        let there = match session.end_backends(&old) {
+            Ok(there) => there,
+            // Whoever may not end them will not be allowed to at the next try.
+            Err(error) if error.kind() == ErrorKind::Database => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        self.abandoned.lock().retain(|backend| !old.contains(backend) || there.contains(backend));
+        Ok(there.is_empty())
+    }
+
     /// Borrows a connection of the pool.
     pub(crate) fn connection(&self) -> Result<Connection> {
         refuse_async_context()?;
-        self.pool.get(self.deadline)
+        self.borrow(self.deadline)
     }
 
-    /// Runs `call` on a connection of the pool, no longer than the deadline.
+    /// How long a call of the caller's may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// A pool's own timeout bounds the wait for a connection to come free, not the test whether one
+    /// that lay there still answers.
+    fn borrow(&self, patience: Duration) -> Result<Connection> {
+        let pool = self.pool.clone();
+        deadline::call(patience, move || pool.get(patience))?
+    }
+
+    /// Runs `call` on a connection of the pool until `end`. The inner error is the call's own, or
+    /// tells that it did not end; the outer one, that it did not begin.
     pub(crate) fn run<T: Send + 'static>(
         &self,
+        end: Instant,
         call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let connection = self.connection()?;
-        self.run_on(connection, Duration::ZERO, call)
-    }
-
-    /// The same on a connection at hand, with `patience` added to the deadline.
-    pub(crate) fn run_on<T: Send + 'static>(
-        &self,
-        mut connection: Connection,
-        patience: Duration,
-        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        deadline::call(self.deadline + patience, move || call(&mut connection))?
+    ) -> Result<Result<T>> {
+        refuse_async_context()?;
+        let mut connection = self.borrow(end.saturating_duration_since(Instant::now()))?;
+        let left = end.saturating_duration_since(Instant::now());
+        Ok(deadline::call(left, move || call(&mut connection)).and_then(|answer| answer))
     }
 }
 
@@ -125,23 +156,13 @@ pub(crate) struct Seat {
     /// Run on every new session of this seat.
     setup: String,
     session: Option<Session>,
-    /// The server process of a session that we gave up with a call under way.
-    abandoned: Option<Backend>,
     /// How often this seat has connected.
     connects: u64,
 }
 
 impl Seat {
     pub(crate) fn new(database: &Database, role: &'static str, interrupt: &Interrupt, setup: String) -> Self {
-        Self {
-            database: database.clone(),
-            role,
-            interrupt: interrupt.clone(),
-            setup,
-            session: None,
-            abandoned: None,
-            connects: 0,
-        }
+        Self { database: database.clone(), role, interrupt: interrupt.clone(), setup, session: None, connects: 0 }
     }
 
     /// How often this seat has connected: a change means that notifications and locks may have been missed.
@@ -158,9 +179,9 @@ impl Seat {
         let session = self.session.as_mut().expect("connected above");
         let answer = call(session);
         if let Err(error) = &answer {
-            if error.kind() == ErrorKind::Timeout {
-                // Its server may still be at it: end it before it acts behind our back.
-                self.abandoned = Some(session.backend());
+            if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Connect) {
+                // Its server may still be at it: it must end before it acts behind our back.
+                self.database.abandoned.lock().push(session.backend());
             }
             if error.breaks_session() {
                 self.session = None;
@@ -169,15 +190,19 @@ impl Seat {
         answer
     }
 
+    /// Ends what given-up sessions may still be doing, of all seats; answers whether it is over.
+    pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
+        let database = self.database.clone();
+        self.with(|session| database.end_abandoned(session))
+    }
+
     pub(crate) fn leave(&mut self) {
         self.session = None;
     }
 
     fn connect(&mut self) -> Result<Session> {
         let mut session = self.database.session(self.role, &self.interrupt)?;
-        if let Some(old) = self.abandoned.take() {
-            session.end_backend(old)?;
-        }
+        self.database.end_abandoned(&mut session)?;
         if !self.setup.is_empty() {
             session.batch(&self.setup)?;
         }

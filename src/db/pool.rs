@@ -2,6 +2,7 @@
 //! Knows nothing of the tables.
 
 use super::conninfo::ConnInfo;
+use super::deadline;
 use super::tls::Tls;
 use crate::error::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
@@ -9,6 +10,7 @@ use r2d2::ManageConnection;
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A connection of the pool, borrowed until it is dropped. Use it as a [`postgres::Client`].
@@ -47,10 +49,7 @@ pub trait ConnectionPool: Send + Sync + 'static {
 
 impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2::Pool<M> {
     fn get(&self, timeout: Duration) -> Result<Connection> {
-        let connection = self.get_timeout(timeout).map_err(|e| {
-            let text = format!("no connection came free within {timeout:?} in a pool of {}: {e}", self.max_size());
-            Error::new(ErrorKind::Connect, text).caused_by(e)
-        })?;
+        let connection = self.get_timeout(timeout).map_err(|e| none_came_free(timeout, self.max_size(), e))?;
         Ok(Connection(Box::new(connection)))
     }
 
@@ -59,38 +58,104 @@ impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2
     }
 }
 
+fn none_came_free(timeout: Duration, size: u32, e: r2d2::Error) -> Error {
+    let text = format!("no connection came free within {timeout:?} in a pool of {size}: {e}");
+    Error::new(ErrorKind::Connect, text).caused_by(e)
+}
+
+/// A client of our own pool. One whose server does not answer is dropped on another thread: the
+/// client's farewell waits for the answer that it still owes.
+struct Kept {
+    client: Option<postgres::Client>,
+    suspect: bool,
+}
+
+impl Deref for Kept {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &postgres::Client {
+        self.client.as_ref().expect("taken only by drop")
+    }
+}
+
+impl DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut postgres::Client {
+        self.client.as_mut().expect("taken only by drop")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        if self.suspect {
+            let _ = deadline::call(Duration::ZERO, move || drop(client));
+        }
+    }
+}
+
+/// A connection that r2d2 lends us, seen as the client in it.
+struct Borrowed(r2d2::PooledConnection<Manager>);
+
+impl Deref for Borrowed {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &postgres::Client {
+        &self.0
+    }
+}
+
+impl DerefMut for Borrowed {
+    fn deref_mut(&mut self) -> &mut postgres::Client {
+        &mut self.0
+    }
+}
+
 /// Makes the clients of our own pool.
 struct Manager {
     config: postgres::Config,
     tls: Tls,
+    /// How long the last borrower was ready to wait, in milliseconds.
+    patience: Arc<AtomicU64>,
     /// What the database said last: r2d2 itself says only that it waited in vain.
     refusal: Arc<Mutex<Option<Error>>>,
 }
 
 impl ManageConnection for Manager {
-    type Connection = postgres::Client;
+    type Connection = Kept;
     type Error = Error;
 
-    fn connect(&self) -> Result<postgres::Client> {
-        self.config.connect(self.tls.clone()).map_err(|e| {
-            let error = Error::from(e);
-            *self.refusal.lock() = Some(Error::new(error.kind(), error.to_string()));
-            error
-        })
+    fn connect(&self) -> Result<Kept> {
+        let (config, tls) = (self.config.clone(), self.tls.clone());
+        let answer = deadline::call(self.patience(), move || config.connect(tls).map_err(Error::from));
+        answer.and_then(|answer| answer).map(|client| Kept { client: Some(client), suspect: false }).inspect_err(
+            |error| {
+                *self.refusal.lock() = Some(Error::new(error.kind(), error.to_string()));
+            },
+        )
     }
 
-    fn is_valid(&self, client: &mut postgres::Client) -> Result<()> {
-        Ok(client.is_valid(Duration::from_secs(2))?)
+    /// Leaves time for another connection, should this one not answer.
+    fn is_valid(&self, kept: &mut Kept) -> Result<()> {
+        let answer = kept.is_valid((self.patience() / 4).min(Duration::from_secs(2)));
+        kept.suspect = answer.is_err();
+        Ok(answer?)
     }
 
-    fn has_broken(&self, client: &mut postgres::Client) -> bool {
-        client.is_closed()
+    fn has_broken(&self, kept: &mut Kept) -> bool {
+        kept.is_closed()
+    }
+}
+
+impl Manager {
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience.load(Ordering::Relaxed))
     }
 }
 
 /// Our own pool, opened lazily, with the database's own words when it refuses.
 pub(crate) struct OwnPool {
     pool: r2d2::Pool<Manager>,
+    patience: Arc<AtomicU64>,
     refusal: Arc<Mutex<Option<Error>>>,
 }
 
@@ -99,7 +164,8 @@ impl OwnPool {
         let mut config = postgres::Config::from(info.config().clone());
         config.application_name("graphile-worker:handler");
         let refusal = Arc::new(Mutex::new(None));
-        let manager = Manager { config, tls: tls.clone(), refusal: refusal.clone() };
+        let patience = Arc::new(AtomicU64::new(10_000));
+        let manager = Manager { config, tls: tls.clone(), patience: patience.clone(), refusal: refusal.clone() };
         let threads = ScheduledThreadPool::builder()
             .num_threads(1)
             .thread_name_pattern("gw-pool")
@@ -111,21 +177,25 @@ impl OwnPool {
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .thread_pool(Arc::new(threads))
             .build_unchecked(manager);
-        Self { pool, refusal }
+        Self { pool, patience, refusal }
     }
 }
 
 impl ConnectionPool for OwnPool {
     fn get(&self, timeout: Duration) -> Result<Connection> {
-        match ConnectionPool::get(&self.pool, timeout) {
+        self.patience.store(timeout.as_millis() as u64, Ordering::Relaxed);
+        match self.pool.get_timeout(timeout) {
             Ok(connection) => {
                 *self.refusal.lock() = None;
-                Ok(connection)
+                Ok(Connection(Box::new(Borrowed(connection))))
             }
-            Err(error) => Err(match self.refusal.lock().take() {
-                Some(refusal) => Error::new(refusal.kind(), format!("{error}; the database said: {refusal}")),
-                None => error,
-            }),
+            Err(e) => {
+                let error = none_came_free(timeout, self.max_size(), e);
+                Err(match self.refusal.lock().take() {
+                    Some(refusal) => Error::new(refusal.kind(), format!("{error}; the database said: {refusal}")),
+                    None => error,
+                })
+            }
         }
     }
 

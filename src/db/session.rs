@@ -34,27 +34,57 @@ impl Query {
     }
 }
 
-/// Ends the calls and waits of sessions from another thread, for good.
+/// Shortens or ends the calls and waits of sessions from another thread.
 #[derive(Clone)]
-pub(crate) struct Interrupt(Arc<watch::Sender<bool>>);
+pub(crate) struct Interrupt(Arc<watch::Sender<Hurry>>);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Hurry {
+    None,
+    /// Calls have no more than this, counted from this moment or from their start.
+    Since(Instant, Duration),
+    Over,
+}
 
 impl Interrupt {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self(Arc::new(watch::Sender::new(Hurry::None)))
+    }
+
+    /// From now on every call, also one under way, has no more than `limit`.
+    pub(crate) fn hurry(&self, limit: Duration) {
+        self.0.send_replace(Hurry::Since(Instant::now(), limit));
     }
 
     /// From now on every call of a session that carries this interrupt answers `Stopped`.
     pub(crate) fn raise(&self) {
-        self.0.send_replace(true);
+        self.0.send_replace(Hurry::Over);
     }
 
     pub(crate) fn is_raised(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() == Hurry::Over
     }
 
     async fn raised(&self) {
         // An error means that the sender is gone, and we hold one.
-        let _ = self.0.subscribe().wait_for(|raised| *raised).await;
+        let _ = self.0.subscribe().wait_for(|hurry| *hurry == Hurry::Over).await;
+    }
+
+    /// Answers when a call that begins now has had its time, and with which error it ends.
+    async fn runs_out(&self, deadline: Duration) -> Error {
+        let (start, mut limit) = (Instant::now(), deadline);
+        let mut hurry = self.0.subscribe();
+        loop {
+            match *hurry.borrow_and_update() {
+                Hurry::None => {}
+                Hurry::Since(since, patience) => limit = limit.min(since.saturating_duration_since(start) + patience),
+                Hurry::Over => return stopped(),
+            }
+            tokio::select! {
+                _ = hurry.changed() => {}
+                () = tokio::time::sleep(limit.saturating_sub(start.elapsed())) => return deadline::missed(limit),
+            }
+        }
     }
 }
 
@@ -100,8 +130,7 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))?;
-        let (client, mut connection) =
-            within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
+        let (client, mut connection) = within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
         // Notifications only wake: when nobody reads them in time, any that is kept is as good.
         let (outbox, inbox) = mpsc::channel(64);
         let driver = runtime.spawn(async move {
@@ -129,10 +158,7 @@ impl Session {
             interrupt: interrupt.clone(),
             backend: Backend { pid: 0, started: None },
         };
-        let setup = Query {
-            name: "session",
-            text: include_str!("../sql/session.sql").to_owned(),
-        };
+        let setup = Query { name: "session", text: include_str!("../sql/session.sql").to_owned() };
         let limit = deadline.as_millis() as i64;
         let rows = session.query(&setup, vec![Box::new(limit.to_string()), Box::new((limit / 2).to_string())])?;
         if let Some(row) = rows.first() {
@@ -145,10 +171,13 @@ impl Session {
         self.backend
     }
 
-    /// Ends the server process of a session that we gave up, so that nothing it was asked for happens later.
-    pub(crate) fn end_backend(&mut self, old: Backend) -> Result<()> {
+    /// Ends the server processes of sessions that we gave up, so that nothing they were asked for
+    /// happens later. Answers those that are still there.
+    pub(crate) fn end_backends(&mut self, old: &[Backend]) -> Result<Vec<Backend>> {
         let query = Query { name: "end_backend", text: include_str!("../sql/end_backend.sql").to_owned() };
-        self.query(&query, vec![Box::new(old.pid), Box::new(old.started)]).map(drop)
+        let (pids, started): (Vec<i32>, Vec<_>) = old.iter().map(|backend| (backend.pid, backend.started)).unzip();
+        let rows = self.query(&query, vec![Box::new(pids), Box::new(started)])?;
+        Ok(rows.iter().map(|row| Backend { pid: row.get("pid"), started: row.get("started") }).collect())
     }
 
     /// Runs statements without parameters, one round trip for all.
@@ -267,8 +296,7 @@ fn within<T>(
         tokio::select! {
             biased;
             answer = call => answer.map_err(Error::from),
-            () = interrupt.raised() => Err(stopped()),
-            () = tokio::time::sleep(deadline) => Err(deadline::missed(deadline)),
+            error = interrupt.runs_out(deadline) => Err(error),
         }
     })
 }

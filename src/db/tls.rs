@@ -154,7 +154,9 @@ fn trust(options: &TlsOptions) -> Result<Option<Trust>> {
             }
             Ok(Some(Trust { roots, pinned: certificates, checks_name: options.mode == SslMode::VerifyFull }))
         }
-        Some(file) if must => Err(failed(format!("root certificate file \"{}\" does not exist; {advice}", file.display()))),
+        Some(file) if must => {
+            Err(failed(format!("root certificate file \"{}\" does not exist; {advice}", file.display())))
+        }
         None if must => Err(failed(format!("there is no home directory with a root certificate file; {advice}"))),
         Some(file) if options.roots != Roots::Default => {
             warn!(file:? = file; "sslrootcert does not exist, the server is not verified");
@@ -183,7 +185,10 @@ fn client_certificate(options: &TlsOptions) -> Result<Option<(Vec<CertificateDer
         if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             return Err(failed(format!("could not open certificate file \"{}\": {e}", file.display())));
         }
-        options.cert.iter().for_each(|file| warn!(file:? = file; "sslcert does not exist, connecting without a client certificate"));
+        options
+            .cert
+            .iter()
+            .for_each(|file| warn!(file:? = file; "sslcert does not exist, connecting without a client certificate"));
         return Ok(None);
     }
     let chain = certificates(&file)?;
@@ -269,8 +274,14 @@ impl TlsConnect<Socket> for Connect {
 fn explain(error: io::Error) -> io::Error {
     let text = error.to_string();
     let hints = [
-        ("UnsupportedCertVersion", "it is of X.509 version 1, as made without extensions: issue it again with a subjectAltName"),
-        ("CaUsedAsEndEntity", "it is marked as a CA: put this very certificate into sslrootcert, or issue one that is not"),
+        (
+            "UnsupportedCertVersion",
+            "it is of X.509 version 1, as made without extensions: issue it again with a subjectAltName",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "it is marked as a CA: put this very certificate into sslrootcert, or issue one that is not",
+        ),
         ("UnknownIssuer", "none of the certificates in sslrootcert has signed it"),
     ];
     match hints.iter().find(|(sign, _)| text.contains(sign)) {
@@ -279,6 +290,6 @@ fn explain(error: io::Error) -> io::Error {
     }
 }
 
-mod verify;
 #[cfg(test)]
 mod tests;
+mod verify;

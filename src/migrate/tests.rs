@@ -109,7 +109,8 @@ fn refused(answer: Result<Facts>, words: &[&str]) {
     }
 }
 
-const LEDGER: &str = "select string_agg(id || case when breaking then '!' else '' end, ' ' order by id) from graphile_worker.migrations";
+const LEDGER: &str =
+    "select string_agg(id || case when breaking then '!' else '' end, ' ' order by id) from graphile_worker.migrations";
 const FRESH: &str = "1! 2 3! 4 5 6 7 8 9 10 11! 12 13! 14! 15 16! 17 18";
 
 #[test] // Upstream: migrate.test.ts, "migration installs schema; second migration does no harm"
@@ -167,7 +168,10 @@ fn a_schema_may_have_any_name_and_two_of_them_may_share_a_database() {
         for facts in [migrate(&mut db.session(), &schema), probe(&mut db.session(), &schema)] {
             assert!(facts.unwrap().has_queue_index, "{name}");
         }
-        db.execute(&schema.fill("select :GRAPHILE_WORKER_SCHEMA.add_job('t', job_key => 'k', job_key_mode => 'unsafe_dedupe')"));
+        db.execute(
+            &schema
+                .fill("select :GRAPHILE_WORKER_SCHEMA.add_job('t', job_key => 'k', job_key_mode => 'unsafe_dedupe')"),
+        );
     }
 }
 
@@ -193,7 +197,9 @@ fn ids_that_others_have_defined_are_accepted_with_either_flag() {
 #[test] // Upstream: migrate.test.ts, "aborts if database is more up to date than current worker"
 fn a_newer_breaking_migration_is_refused_by_its_id() {
     let db = Scratch::migrated();
-    db.execute("insert into graphile_worker.migrations (id, breaking) values (23, false), (999998, true), (999999, false)");
+    db.execute(
+        "insert into graphile_worker.migrations (id, breaking) values (23, false), (999998, true), (999999, false)",
+    );
     refused(db.migrate(), &["999998", "upgrade"]);
     refused(db.probe(), &["999998", "upgrade"]);
 }
@@ -316,7 +322,9 @@ fn foreign_objects_are_looked_up_each_by_itself() {
 #[test]
 fn an_index_that_was_not_built_to_the_end_does_not_count() {
     let db = Scratch::migrated();
-    db.execute("update pg_index set indisvalid = false where indexrelid = 'graphile_worker._native_jobs_queue'::regclass");
+    db.execute(
+        "update pg_index set indisvalid = false where indexrelid = 'graphile_worker._native_jobs_queue'::regclass",
+    );
     assert!(!db.migrate().unwrap().has_queue_index);
 }
 
@@ -366,7 +374,9 @@ fn a_role_that_owns_nothing_works_without_extras_once_it_sees_the_jobs() {
     let bypass = format!("{ledger} alter role ROLE bypassrls;");
     let facts = db.with_role(&bypass, session).unwrap();
     assert_eq!((facts.max_id, facts.has_queue_index), (INSTALLED, false));
-    let member = format!("{ledger} grant create on schema graphile_worker to ROLE; create policy p on graphile_worker._private_jobs to ROLE using (true);");
+    let member = format!(
+        "{ledger} grant create on schema graphile_worker to ROLE; create policy p on graphile_worker._private_jobs to ROLE using (true);"
+    );
     assert!(!db.with_role(&member, session).unwrap().has_queue_index);
 }
 

@@ -1,5 +1,7 @@
--- Ends the server process of a session that was given up; never a later process with the same pid.
-select pg_catalog.pg_terminate_backend(a.pid)
-  from pg_catalog.pg_stat_activity a
- where a.pid = $1::int
-   and a.backend_start = $2::timestamptz
+-- Ends the server processes of sessions that were given up; never a later process with the same pid,
+-- nor one that a pooler has lent to somebody else since. Answers those that are still there.
+--   $1 pids  $2 when each started
+select a.pid, a.backend_start as started, pg_catalog.pg_terminate_backend(a.pid)
+  from unnest($1::int[], $2::timestamptz[]) given(pid, started)
+  join pg_catalog.pg_stat_activity a on a.pid = given.pid and a.backend_start = given.started
+ where a.application_name like 'graphile-worker:%'

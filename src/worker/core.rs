@@ -1,7 +1,11 @@
 //! When to claim, and how many: events in, steps out. Knows no clock, no channel and no SQL.
 
-/// The most jobs that one claim asks for, and that wait for a thread beyond the idle ones.
-pub(crate) const CEILING: usize = 1000;
+/// The most jobs that one claim asks for.
+pub(crate) const CLAIM: usize = 1000;
+
+/// The most jobs that wait for a thread beyond the idle ones: while one half is worked off, the other
+/// is claimed.
+pub(crate) const CEILING: usize = 2 * CLAIM;
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +106,8 @@ impl Core {
         let ahead = if self.resting { 0 } else { self.growth.min(seen.pace) };
         let wanted = (seen.idle + ahead).saturating_sub(seen.queued);
         // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
-        let room = (4 * CEILING + self.threads).saturating_sub(seen.entries);
-        let claim = wanted.min(room).min(CEILING);
+        let room = (2 * CEILING + self.threads).saturating_sub(seen.entries);
+        let claim = wanted.min(room).min(CLAIM);
         // A claim costs a round trip whatever it brings: not before half of what is ahead is used up.
         let worth_it = seen.idle > seen.queued || seen.queued <= ahead / 2;
         if claim > 0 && worth_it { Step::Claim(claim) } else { Step::Wait }
@@ -159,7 +163,7 @@ mod tests {
         check(&[], fast, Step::Claim(8));
         check(&[full], fast, Step::Claim(12));
         check(&[full, full], fast, Step::Claim(20));
-        check(&[full; 20], fast, Step::Claim(CEILING));
+        check(&[full; 20], fast, Step::Claim(CLAIM));
         check(&[full; 20], Seen { pace: 10, ..IDLE }, Step::Claim(14));
     }
 
@@ -168,13 +172,13 @@ mod tests {
         let full = claimed(1, 1);
         let busy = Seen { idle: 0, queued: CEILING / 2 + 1, entries: CEILING, pace: CEILING };
         check(&[full; 20], busy, Step::Wait);
-        check(&[full; 20], Seen { queued: CEILING / 2, ..busy }, Step::Claim(CEILING / 2));
+        check(&[full; 20], Seen { queued: CEILING / 2, ..busy }, Step::Claim(CLAIM));
     }
 
     #[test]
     fn unsettled_outcomes_bound_the_claims() {
-        check(&[], Seen { entries: 4 * CEILING + THREADS, ..IDLE }, Step::Wait);
-        check(&[], Seen { entries: 4 * CEILING + THREADS - 1, ..IDLE }, Step::Claim(1));
+        check(&[], Seen { entries: 2 * CEILING + THREADS, ..IDLE }, Step::Wait);
+        check(&[], Seen { entries: 2 * CEILING + THREADS - 1, ..IDLE }, Step::Claim(1));
     }
 
     #[test]

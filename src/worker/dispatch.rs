@@ -1,7 +1,7 @@
 //! gw-dispatch: claims jobs and hands them to the threads. Knows nothing of handlers.
 
-use super::core::{CEILING, Core, Event, Seen, Step};
 use super::Shared;
+use super::core::{CEILING, Core, Event, Seen, Step};
 use crate::backoff::Backoff;
 use crate::claim::ActiveJob;
 use crate::error::Result;
@@ -10,6 +10,7 @@ use crate::stats::add;
 use crate::store::{Filter, Store};
 use chrono::Utc;
 use crossbeam_channel::{after, never, select};
+use log::warn;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,7 +72,11 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     rested_at = Some(now + shared.config.poll_interval);
                     continue;
                 }
-                let poll = if until_empty && seen.entries > 0 { never() } else { after(next_poll.saturating_duration_since(now)) };
+                let poll = if until_empty && seen.entries > 0 {
+                    never()
+                } else {
+                    after(next_poll.saturating_duration_since(now))
+                };
                 let look_again = if seen.queued > 0 { after(PATIENCE / 2) } else { never() };
                 select! {
                     recv(wires.wake.1) -> _ => core.on(Event::Wake),
@@ -185,16 +190,20 @@ impl Shell<'_> {
         if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
             self.store.harden()?;
         }
-        let (startable, doubled) = shared.ledger.enter(jobs, &shared.wires.done.0);
+        let (startable, doubled, voided) = shared.ledger.enter(jobs, &shared.wires.done.0);
         drop(claiming);
 
         let got = rows.len();
         add(&shared.stats.claimed, got);
+        add(&shared.stats.lost, voided);
         self.remember(&startable);
         for active in startable {
             shared.wires.jobs.0.send(active).expect("we hold the other end too");
         }
         for active in doubled {
+            let job = active.job();
+            warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
+                "a job came back while we still had it; it waits until its older handler is gone");
             active.give_back(Some(DOUBLED_DELAY));
         }
         Ok(got)

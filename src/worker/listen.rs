@@ -34,7 +34,6 @@ pub(crate) fn listen(shared: &Shared) {
         if shared.over.wait_timeout(retry.next()) {
             return;
         }
-        info!(worker_id; "listening again");
     }
 }
 
@@ -63,13 +62,18 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
             Some(false) => {}
             None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_PATIENCE) => {
                 store.disconnect();
-                return Err(Error::new(ErrorKind::Timeout, "notifications do not arrive; is there a transaction pooler in between?"));
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    "notifications do not arrive; is there a transaction pooler in between?",
+                ));
             }
             None => continue,
         }
         // Anything that arrives proves that notifications do.
         sent_at = None;
-        *degraded = false;
+        if std::mem::take(degraded) {
+            info!(worker_id = shared.worker_id.as_str(); "listening again");
+        }
         retry.reset();
     }
     Ok(())

@@ -137,6 +137,8 @@ impl Shared {
 #[derive(Default)]
 pub(crate) struct Gate {
     closed: AtomicBool,
+    /// The worker stops: nobody is held back any more.
+    released: AtomicBool,
     lock: Mutex<()>,
     opened: Condvar,
 }
@@ -152,6 +154,12 @@ impl Gate {
         self.opened.notify_all();
     }
 
+    /// Opens it for good.
+    pub(crate) fn release(&self) {
+        self.released.store(true, Ordering::Release);
+        self.open();
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -161,7 +169,7 @@ impl Gate {
             return;
         }
         let mut held = self.lock.lock();
-        while self.closed.load(Ordering::Acquire) {
+        while self.closed.load(Ordering::Acquire) && !self.released.load(Ordering::Acquire) {
             self.opened.wait(&mut held);
         }
     }

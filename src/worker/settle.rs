@@ -147,7 +147,8 @@ impl Settler<'_> {
         match group {
             Group::Done(jobs) => {
                 let mut done = self.store.complete(jobs)?;
-                let missing: Vec<i64> = jobs.iter().map(|active| active.job().id).filter(|id| !done.contains(id)).collect();
+                let missing: Vec<i64> =
+                    jobs.iter().map(|active| active.job().id).filter(|id| !done.contains(id)).collect();
                 if reply_lost && !missing.is_empty() {
                     // The reply that was lost may have said: deleted.
                     let existing = self.store.existing(&missing)?;

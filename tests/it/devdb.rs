@@ -122,7 +122,10 @@ fn without_a_server_the_error_says_how_to_install_one() {
     let error = server_binaries(nowhere).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
-    assert!(["apt-get install", "brew install", "dnf install", "apk add"].iter().any(|command| text.contains(command)), "{text}");
+    assert!(
+        ["apt-get install", "brew install", "dnf install", "apk add"].iter().any(|command| text.contains(command)),
+        "{text}"
+    );
     assert!(server_binaries(default_candidates()).unwrap().join("initdb").exists());
 }
 

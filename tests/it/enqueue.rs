@@ -11,7 +11,8 @@ fn raw(payload: &str, spec: JobSpec) -> RawJob {
 fn every_option_reaches_the_row() {
     let db = TestDb::new();
     let run_at = "2031-02-03T04:05:06.789012Z".parse().unwrap();
-    let spec = JobSpec::new().queue_name("q").run_at(run_at).max_attempts(3).job_key("k").priority(-7).flags(["a", "b"]);
+    let spec =
+        JobSpec::new().queue_name("q").run_at(run_at).max_attempts(3).job_key("k").priority(-7).flags(["a", "b"]);
     let job = db.utils().add_raw_job("t", &[1, 2], spec).unwrap();
     assert_eq!((job.run_at(), job.max_attempts(), job.priority(), job.key()), (run_at, 3, -7, Some("k")));
     assert_eq!((job.task_identifier(), job.payload(), job.attempts()), ("t", b"[1,2]".as_slice(), 0));
@@ -75,7 +76,10 @@ fn jobs_added_in_a_transaction_live_and_die_with_it() {
     let mut client = db.client();
     let mut transaction = client.transaction().unwrap();
     utils.with_executor(&mut transaction).add_raw_job("t", &1, JobSpec::new()).unwrap();
-    utils.with_executor(&mut transaction).add_raw_jobs(vec![raw("1", JobSpec::new()), raw("2", JobSpec::new())]).unwrap();
+    utils
+        .with_executor(&mut transaction)
+        .add_raw_jobs(vec![raw("1", JobSpec::new()), raw("2", JobSpec::new())])
+        .unwrap();
     transaction.rollback().unwrap();
     assert_eq!(db.jobs(), 0);
     let mut transaction = client.transaction().unwrap();

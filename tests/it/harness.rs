@@ -1,11 +1,12 @@
 //! The verbs of the tests: a fresh migrated database, looks into it, and blows against it.
 //! Knows nothing of any one behaviour.
 
+use std::collections::HashMap;
 use std::ops::DerefMut;
 use std::panic::Location;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use graphile_worker::devdb::{DevDb, Options};
@@ -21,9 +22,26 @@ pub struct TestDb {
     name: String,
     url: String,
     client: Mutex<Client>,
+    /// The server, if it is this database's alone.
+    alone: Option<DevDb>,
 }
 
 impl TestDb {
+    /// A database on a private server of its own, for tests that stop server processes: others
+    /// would wait for those to create or drop a database.
+    pub fn alone() -> Self {
+        let server = DevDb::start(Options { fsync: false, ..Options::default() }).expect("a private server");
+        let url = server.url();
+        migrate_template(&url);
+        let client = Mutex::new(connect(&url));
+        Self { name: "postgres".to_owned(), url, client, alone: Some(server) }
+    }
+
+    /// The server of a database that is [`alone`](Self::alone).
+    pub fn server(&self) -> &DevDb {
+        self.alone.as_ref().expect("the test asked for a server of its own")
+    }
+
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let server = server();
@@ -34,7 +52,7 @@ impl TestDb {
             .expect("cloning the template");
         let url = with_database(&server.url, &name);
         let client = Mutex::new(connect(&url));
-        Self { name, url, client }
+        Self { name, url, client, alone: None }
     }
 
     /// The URL of this database.
@@ -143,6 +161,10 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
+        if let Some(alone) = &self.alone {
+            let _ = alone.resume();
+            return;
+        }
         let mut admin = server().admin();
         let pids = admin.query("select pid from pg_stat_activity where datname = $1", &[&self.name]);
         if server().private.is_some() {
@@ -161,6 +183,80 @@ pub fn signal(pid: u32, name: &str) {
 /// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     shell("kill -0 \"$1\" && ! grep -q '^State:[[:space:]]*Z' \"/proc/$1/status\"", &[&pid.to_string()])
+}
+
+/// A process that is stopped (SIGSTOP) as long as this value lives.
+pub struct Frozen(u32);
+
+impl Frozen {
+    pub fn new(pid: i32) -> Self {
+        signal(pid as u32, "STOP");
+        Self(pid as u32)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+/// Counts how often each job ran.
+#[derive(Clone, Default)]
+pub struct Tally(Arc<Mutex<HashMap<i64, u32>>>);
+
+impl Tally {
+    pub fn count(&self, job: i64) {
+        *self.0.lock().unwrap().entry(job).or_default() += 1;
+    }
+
+    /// How many jobs ran at least once.
+    pub fn jobs(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// How many runs there were.
+    pub fn runs(&self) -> usize {
+        self.0.lock().unwrap().values().sum::<u32>() as usize
+    }
+
+    /// The jobs that ran more than once.
+    pub fn repeated(&self) -> Vec<i64> {
+        let runs = self.0.lock().unwrap();
+        runs.iter().filter(|(_, times)| **times > 1).map(|(job, _)| *job).collect()
+    }
+}
+
+/// A line of the log: what it says, and one of its fields, `worker_id` or `job_key`.
+pub struct Line {
+    pub text: String,
+    pub of: String,
+}
+
+/// Every line logged from now on, of all tests: look for your own worker's or key's.
+pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
+    static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
+    static START: Once = Once::new();
+    struct Keeper;
+    impl log::Log for Keeper {
+        fn enabled(&self, _: &log::Metadata) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record) {
+            if record.target().starts_with("graphile_worker") {
+                let field = |name| record.key_values().get(log::kv::Key::from_str(name)).map(|value| value.to_string());
+                let of = field("worker_id").or_else(|| field("job_key")).unwrap_or_default();
+                let line = Line { text: record.args().to_string(), of };
+                LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        }
+        fn flush(&self) {}
+    }
+    START.call_once(|| {
+        log::set_logger(&Keeper).expect("no other logger in this binary");
+        log::set_max_level(log::LevelFilter::Debug);
+    });
+    LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until `condition` holds; looks every 5 ms. Panics at the caller's line if it never does.

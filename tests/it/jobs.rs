@@ -58,7 +58,10 @@ fn a_panic_is_a_failure_and_the_thread_goes_on() {
         assert!(ctx.payload() != b"\"panic\"", "no panics here, please");
     });
     worker.init().unwrap().run_once().unwrap();
-    assert_eq!(db.all::<String>("select last_error from graphile_worker.jobs"), ["the handler panicked: no panics here, please"]);
+    assert_eq!(
+        db.all::<String>("select last_error from graphile_worker.jobs"),
+        ["the handler panicked: no panics here, please"]
+    );
 }
 
 #[test]
@@ -90,7 +93,8 @@ fn payloads_arrive_byte_for_byte() {
     db.add(&format!("'t', '{odd}'"));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
-    let worker = db.worker().define_raw_job("t", move |ctx: WorkerContext| *sink.lock().unwrap() = ctx.payload().to_vec());
+    let worker =
+        db.worker().define_raw_job("t", move |ctx: WorkerContext| *sink.lock().unwrap() = ctx.payload().to_vec());
     worker.init().unwrap().run_once().unwrap();
     assert_eq!(String::from_utf8(seen.lock().unwrap().clone()).unwrap(), odd);
 }
@@ -128,13 +132,15 @@ fn an_idle_worker_hears_of_a_job_at_once() {
     let running = Running::start(db.worker().poll_interval(Duration::from_secs(3600)).define_raw_job("t", move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     }));
-    eventually(SOON, || running.worker.stats().claims > 0);
-    eventually(SOON, || !db.backends("listen").is_empty());
-    let start = Instant::now();
-    db.add("'t'");
-    eventually(SOON, || ran.load(Ordering::SeqCst) == 1);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    eventually(SOON, || db.jobs() == 0);
+    // The first may be found by the look that every new session begins with.
+    for nth in 1..=3 {
+        let start = Instant::now();
+        db.add("'t'");
+        eventually(SOON, || ran.load(Ordering::SeqCst) == nth);
+        assert!(start.elapsed() < Duration::from_secs(1) || nth == 1, "{:?}", start.elapsed());
+        eventually(SOON, || db.jobs() == 0);
+    }
+    drop(running);
 }
 
 #[test]
@@ -168,7 +174,9 @@ fn flags_keep_jobs_from_workers() {
     db.add("'t', '\"plain\"'");
     db.add("'t', '\"big\"', flags => array['big']");
     db.add("'t', '\"both\"', flags => array['big', 'gpu']");
-    let run = |options: graphile_worker::WorkerOptions| options.define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
+    let run = |options: graphile_worker::WorkerOptions| {
+        options.define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap()
+    };
     let left = || db.all::<String>("select payload #>> '{}' from graphile_worker._private_jobs order by 1");
     run(db.worker().add_accepted_flag("gpu").add_forbidden_flag("big"));
     assert_eq!(left(), ["big", "both", "plain"]);

@@ -1,9 +1,16 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
+mod cli;
+mod connect;
 mod devdb;
 mod enqueue;
+mod examples;
+mod faults;
 mod harness;
+mod idle;
 mod jobs;
+mod plans;
 mod proxy;
 mod queues;
 mod stop;
+mod wire;

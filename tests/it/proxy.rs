@@ -307,13 +307,7 @@ impl Session {
                 application_name = String::from_utf8_lossy(value).into_owned();
             }
         }
-        Self {
-            application_name,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
-            rounds: 0,
-            last_was_query: false,
-        }
+        Self { application_name, statements: HashMap::new(), portals: HashMap::new(), rounds: 0, last_was_query: false }
     }
 
     /// Takes a message; returns the SQL if it executes some.

@@ -29,12 +29,13 @@ fn a_running_job_is_finished_before_run_returns() {
 fn a_handler_that_ends_when_cancelled_loses_no_attempt() {
     let db = TestDb::new();
     db.add("'t', queue_name => 'q'");
-    let options = db.worker().shutdown_grace_period(Duration::from_millis(100)).define_raw_job("t", |ctx: WorkerContext| {
-        while !ctx.is_cancelled() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Err("stopped early")
-    });
+    let options =
+        db.worker().shutdown_grace_period(Duration::from_millis(100)).define_raw_job("t", |ctx: WorkerContext| {
+            while !ctx.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err("stopped early")
+        });
     let running = Running::start(options);
     eventually(SOON, || running.worker.stats().running == 1);
     let (result, took) = running.stop();
@@ -68,19 +69,22 @@ fn a_handler_that_ignores_the_stop_is_named_and_its_job_given_back() {
 #[test]
 fn held_jobs_go_back_unspent() {
     let db = TestDb::new();
-    db.execute("select graphile_worker.add_job('t') from generate_series(1, 50)");
+    // The first jobs are quick, so that the worker dares to hold more; then every thread blocks.
+    db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
     let (release, wait) = bounded::<()>(0);
-    let options = db.worker().concurrency(2).shutdown_grace_period(Duration::from_millis(50));
+    let options = db.worker().concurrency(2).shutdown_grace_period(Duration::ZERO);
     let running = Running::start(options.define_raw_job("t", move |ctx: WorkerContext| {
-        while !ctx.is_cancelled() && wait.try_recv() != Err(crossbeam_channel::TryRecvError::Disconnected) {
-            std::thread::sleep(Duration::from_millis(5));
+        if ctx.payload() == b"true" {
+            let _ = wait.recv();
+            return Err("released");
         }
-        Err("cancelled")
+        Ok(())
     }));
-    eventually(SOON, || running.worker.stats().running == 2);
-    running.stop().0.unwrap();
+    eventually(SOON, || running.worker.stats().running == 2 && running.worker.stats().held > 0);
+    let (result, _) = running.stop();
+    result.unwrap_err();
     drop(release);
-    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 50);
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 600);
     assert_eq!(db.locks(), 0);
 }
 

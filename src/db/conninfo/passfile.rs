@@ -24,9 +24,7 @@ pub(super) fn read(path: &Path) -> Option<String> {
 pub(super) fn look_up(text: &str, wanted: [&str; 4]) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut fields = split_fields(line).into_iter();
-        let fits = wanted.iter().all(|wanted| {
-            fields.next().is_some_and(|(raw, field)| raw == "*" || field == *wanted)
-        });
+        let fits = wanted.iter().all(|wanted| fields.next().is_some_and(|(raw, field)| raw == "*" || field == *wanted));
         fields.next().filter(|_| fits).map(|(_, password)| password)
     })
 }

@@ -80,7 +80,14 @@ fn pairs_are_read_as_libpq_does() {
 
 #[test]
 fn what_is_left_open_comes_from_the_environment() {
-    let env = [("PGHOST", "e"), ("PGPORT", "6"), ("PGUSER", "eu"), ("PGPASSWORD", "ep"), ("PGDATABASE", "ed"), ("PGSSLMODE", "require")];
+    let env = [
+        ("PGHOST", "e"),
+        ("PGPORT", "6"),
+        ("PGUSER", "eu"),
+        ("PGPASSWORD", "ep"),
+        ("PGDATABASE", "ed"),
+        ("PGSSLMODE", "require"),
+    ];
     check_in(&env, "", "eu ep e:6 ed require");
     check_in(&env, "postgres://", "eu ep e:6 ed require");
     check_in(&env, "postgres://u@h/d", "u ep h:6 d require");
@@ -88,7 +95,11 @@ fn what_is_left_open_comes_from_the_environment() {
     // Empty in the string is libpq's default, not the variable's value.
     check_in(&env, "host=h dbname='' port='' password=''", "eu - h:5432 eu require");
     check_in(&[("PGSSLROOTCERT", "system")], "host=h user=u", "u - h:5432 u verify-full");
-    check_in(&[("PGAPPNAME", "x"), ("PGHOST", "/s"), ("PGSSLMODE", "verify-full")], "user=u", "u - /s/.s.PGSQL.5432 u disable");
+    check_in(
+        &[("PGAPPNAME", "x"), ("PGHOST", "/s"), ("PGSSLMODE", "verify-full")],
+        "user=u",
+        "u - /s/.s.PGSQL.5432 u disable",
+    );
     let user = whoami::username().unwrap();
     check("host=h", &format!("{user} - h:5432 {user} prefer"));
 }
@@ -159,7 +170,8 @@ fn errors_name_the_parameter_and_what_is_allowed() {
 
 #[test]
 fn what_is_not_supported_says_so() {
-    for key in ["sslcrl", "sslcrldir", "sslpassword", "service", "krbsrvname", "require_auth", "requirepeer", "gsslib"] {
+    for key in ["sslcrl", "sslcrldir", "sslpassword", "service", "krbsrvname", "require_auth", "requirepeer", "gsslib"]
+    {
         check_error(&format!("host=h {key}=x"), &format!("{key} is not supported"));
     }
     check_error("host=h gssencmode=require", "gssencmode is not supported except as disable or prefer");

@@ -81,7 +81,10 @@ fn client_certificates_are_shown_as_by_libpq() {
     place.check(&ours("shared.key"), if own { "deny deny deny deny deny" } else { "deny tls tls tls tls" });
     place.check("user=cert_only sslrootcert=$/ca.crt", "deny deny deny deny deny");
     place.check("user=cert_only sslrootcert=$/ca.crt sslcert=$/missing.crt", "deny deny deny deny deny");
-    place.check("user=cert_only sslrootcert=$/ca.crt sslcert=$/stranger.crt sslkey=$/stranger.key", "deny deny deny deny deny");
+    place.check(
+        "user=cert_only sslrootcert=$/ca.crt sslcert=$/stranger.crt sslkey=$/stranger.key",
+        "deny deny deny deny deny",
+    );
     // A key that cannot be used; with prefer libpq would go on in plain, we stop.
     let plain = |key: &str| ours(key).replace("cert_only", "plain");
     place.check(&plain("open.key"), "plain deny|plain deny deny deny");
@@ -169,7 +172,10 @@ fn disable_reads_no_file_and_verify_says_what_to_do() {
         assert!(error.to_string().contains(words), "{error}");
     }
     check(options(SslMode::VerifyFull, Roots::Default), "no home directory with a root certificate file; either");
-    check(options(SslMode::VerifyCa, Roots::File("/missing".into())), "\"/missing\" does not exist; either provide the file");
+    check(
+        options(SslMode::VerifyCa, Roots::File("/missing".into())),
+        "\"/missing\" does not exist; either provide the file",
+    );
     check(options(SslMode::VerifyCa, Roots::File("/".into())), "could not read certificate file");
 }
 
@@ -212,7 +218,8 @@ impl Place {
             let name = entry.file_name().unwrap().to_str().unwrap().to_owned();
             files.push((name, fs::read_to_string(&entry).unwrap()));
         }
-        let settings = [("ssl_ca_file", "ca.crt"), ("ssl_cert_file", "good.crt"), ("ssl_key_file", "good.key"), ("ssl", "on")];
+        let settings =
+            [("ssl_ca_file", "ca.crt"), ("ssl_cert_file", "good.crt"), ("ssl_key_file", "good.key"), ("ssl", "on")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let db = DevDb::start(Options { fsync: false, settings, files }).unwrap();
         let place = Self { db, folder };
@@ -254,7 +261,8 @@ impl Place {
     /// One row of the table: what comes of the five modes, as `ours|libpq's` where we differ.
     #[track_caller]
     fn check(&self, parameters: &str, expected: &str) {
-        let parameters = if parameters.contains("host=") { parameters.to_owned() } else { format!("{parameters} host=localhost") };
+        let parameters =
+            if parameters.contains("host=") { parameters.to_owned() } else { format!("{parameters} host=localhost") };
         let mut found = Vec::new();
         for mode in MODES {
             let text = format!("{parameters} sslmode={mode}");
@@ -274,7 +282,9 @@ impl Place {
 
     fn parse(&self, text: &str) -> Result<ConnInfo> {
         let home = self.folder.to_str().unwrap().to_owned();
-        ConnInfo::parse(&self.full(&format!("dbname=postgres {text}")), &move |name| (name == "HOME").then(|| home.clone()))
+        ConnInfo::parse(&self.full(&format!("dbname=postgres {text}")), &move |name| {
+            (name == "HOME").then(|| home.clone())
+        })
     }
 
     fn ours(&self, text: &str) -> Result<String> {
@@ -295,7 +305,14 @@ impl Place {
     fn psql(&self, conninfo: &str, sql: &str) -> Option<String> {
         let beside_server = fs::canonicalize(self.db.bin_dir().join("pg_ctl")).unwrap().with_file_name("psql");
         let mut psql = Command::new(if beside_server.exists() { beside_server } else { "psql".into() });
-        let output = psql.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", &self.folder).args(["-XAtc", sql]).arg(self.full(conninfo)).output().unwrap();
+        let output = psql
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("HOME", &self.folder)
+            .args(["-XAtc", sql])
+            .arg(self.full(conninfo))
+            .output()
+            .unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
     }
 }
@@ -337,7 +354,8 @@ chmod 600 *
 "#;
     let output = Command::new("sh").args(["-c", script]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let head = |name: &str| fs::read_to_string(folder.join(name)).unwrap().lines().next().unwrap_or_default().to_owned();
+    let head =
+        |name: &str| fs::read_to_string(folder.join(name)).unwrap().lines().next().unwrap_or_default().to_owned();
     assert_eq!(head("client.key"), "-----BEGIN PRIVATE KEY-----");
     assert_eq!(head("client-sec1.key"), "-----BEGIN EC PRIVATE KEY-----");
     assert_eq!(head("client-pkcs1.key"), "-----BEGIN RSA PRIVATE KEY-----");

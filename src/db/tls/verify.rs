@@ -40,7 +40,9 @@ impl ServerCertVerifier for Verifier {
             Ok(()) => {}
             // `openssl req -x509` marks what it makes as a CA, which webpki takes from no server;
             // out of date is out of date all the same, and webpki looks at that first.
-            Err(e) if trust.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) && !is_out_of_date(&e) => {}
+            Err(e)
+                if trust.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) && !is_out_of_date(&e) => {
+            }
             Err(e) => return Err(e),
         }
         if trust.checks_name {

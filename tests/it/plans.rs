@@ -1,0 +1,101 @@
+//! The claim's plan: by index alone, however many jobs are stuck, future or failed.
+
+use crate::harness::TestDb;
+
+const SETTINGS: &str = "set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
+     set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+
+fn plan_of(db: &TestDb, sql: &str, arguments: &str) -> String {
+    let sql = sql.replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let mut client = db.client();
+    client.batch_execute(SETTINGS).unwrap();
+    client.batch_execute(&format!("prepare statement as {sql}")).unwrap();
+    let rows = client.query(&format!("explain (analyze, timing off) execute statement({arguments})"), &[]).unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
+    let db = TestDb::new();
+    db.execute(
+        "select graphile_worker.add_job('t', null, 'stuck' || n % 2, now() - interval '1 day') from generate_series(1, 3000) n;
+         update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'somebody';
+         select graphile_worker.add_job('t', run_at => now() + interval '1 day', priority => -1) from generate_series(1, 3000);
+         select graphile_worker.add_job('t') from generate_series(1, 1000);
+         select graphile_worker.add_job('t', null, 'free' || n) from generate_series(1, 50) n;
+         insert into graphile_worker._private_jobs (task_id, attempts, max_attempts) select 1, 1, 1 from generate_series(1, 3000)",
+    );
+    let plan = plan_of(&db, include_str!("../../src/sql/claim.sql"), "'w', array[1], 100, null, null, null, 132");
+    for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")]
+    {
+        assert!(!plan.contains(wrong), "{table}: {wrong} in\n{plan}");
+    }
+    // 3,000 stuck and 3,000 future jobs lie in front; the window is 132.
+    let read: f64 = plan
+        .lines()
+        .filter(|line| line.contains("Index") && line.contains("Scan") && line.contains("_private_jobs"))
+        .filter_map(|line| {
+            let actual = line.split("actual rows=").nth(1)?;
+            let rows: f64 = actual.split_whitespace().next()?.parse().ok()?;
+            let loops: f64 = actual.split("loops=").nth(1)?.trim_end_matches(')').parse().ok()?;
+            Some(rows * loops)
+        })
+        .sum();
+    assert!(read < 1500.0, "{read} index entries read for 100 jobs:\n{plan}");
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where locked_by = 'w'"), 100);
+}
+
+#[test]
+fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
+    let db = TestDb::new();
+    db.execute(
+        "select graphile_worker.add_job('t', to_json(n), case when n % 2 = 0 then 'q' || n end,
+                now() - interval '1 day' + n * interval '1 second', priority => (n > 30)::int)
+           from generate_series(1, 100) n",
+    );
+    let mut client = db.client();
+    let sql = include_str!("../../src/sql/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
+    let mut next = 1;
+    for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
+        // Without a look at queued jobs a claim may only take what is unqueued.
+        let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window})");
+        let rows = client.query(&claim, &[]).unwrap();
+        let taken: Vec<i32> =
+            rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
+        if window == 0 {
+            assert_eq!(taken, (next..=100).filter(|n| n % 2 == 1).take(20).collect::<Vec<_>>());
+            db.execute(
+                "update graphile_worker._private_jobs set locked_at = null, locked_by = null, attempts = 0
+                  where (payload #>> '{}')::int >= 18",
+            );
+        } else {
+            assert_eq!(taken, (next..next + limit).collect::<Vec<_>>());
+            next += limit;
+        }
+    }
+}
+
+#[test]
+fn settling_finds_its_rows_by_primary_key() {
+    let db = TestDb::new();
+    db.execute("select graphile_worker.add_job('t') from generate_series(1, 2000)");
+    let settle = [
+        (
+            include_str!("../../src/sql/complete.sql"),
+            "'w', array[1, 2]::bigint[], array[1, 1]::smallint[], array[false, false]",
+        ),
+        (
+            include_str!("../../src/sql/fail.sql"),
+            "'w', array[1]::bigint[], array[1]::smallint[], array[false], array['no'], array[null]::float8[], array[false]",
+        ),
+        (
+            include_str!("../../src/sql/give_back.sql"),
+            "'w', array[1]::bigint[], array[1]::smallint[], array[false], array[null]::float8[]",
+        ),
+    ];
+    for (sql, arguments) in settle {
+        let plan = plan_of(&db, sql, arguments);
+        assert!(plan.contains("jobs_pkey1") && !plan.contains("Seq Scan on _private_jobs"), "{plan}");
+    }
+}
