@@ -3,7 +3,7 @@
 .PHONY: help demo test test-interop bench
 
 # Which peers `make test-interop` runs against.
-PEERS ?= node python go
+PEERS ?= node rust
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,8 @@ test: ## check the code, run every test, build the documentation
 	cargo test --locked
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
-test-interop: ## run side by side with the peers, all or PEERS="node python go"
-	@sh tests/setup.sh postgres $(PEERS)
+test-interop: ## run side by side with the peers, all or PEERS=node
+	@sh tests/setup.sh postgres node
 	PEERS="$(PEERS)" bash tests/interop/run.sh
 
 bench: ## measure throughput and latency on a private PostgreSQL

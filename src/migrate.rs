@@ -105,6 +105,15 @@ impl Migrator<'_> {
     }
 
     fn look(&mut self) -> Result<Standing> {
+        let standing = self.look_once()?;
+        // The ledger is read after the tables, and may tell of one that was made in between.
+        if standing.max_id >= INSTALLED && !standing.has_jobs {
+            return self.look_once();
+        }
+        Ok(standing)
+    }
+
+    fn look_once(&mut self) -> Result<Standing> {
         let probe = self.statement("probe", include_str!("sql/probe.sql"));
         let rows = self.session.query(&probe, vec![Box::new(self.schema.name().to_owned())])?;
         let mut standing = Standing::read(rows.first().expect("the probe answers one row"), self.schema)?;

@@ -236,6 +236,33 @@ fn a_schema_that_another_migrates_right_now_is_waited_for() {
 }
 
 #[test]
+fn a_migration_that_ends_between_two_questions_is_seen_whole() {
+    let db = Scratch::migrated();
+    db.execute(
+        "alter table graphile_worker._private_jobs rename to jobs_of_before_16;
+         delete from graphile_worker.migrations where id > 15",
+    );
+    let mut other = db.client();
+    let mut renaming = other.transaction().unwrap();
+    renaming.batch_execute("lock graphile_worker.migrations in access exclusive mode").unwrap();
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| db.migrate());
+        // It has asked for the tables, found none of jobs, and asks for the ledger now.
+        while !db.one::<bool>("select exists (select from pg_locks where not granted and database = (select oid from pg_database where datname = current_database()))") {
+            thread::sleep(Duration::from_millis(1));
+        }
+        renaming
+            .batch_execute(
+                "alter table graphile_worker.jobs_of_before_16 rename to _private_jobs;
+                 insert into graphile_worker.migrations (id) select generate_series(16, 18)",
+            )
+            .unwrap();
+        renaming.commit().unwrap();
+        assert_eq!(answer.join().unwrap().unwrap().max_id, 18);
+    });
+}
+
+#[test]
 fn an_installer_that_another_is_ahead_of_waits_and_finds_the_work_done() {
     let db = Scratch::new();
     let mut client = db.client();

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Side by side with the peers, on one PostgreSQL:
-#   PEERS="node" sh tests/interop/run.sh
+#   PEERS="node rust" sh tests/interop/run.sh
+# node: Node's 0.16, 0.17 and 0.18; rust: the async crate's 0.13 and 0.14, compiled here.
 # Uses the server of TEST_DATABASE_URL (a role that may create databases), else starts a private one
 # in a temporary folder and removes it at the end.
 set -eu
@@ -8,6 +9,17 @@ cd "$(dirname "$0")"
 PEERS=${PEERS:-node rust}
 
 say() { printf '%s\n' "$*" >&2; }
+
+for peer in $PEERS; do
+  case $peer in
+    node | rust) ;;
+    *) say "PEERS: there is no peer '$peer' (node, rust)"; exit 2 ;;
+  esac
+done
+# Node.js drives all of it.
+for tool in node npm cargo; do
+  command -v "$tool" >/dev/null 2>&1 || { say "$tool is missing; sh tests/setup.sh node says how to install it"; exit 1; }
+done
 
 # The folder of the PostgreSQL programs: in the PATH, else the newest of the usual places.
 if ! command -v initdb >/dev/null 2>&1 || ! command -v pg_dump >/dev/null 2>&1; then
@@ -56,15 +68,28 @@ else
 fi
 export DATABASE_URL
 
+# Node's 0.18 asks for a newer Node.js than 0.16; npm only warns.
+npm ci --no-audit --no-fund --loglevel=error
+
+target=$(cargo metadata --locked --no-deps --format-version 1 --manifest-path ../../Cargo.toml |
+  node -p 'JSON.parse(require("fs").readFileSync(0)).target_directory')
+cargo build --locked --quiet --manifest-path ../../Cargo.toml --example interop
+OURS="$target/debug/examples/interop"
+export OURS
+
+status=0
 for peer in $PEERS; do
   case $peer in
-    node)
-      # Node's 0.18 asks for a newer Node.js than 0.16; npm only warns.
-      npm ci --no-audit --no-fund --loglevel=error
-      node schema.mjs
-      ;;
-    *)
-      say "$peer: nothing of the schema to compare"
+    node) node schema.mjs || status=1 ;;
+    rust)
+      # Packages of their own, which share what they have in common.
+      for version in v13 v14; do
+        cargo build --locked --quiet --manifest-path "rust/$version/Cargo.toml" --target-dir "$target/interop"
+      done
+      V13="$target/interop/debug/v13" V14="$target/interop/debug/v14"
+      export V13 V14
       ;;
   esac
+  node workers.mjs "$peer" || status=1
 done
+exit "$status"

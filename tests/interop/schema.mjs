@@ -1,13 +1,11 @@
 // The schema half: our install against the one of each Node version, object by object and
 // function by function, and each Node version at work on ours.
-// Needs DATABASE_URL, a server where we may create databases, and pg_dump in the PATH.
 
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import pg from "pg";
+import { inDatabase, ledger, nodeMigrate, objects, ours as ourProgram, query, quietly } from "./database.mjs";
 import { behaviour } from "./functions.mjs";
 
-const server = process.env.DATABASE_URL;
 const install = readFileSync(new URL("../../migrations/install.sql", import.meta.url), "utf8");
 const LEDGERS = { gw16: 18, gw17: 19, gw18: 20 };
 const BREAKING = [1, 3, 11, 13, 14, 16, 19];
@@ -20,53 +18,18 @@ function check(what, differences) {
   failures += differences.length === 0 ? 0 : 1;
 }
 
-async function query(url, sql, params) {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    return (await client.query(sql, params)).rows;
-  } finally {
-    await client.end();
-  }
-}
-
-async function inDatabase(name, use) {
-  await query(server, `drop database if exists ${name}`);
-  await query(server, `create database ${name}`);
-  const url = new URL(server);
-  url.pathname = `/${name}`;
-  try {
-    return await use(url.href);
-  } finally {
-    await query(server, `drop database ${name} with (force)`);
-  }
-}
-
 const fill = (schema) => install.replaceAll(":GRAPHILE_WORKER_SCHEMA", pg.escapeIdentifier(schema));
 
-const installOurs = (url, schema = "graphile_worker") =>
+const installOurs = (url) => ourProgram(url, "migrate");
+
+const installNamed = (url, schema) =>
   query(url, `begin; create schema ${pg.escapeIdentifier(schema)}; ${fill(schema)}; commit`);
 
-async function quietly(gw) {
-  const { Logger, ...rest } = await import(gw);
-  return { ...rest, logger: new Logger(() => () => {}) };
-}
-
-async function installNodes(url, gw) {
-  const { runMigrations, logger } = await quietly(gw);
-  await runMigrations({ connectionString: url, logger });
-}
-
-// Everything of the schema but the function bodies, which are everyone's own writing.
-function shape(url) {
-  const dump = execFileSync("pg_dump", ["--schema-only", "--schema=graphile_worker", url], { encoding: "utf8" });
-  return dump
-    .replace(/ AS (\$\w*\$).*?\1;/gs, " AS body;")
-    .split("\n")
-    .filter((line) => line !== "" && !line.startsWith("--") && !line.startsWith("\\"));
-}
-
-const ledger = (url) => query(url, "select id, breaking from graphile_worker.migrations order by id");
+// Everything of the shared schema but the function bodies, which are everyone's own writing.
+const shape = (url) =>
+  [...objects(url)]
+    .filter(([name]) => !name.includes(" _native_"))
+    .flatMap(([name, text]) => [name, ...text.replace(/ AS (\$\w*\$).*?\1;/gs, " AS body;").split("\n")]);
 
 const expectedLedger = (max) => Array.from({ length: max }, (_, i) => ({ id: i + 1, breaking: BREAKING.includes(i + 1) }));
 
@@ -121,7 +84,7 @@ check("our ledger ends at 18", diff(expectedLedger(18), ours.ledger));
 
 for (const [gw, max] of Object.entries(LEDGERS)) {
   await inDatabase(`interop_${gw}`, async (url) => {
-    await installNodes(url, gw);
+    await nodeMigrate(url, gw);
     check(`${gw}: its ledger is as we know it`, diff(expectedLedger(max), await ledger(url)));
     check(`${gw}: same objects as ours (${ours.shape.length} lines)`, diff(shape(url), ours.shape));
     const sequences = max >= 20;
@@ -139,7 +102,7 @@ for (const [gw, max] of Object.entries(LEDGERS)) {
 
 for (const schema of [`a"b'c; drop 🦀 /* -- %s :x \\`, "SELECT", "x".repeat(63)]) {
   await inDatabase("interop_name", async (url) => {
-    await installOurs(url, schema);
+    await installNamed(url, schema);
     const name = pg.escapeIdentifier(schema);
     for (const mode of ["replace", "unsafe_dedupe"]) {
       await query(url, `select ${name}.add_job('t', queue_name => 'q', job_key => $1, job_key_mode => $1)`, [mode]).catch(() => {});

@@ -1,0 +1,85 @@
+//! One of our workers for tests/interop to drive: `interop DATABASE_URL VERB …`, where VERB is
+//! `migrate`, `add TASK N [--keyed|--queued]`, or
+//! `work TASK… --ledger-table T --until-empty-for MS`.
+
+use graphile_worker::{JobSpec, ShutdownSignal, WorkerContext, WorkerOptions, WorkerUtils};
+use serde_json::json;
+use std::error::Error;
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Done<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> Done<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [url, "migrate"] => Ok(WorkerUtils::connect(url)?.migrate()?),
+        [url, "add", task, count] => add(url, task, count.parse()?, "plain"),
+        [url, "add", task, count, "--keyed"] => add(url, task, count.parse()?, "keyed"),
+        [url, "add", task, count, "--queued"] => add(url, task, count.parse()?, "queued"),
+        [url, "work", ref tasks @ .., "--ledger-table", table, "--until-empty-for", ms] => {
+            work(url, tasks, table, Duration::from_millis(ms.parse()?))
+        }
+        _ => Err("usage: interop DATABASE_URL migrate | add TASK N [--keyed|--queued] | \
+                  work TASK… --ledger-table T --until-empty-for MS"
+            .into()),
+    }
+}
+
+/// Adds the jobs that tests/interop/workers.mjs expects: a keyed one twice, the second in its place.
+fn add(url: &str, task: &str, count: u32, kind: &str) -> Done<()> {
+    let utils = WorkerUtils::connect(url)?;
+    for n in 0..count {
+        let payload = |last| json!({"from": "ours", "task": task, "kind": kind, "n": n, "last": last});
+        let mut spec = JobSpec::new();
+        if kind == "keyed" {
+            spec = spec.job_key(format!("{task} {n}"));
+            utils.add_raw_job(task, &payload(false), spec.clone())?;
+        } else if kind == "queued" {
+            spec = spec.queue_name("shared");
+        }
+        utils.add_raw_job(task, &payload(true), spec)?;
+    }
+    Ok(())
+}
+
+/// Runs jobs until there have been none, of any worker's, for a while.
+fn work(url: &str, tasks: &[&str], table: &str, idle: Duration) -> Done<()> {
+    let stop = ShutdownSignal::new();
+    let mut options = WorkerOptions::default().database_url(url).concurrency(4).shutdown_signal(stop.clone());
+    let insert = format!("insert into {table} (job_id, who, payload) values ($1, 'ours', $2::text::json)");
+    for task in tasks {
+        let insert = insert.clone();
+        options = options.define_raw_job(task, move |ctx: WorkerContext| record(&ctx, &insert));
+    }
+    let worker = options.init()?;
+    let utils = worker.create_utils();
+    let watcher = thread::spawn(move || {
+        // However the watch ends, so does the worker.
+        let watched = wait_until_empty(&utils, idle).map_err(|e| e.to_string());
+        stop.trigger();
+        watched
+    });
+    worker.run()?;
+    Ok(watcher.join().expect("watching does not panic")?)
+}
+
+fn record(ctx: &WorkerContext, insert: &str) -> Done<()> {
+    let payload = std::str::from_utf8(ctx.payload())?;
+    ctx.connection()?.execute(insert, &[&ctx.job().id(), &payload])?;
+    Ok(())
+}
+
+fn wait_until_empty(utils: &WorkerUtils, idle: Duration) -> Done<()> {
+    let mut empty_since = None;
+    loop {
+        let row = utils.connection()?.query_one("select exists (select from graphile_worker.jobs)", &[])?;
+        match row.get(0) {
+            true => empty_since = None,
+            false if empty_since.get_or_insert_with(Instant::now).elapsed() >= idle => return Ok(()),
+            false => {}
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
