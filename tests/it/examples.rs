@@ -48,8 +48,8 @@ fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
     let names = files
         .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
-    // `make demo` runs the demo.
-    assert_eq!(names.collect::<BTreeSet<_>>(), ["demo", "hello", "transaction"].map(str::to_owned).into());
+    // `make demo` runs the demo, and `make test-interop` interop.
+    assert_eq!(names.collect::<BTreeSet<_>>(), ["demo", "hello", "interop", "transaction"].map(str::to_owned).into());
 }
 
 #[test]
