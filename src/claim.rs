@@ -176,6 +176,8 @@ impl Ledger {
                 done: done.clone(),
             });
             let older = entries.by_job.insert(id, number).and_then(|older| entries.by_number.get(&older).cloned());
+            // One that is settled has finished by itself; its handler is on its way out.
+            let older = older.filter(|older| !older.settled.load(Ordering::Acquire));
             entries.by_number.insert(number, active.clone());
             match older {
                 Some(older) => {
