@@ -313,7 +313,6 @@ fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_th
 
 /// One job whose handler runs until it is told to end, in a worker that does not poll.
 fn one_held_job(db: &TestDb, poll: Duration) -> (Running, crossbeam_channel::Sender<()>, Tally) {
-    db.add("'held', queue_name => 'q'");
     let (release, wait) = bounded::<()>(0);
     let tally = Tally::default();
     let counting = tally.clone();
@@ -324,6 +323,14 @@ fn one_held_job(db: &TestDb, poll: Duration) -> (Running, crossbeam_channel::Sen
         }
     });
     let running = Running::start(options);
+    // Once the listener has probed itself, the look that a new session begins with is over.
+    eventually(SOON, || {
+        db.one(
+            "select exists (select from pg_stat_activity where datname = current_database()
+                 and application_name = 'graphile-worker:listen' and state = 'idle' and query like '%pg_notify%')",
+        )
+    });
+    db.add("'held', queue_name => 'q'");
     eventually(SOON, || running.worker.stats().running == 1);
     (running, release, tally)
 }
