@@ -1,7 +1,7 @@
 //! Every statement of the engine, one method each. Knows the tables; decides nothing.
 
 use crate::claim::ActiveJob;
-use crate::db::session::{Interrupt, Query, Session};
+use crate::db::session::{Interrupt, Param, Query, Session};
 use crate::db::{Database, Seat};
 use crate::error::Result;
 use crate::schema::Schema;
@@ -129,6 +129,14 @@ impl Store {
         })
     }
 
+    /// The first four parameters of every settling statement: this worker, and its claims of these jobs.
+    fn claims(&self, jobs: &[Arc<ActiveJob>]) -> Vec<Param> {
+        let ids: Vec<i64> = jobs.iter().map(|active| active.job().id).collect();
+        let attempts: Vec<i16> = jobs.iter().map(|active| active.job().attempts).collect();
+        let keyed: Vec<bool> = jobs.iter().map(|active| active.keyed()).collect();
+        vec![Box::new(self.worker.clone()), Box::new(ids), Box::new(attempts), Box::new(keyed)]
+    }
+
     /// Makes the claims that were answered so far survive a crash of the server.
     pub(crate) fn harden(&mut self) -> Result<()> {
         let query = &self.harden;
@@ -137,14 +145,9 @@ impl Store {
 
     /// Deletes jobs that are done; answers which it could.
     pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
-        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let params = self.claims(jobs);
         let query = &self.complete;
-        let rows = self.seat.with(|session| {
-            session.query(
-                query,
-                vec![Box::new(worker), Box::new(claims.ids), Box::new(claims.attempts), Box::new(claims.keyed)],
-            )
-        })?;
+        let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(ids(&rows))
     }
 
@@ -155,44 +158,24 @@ impl Store {
         errors: Vec<String>,
         for_good: bool,
     ) -> Result<Vec<(i64, bool)>> {
-        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let mut params = self.claims(jobs);
         let delays: Vec<Option<f64>> = vec![None; jobs.len()];
         let for_good = vec![for_good; jobs.len()];
         let query = &self.fail;
-        let rows = self.seat.with(|session| {
-            session.query(
-                query,
-                vec![
-                    Box::new(worker),
-                    Box::new(claims.ids),
-                    Box::new(claims.attempts),
-                    Box::new(claims.keyed),
-                    Box::new(errors),
-                    Box::new(delays),
-                    Box::new(for_good),
-                ],
-            )
-        })?;
+        params.push(Box::new(errors));
+        params.push(Box::new(delays));
+        params.push(Box::new(for_good));
+        let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect())
     }
 
     /// Gives jobs back, each after its delay; answers which it could.
     pub(crate) fn give_back(&mut self, jobs: &[Arc<ActiveJob>], delays: &[Option<Duration>]) -> Result<HashSet<i64>> {
-        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let mut params = self.claims(jobs);
         let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
         let query = &self.give_back;
-        let rows = self.seat.with(|session| {
-            session.query(
-                query,
-                vec![
-                    Box::new(worker),
-                    Box::new(claims.ids),
-                    Box::new(claims.attempts),
-                    Box::new(claims.keyed),
-                    Box::new(delays),
-                ],
-            )
-        })?;
+        params.push(Box::new(delays));
+        let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(ids(&rows))
     }
 
@@ -227,14 +210,9 @@ impl Store {
 
     /// Renews locks; answers which it could.
     pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
-        let (worker, claims) = (self.worker.clone(), Claims::of(jobs));
+        let params = self.claims(jobs);
         let query = &self.renew;
-        let rows = self.seat.with(|session| {
-            session.query(
-                query,
-                vec![Box::new(worker), Box::new(claims.ids), Box::new(claims.attempts), Box::new(claims.keyed)],
-            )
-        })?;
+        let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(ids(&rows))
     }
 
@@ -282,23 +260,6 @@ impl Store {
 /// A channel that only this worker listens to.
 fn own_channel(worker: &str) -> String {
     format!("{worker}:probe")
-}
-
-/// The columns by which settling statements name claims.
-struct Claims {
-    ids: Vec<i64>,
-    attempts: Vec<i16>,
-    keyed: Vec<bool>,
-}
-
-impl Claims {
-    fn of(jobs: &[Arc<ActiveJob>]) -> Self {
-        Self {
-            ids: jobs.iter().map(|active| active.job().id).collect(),
-            attempts: jobs.iter().map(|active| active.job().attempts).collect(),
-            keyed: jobs.iter().map(|active| active.keyed()).collect(),
-        }
-    }
 }
 
 fn ids(rows: &[Row]) -> HashSet<i64> {
