@@ -42,6 +42,9 @@
 //!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
 //! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
+//! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
+//!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
+//!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
 //! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`]; the `log` crate has an event for each
 //!   step of a job's life, with the same field names everywhere and never a payload.
 //! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
@@ -59,6 +62,7 @@ mod db;
 pub mod devdb;
 mod enqueue;
 mod error;
+mod hooks;
 mod job;
 mod migrate;
 mod options;
@@ -75,6 +79,19 @@ mod worker;
 
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
+pub use hooks::{
+    AfterJobRun, AfterJobRunContext, BeforeJobRun, BeforeJobRunContext, BeforeJobSchedule, BeforeJobScheduleContext,
+    CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext, Event, FailureReason, HookRegistry,
+    HookResult, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobFetch, JobFetchContext, JobInterrupted,
+    JobInterruptedContext, JobLost, JobLostContext, JobPermanentlyFail, JobPermanentlyFailContext, JobRecovery,
+    JobRecoveryContext, JobRecoveryResult, JobScheduleResult, JobStart, JobStartContext, LocalQueueGetJobsComplete,
+    LocalQueueGetJobsCompleteContext, LocalQueueInit, LocalQueueInitContext, LocalQueueMode,
+    LocalQueueRefetchDelayAbort, LocalQueueRefetchDelayAbortContext, LocalQueueRefetchDelayExpired,
+    LocalQueueRefetchDelayExpiredContext, LocalQueueRefetchDelayStart, LocalQueueRefetchDelayStartContext,
+    LocalQueueReturnJobs, LocalQueueReturnJobsContext, LocalQueueSetMode, LocalQueueSetModeContext, Plugin,
+    ShutdownReason, WorkerInit, WorkerInitContext, WorkerRecovered, WorkerRecoveredContext, WorkerShutdown,
+    WorkerShutdownContext, WorkerStart, WorkerStartContext,
+};
 pub use job::Job;
 pub use options::WorkerOptions;
 pub use running::Worker;
@@ -82,5 +99,5 @@ pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use stats::WorkerStats;
-pub use task::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
+pub use task::{IntoTaskHandlerResult, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

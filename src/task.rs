@@ -133,6 +133,17 @@ impl Extensions {
     }
 }
 
+/// The values given to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension), by their type.
+#[derive(Clone)]
+pub struct ReadOnlyExtensions(pub(crate) Arc<Extensions>);
+
+impl ReadOnlyExtensions {
+    /// The value of type `T`, if one was added.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        self.0.get()
+    }
+}
+
 /// What all jobs of one worker share.
 pub(crate) struct Surroundings {
     pub(crate) worker_id: String,

@@ -6,6 +6,7 @@ use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::enqueue;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::HookRegistry;
 use crate::job::Job;
 use crate::migrate;
 use crate::schema::Schema;
@@ -32,6 +33,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 pub struct WorkerUtils {
     database: Database,
     schema: Schema,
+    /// Asked about every job before it is added.
+    hooks: Arc<HookRegistry>,
 }
 
 impl WorkerUtils {
@@ -54,7 +57,30 @@ impl WorkerUtils {
     }
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
-        Self { database, schema }
+        Self { database, schema, hooks: Arc::default() }
+    }
+
+    /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
+    /// job before it is added. Those of [`Worker::create_utils`](crate::Worker::create_utils) ask the worker's.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{BeforeJobSchedule, HookRegistry, JobScheduleResult, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let mut hooks = HookRegistry::new();
+    /// hooks.on(BeforeJobSchedule, |ctx| match ctx.payload.get("to") {
+    ///     Some(_) => JobScheduleResult::Continue(ctx.payload),
+    ///     None => JobScheduleResult::Fail("nobody to write to".into()),
+    /// });
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?.with_hooks(hooks.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn with_hooks(mut self, hooks: Arc<HookRegistry>) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    pub(crate) fn hooks(&self) -> &Arc<HookRegistry> {
+        &self.hooks
     }
 
     /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
