@@ -16,7 +16,8 @@ pub(crate) struct Claim {
     number: u64,
     /// Which of the worker's tasks runs it.
     pub(crate) task: usize,
-    pub(crate) job: Job,
+    /// Shared with the hooks that are told of it.
+    pub(crate) job: Arc<Job>,
 }
 
 /// How a claim ends.
@@ -151,21 +152,21 @@ struct Entries {
 
 impl Ledger {
     /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
-    /// itself given back while the older handler runs: second in the answer. How many claims were
-    /// voided that had no outcome yet comes third.
+    /// itself given back while the older handler runs: second in the answer. The claims that were voided
+    /// before they had an outcome come third.
     pub(crate) fn enter(
         &self,
         jobs: impl IntoIterator<Item = (usize, Job)>,
         done: &Sender<Settlement>,
-    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>, usize) {
-        let (mut startable, mut doubled, mut voided) = (Vec::new(), Vec::new(), 0);
+    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>) {
+        let (mut startable, mut doubled, mut voided) = (Vec::new(), Vec::new(), Vec::new());
         let mut entries = self.0.lock();
         for (task, job) in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
             let active = Arc::new(ActiveJob {
-                claim: Claim { number, task, job },
+                claim: Claim { number, task, job: Arc::new(job) },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 inside: AtomicBool::new(false),
@@ -181,7 +182,9 @@ impl Ledger {
             entries.by_number.insert(number, active.clone());
             match older {
                 Some(older) => {
-                    voided += usize::from(older.void());
+                    if older.void() {
+                        voided.push(older);
+                    }
                     doubled.push(active);
                 }
                 None => startable.push(active),
@@ -286,7 +289,7 @@ mod tests {
         let (ledger, older, done, settle) = claimed(1);
         older.start();
         let (startable, doubled, voided) = ledger.enter([job(1), job(2)], &done);
-        assert_eq!((startable.len(), doubled.len(), voided), (1, 1, 1));
+        assert_eq!((startable.len(), doubled.len(), voided.len()), (1, 1, 1));
         assert!(older.is_cancelled());
         assert!(!older.finish(Outcome::Done), "its outcome is dropped");
         assert_eq!(settle.len(), 0);

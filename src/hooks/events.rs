@@ -108,6 +108,7 @@ impl Events {
     /// Leaves what is not delivered yet.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
+        self.over.trigger();
         let left = self.notes.as_ref().map_or(0, |(_, notes)| notes.len());
         info!(worker_id = self.worker_id.as_str(), events = left; "a hook did not return in time, its thread is left behind");
         if left > 0 {

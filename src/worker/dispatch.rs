@@ -5,6 +5,7 @@ use super::core::{CEILING, Core, Event, Seen, Step};
 use crate::backoff::Backoff;
 use crate::claim::ActiveJob;
 use crate::error::Result;
+use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
 use crate::store::{Filter, Store};
@@ -195,9 +196,14 @@ impl Shell<'_> {
 
         let got = rows.len();
         add(&shared.stats.claimed, got);
-        add(&shared.stats.lost, voided);
+        add(&shared.stats.lost, voided.len());
+        voided.iter().for_each(|active| shared.tell_lost(active));
         self.remember(&startable);
         for active in startable {
+            shared.events.send(JobFetch, || JobFetchContext {
+                job: active.claim.job.clone(),
+                worker_id: shared.worker_id.clone(),
+            });
             shared.wires.jobs.0.send(active).expect("we hold the other end too");
         }
         for active in doubled {

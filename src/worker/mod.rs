@@ -12,6 +12,8 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::db::session::Interrupt;
 use crate::error::{Error, ErrorKind};
+use crate::hooks::events::Events;
+use crate::hooks::{JobLost, JobLostContext};
 use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
 use crate::stats::{Stats, add};
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) interrupt: Interrupt,
     pub(crate) wires: Wires,
     pub(crate) complaints: Complaints,
+    /// To the observers, on gw-events.
+    pub(crate) events: Arc<Events>,
 }
 
 /// The channels between the threads. All wakes have room for one: a storm costs nothing.
@@ -118,6 +122,12 @@ impl Shared {
             self.gate.close();
         }
         raise(&self.wires.reconcile);
+    }
+
+    /// Tells the observers of a job that is no longer ours.
+    pub(crate) fn tell_lost(&self, active: &ActiveJob) {
+        self.events
+            .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
     }
 
     /// For how long the oldest handler of this task has been running.
