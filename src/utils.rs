@@ -125,6 +125,7 @@ impl WorkerUtils {
     ///
     /// # Errors
     /// `Config` if a field is outside its limit (nothing was sent); `Payload` if it does not serialize;
+    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
     /// `UnknownOutcome` if the connection broke and the job has no key: it may or may not have been added.
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
         self.add_raw_job(T::IDENTIFIER, &payload, spec)
@@ -135,7 +136,7 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(identifier, json(payload)?, spec)?;
+        let job = self.hooks.schedule(RawJob::checked(identifier, json(payload)?, spec)?)?;
         let keyed = job.spec.job_key.is_some();
         let mut added = self.send(vec![job], keyed)?;
         Ok(added.remove(0))
@@ -144,7 +145,8 @@ impl WorkerUtils {
     /// Adds many jobs of task `T`, all or none. The answer is in the order of the request.
     ///
     /// # Errors
-    /// As [`add_job`](Self::add_job); `Config` if a key occurs twice, naming it.
+    /// As [`add_job`](Self::add_job), if a hook refuses even one of them; `Config` if a key occurs twice,
+    /// naming it.
     pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
         let jobs = jobs
             .into_iter()
@@ -157,7 +159,7 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_jobs`](Self::add_jobs).
     pub fn add_raw_jobs(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
-        let jobs = spec::check_all(jobs)?;
+        let jobs = self.hooks.schedule_all(spec::check_all(jobs)?)?;
         let repeatable = jobs.iter().all(|job| job.spec.job_key.is_some());
         self.send(jobs, repeatable)
     }
@@ -189,7 +191,7 @@ impl WorkerUtils {
     /// # Ok(()) }
     /// ```
     pub fn with_executor<'a, C: GenericClient>(&'a self, client: &'a mut C) -> Executor<'a, C> {
-        Executor { client, schema: &self.schema }
+        Executor { client, utils: self }
     }
 
     /// Sends checked jobs on a pooled connection; once more, if the connection broke and that is safe.
@@ -215,7 +217,7 @@ impl WorkerUtils {
 /// [`with_executor`](WorkerUtils::with_executor). Deadlines are those of the client.
 pub struct Executor<'a, C> {
     client: &'a mut C,
-    schema: &'a Schema,
+    utils: &'a WorkerUtils,
 }
 
 impl<C: GenericClient> Executor<'_, C> {
@@ -235,7 +237,8 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn add_raw_job(&mut self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
         let job = RawJob::checked(identifier, json(payload)?, spec)?;
         refuse_async_context()?;
-        let mut added = enqueue::add(self.client, self.schema, &[job])?;
+        let job = self.utils.hooks.schedule(job)?;
+        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
         Ok(added.remove(0))
     }
 
@@ -257,7 +260,8 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn add_raw_jobs(&mut self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         let jobs = spec::check_all(jobs)?;
         refuse_async_context()?;
-        enqueue::add(self.client, self.schema, &jobs)
+        let jobs = self.utils.hooks.schedule_all(jobs)?;
+        enqueue::add(self.client, &self.utils.schema, &jobs)
     }
 
     /// As [`WorkerUtils::remove_job`].
@@ -267,7 +271,7 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn remove_job(&mut self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
         refuse_async_context()?;
-        enqueue::remove(self.client, self.schema, &key)
+        enqueue::remove(self.client, &self.utils.schema, &key)
     }
 }
 

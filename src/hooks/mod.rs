@@ -15,7 +15,7 @@ pub use context::{
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::spec::JobSpec;
+use crate::spec::RawJob;
 use chrono::{DateTime, Utc};
 use log::{debug, error};
 use serde_json::Value;
@@ -345,36 +345,47 @@ impl HookRegistry {
         answer.note::<AfterJobRun>(job, worker_id)
     }
 
-    /// Asks about a job that is about to be added; answers its payload as it is to be stored.
-    pub(crate) fn schedule(&self, identifier: &str, payload: String, spec: &JobSpec) -> Result<String> {
+    /// Asks about a job that is about to be added; answers it with its payload as it is to be stored.
+    pub(crate) fn schedule(&self, mut job: RawJob) -> Result<RawJob> {
         if !self.listens::<BeforeJobSchedule>() {
-            return Ok(payload);
+            return Ok(job);
         }
-        let original: Value = serde_json::from_str(&payload).map_err(|e| {
-            Error::new(ErrorKind::Payload, format!("task {identifier}: BeforeJobSchedule cannot be shown the payload"))
-                .caused_by(e)
+        let task = job.identifier.as_str();
+        let original: Value = serde_json::from_str(&job.payload).map_err(|e| {
+            // Not even its place in the text: serde's own words quote the payload.
+            let text = format!("task {task}: the payload is not JSON that BeforeJobSchedule hooks can be shown");
+            Error::new(ErrorKind::Payload, text).caused_by(e)
         })?;
-        let mut context = BeforeJobScheduleContext {
-            identifier: identifier.to_owned(),
-            payload: original.clone(),
-            spec: spec.clone(),
-        };
+        let mut payload = original.clone();
         for hook in BeforeJobSchedule::handlers(self) {
-            match call::<BeforeJobSchedule>(hook, context.clone()).unwrap_or_else(JobScheduleResult::Fail) {
-                JobScheduleResult::Continue(payload) => context.payload = payload,
+            let context = BeforeJobScheduleContext { identifier: task.to_owned(), payload, spec: job.spec.clone() };
+            match call::<BeforeJobSchedule>(hook, context).unwrap_or_else(JobScheduleResult::Fail) {
+                JobScheduleResult::Continue(changed) => payload = changed,
                 JobScheduleResult::Skip => {
-                    let text =
-                        format!("task {identifier}: a BeforeJobSchedule hook skipped the job; nothing was added");
+                    let text = format!("task {task}: a BeforeJobSchedule hook skipped the job; nothing was added");
                     return Err(Error::new(ErrorKind::JobScheduleSkipped, text));
                 }
-                JobScheduleResult::Fail(text) => {
-                    let text = format!("task {identifier}: a BeforeJobSchedule hook refused the job: {text}");
+                JobScheduleResult::Fail(why) => {
+                    let text =
+                        format!("task {task}: a BeforeJobSchedule hook refused the job, nothing was added: {why}");
                     return Err(Error::new(ErrorKind::JobScheduleFailed, text));
                 }
             }
         }
         // One that nobody changed is stored byte for byte as it came.
-        Ok(if context.payload == original { payload } else { context.payload.to_string() })
+        if payload != original {
+            job.payload = payload.to_string();
+        }
+        Ok(job)
+    }
+
+    /// Asks about all jobs of one call: they are added all or none.
+    pub(crate) fn schedule_all(&self, jobs: Vec<RawJob>) -> Result<Vec<RawJob>> {
+        if !self.listens::<BeforeJobSchedule>() {
+            return Ok(jobs);
+        }
+        let asked = jobs.into_iter().enumerate();
+        asked.map(|(place, job)| self.schedule(job).map_err(|e| e.context(format_args!("job {place}")))).collect()
     }
 
     /// Asks what is to become of a job that a dead worker held.

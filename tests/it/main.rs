@@ -7,6 +7,7 @@ mod enqueue;
 mod examples;
 mod faults;
 mod harness;
+mod hooks;
 mod idle;
 mod jobs;
 mod plans;
