@@ -5,8 +5,8 @@ use crate::job::Job;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// One claim of one job, numbered: a job that comes back later is another claim.
@@ -52,6 +52,8 @@ pub(crate) struct ActiveJob {
     started_at: Mutex<Option<(Instant, String)>>,
     /// How long the handler took, once it is over.
     ran: Mutex<Option<Duration>>,
+    /// When it got its outcome.
+    finished_at: OnceLock<Instant>,
     /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
     done: Sender<Settlement>,
 }
@@ -85,6 +87,7 @@ impl ActiveJob {
     pub(crate) fn finish(self: &Arc<Self>, outcome: Outcome) -> bool {
         let finished = self.advance(RUNNING, FINISHED);
         if finished {
+            let _ = self.finished_at.set(Instant::now());
             *self.ran.lock() = self.started_at.lock().as_ref().map(|(start, _)| start.elapsed());
             // The receiver is gone only after a stop that has given this job back.
             let _ = self.done.send((self.clone(), outcome));
@@ -96,6 +99,7 @@ impl ActiveJob {
     pub(crate) fn give_back(self: &Arc<Self>, delay: Option<Duration>) -> bool {
         let given = self.advance(HELD, FINISHED);
         if given {
+            let _ = self.finished_at.set(Instant::now());
             let _ = self.done.send((self.clone(), Outcome::GivenBack(delay)));
         }
         given
@@ -121,6 +125,12 @@ impl ActiveJob {
 
     pub(crate) fn is_running(&self) -> bool {
         self.state.load(Ordering::Acquire) == RUNNING
+    }
+
+    /// For how long its outcome has been waiting to be written; `None` if it has none, or it is.
+    pub(crate) fn unsettled_for(&self) -> Option<Duration> {
+        let waits = !self.settled.load(Ordering::Acquire);
+        self.finished_at.get().filter(|_| waits).map(Instant::elapsed)
     }
 
     /// Since when, and on which thread, the handler runs.
@@ -174,6 +184,7 @@ impl Ledger {
                 claimed_at: Instant::now(),
                 started_at: Mutex::new(None),
                 ran: Mutex::new(None),
+                finished_at: OnceLock::new(),
                 done: done.clone(),
             });
             let older = entries.by_job.insert(id, number).and_then(|older| entries.by_number.get(&older).cloned());

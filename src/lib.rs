@@ -45,7 +45,7 @@
 //! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
 //!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
 //!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
-//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`]; the `log` crate has an event for each
+//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`] with a [`Histogram`] of handler times; the `log` crate has an event for each
 //!   step of a job's life, with the same field names everywhere and never a payload.
 //! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
 //! - **Check a name early.** [`TaskName`] and [`Schema`] refuse what PostgreSQL would.
@@ -74,6 +74,7 @@ mod spec;
 mod stats;
 mod store;
 mod task;
+mod trace;
 mod utils;
 mod worker;
 
@@ -98,6 +99,6 @@ pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
-pub use stats::WorkerStats;
+pub use stats::{Histogram, ListenerState, WorkerStats};
 pub use task::{IntoTaskHandlerResult, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

@@ -120,7 +120,17 @@ impl Worker {
         let Some(shared) = self.current.lock().clone() else { return WorkerStats::default() };
         let all = shared.ledger.all();
         let count = |is: fn(&ActiveJob) -> bool| all.iter().filter(|active| is(active)).count() as u64;
-        shared.stats.snapshot(count(ActiveJob::is_held), count(ActiveJob::is_running))
+        let (held, running) = (count(ActiveJob::is_held), count(ActiveJob::is_running));
+        let unsettled: Vec<Duration> = all.iter().filter_map(|active| active.unsettled_for()).collect();
+        WorkerStats {
+            held,
+            running,
+            in_flight: held + running + unsettled.len() as u64,
+            settle_lag: unsettled.into_iter().max().unwrap_or_default(),
+            events_dropped: shared.events.dropped(),
+            sessions: shared.database.sessions(),
+            ..shared.stats.snapshot()
+        }
     }
 
     fn live(&self, until_empty: bool) -> Result<()> {

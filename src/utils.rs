@@ -12,6 +12,7 @@ use crate::migrate;
 use crate::schema::Schema;
 use crate::spec::{self, JobSpec, RawJob};
 use crate::task::TaskHandler;
+use crate::trace;
 use postgres::GenericClient;
 use serde::Serialize;
 use std::sync::Arc;
@@ -128,7 +129,13 @@ impl WorkerUtils {
     /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
     /// `UnknownOutcome` if the connection broke and the job has no key: it may or may not have been added.
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_raw_job(T::IDENTIFIER, &payload, spec)
+        self.add_typed(payload, spec, None)
+    }
+
+    /// Adds a job, in the trace of the one that adds it unless the spec names another.
+    pub(crate) fn add_typed<T: TaskHandler>(&self, payload: T, spec: JobSpec, within: Option<&str>) -> Result<Job> {
+        let job = typed(&payload, spec, within)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
     /// Adds a job by its task's name.
@@ -136,7 +143,11 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = self.hooks.schedule(RawJob::checked(identifier, json(payload)?, spec)?)?;
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&self, job: RawJob) -> Result<Job> {
+        let job = self.hooks.schedule(job)?;
         let keyed = job.spec.job_key.is_some();
         let mut added = self.send(vec![job], keyed)?;
         Ok(added.remove(0))
@@ -148,9 +159,7 @@ impl WorkerUtils {
     /// As [`add_job`](Self::add_job), if a hook refuses even one of them; `Config` if a key occurs twice,
     /// naming it.
     pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs
-            .into_iter()
-            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -227,7 +236,8 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker
     /// has taken the keyed job since it began: only a new transaction can see that.
     pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_raw_job(T::IDENTIFIER, &payload, spec)
+        let job = typed(&payload, spec, None)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
     /// As [`WorkerUtils::add_raw_job`].
@@ -235,7 +245,10 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&mut self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(identifier, json(payload)?, spec)?;
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&mut self, job: RawJob) -> Result<Job> {
         refuse_async_context()?;
         let job = self.utils.hooks.schedule(job)?;
         let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
@@ -247,9 +260,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_jobs<T: TaskHandler>(&mut self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs
-            .into_iter()
-            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -273,6 +284,19 @@ impl<C: GenericClient> Executor<'_, C> {
         refuse_async_context()?;
         enqueue::remove(self.client, &self.utils.schema, &key)
     }
+}
+
+/// A job of task `T` as it is sent: its trace context goes into the payload.
+fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -> Result<RawJob> {
+    let mut text = json(payload)?;
+    if let Some(traceparent) = spec.traceparent.take() {
+        trace::check(&traceparent)?;
+        text = trace::carry(&text, &traceparent)
+            .ok_or_else(|| Error::config("traceparent: only a payload that is a JSON object can carry one"))?;
+    } else if let Some(traceparent) = within {
+        text = trace::carry(&text, traceparent).unwrap_or(text);
+    }
+    Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: text, spec })
 }
 
 fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {

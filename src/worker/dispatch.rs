@@ -196,6 +196,9 @@ impl Shell<'_> {
 
         let got = rows.len();
         add(&shared.stats.claimed, got);
+        if got > 0 {
+            shared.stats.claim_sizes.note(got as u64);
+        }
         add(&shared.stats.lost, voided.len());
         voided.iter().for_each(|active| shared.tell_lost(active));
         self.remember(&startable);

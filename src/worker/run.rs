@@ -52,7 +52,9 @@ fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<
             .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))))
     });
     *shared.now_running[place].lock() = None;
-    task.pace.took(start.elapsed());
+    let took = start.elapsed();
+    task.pace.took(took);
+    shared.stats.handler_times.note(took.as_micros() as u64);
     active.finish(match result {
         Ok(()) => Outcome::Done,
         // It was asked to end early, and did: the attempt does not count.

@@ -108,6 +108,7 @@ impl Settler<'_> {
         loop {
             match self.attempt(&group, reply_lost) {
                 Ok(()) => {
+                    self.shared.stats.settle_sizes.note(jobs.len() as u64);
                     self.retry.reset();
                     self.let_go(&jobs);
                     return;
@@ -231,6 +232,7 @@ impl Settler<'_> {
             error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
                 error = first_line(text); "job failed for good");
         } else {
+            add(&self.shared.stats.retried, 1);
             warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
                 error = first_line(text); "job failed, trying again later");
         }

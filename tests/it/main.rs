@@ -10,6 +10,7 @@ mod harness;
 mod hooks;
 mod idle;
 mod jobs;
+mod observe;
 mod plans;
 mod proxy;
 mod queues;
