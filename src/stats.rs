@@ -216,7 +216,7 @@ mod tests {
             gauge.note(value);
             let read = gauge.read();
             let (end, _) = read.buckets().find(|(_, count)| *count == 1).unwrap();
-            assert!(value <= end && (end == u64::MAX || value > end / 2), "{value} in the range up to {end}");
+            assert!(value <= end && (end == u64::MAX || value >= end.div_ceil(2)), "{value} in the range up to {end}");
             assert_eq!((read.count(), read.sum(), read.max(), read.quantile(0.5)), (1, value, value, value));
         }
     }
