@@ -2,6 +2,7 @@
 
 pub(crate) mod core;
 pub(crate) mod dispatch;
+pub(crate) mod fetch;
 pub(crate) mod lease;
 pub(crate) mod listen;
 pub(crate) mod run;
@@ -18,6 +19,7 @@ use crate::stats::{Stats, add};
 use crate::store::Store;
 use crate::task::Task;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use fetch::{Fetched, Order};
 use log::warn;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
@@ -37,8 +39,9 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     /// The database's id of each task, and which of our tasks it is. Renewed by gw-lease.
     pub(crate) task_ids: RwLock<Arc<HashMap<i32, usize>>>,
-    /// Held from before a claim is sent until the ledger has its jobs: who holds it sees no claim in flight.
-    pub(crate) claiming: Mutex<()>,
+    /// Read from before a claim is sent until the ledger has its jobs: who holds it for writing sees no
+    /// claim in flight.
+    pub(crate) claiming: RwLock<()>,
     /// Closed while nobody can say which held jobs are still ours.
     pub(crate) gate: Gate,
     /// What each thread runs, and since when. One entry a thread.
@@ -71,19 +74,25 @@ pub(crate) struct Wires {
     pub(crate) freed: (Sender<()>, Receiver<()>),
     /// anybody -> lease: find out what we really hold.
     pub(crate) reconcile: (Sender<()>, Receiver<()>),
-    /// dispatch -> run.
+    /// dispatch -> fetch, one for each.
+    pub(crate) orders: Vec<(Sender<Order>, Receiver<Order>)>,
+    /// fetch -> dispatch.
+    pub(crate) fetched: (Sender<Fetched>, Receiver<Fetched>),
+    /// fetch -> run.
     pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
-    /// run, dispatch -> settle.
+    /// run, fetch, dispatch -> settle.
     pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
 }
 
 impl Wires {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(claimers: usize) -> Self {
         Self {
             wake: bounded(1),
             low: bounded(1),
             freed: bounded(1),
             reconcile: bounded(1),
+            orders: (0..claimers).map(|_| bounded(1)).collect(),
+            fetched: unbounded(),
             jobs: unbounded(),
             done: unbounded(),
         }
@@ -118,6 +127,13 @@ impl Shared {
             self.gate.close();
         }
         raise(&self.wires.reconcile);
+    }
+
+    /// Gives back what no thread has begun, for others to run.
+    pub(crate) fn take_back(&self) {
+        for active in self.wires.jobs.1.try_iter() {
+            active.give_back(None);
+        }
     }
 
     /// For how long the oldest handler of this task has been running.
