@@ -192,11 +192,18 @@ impl Gate {
 }
 
 /// Warns of database errors without flooding: two lines a second, and how many were left out.
-pub(crate) struct Complaints(Mutex<(Instant, u32, u64)>);
+pub(crate) struct Complaints(Mutex<Quota>);
+
+/// What was said in the second that began at `since`.
+struct Quota {
+    since: Instant,
+    said: u32,
+    left_out: u64,
+}
 
 impl Complaints {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new((Instant::now(), 0, 0)))
+        Self(Mutex::new(Quota { since: Instant::now(), said: 0, left_out: 0 }))
     }
 
     /// Counts an error whose line somebody else has written.
@@ -205,19 +212,39 @@ impl Complaints {
     }
 
     fn say(&self, worker_id: &str, doing: &str, error: &Error) {
+        if let Some(more) = self.0.lock().take(Instant::now()) {
+            warn!(worker_id, doing, error:% = error, left_out = more; "the database failed, trying again");
+        }
+    }
+}
+
+impl Quota {
+    /// Whether one more line may be written now; answers how many were left out before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
         const PER_SECOND: u32 = 2;
-        let mut state = self.0.lock();
-        let (since, said, left_out) = &mut *state;
-        if since.elapsed() >= Duration::from_secs(1) {
-            (*since, *said) = (Instant::now(), 0);
+        if now.duration_since(self.since) >= Duration::from_secs(1) {
+            (self.since, self.said) = (now, 0);
         }
-        if *said == PER_SECOND {
-            *left_out += 1;
-            return;
+        if self.said == PER_SECOND {
+            self.left_out += 1;
+            return None;
         }
-        *said += 1;
-        let more = std::mem::take(left_out);
-        drop(state);
-        warn!(worker_id, doing, error:% = error, left_out = more; "the database failed, trying again");
+        self.said += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_complaints_a_second_are_written_and_the_next_says_how_many_were_not() {
+        let start = Instant::now();
+        let mut quota = Quota { since: start, said: 0, left_out: 0 };
+        let mut at = |millis| quota.take(start + Duration::from_millis(millis));
+        assert_eq!([at(0), at(1), at(2), at(999)], [Some(0), Some(0), None, None]);
+        assert_eq!([at(1000), at(1001), at(1002)], [Some(2), Some(0), None]);
+        assert_eq!(at(5000), Some(1));
     }
 }
