@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// One claim of one job, numbered: a job that comes back later is another claim.
@@ -49,9 +50,9 @@ pub(crate) struct ActiveJob {
     inside: AtomicBool,
     settled: AtomicBool,
     claimed_at: Instant,
-    started_at: Mutex<Option<(Instant, String)>>,
+    started: OnceLock<(Instant, Thread)>,
     /// How long the handler took, once it is over.
-    ran: Mutex<Option<Duration>>,
+    ran: OnceLock<Duration>,
     /// When it got its outcome.
     finished_at: OnceLock<Instant>,
     /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
@@ -76,9 +77,8 @@ impl ActiveJob {
     pub(crate) fn start(&self) -> bool {
         let started = self.advance(HELD, RUNNING);
         if started {
-            let thread = std::thread::current().name().unwrap_or_default().to_owned();
-            *self.started_at.lock() = Some((Instant::now(), thread));
-            self.inside.store(true, Ordering::Release);
+            self.inside.store(true, Ordering::SeqCst);
+            let _ = self.started.set((Instant::now(), std::thread::current()));
         }
         started
     }
@@ -88,7 +88,7 @@ impl ActiveJob {
         let finished = self.advance(RUNNING, FINISHED);
         if finished {
             let _ = self.finished_at.set(Instant::now());
-            *self.ran.lock() = self.started_at.lock().as_ref().map(|(start, _)| start.elapsed());
+            let _ = self.ran.set(self.started.get().map(|(start, _)| start.elapsed()).unwrap_or_default());
             // The receiver is gone only after a stop that has given this job back.
             let _ = self.done.send((self.clone(), outcome));
         }
@@ -129,18 +129,24 @@ impl ActiveJob {
 
     /// For how long its outcome has been waiting to be written; `None` if it has none, or it is.
     pub(crate) fn unsettled_for(&self) -> Option<Duration> {
-        let waits = !self.settled.load(Ordering::Acquire);
+        let waits = !self.settled.load(Ordering::SeqCst);
         self.finished_at.get().filter(|_| waits).map(Instant::elapsed)
     }
 
     /// Since when, and on which thread, the handler runs.
-    pub(crate) fn started(&self) -> Option<(Instant, String)> {
-        self.started_at.lock().clone()
+    pub(crate) fn started(&self) -> Option<(Instant, &str)> {
+        self.started.get().map(|(since, thread)| (*since, thread.name().unwrap_or_default()))
     }
 
     /// How long the handler took.
     pub(crate) fn ran(&self) -> Duration {
-        self.ran.lock().unwrap_or_default()
+        self.ran.get().copied().unwrap_or_default()
+    }
+
+    /// Settled (or void), and left by its handler.
+    fn is_over(&self) -> bool {
+        let settled = self.settled.load(Ordering::SeqCst) || self.state.load(Ordering::Acquire) == VOID;
+        settled && !self.inside.load(Ordering::SeqCst)
     }
 
     fn advance(&self, from: u8, to: u8) -> bool {
@@ -148,28 +154,34 @@ impl ActiveJob {
     }
 }
 
-/// Every claim that this worker has not let go of, by its number.
+/// Every claim that this worker has not let go of.
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<Entries>);
 
+/// What became of the jobs of one claim.
+#[derive(Default)]
+pub(crate) struct Entered {
+    pub(crate) startable: Vec<Arc<ActiveJob>>,
+    /// Jobs whose older claim is still here.
+    pub(crate) doubled: Vec<Arc<ActiveJob>>,
+    /// Older claims that had no outcome yet, and will have none.
+    pub(crate) voided: Vec<Arc<ActiveJob>>,
+}
+
 #[derive(Default)]
 struct Entries {
-    by_number: HashMap<u64, Arc<ActiveJob>>,
     /// The latest claim of each job.
-    by_job: HashMap<i64, u64>,
+    latest: HashMap<i64, Arc<ActiveJob>>,
+    /// Claims of jobs that came back while these were still here.
+    older: Vec<Arc<ActiveJob>>,
     last: u64,
 }
 
 impl Ledger {
     /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
-    /// itself given back while the older handler runs: second in the answer. The claims that were voided
-    /// before they had an outcome come third.
-    pub(crate) fn enter(
-        &self,
-        jobs: impl IntoIterator<Item = (usize, Job)>,
-        done: &Sender<Settlement>,
-    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>) {
-        let (mut startable, mut doubled, mut voided) = (Vec::new(), Vec::new(), Vec::new());
+    /// itself given back while the older handler runs.
+    pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = (usize, Job)>, done: &Sender<Settlement>) -> Entered {
+        let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.0.lock();
         for (task, job) in jobs {
             entries.last += 1;
@@ -182,65 +194,68 @@ impl Ledger {
                 inside: AtomicBool::new(false),
                 settled: AtomicBool::new(false),
                 claimed_at: Instant::now(),
-                started_at: Mutex::new(None),
-                ran: Mutex::new(None),
+                started: OnceLock::new(),
+                ran: OnceLock::new(),
                 finished_at: OnceLock::new(),
                 done: done.clone(),
             });
-            let older = entries.by_job.insert(id, number).and_then(|older| entries.by_number.get(&older).cloned());
+            let Some(older) = entries.latest.insert(id, active.clone()) else {
+                startable.push(active);
+                continue;
+            };
             // One that is settled has finished by itself; its handler is on its way out.
-            let older = older.filter(|older| !older.settled.load(Ordering::Acquire));
-            entries.by_number.insert(number, active.clone());
-            match older {
-                Some(older) => {
-                    if older.void() {
-                        voided.push(older);
-                    }
-                    doubled.push(active);
+            if older.settled.load(Ordering::SeqCst) {
+                startable.push(active);
+            } else {
+                if older.void() {
+                    voided.push(older.clone());
                 }
-                None => startable.push(active),
+                doubled.push(active);
             }
+            entries.older.push(older);
         }
-        (startable, doubled, voided)
+        Entered { startable, doubled, voided }
     }
 
     /// The handler has returned.
     pub(crate) fn returned(&self, active: &Arc<ActiveJob>) {
-        active.inside.store(false, Ordering::Release);
-        self.let_go(std::slice::from_ref(active));
+        active.inside.store(false, Ordering::SeqCst);
+        // Mostly it is not settled yet, and `settled` lets it go. The later of the two sees both marks.
+        if active.is_over() {
+            self.let_go(std::slice::from_ref(active));
+        }
     }
 
     /// The database knows the outcome, or there is none to tell.
-    pub(crate) fn settled<'a>(&self, actives: impl IntoIterator<Item = &'a Arc<ActiveJob>>) {
-        let actives: Vec<_> = actives.into_iter().cloned().collect();
-        for active in &actives {
-            active.settled.store(true, Ordering::Release);
+    pub(crate) fn settled(&self, actives: &[Arc<ActiveJob>]) {
+        for active in actives {
+            active.settled.store(true, Ordering::SeqCst);
         }
-        self.let_go(&actives);
+        self.let_go(actives);
     }
 
-    /// Forgets the claims that are both settled (or void) and left by their handlers.
+    /// Forgets the claims that are over.
     fn let_go(&self, actives: &[Arc<ActiveJob>]) {
         let mut entries = self.0.lock();
-        for active in actives {
-            let over = active.settled.load(Ordering::Acquire) || active.state.load(Ordering::Acquire) == VOID;
-            if over && !active.inside.load(Ordering::Acquire) {
-                let (number, id) = (active.claim.number, active.claim.job.id);
-                entries.by_number.remove(&number);
-                if entries.by_job.get(&id) == Some(&number) {
-                    entries.by_job.remove(&id);
-                }
+        for active in actives.iter().filter(|active| active.is_over()) {
+            let id = active.claim.job.id;
+            match entries.latest.get(&id) {
+                Some(latest) if Arc::ptr_eq(latest, active) => drop(entries.latest.remove(&id)),
+                _ => entries.older.retain(|older| !Arc::ptr_eq(older, active)),
             }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().by_number.len()
+        let entries = self.0.lock();
+        entries.latest.len() + entries.older.len()
     }
 
     /// Everything in the ledger, in the order of the claims.
     pub(crate) fn all(&self) -> Vec<Arc<ActiveJob>> {
-        let mut all: Vec<_> = self.0.lock().by_number.values().cloned().collect();
+        let entries = self.0.lock();
+        let mut all: Vec<_> = entries.latest.values().chain(&entries.older).cloned().collect();
+        drop(entries);
         all.sort_by_key(|active| active.claim.number);
         all
     }
@@ -272,7 +287,7 @@ mod tests {
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {
         let (done, settle) = unbounded();
         let ledger = Ledger::default();
-        let (mut startable, ..) = ledger.enter([job(id)], &done);
+        let Entered { mut startable, .. } = ledger.enter([job(id)], &done);
         (ledger, startable.remove(0), done, settle)
     }
 
@@ -299,7 +314,7 @@ mod tests {
     fn a_claim_of_a_job_still_held_voids_the_older_and_is_given_back() {
         let (ledger, older, done, settle) = claimed(1);
         older.start();
-        let (startable, doubled, voided) = ledger.enter([job(1), job(2)], &done);
+        let Entered { startable, doubled, voided } = ledger.enter([job(1), job(2)], &done);
         assert_eq!((startable.len(), doubled.len(), voided.len()), (1, 1, 1));
         assert!(older.is_cancelled());
         assert!(!older.finish(Outcome::Done), "its outcome is dropped");
@@ -311,7 +326,7 @@ mod tests {
         let (ledger, active, _, _settle) = claimed(1);
         active.start();
         active.finish(Outcome::GivenBack(None));
-        ledger.settled([&active]);
+        ledger.settled(std::slice::from_ref(&active));
         assert_eq!(ledger.len(), 1, "the handler is still inside");
         ledger.returned(&active);
         assert_eq!(ledger.len(), 0);

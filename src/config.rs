@@ -9,6 +9,8 @@ pub(crate) struct Config {
     pub(crate) schema: Schema,
     /// How many jobs run at once.
     pub(crate) concurrency: usize,
+    /// How many claims can be under way at once, each on a session of its own.
+    pub(crate) claimers: usize,
     pub(crate) poll_interval: Duration,
     /// Whether new jobs are heard of by notification, or by polling alone.
     pub(crate) notifications: bool,

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
-use crate::db::{Database, ENGINE_SESSIONS, refuse_async_context};
+use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
 use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::migrate;
@@ -96,7 +96,7 @@ impl WorkerOptions {
 
     /// Uses the caller's r2d2 pool for handlers; `max_pg_conn` is then ignored.
     ///
-    /// The engine keeps four sessions of its own. They are opened by `database_url` if that is given
+    /// The engine keeps four sessions of its own, or five if the pool has room for 10 connections. They are opened by `database_url` if that is given
     /// too; otherwise they are checked out of the pool for as long as the worker runs.
     /// Source: the guide, Database and Migrations.
     pub fn pg_pool(mut self, pool: impl ConnectionPool) -> Self {
@@ -109,8 +109,8 @@ impl WorkerOptions {
         self.pg_pool(pool)
     }
 
-    /// How many connections the worker opens at most: 4 for the engine, the rest for handlers.
-    /// At least 5. Defaults to 20. Source: the guide, Pool and Concurrency.
+    /// How many connections the worker opens at most: 4 for the engine, from 10 on a fifth that a full
+    /// queue may use, the rest for handlers. At least 5. Defaults to 20. Source: the guide, Pool and Concurrency.
     pub fn max_pg_conn(mut self, connections: u32) -> Self {
         self.max_pg_conn = connections;
         self
@@ -269,9 +269,16 @@ impl WorkerOptions {
         refuse_async_context()?;
         let tasks = self.tasks.into_iter().collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
+        let connections = match (&self.pool, &self.database_url) {
+            (Some(_), Some(_)) => u32::MAX,
+            (Some(pool), None) => pool.max_size(),
+            (None, _) => self.max_pg_conn,
+        };
+        let extra = u32::from(connections >= ROOM_FOR_TWO_FETCHES);
         let config = Config {
             schema: Schema::new(&self.schema)?,
             concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
+            claimers: 1 + extra as usize,
             poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?,
             notifications: self.notifications,
             grace_period: self.grace_period,
@@ -285,7 +292,7 @@ impl WorkerOptions {
         let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
         let database = match (self.pool, self.database_url) {
             (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
-            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn)?, timeout)?,
+            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn, extra)?, timeout)?,
             (None, None) => return Err(Error::config("database_url: missing; give a URL, or a pool with pg_pool")),
         };
         if database.engine_uses_pool() && database.pool_size() <= ENGINE_SESSIONS {
@@ -321,11 +328,11 @@ impl WorkerOptions {
     }
 }
 
-fn handlers(max_pg_conn: u32) -> Result<u32> {
-    match max_pg_conn.checked_sub(ENGINE_SESSIONS) {
+fn handlers(max_pg_conn: u32, extra: u32) -> Result<u32> {
+    match max_pg_conn.checked_sub(ENGINE_SESSIONS + extra) {
         Some(handlers) if handlers > 0 => Ok(handlers),
         _ => Err(Error::config(format!(
-            "max_pg_conn: {max_pg_conn} is fewer than {}: {ENGINE_SESSIONS} for the engine (listen, dispatch, settle, lease) \
+            "max_pg_conn: {max_pg_conn} is fewer than {}: {ENGINE_SESSIONS} for the engine (listen, fetch, settle, lease) \
              and 1 for handlers",
             ENGINE_SESSIONS + 1
         ))),

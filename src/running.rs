@@ -15,7 +15,7 @@ use crate::signals;
 use crate::stats::{Stats, WorkerStats};
 use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
-use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, lease, listen, run, settle};
+use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle};
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
@@ -175,7 +175,7 @@ impl Worker {
             ledger: Ledger::default(),
             stats: Stats::default(),
             task_ids: RwLock::new(Arc::new(self.task_ids.clone())),
-            claiming: Mutex::new(()),
+            claiming: RwLock::new(()),
             gate: Gate::default(),
             now_running: (0..self.config.concurrency).map(|_| Mutex::new(None)).collect(),
             idle: AtomicUsize::new(0),
@@ -185,7 +185,7 @@ impl Worker {
             over: ShutdownSignal::new(),
             left: ShutdownSignal::new(),
             interrupt: Interrupt::new(),
-            wires: Wires::new(),
+            wires: Wires::new(self.config.claimers),
             complaints: Complaints::new(),
         }
     }
@@ -238,6 +238,7 @@ struct Crew {
     lease: Hand,
     run: Vec<Hand>,
     listen: Option<Hand>,
+    fetch: Vec<Hand>,
     dispatch: Hand,
     /// Only if there is anybody to tell.
     events: Option<Hand>,
@@ -269,9 +270,13 @@ impl Crew {
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
             let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
+            let fetch = (0..shared.config.claimers).map(|claimer| {
+                Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
+            });
+            let fetch = fetch.collect::<Result<Vec<_>>>()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, dispatch, events })
+            Ok(Self { settle, lease, run, listen, fetch, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -326,7 +331,10 @@ impl Crew {
         // 4. Those that ignored it are given back; their threads are left behind.
         let wedged: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
 
-        // 5. Once dispatch can bring nothing more, settle writes what it has.
+        // 5. Once nothing more can come, settle writes what it has.
+        for hand in self.fetch {
+            hand.join(must_end);
+        }
         self.dispatch.join(must_end);
         shared.over.trigger();
         self.settle.join(must_end);
@@ -378,7 +386,7 @@ fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
         return None;
     }
     let (job, seconds) = (active.job(), started.elapsed().as_secs());
-    error!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, thread = thread.as_str(), seconds;
+    error!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, thread, seconds;
         "a handler ignores the stop; its job was given back, its thread left behind");
     Some(format!("job {} (task {}) on thread {thread} after {seconds} s", job.id, job.task_identifier))
 }

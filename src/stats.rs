@@ -49,7 +49,7 @@ macro_rules! counters {
             pub handler_times: Histogram,
             /// Events that no observer was told of, because they could not keep up.
             pub events_dropped: u64,
-            /// How many sessions of the database are open now, by their role: `dispatch`, `lease`, `listen`,
+            /// How many sessions of the database are open now, by their role: `fetch`, `lease`, `listen`,
             /// `settle`, and `handler` for those of the pool, where the pool can tell.
             pub sessions: BTreeMap<&'static str, u64>,
         }

@@ -19,7 +19,7 @@ pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
 const STEADY_PLANS: &str = "set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
      set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 
-/// What dispatch looks for; the parts that are off are NULL.
+/// What a claim looks for; the parts that are off are NULL.
 #[derive(Default)]
 pub(crate) struct Filter {
     pub(crate) forbidden: Option<Vec<String>>,
@@ -59,7 +59,7 @@ impl Store {
         let setup = match role {
             // A claim is no promise: one that a server crash forgets was never made, and its settling
             // is refused. Where that would not do, `harden` follows.
-            "dispatch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
+            "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
             "settle" => STEADY_PLANS.to_owned(),
             "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
             _ => String::new(),

@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker",
         "worker/listen",
         "worker/dispatch",
+        "worker/fetch",
         "worker/run",
         "worker/settle",
         "worker/lease",

@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::Tls;
 
-/// How many sessions the engine keeps for itself: listen, dispatch, settle, lease.
+/// How many sessions the engine keeps for itself at least: listen, fetch, settle, lease.
 pub(crate) const ENGINE_SESSIONS: u32 = 4;
+
+/// With this many connections or more, a second fetch has one of them.
+pub(crate) const ROOM_FOR_TWO_FETCHES: u32 = 10;
 
 /// One database, and the ways to reach it.
 #[derive(Clone)]

@@ -1,11 +1,10 @@
 //! When to claim, and how many: events in, steps out. Knows no clock, no channel and no SQL.
 
 /// The most jobs that one claim asks for.
-pub(crate) const CLAIM: usize = 1000;
+pub(crate) const CLAIM: usize = 500;
 
-/// The most jobs that wait for a thread beyond the idle ones: while one half is worked off, the other
-/// is claimed.
-pub(crate) const CEILING: usize = 2 * CLAIM;
+/// The most jobs that wait for a thread, or are asked for, beyond the idle ones.
+pub(crate) const CEILING: usize = 4 * CLAIM;
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +13,12 @@ pub(crate) enum Event {
     Wake,
     /// One of our queued jobs was settled, or jobs went back: others may be there to claim now.
     Freed,
+    /// A claim for so many jobs was sent.
+    Asked(usize),
     /// A claim was answered; it was sent with so many claims in the ledger.
     Claimed { asked: usize, got: usize, entries: usize },
-    /// A claim failed; it is tried again after a pause.
-    ClaimFailed,
+    /// A claim failed, and its pause is over.
+    ClaimFailed { asked: usize },
     /// Held jobs were given back because no thread came free for them.
     GaveBack,
     /// A poll interval has passed since jobs were given back.
@@ -53,12 +54,17 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Core {
     threads: usize,
+    /// How many claims can be under way at once.
+    claimers: usize,
     /// End when the queue is empty.
     until_empty: bool,
     /// The database may have jobs for us.
     ready: bool,
     /// How far ahead of the threads we dare to claim; doubles with every full claim.
     growth: usize,
+    /// Claims under way, and for how many jobs.
+    in_flight: usize,
+    asked: usize,
     /// Jobs were given back not long ago: claim for idle threads only.
     resting: bool,
     /// The last claim was sent with an empty ledger, and brought nothing.
@@ -67,14 +73,36 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(threads: usize, until_empty: bool) -> Self {
-        Self { threads, until_empty, ready: true, growth: threads, resting: false, seen_empty: false, stopping: false }
+    pub(crate) fn new(threads: usize, claimers: usize, until_empty: bool) -> Self {
+        Self {
+            threads,
+            claimers,
+            until_empty,
+            ready: true,
+            growth: threads,
+            in_flight: 0,
+            asked: 0,
+            resting: false,
+            seen_empty: false,
+            stopping: false,
+        }
     }
 
     pub(crate) fn on(&mut self, event: Event) {
+        if let Event::Claimed { asked, .. } | Event::ClaimFailed { asked } = event {
+            self.in_flight -= 1;
+            self.asked -= asked;
+        }
         match event {
-            Event::Wake | Event::Freed | Event::ClaimFailed => self.ready = true,
+            Event::Wake | Event::Freed | Event::ClaimFailed { .. } => self.ready = true,
+            Event::Asked(jobs) => {
+                self.in_flight += 1;
+                self.asked += jobs;
+            }
             Event::Claimed { asked, got, .. } if got >= asked => {
+                // Also when another claim came short meanwhile: it may have passed over rows that this
+                // one had locked and did not need.
+                self.ready = true;
                 self.growth = (self.growth * 2).min(CEILING);
                 self.seen_empty = false;
             }
@@ -95,27 +123,47 @@ impl Core {
         if self.stopping {
             return Step::Stopped;
         }
+        if !self.may_claim() {
+            return Step::Wait;
+        }
         if !self.ready {
             return match seen.entries {
+                0 if self.in_flight > 0 => Step::Wait,
                 0 if self.until_empty && self.seen_empty => Step::Empty,
                 // What was settled last may have let others come forward.
                 0 if self.until_empty => Step::Claim(self.threads),
                 _ => Step::Wait,
             };
         }
-        let ahead = if self.resting { 0 } else { self.growth.min(seen.pace) };
-        let wanted = (seen.idle + ahead).saturating_sub(seen.queued);
+        let coming = seen.queued + self.asked;
+        let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
         // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
-        let room = (2 * CEILING + self.threads).saturating_sub(seen.entries);
+        let room = (2 * CEILING + self.threads).saturating_sub(seen.entries + self.asked);
         let claim = wanted.min(room).min(CLAIM);
-        // A claim costs a round trip whatever it brings: not before half of what is ahead is used up.
-        let worth_it = seen.idle > seen.queued || seen.queued <= ahead / 2;
+        // A claim costs a round trip whatever it brings: not before a good part of what is ahead is used up.
+        let worth_it = seen.idle > coming || coming <= self.enough(seen);
         if claim > 0 && worth_it { Step::Claim(claim) } else { Step::Wait }
     }
 
     /// Below how many waiting jobs a thread should ask for more.
     pub(crate) fn low_water(&self, seen: Seen) -> usize {
-        if self.ready && !self.resting { self.growth.min(seen.pace) / 2 } else { 0 }
+        if self.ready && self.may_claim() { self.enough(seen).saturating_sub(self.asked) } else { 0 }
+    }
+
+    /// One claim at a time, until full ones show that there is work for more.
+    fn may_claim(&self) -> bool {
+        self.in_flight == 0 || (self.growth >= CEILING && self.in_flight < self.claimers)
+    }
+
+    /// How many jobs to hold beyond those for idle threads.
+    fn ahead(&self, seen: Seen) -> usize {
+        if self.resting { 0 } else { self.growth.min(seen.pace) }
+    }
+
+    /// With more than this at hand or on its way, a claim can wait.
+    fn enough(&self, seen: Seen) -> usize {
+        let ahead = self.ahead(seen);
+        ahead - CLAIM.min(ahead / 2)
     }
 }
 
@@ -132,8 +180,11 @@ mod tests {
 
     #[track_caller]
     fn check(events: &[Event], seen: Seen, expected: Step) {
-        let mut core = Core::new(THREADS, false);
+        let mut core = Core::new(THREADS, 2, false);
         for &event in events {
+            if let Event::Claimed { asked, .. } = event {
+                core.on(Event::Asked(asked));
+            }
             core.on(event);
         }
         assert_eq!(core.step(seen), expected);
@@ -168,11 +219,36 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_waits_until_half_of_what_is_ahead_is_used_up() {
+    fn a_second_claim_is_under_way_only_when_full_ones_show_that_there_is_work_for_it() {
         let full = claimed(1, 1);
-        let busy = Seen { idle: 0, queued: CEILING / 2 + 1, entries: CEILING, pace: CEILING };
+        let fast = Seen { pace: 10_000, ..IDLE };
+        check(&[Event::Asked(4)], fast, Step::Wait);
+        check(&[full, full, Event::Asked(20)], fast, Step::Wait);
+        let mut busy = vec![full; 20];
+        busy.push(Event::Asked(CLAIM));
+        check(&busy, fast, Step::Claim(CLAIM));
+        busy.push(Event::Asked(CLAIM));
+        check(&busy, fast, Step::Wait);
+    }
+
+    #[test]
+    fn what_is_asked_for_counts_as_held() {
+        let mut busy = vec![claimed(1, 1); 20];
+        busy.push(Event::Asked(CLAIM));
+        let seen = Seen { idle: 0, queued: CEILING - 2 * CLAIM, entries: CEILING, pace: CEILING };
+        check(&busy, seen, Step::Claim(CLAIM));
+        check(&busy, Seen { queued: seen.queued + 1, ..seen }, Step::Wait);
+    }
+
+    #[test]
+    fn a_claim_waits_until_half_of_what_is_ahead_or_a_full_claim_is_used_up() {
+        let full = claimed(1, 1);
+        let busy = Seen { idle: 0, queued: CEILING - CLAIM + 1, entries: CEILING, pace: CEILING };
         check(&[full; 20], busy, Step::Wait);
-        check(&[full; 20], Seen { queued: CEILING / 2, ..busy }, Step::Claim(CLAIM));
+        check(&[full; 20], Seen { queued: CEILING - CLAIM, ..busy }, Step::Claim(CLAIM));
+        let few = Seen { queued: 51, pace: 100, ..busy };
+        check(&[full; 20], few, Step::Wait);
+        check(&[full; 20], Seen { queued: 50, ..few }, Step::Claim(50));
     }
 
     #[test]
@@ -191,13 +267,16 @@ mod tests {
 
     #[test]
     fn a_run_until_empty_ends_when_an_empty_claim_met_an_empty_ledger() {
-        let mut core = Core::new(THREADS, true);
-        core.on(Event::Claimed { asked: 4, got: 1, entries: 0 });
-        assert_eq!(core.step(Seen { entries: 1, ..IDLE }), Step::Wait);
-        assert_eq!(core.step(IDLE), Step::Claim(4), "the job claimed last may have freed a queue");
-        core.on(Event::Claimed { asked: 4, got: 0, entries: 1 });
-        assert_eq!(core.step(IDLE), Step::Claim(4), "so may the one that ran during the claim");
-        core.on(Event::Claimed { asked: 4, got: 0, entries: 0 });
-        assert_eq!(core.step(IDLE), Step::Empty);
+        let mut core = Core::new(THREADS, 2, true);
+        let mut claimed = |got, entries| {
+            core.on(Event::Asked(4));
+            assert_eq!(core.step(IDLE), Step::Wait, "the claim under way may bring something");
+            core.on(Event::Claimed { asked: 4, got, entries });
+            (core.step(Seen { entries: 1, ..IDLE }), core.step(IDLE))
+        };
+        let again = Step::Claim(4);
+        assert_eq!(claimed(1, 0), (Step::Wait, again), "the job claimed last may have freed a queue");
+        assert_eq!(claimed(0, 1), (Step::Wait, again), "so may the one that ran during the claim");
+        assert_eq!(claimed(0, 0), (Step::Wait, Step::Empty));
     }
 }

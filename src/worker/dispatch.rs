@@ -1,19 +1,10 @@
-//! gw-dispatch: claims jobs and hands them to the threads. Knows nothing of handlers.
+//! gw-dispatch: decides when to claim, and how many. Knows neither handlers nor the database.
 
 use super::Shared;
 use super::core::{CEILING, Core, Event, Seen, Step};
-use crate::backoff::Backoff;
-use crate::claim::ActiveJob;
-use crate::error::Result;
-use crate::hooks::{JobFetch, JobFetchContext};
-use crate::job::Job;
-use crate::stats::add;
-use crate::store::{Filter, Store};
-use chrono::Utc;
+use super::fetch::{Fetched, Order};
 use crossbeam_channel::{after, never, select};
-use log::warn;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -23,24 +14,12 @@ const HORIZON: Duration = Duration::from_millis(20);
 /// Held jobs go back when no thread came free for this long.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A job that came back while its older handler still runs here is left alone for so long.
-const DOUBLED_DELAY: Duration = Duration::from_secs(5);
-
 /// Runs until a stop, or until the queue is empty if so asked; takes back what no thread has begun.
 pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     let wires = &shared.wires;
-    let mut shell = Shell {
-        shared,
-        store: shared.store("dispatch"),
-        filter: Filter {
-            forbidden: some(&shared.config.forbidden_flags),
-            accepted: some(&shared.config.accepted_flags),
-            queue_index: shared.facts.has_queue_index,
-        },
-        mix: HashMap::new(),
-    };
-    let mut core = Core::new(shared.config.concurrency, until_empty);
-    let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
+    let claimers = wires.orders.len();
+    let mut shell = Shell { shared, mix: HashMap::new(), free: (0..claimers).rev().collect() };
+    let mut core = Core::new(shared.config.concurrency, claimers, until_empty);
     let mut next_poll = Instant::now() + shared.config.poll_interval;
     let mut rested_at = None;
     let mut watch = Watch::default();
@@ -50,25 +29,13 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
         match core.step(seen) {
             Step::Claim(asked) => {
                 next_poll = Instant::now() + shared.config.poll_interval;
-                match shell.claim(asked) {
-                    Ok(got) => {
-                        retry.reset();
-                        core.on(Event::Claimed { asked, got, entries: seen.entries });
-                    }
-                    Err(error) => {
-                        // The reply may be lost although the claim was committed.
-                        shared.in_doubt("claim", &error);
-                        core.on(Event::ClaimFailed);
-                        if shared.stop.wait_timeout(retry.next()) {
-                            core.on(Event::Stop);
-                        }
-                    }
-                }
+                shell.order(asked, seen.entries);
+                core.on(Event::Asked(asked));
             }
             Step::Wait => {
                 let now = Instant::now();
                 if watch.patience_is_over(now, seen.queued, shared.taken.load(Ordering::Relaxed)) {
-                    shell.take_back();
+                    shared.take_back();
                     core.on(Event::GaveBack);
                     rested_at = Some(now + shared.config.poll_interval);
                     continue;
@@ -80,6 +47,9 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 };
                 let look_again = if seen.queued > 0 { after(PATIENCE / 2) } else { never() };
                 select! {
+                    recv(wires.fetched.1) -> fetched => {
+                        core.on(shell.fetched(fetched.expect("we hold the other end too")));
+                    }
                     recv(wires.wake.1) -> _ => core.on(Event::Wake),
                     recv(wires.freed.1) -> _ => core.on(Event::Freed),
                     recv(wires.low.1) -> _ => {}
@@ -98,11 +68,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
             core.on(Event::Stop);
         }
     }
-    shell.take_back();
-}
-
-fn some(flags: &[String]) -> Option<Vec<String>> {
-    (!flags.is_empty()).then(|| flags.to_vec())
+    shared.take_back();
 }
 
 /// Sees that no thread takes what waits for one.
@@ -127,13 +93,13 @@ impl Watch {
     }
 }
 
-/// What surrounds the decisions: channels, clock, database.
+/// What surrounds the decisions: channels and clock.
 struct Shell<'a> {
     shared: &'a Shared,
-    store: Store,
-    filter: Filter,
     /// Which tasks the jobs claimed lately belong to; older claims weigh less.
     mix: HashMap<usize, f64>,
+    /// Claimers without an order; the first of them is asked before the others.
+    free: Vec<usize>,
 }
 
 impl Shell<'_> {
@@ -165,60 +131,27 @@ impl Shell<'_> {
         (threads * HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
     }
 
-    /// Claims and hands out; answers how many jobs came.
-    fn claim(&mut self, asked: usize) -> Result<usize> {
-        let shared = self.shared;
-        let ids = shared.task_ids.read().clone();
-        let now = shared.config.local_time.then(Utc::now);
-        let tasks: Vec<i32> = ids.keys().copied().collect();
-        add(&shared.stats.claims, 1);
-
-        let claiming = shared.claiming.lock();
-        let rows = self.store.claim(asked, &tasks, &self.filter, now)?;
-        let mut jobs = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let task = ids[&row.get::<_, i32>("task_id")];
-            match Job::from_row(row, shared.tasks[task].name.shared()) {
-                Ok(job) => jobs.push((task, job)),
-                // Its row stays locked by us and in no ledger, which is what reconcile gives back.
-                Err(error) => {
-                    shared.in_doubt("read a claimed job", &error);
-                }
-            }
-        }
-        // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
-        // not overlap, nor where there is only one attempt.
-        if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
-            self.store.harden()?;
-        }
-        let (startable, doubled, voided) = shared.ledger.enter(jobs, &shared.wires.done.0);
-        drop(claiming);
-
-        let got = rows.len();
-        add(&shared.stats.claimed, got);
-        if got > 0 {
-            shared.stats.claim_sizes.note(got as u64);
-        }
-        add(&shared.stats.lost, voided.len());
-        voided.iter().for_each(|active| shared.tell_lost(active));
-        self.remember(&startable);
-        for active in startable {
-            shared.events.send(JobFetch, || JobFetchContext {
-                job: active.claim.job.clone(),
-                worker_id: shared.worker_id.clone(),
-            });
-            shared.wires.jobs.0.send(active).expect("we hold the other end too");
-        }
-        for active in doubled {
-            let job = active.job();
-            warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
-                "a job came back while we still had it; it waits until its older handler is gone");
-            active.give_back(Some(DOUBLED_DELAY));
-        }
-        Ok(got)
+    fn order(&mut self, jobs: usize, entries: usize) {
+        let claimer = self.free.pop().expect("the core counts the claims under way");
+        let order = Order { jobs, entries };
+        self.shared.wires.orders[claimer].0.send(order).expect("we hold the other end too");
     }
 
-    fn remember(&mut self, claimed: &[Arc<ActiveJob>]) {
+    fn fetched(&mut self, fetched: Fetched) -> Event {
+        self.free.push(fetched.claimer);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        let Order { jobs: asked, entries } = fetched.order;
+        match fetched.jobs {
+            Some(jobs) => {
+                let got = jobs.values().sum();
+                self.remember(&jobs);
+                Event::Claimed { asked, got, entries }
+            }
+            None => Event::ClaimFailed { asked },
+        }
+    }
+
+    fn remember(&mut self, claimed: &HashMap<usize, usize>) {
         if claimed.is_empty() {
             return;
         }
@@ -226,15 +159,8 @@ impl Shell<'_> {
             *weight /= 2.0;
             *weight > 0.01
         });
-        for active in claimed {
-            *self.mix.entry(active.claim.task).or_default() += 1.0;
-        }
-    }
-
-    /// Takes back what no thread has begun, for others to run.
-    fn take_back(&self) {
-        for active in self.shared.wires.jobs.1.try_iter() {
-            active.give_back(None);
+        for (&task, &jobs) in claimed {
+            *self.mix.entry(task).or_default() += jobs as f64;
         }
     }
 }

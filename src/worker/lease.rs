@@ -137,7 +137,7 @@ impl<'a> Lease<'a> {
     fn reconcile(&mut self) -> Result<bool> {
         let shared = self.shared;
         // No claim is in flight while we look: a job that we do not know is one that we will never know.
-        let Some(claiming) = shared.claiming.try_lock_for(Duration::from_secs(15)) else {
+        let Some(claiming) = shared.claiming.try_write_for(Duration::from_secs(15)) else {
             return Err(Error::new(ErrorKind::Timeout, "a claim is still in flight"));
         };
         let certain = self.store.end_abandoned()?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod core;
 pub(crate) mod dispatch;
+pub(crate) mod fetch;
 pub(crate) mod lease;
 pub(crate) mod listen;
 pub(crate) mod run;
@@ -20,6 +21,7 @@ use crate::stats::{Stats, add};
 use crate::store::Store;
 use crate::task::Task;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use fetch::{Fetched, Order};
 use log::warn;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
@@ -39,8 +41,9 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     /// The database's id of each task, and which of our tasks it is. Renewed by gw-lease.
     pub(crate) task_ids: RwLock<Arc<HashMap<i32, usize>>>,
-    /// Held from before a claim is sent until the ledger has its jobs: who holds it sees no claim in flight.
-    pub(crate) claiming: Mutex<()>,
+    /// Read from before a claim is sent until the ledger has its jobs: who holds it for writing sees no
+    /// claim in flight.
+    pub(crate) claiming: RwLock<()>,
     /// Closed while nobody can say which held jobs are still ours.
     pub(crate) gate: Gate,
     /// What each thread runs, and since when. One entry a thread.
@@ -75,19 +78,25 @@ pub(crate) struct Wires {
     pub(crate) freed: (Sender<()>, Receiver<()>),
     /// anybody -> lease: find out what we really hold.
     pub(crate) reconcile: (Sender<()>, Receiver<()>),
-    /// dispatch -> run.
+    /// dispatch -> fetch, one for each.
+    pub(crate) orders: Vec<(Sender<Order>, Receiver<Order>)>,
+    /// fetch -> dispatch.
+    pub(crate) fetched: (Sender<Fetched>, Receiver<Fetched>),
+    /// fetch -> run.
     pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
-    /// run, dispatch -> settle.
+    /// run, fetch, dispatch -> settle.
     pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
 }
 
 impl Wires {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(claimers: usize) -> Self {
         Self {
             wake: bounded(1),
             low: bounded(1),
             freed: bounded(1),
             reconcile: bounded(1),
+            orders: (0..claimers).map(|_| bounded(1)).collect(),
+            fetched: unbounded(),
             jobs: unbounded(),
             done: unbounded(),
         }
@@ -128,6 +137,13 @@ impl Shared {
     pub(crate) fn tell_lost(&self, active: &ActiveJob) {
         self.events
             .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
+    }
+
+    /// Gives back what no thread has begun, for others to run.
+    pub(crate) fn take_back(&self) {
+        for active in self.wires.jobs.1.try_iter() {
+            active.give_back(None);
+        }
     }
 
     /// For how long the oldest handler of this task has been running.
@@ -186,11 +202,18 @@ impl Gate {
 }
 
 /// Warns of database errors without flooding: two lines a second, and how many were left out.
-pub(crate) struct Complaints(Mutex<(Instant, u32, u64)>);
+pub(crate) struct Complaints(Mutex<Quota>);
+
+/// What was said in the second that began at `since`.
+struct Quota {
+    since: Instant,
+    said: u32,
+    left_out: u64,
+}
 
 impl Complaints {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new((Instant::now(), 0, 0)))
+        Self(Mutex::new(Quota { since: Instant::now(), said: 0, left_out: 0 }))
     }
 
     /// Counts an error whose line somebody else has written.
@@ -199,19 +222,39 @@ impl Complaints {
     }
 
     fn say(&self, worker_id: &str, doing: &str, error: &Error) {
+        if let Some(more) = self.0.lock().take(Instant::now()) {
+            warn!(worker_id, doing, error:% = error, left_out = more; "the database failed, trying again");
+        }
+    }
+}
+
+impl Quota {
+    /// Whether one more line may be written now; answers how many were left out before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
         const PER_SECOND: u32 = 2;
-        let mut state = self.0.lock();
-        let (since, said, left_out) = &mut *state;
-        if since.elapsed() >= Duration::from_secs(1) {
-            (*since, *said) = (Instant::now(), 0);
+        if now.duration_since(self.since) >= Duration::from_secs(1) {
+            (self.since, self.said) = (now, 0);
         }
-        if *said == PER_SECOND {
-            *left_out += 1;
-            return;
+        if self.said == PER_SECOND {
+            self.left_out += 1;
+            return None;
         }
-        *said += 1;
-        let more = std::mem::take(left_out);
-        drop(state);
-        warn!(worker_id, doing, error:% = error, left_out = more; "the database failed, trying again");
+        self.said += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_complaints_a_second_are_written_and_the_next_says_how_many_were_not() {
+        let start = Instant::now();
+        let mut quota = Quota { since: start, said: 0, left_out: 0 };
+        let mut at = |millis| quota.take(start + Duration::from_millis(millis));
+        assert_eq!([at(0), at(1), at(2), at(999)], [Some(0), Some(0), None, None]);
+        assert_eq!([at(1000), at(1001), at(1002)], [Some(2), Some(0), None]);
+        assert_eq!(at(5000), Some(1));
     }
 }

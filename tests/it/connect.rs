@@ -45,7 +45,7 @@ fn with_a_pool_and_a_url_the_pool_is_the_handlers_own() {
     let running = Running::start(noop(WorkerOptions::default().pg_pool(pool(&db, 1)).database_url(&db.url())));
     db.add("'t'");
     eventually(SOON, || db.jobs() == 0);
-    assert_eq!(db.backends("dispatch").len(), 1);
+    assert_eq!(db.backends("fetch").len(), 1);
     drop(running);
 }
 

@@ -64,7 +64,7 @@ fn killed_backends_of_every_role_cost_no_job() {
     let start = Instant::now();
     let mut kills = HashMap::new();
     for _ in 0..KILLS {
-        for role in ["listen", "handler", "dispatch", "settle", "lease"] {
+        for role in ["listen", "handler", "fetch", "settle", "lease"] {
             let mut pids = Vec::new();
             // There is always work to disturb, and the last fault is overcome before the next one.
             if db.jobs() < 300 {
@@ -117,12 +117,12 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
     let (db, work) = (TestDb::alone(), Work::new());
     let running = Running::start(work.options(db.worker()));
     let mut added = 0;
-    for role in ["listen", "dispatch", "settle", "lease"] {
+    for role in ["listen", "fetch", "settle", "lease"] {
         Work::add(&db, 200);
         added += 200;
         // Lease connects when it is needed.
         while role == "lease" && db.backends(role).is_empty() {
-            db.backends("dispatch").first().map(|&pid| db.terminate(pid));
+            db.backends("fetch").first().map(|&pid| db.terminate(pid));
             thread::sleep(Duration::from_millis(50));
         }
         let before = work.tally.jobs();
@@ -130,7 +130,7 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
         let (pid, frozen) = freeze_between_statements(&db, role);
         if role == "lease" {
             // Somebody has to ask for it.
-            db.terminate(db.backends("dispatch")[0]);
+            db.terminate(db.backends("fetch")[0]);
         }
         let start = Instant::now();
         Work::add(&db, 100);
@@ -152,21 +152,21 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
 fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
     const GRACE: Duration = Duration::from_millis(600);
     let db = TestDb::alone();
-    for role in ["dispatch", "settle", "lease"] {
+    for role in ["fetch", "settle", "lease"] {
         let work = Work::new();
         Work::add(&db, 1000);
         let options = work.options(db.worker()).database_timeout(Duration::from_secs(10)).shutdown_grace_period(GRACE);
         let running = Running::start(options);
         eventually(SOON, || work.tally.jobs() > 20);
         while role == "lease" && db.backends(role).is_empty() {
-            db.backends("dispatch").first().map(|&pid| db.terminate(pid));
+            db.backends("fetch").first().map(|&pid| db.terminate(pid));
             thread::sleep(Duration::from_millis(50));
         }
         let (_pid, frozen) = freeze_between_statements(&db, role);
         let ran = work.tally.jobs();
         match role {
             // A claim waits for it, and nothing else is left to do.
-            "dispatch" => eventually(SOON, || {
+            "fetch" => eventually(SOON, || {
                 let stats = running.worker.stats();
                 stats.held + stats.running == 0 && stats.claimed == stats.completed
             }),
@@ -178,7 +178,7 @@ fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
         result.unwrap();
         assert!(took < GRACE + Duration::from_secs(1), "{role}: {took:?}");
         drop(frozen);
-        eventually(SOON, || ["dispatch", "settle", "lease"].iter().all(|role| db.backends(role).is_empty()));
+        eventually(SOON, || ["fetch", "settle", "lease"].iter().all(|role| db.backends(role).is_empty()));
         assert_eq!(db.locks(), 0, "{role}");
         assert_eq!(work.tally.repeated(), [0; 0]);
         assert_eq!(db.jobs() as usize + work.tally.jobs(), 1000, "{role}: what ran is gone, what is there did not run");

@@ -1,0 +1,123 @@
+//! gw-fetch-N: carries out claims, and hands the jobs to the threads. Knows nothing of handlers.
+//! A second one works only while full claims follow each other.
+
+use super::Shared;
+use crate::backoff::Backoff;
+use crate::claim::Entered;
+use crate::error::Result;
+use crate::hooks::{JobFetch, JobFetchContext};
+use crate::job::Job;
+use crate::stats::add;
+use crate::store::{Filter, Store};
+use chrono::Utc;
+use crossbeam_channel::select;
+use log::warn;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// A job that came back while its older handler still runs here is left alone for so long.
+const DOUBLED_DELAY: Duration = Duration::from_secs(5);
+
+/// A claim to carry out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) jobs: usize,
+    /// How many claims the ledger had when this one was decided.
+    pub(crate) entries: usize,
+}
+
+/// What became of it.
+pub(crate) struct Fetched {
+    pub(crate) claimer: usize,
+    pub(crate) order: Order,
+    /// How many jobs of each of our tasks came; `None` if the claim failed.
+    pub(crate) jobs: Option<HashMap<usize, usize>>,
+}
+
+/// Carries out claims until a stop. `claimer` is this thread's number.
+pub(crate) fn fetch(shared: &Shared, claimer: usize) {
+    let mut store = shared.store("fetch");
+    let filter = Filter {
+        forbidden: some(&shared.config.forbidden_flags),
+        accepted: some(&shared.config.accepted_flags),
+        queue_index: shared.facts.has_queue_index,
+    };
+    let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
+    let orders = &shared.wires.orders[claimer].1;
+    loop {
+        let order = select! {
+            recv(orders) -> order => order.expect("we hold the other end too"),
+            recv(shared.stop.receiver()) -> _ => return,
+        };
+        let jobs = match claim(shared, &mut store, &filter, order.jobs) {
+            Ok(jobs) => {
+                retry.reset();
+                Some(jobs)
+            }
+            Err(error) => {
+                // The reply may be lost although the claim was committed.
+                shared.in_doubt("claim", &error);
+                shared.stop.wait_timeout(retry.next());
+                None
+            }
+        };
+        if shared.stop.is_triggered() {
+            // Dispatch may have looked for jobs to give back before ours came.
+            shared.take_back();
+        }
+        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, jobs });
+    }
+}
+
+fn some(flags: &[String]) -> Option<Vec<String>> {
+    (!flags.is_empty()).then(|| flags.to_vec())
+}
+
+/// Claims and hands out; answers how many jobs of each task came.
+fn claim(shared: &Shared, store: &mut Store, filter: &Filter, limit: usize) -> Result<HashMap<usize, usize>> {
+    let ids = shared.task_ids.read().clone();
+    let now = shared.config.local_time.then(Utc::now);
+    let tasks: Vec<i32> = ids.keys().copied().collect();
+    add(&shared.stats.claims, 1);
+
+    let claiming = shared.claiming.read();
+    let rows = store.claim(limit, &tasks, filter, now)?;
+    let mut jobs = Vec::with_capacity(rows.len());
+    let mut came = HashMap::new();
+    for row in &rows {
+        let task = ids[&row.get::<_, i32>("task_id")];
+        *came.entry(task).or_default() += 1;
+        match Job::from_row(row, shared.tasks[task].name.shared()) {
+            Ok(job) => jobs.push((task, job)),
+            // Its row stays locked by us and in no ledger, which is what reconcile gives back.
+            Err(error) => shared.in_doubt("read a claimed job", &error),
+        }
+    }
+    // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
+    // not overlap, nor where there is only one attempt.
+    if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
+        store.harden()?;
+    }
+    let Entered { startable, doubled, voided } = shared.ledger.enter(jobs, &shared.wires.done.0);
+    drop(claiming);
+
+    add(&shared.stats.claimed, rows.len());
+    if !rows.is_empty() {
+        shared.stats.claim_sizes.note(rows.len() as u64);
+    }
+    add(&shared.stats.lost, voided.len());
+    voided.iter().for_each(|active| shared.tell_lost(active));
+    for active in startable {
+        shared
+            .events
+            .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
+        shared.wires.jobs.0.send(active).expect("we hold the other end too");
+    }
+    for active in doubled {
+        let job = active.job();
+        warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
+            "a job came back while we still had it; it waits until its older handler is gone");
+        active.give_back(Some(DOUBLED_DELAY));
+    }
+    Ok(came)
+}
