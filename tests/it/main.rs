@@ -14,5 +14,6 @@ mod observe;
 mod plans;
 mod proxy;
 mod queues;
+mod recovery;
 mod stop;
 mod wire;
