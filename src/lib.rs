@@ -45,6 +45,12 @@
 //! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
 //!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
 //!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
+//! - **Manage jobs.** [`WorkerUtils::list_jobs`] takes [`ListJobsOptions`] with a [`JobState`] and answers
+//!   [`ListedJob`]s; [`WorkerUtils::stats`] answers [`JobStats`], [`WorkerUtils::queues`] [`QueueRow`]s,
+//!   [`WorkerUtils::locked_workers`] [`LockedWorkerRow`]s. [`WorkerUtils::complete_jobs`],
+//!   [`WorkerUtils::permanently_fail_jobs`] and [`WorkerUtils::reschedule_jobs`] with [`RescheduleJobOptions`]
+//!   change jobs by hand; [`WorkerUtils::force_unlock_workers`] answers a [`ForceUnlockResult`];
+//!   [`WorkerUtils::cleanup`] takes [`CleanupTask`]s and answers a [`CleanupResult`].
 //! - **Recover.** [`WorkerOptions::worker_recovery`] takes a [`WorkerRecoveryConfig`];
 //!   [`WorkerUtils::sweep_stale_workers`] takes [`SweepStaleWorkersOptions`] and answers a
 //!   [`SweepStaleWorkersResult`]; [`WorkerUtils::list_active_workers`] answers [`ActiveWorkerRow`]s.
@@ -58,8 +64,10 @@
 //! `spawn_blocking`.
 #![warn(missing_docs)]
 
+mod admin;
 mod backoff;
 mod claim;
+mod cleanup;
 mod config;
 mod db;
 pub mod devdb;
@@ -67,6 +75,7 @@ mod enqueue;
 mod error;
 mod hooks;
 mod job;
+mod manage;
 mod migrate;
 mod options;
 mod recovery;
@@ -83,6 +92,10 @@ mod trace;
 mod utils;
 mod worker;
 
+pub use admin::{
+    CleanupResult, CleanupTask, ForceUnlockResult, JobState, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow,
+    QueueRow, RescheduleJobOptions,
+};
 pub use config::WorkerRecoveryConfig;
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};

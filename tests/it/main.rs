@@ -1,5 +1,6 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
+mod admin;
 mod cli;
 mod connect;
 mod devdb;
