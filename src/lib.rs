@@ -36,6 +36,10 @@
 //!
 //! - **Run jobs.** Describe a task with [`TaskHandler`]; set [`WorkerOptions`]; `init` makes a [`Worker`],
 //!   and [`Worker::run`] runs it. What a handler may return is [`IntoTaskHandlerResult`].
+//! - **Run lists of items.** A [`BatchTaskHandler`] answers [`IntoBatchTaskHandlerResult`], mostly one result
+//!   for each item, or a [`BatchTaskResult`]; only items that failed are tried again.
+//! - **Say how jobs are retried, and how long they may run.** A [`JobDefinition`] has a [`RetryPolicy`] and a
+//!   timeout.
 //! - **Know more inside a handler.** [`WorkerContext`] has the [`Job`], a [`Connection`] of the pool, and
 //!   tells when to end early.
 //! - **Add or remove jobs.** [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]; many at
@@ -53,6 +57,7 @@
 #![warn(missing_docs)]
 
 mod backoff;
+mod batch;
 mod claim;
 mod config;
 mod db;
@@ -62,6 +67,7 @@ mod error;
 mod job;
 mod migrate;
 mod options;
+mod retry;
 mod running;
 mod schema;
 mod shutdown;
@@ -73,14 +79,16 @@ mod task;
 mod utils;
 mod worker;
 
+pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
 pub use job::Job;
 pub use options::WorkerOptions;
+pub use retry::RetryPolicy;
 pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use stats::WorkerStats;
-pub use task::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
+pub use task::{IntoTaskHandlerResult, JobDefinition, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

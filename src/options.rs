@@ -1,5 +1,6 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
+use crate::batch::BatchTaskHandler;
 use crate::config::Config;
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
@@ -10,7 +11,7 @@ use crate::running::Worker;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
 use crate::store::Store;
-use crate::task::{Extensions, IntoTaskHandlerResult, Task, TaskHandler, WorkerContext};
+use crate::task::{Extensions, IntoTaskHandlerResult, JobDefinition, Task, TaskHandler, WorkerContext};
 use crate::utils::WorkerUtils;
 use crate::worker::lease::by_id;
 use log::debug;
@@ -48,8 +49,7 @@ pub struct WorkerOptions {
     shutdown: Option<ShutdownSignal>,
     forbidden_flags: Vec<String>,
     accepted_flags: Vec<String>,
-    /// A task's name is checked with everything else, by `init`.
-    tasks: Vec<Result<Task>>,
+    tasks: Vec<JobDefinition>,
     extensions: Extensions,
 }
 
@@ -208,19 +208,29 @@ impl WorkerOptions {
     }
 
     /// Registers the task `T`. Source: the guide, Worker Process.
-    pub fn define_job<T: TaskHandler>(mut self) -> Self {
-        self.tasks.push(Task::typed::<T>());
+    pub fn define_job<T: TaskHandler>(self) -> Self {
+        self.define_jobs([T::definition()])
+    }
+
+    /// Registers the batch task `T`. Source: the guide, Worker Process.
+    pub fn define_batch_job<T: BatchTaskHandler>(self) -> Self {
+        self.define_jobs([T::definition()])
+    }
+
+    /// Registers tasks by their definitions, which also say how their jobs are retried and how long they
+    /// may run. Source: the guide, Worker Process.
+    pub fn define_jobs(mut self, jobs: impl IntoIterator<Item = JobDefinition>) -> Self {
+        self.tasks.extend(jobs);
         self
     }
 
     /// Registers a task by its name and a function that reads the payload itself.
     pub fn define_raw_job<R: IntoTaskHandlerResult>(
-        mut self,
+        self,
         identifier: &str,
         handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.tasks.push(Task::raw(identifier, handler));
-        self
+        self.define_jobs([JobDefinition::raw(identifier, handler)])
     }
 
     /// A value for all handlers, read by its type with [`WorkerContext::get_ext`].
@@ -236,7 +246,7 @@ impl WorkerOptions {
     /// `Schema` if the schema cannot be used; `Misuse` on a thread of an async runtime.
     pub fn init(self) -> Result<Worker> {
         refuse_async_context()?;
-        let tasks = self.tasks.into_iter().collect::<Result<Vec<_>>>()?;
+        let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
         let connections = match (&self.pool, &self.database_url) {
             (Some(_), Some(_)) => u32::MAX,

@@ -38,6 +38,8 @@ counters! {
     permanently_failed,
     /// Jobs given back before they started, or interrupted by a stop.
     returned,
+    /// Jobs whose handlers asked to be run again later, without using an attempt.
+    snoozed,
     /// Outcomes that the database refused, because the job was no longer ours.
     lost,
     /// Jobs that the database held for us without our knowing, given back.

@@ -1,6 +1,6 @@
 //! Every statement of the engine, one method each. Knows the tables; decides nothing.
 
-use crate::claim::ActiveJob;
+use crate::claim::{ActiveJob, Failure};
 use crate::db::session::{Interrupt, Param, Query, Session};
 use crate::db::{Database, Seat};
 use crate::error::Result;
@@ -155,16 +155,20 @@ impl Store {
     pub(crate) fn fail(
         &mut self,
         jobs: &[Arc<ActiveJob>],
-        errors: Vec<String>,
+        failures: Vec<Failure>,
         for_good: bool,
     ) -> Result<Vec<(i64, bool)>> {
         let mut params = self.claims(jobs);
-        let delays: Vec<Option<f64>> = vec![None; jobs.len()];
+        let delays: Vec<Option<f64>> =
+            failures.iter().map(|failure| failure.delay.map(|delay| delay.as_secs_f64())).collect();
+        let (errors, rests): (Vec<String>, Vec<Option<String>>) =
+            failures.into_iter().map(|failure| (failure.text, failure.rest)).unzip();
         let for_good = vec![for_good; jobs.len()];
         let query = &self.fail;
         params.push(Box::new(errors));
         params.push(Box::new(delays));
         params.push(Box::new(for_good));
+        params.push(Box::new(rests));
         let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect())
     }

@@ -1,6 +1,7 @@
 //! `WorkerUtils`: adding and removing jobs, on a pool or inside the caller's transaction.
 //! Knows deadlines and lost replies; what is sent, and its races, stand in `enqueue.rs`.
 
+use crate::batch::{self, BatchTaskHandler};
 use crate::db::pool::{Connection, ConnectionPool};
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
@@ -104,6 +105,17 @@ impl WorkerUtils {
         self.add_raw_job(T::IDENTIFIER, &payload, spec)
     }
 
+    /// Adds one job of batch task `T` with all of these items. Source: the guide, Worker Process.
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job); `Config` if there is no item.
+    pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        let job = RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?;
+        let keyed = job.spec.job_key.is_some();
+        let mut added = self.send(vec![job], keyed)?;
+        Ok(added.remove(0))
+    }
+
     /// Adds a job by its task's name.
     ///
     /// # Errors
@@ -200,6 +212,17 @@ impl<C: GenericClient> Executor<'_, C> {
     /// has taken the keyed job since it began: only a new transaction can see that.
     pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
         self.add_raw_job(T::IDENTIFIER, &payload, spec)
+    }
+
+    /// As [`WorkerUtils::add_batch_job`].
+    ///
+    /// # Errors
+    /// As there, and as [`add_job`](Self::add_job).
+    pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        let job = RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?;
+        refuse_async_context()?;
+        let mut added = enqueue::add(self.client, self.schema, &[job])?;
+        Ok(added.remove(0))
     }
 
     /// As [`WorkerUtils::add_raw_job`].

@@ -2,7 +2,7 @@
 
 use super::{Shared, raise};
 use crate::backoff::Backoff;
-use crate::claim::{ActiveJob, Outcome, Settlement};
+use crate::claim::{ActiveJob, Failure, Outcome, Settlement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::add;
 use crate::store::Store;
@@ -41,8 +41,10 @@ pub(crate) fn settle(shared: &Shared) {
 /// Outcomes of one kind, as one statement writes them.
 enum Group {
     Done(Vec<Arc<ActiveJob>>),
-    Failed(Vec<(Arc<ActiveJob>, String)>),
+    Failed(Vec<(Arc<ActiveJob>, Failure)>),
     GivenBack(Vec<(Arc<ActiveJob>, Option<Duration>)>),
+    /// As given back, but the handler asked for it.
+    Snoozed(Vec<(Arc<ActiveJob>, Option<Duration>)>),
 }
 
 impl Group {
@@ -50,7 +52,7 @@ impl Group {
         match self {
             Self::Done(jobs) => jobs.clone(),
             Self::Failed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
-            Self::GivenBack(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
+            Self::GivenBack(jobs) | Self::Snoozed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
         }
     }
 
@@ -68,6 +70,10 @@ impl Group {
                 let rest = jobs.split_off(jobs.len() / 2);
                 (Self::GivenBack(jobs), Self::GivenBack(rest))
             }
+            Self::Snoozed(mut jobs) => {
+                let rest = jobs.split_off(jobs.len() / 2);
+                (Self::Snoozed(jobs), Self::Snoozed(rest))
+            }
         }
     }
 }
@@ -80,17 +86,19 @@ struct Settler<'a> {
 
 impl Settler<'_> {
     fn write(&mut self, batch: Vec<Settlement>) {
-        let (mut done, mut failed, mut back) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut done, mut failed, mut back, mut snoozed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (active, outcome) in batch {
             match outcome {
                 Outcome::Done => done.push(active),
-                Outcome::Failed(text) => failed.push((active, storable(&text))),
+                Outcome::Failed(failure) => failed.push((active, Failure { text: storable(&failure.text), ..failure })),
+                Outcome::Snoozed(delay) => snoozed.push((active, Some(delay))),
                 Outcome::GivenBack(delay) => back.push((active, delay)),
             }
         }
         self.write_group(Group::Done(done));
         self.write_group(Group::Failed(failed));
         self.write_group(Group::GivenBack(back));
+        self.write_group(Group::Snoozed(snoozed));
     }
 
     /// Writes one group, however long it takes, and lets its jobs go. A job whose outcome the
@@ -164,23 +172,24 @@ impl Settler<'_> {
                 }
             }
             Group::Failed(jobs) => {
-                let (actives, errors): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
-                let touched: HashMap<i64, bool> = self.store.fail(&actives, errors, false)?.into_iter().collect();
-                for (active, text) in jobs {
+                let (actives, failures): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
+                let touched: HashMap<i64, bool> = self.store.fail(&actives, failures, false)?.into_iter().collect();
+                for (active, failure) in jobs {
                     let job = active.job();
                     let for_good = touched.get(&job.id).copied();
                     match for_good.or(reply_lost.then_some(job.attempts >= job.max_attempts)) {
-                        Some(for_good) => self.failed(active, text, for_good),
+                        Some(for_good) => self.failed(active, &failure.text, for_good),
                         None => self.lost(active, "failed"),
                     }
                 }
             }
-            Group::GivenBack(jobs) => {
+            Group::GivenBack(jobs) | Group::Snoozed(jobs) => {
+                let snoozed = matches!(group, Group::Snoozed(_));
                 let (actives, delays): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
                 let touched: HashSet<i64> = self.store.give_back(&actives, &delays)?;
                 for active in &actives {
                     if reply_lost || touched.contains(&active.job().id) {
-                        add(&stats.returned, 1);
+                        add(if snoozed { &stats.snoozed } else { &stats.returned }, 1);
                     } else {
                         self.lost(active, "given back");
                     }
@@ -193,7 +202,8 @@ impl Settler<'_> {
     /// The last resort for an outcome that the database will not take: false if it takes not even that.
     fn fail_for_good(&mut self, active: &Arc<ActiveJob>, why: &Error) -> bool {
         let text = format!("the outcome could not be stored: {why}");
-        match self.store.fail(std::slice::from_ref(active), vec![text.clone()], true) {
+        let failure = Failure { text: text.clone(), ..Failure::default() };
+        match self.store.fail(std::slice::from_ref(active), vec![failure], true) {
             Ok(touched) if touched.is_empty() => {
                 self.lost(active, "failed");
                 true

@@ -1,5 +1,6 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
+mod batch;
 mod cli;
 mod connect;
 mod devdb;
@@ -12,5 +13,6 @@ mod jobs;
 mod plans;
 mod proxy;
 mod queues;
+mod retry;
 mod stop;
 mod wire;
