@@ -66,6 +66,8 @@ pub(crate) struct ActiveJob {
     cancelled: AtomicBool,
     /// Whether it was cancelled because it took longer than its task may.
     timed_out: AtomicBool,
+    /// Whether it was reported as ignoring that.
+    wedged: AtomicBool,
     wishes: Mutex<Wishes>,
     /// Whether a handler is inside. Set by gw-run, also when the job was finished from elsewhere.
     inside: AtomicBool,
@@ -145,6 +147,11 @@ impl ActiveJob {
 
     pub(crate) fn is_timed_out(&self) -> bool {
         self.timed_out.load(Ordering::Acquire)
+    }
+
+    /// Whether it is news that its handler ignores the timeout.
+    pub(crate) fn report_wedged(&self) -> bool {
+        !self.wedged.swap(true, Ordering::AcqRel)
     }
 
     /// Run again after `delay` instead of being done, if the handler succeeds.
@@ -227,6 +234,7 @@ impl Ledger {
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 timed_out: AtomicBool::new(false),
+                wedged: AtomicBool::new(false),
                 wishes: Mutex::default(),
                 inside: AtomicBool::new(false),
                 settled: AtomicBool::new(false),

@@ -13,7 +13,7 @@ use crate::signals;
 use crate::stats::{Stats, WorkerStats};
 use crate::task::{Extensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
-use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle};
+use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle, watch};
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
@@ -219,6 +219,7 @@ struct Crew {
     lease: Hand,
     run: Vec<Hand>,
     listen: Option<Hand>,
+    watch: Option<Hand>,
     fetch: Vec<Hand>,
     dispatch: Hand,
 }
@@ -246,13 +247,15 @@ impl Crew {
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
             let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
+            let watches = shared.tasks.iter().any(|task| task.timeout.is_some());
+            let watch = watches.then(|| Hand::start("gw-watch".into(), shared, watch::watch)).transpose()?;
             let fetch = (0..shared.config.claimers).map(|claimer| {
                 Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
             });
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, fetch, dispatch })
+            Ok(Self { settle, lease, run, listen, watch, fetch, dispatch })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -319,8 +322,8 @@ impl Crew {
         self.lease.join(must_end);
         shared.interrupt.raise();
         let last = must_end + Duration::from_millis(100);
-        if let Some(listen) = self.listen {
-            listen.join(last);
+        for hand in self.listen.into_iter().chain(self.watch) {
+            hand.join(last);
         }
         for hand in self.run {
             if hand.ended_by(Instant::now()) {

@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker/fetch",
         "worker/run",
         "worker/settle",
+        "worker/watch",
         "worker/lease",
         "worker/pull",
         "worker/core",

@@ -46,7 +46,7 @@ fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
 fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<ActiveJob>) {
     let task = &shared.tasks[active.claim.task];
     let start = Instant::now();
-    *shared.now_running[place].lock() = Some((active.claim.task, start));
+    *shared.now_running[place].lock() = Some(active.clone());
     let context = WorkerContext::new(active.clone(), around.clone());
     let result = catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
         .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))));

@@ -15,4 +15,5 @@ mod proxy;
 mod queues;
 mod retry;
 mod stop;
+mod timeout;
 mod wire;
