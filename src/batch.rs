@@ -1,9 +1,10 @@
 //! Batch tasks: one job with a list of items, of which only those that failed are tried again.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::spec::RawJob;
 use crate::task::{JobDefinition, WorkerContext};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use std::fmt::Display;
 
@@ -123,4 +124,19 @@ pub(crate) fn payload<T: BatchTaskHandler>(items: &[T]) -> Result<String> {
     }
     serde_json::to_string(items)
         .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))
+}
+
+/// Checks that hooks have left a batch job a list of items.
+///
+/// # Errors
+/// `JobScheduleFailed` naming the task.
+pub(crate) fn check(job: &RawJob) -> Result<()> {
+    match serde_json::from_str::<Vec<IgnoredAny>>(&job.payload) {
+        Ok(items) if !items.is_empty() => Ok(()),
+        _ => {
+            let text =
+                format!("items of batch task {}: a hook left no list with items; nothing was added", job.identifier);
+            Err(Error::new(ErrorKind::JobScheduleFailed, text))
+        }
+    }
 }

@@ -46,7 +46,10 @@
 //!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
 //! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
-//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`]; the `log` crate has an event for each
+//! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
+//!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
+//!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
+//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`] with a [`Histogram`] of handler times; the `log` crate has an event for each
 //!   step of a job's life, with the same field names everywhere and never a payload.
 //! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
 //! - **Check a name early.** [`TaskName`] and [`Schema`] refuse what PostgreSQL would.
@@ -64,6 +67,7 @@ mod db;
 pub mod devdb;
 mod enqueue;
 mod error;
+mod hooks;
 mod job;
 mod migrate;
 mod options;
@@ -76,12 +80,26 @@ mod spec;
 mod stats;
 mod store;
 mod task;
+mod trace;
 mod utils;
 mod worker;
 
 pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
+pub use hooks::{
+    AfterJobRun, AfterJobRunContext, BeforeJobRun, BeforeJobRunContext, BeforeJobSchedule, BeforeJobScheduleContext,
+    CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext, Event, FailureReason, HookRegistry,
+    HookResult, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobFetch, JobFetchContext, JobInterrupted,
+    JobInterruptedContext, JobLost, JobLostContext, JobPermanentlyFail, JobPermanentlyFailContext, JobRecovery,
+    JobRecoveryContext, JobRecoveryResult, JobScheduleResult, JobStart, JobStartContext, JobTimeout, JobTimeoutContext,
+    LocalQueueGetJobsComplete, LocalQueueGetJobsCompleteContext, LocalQueueInit, LocalQueueInitContext, LocalQueueMode,
+    LocalQueueRefetchDelayAbort, LocalQueueRefetchDelayAbortContext, LocalQueueRefetchDelayExpired,
+    LocalQueueRefetchDelayExpiredContext, LocalQueueRefetchDelayStart, LocalQueueRefetchDelayStartContext,
+    LocalQueueReturnJobs, LocalQueueReturnJobsContext, LocalQueueSetMode, LocalQueueSetModeContext, Plugin,
+    ShutdownReason, WorkerInit, WorkerInitContext, WorkerRecovered, WorkerRecoveredContext, WorkerShutdown,
+    WorkerShutdownContext, WorkerStart, WorkerStartContext,
+};
 pub use job::Job;
 pub use options::WorkerOptions;
 pub use retry::RetryPolicy;
@@ -89,6 +107,6 @@ pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
-pub use stats::WorkerStats;
-pub use task::{IntoTaskHandlerResult, JobDefinition, TaskHandler, WorkerContext};
+pub use stats::{Histogram, ListenerState, WorkerStats};
+pub use task::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

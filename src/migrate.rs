@@ -146,7 +146,7 @@ impl Migrator<'_> {
                 migrator.session.batch(&migrator.schema.fill(include_str!("sql/create_schema.sql")))?;
             }
             migrator.session.batch(&migrator.schema.fill(include_str!("../migrations/install.sql")))?;
-            log::info!(schema = migrator.schema.name(), max_id = INSTALLED; "schema installed");
+            log::info!(schema = migrator.schema.name(), newest_migration = INSTALLED; "schema installed");
             Ok(())
         })
     }
@@ -325,7 +325,7 @@ impl Standing {
     fn facts(self, schema: &Schema, lost: &str) -> Facts {
         let name = schema.name();
         if self.max_id > NEWEST_KNOWN {
-            log::warn!(schema = name, max_id = self.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
+            log::warn!(schema = name, newest_migration = self.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
         }
         if !self.has_queue_index {
             log::warn!(schema = name, role = self.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");

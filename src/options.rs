@@ -6,6 +6,7 @@ use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
 use crate::error::{Error, Result};
+use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::migrate;
 use crate::running::Worker;
 use crate::schema::Schema;
@@ -51,6 +52,7 @@ pub struct WorkerOptions {
     accepted_flags: Vec<String>,
     tasks: Vec<JobDefinition>,
     extensions: Extensions,
+    hooks: HookRegistry,
 }
 
 impl Default for WorkerOptions {
@@ -74,6 +76,7 @@ impl Default for WorkerOptions {
             accepted_flags: Vec::new(),
             tasks: Vec::new(),
             extensions: Extensions::default(),
+            hooks: HookRegistry::default(),
         }
     }
 }
@@ -239,6 +242,34 @@ impl WorkerOptions {
         self
     }
 
+    /// Registers a hook: a function that observes, or decides, when `event` happens.
+    ///
+    /// Hooks of one event are called in the order of their registration. Observers run on a thread of
+    /// their own, so a slow one delays no job; when they fall behind by a thousand events, each further
+    /// event of a job waits up to 100 ms for them, and is then dropped, counted in
+    /// [`WorkerStats::events_dropped`](crate::WorkerStats::events_dropped), and warned of once. A hook
+    /// that panics is logged; it never ends the worker. Source: the guide, Observability.
+    ///
+    /// ```
+    /// use graphile_worker::{BeforeJobRun, HookResult, JobComplete, WorkerOptions};
+    /// let options = WorkerOptions::default()
+    ///     .on(JobComplete, |ctx| println!("job {} took {:?}", ctx.job.id(), ctx.duration))
+    ///     .on(BeforeJobRun, |ctx| match ctx.job.attempts() > 3 {
+    ///         true => HookResult::Fail("given up".into()),
+    ///         false => HookResult::Continue,
+    ///     });
+    /// ```
+    pub fn on<E: Event>(mut self, event: E, hook: impl Fn(E::Context) -> E::Output + Send + Sync + 'static) -> Self {
+        self.hooks.on(event, hook);
+        self
+    }
+
+    /// Registers the hooks of a plugin. Source: the guide, Observability.
+    pub fn add_plugin<P: Plugin>(mut self, plugin: P) -> Self {
+        plugin.register(&mut self.hooks);
+        self
+    }
+
     /// Checks the options, connects, installs or takes over the schema, and registers the tasks.
     ///
     /// # Errors
@@ -297,7 +328,12 @@ impl WorkerOptions {
             .tasks(&names)
             .map_err(|e| e.context("registering the tasks"))?;
         let task_ids = by_id(ids, &names);
-        let utils = WorkerUtils::on(database.clone(), config.schema.clone());
+        let utils = WorkerUtils::on(database.clone(), config.schema.clone()).with_hooks(Arc::new(self.hooks));
+        utils.hooks().tell::<WorkerInit>(|| WorkerInitContext {
+            utils: utils.clone(),
+            schema: config.schema.clone(),
+            concurrency: config.concurrency,
+        });
         Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions))
     }
 }

@@ -7,11 +7,13 @@ use crate::config::Config;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::events::Events;
+use crate::hooks::{ShutdownReason, WorkerShutdownContext, WorkerStart, WorkerStartContext};
 use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
 use crate::signals;
 use crate::stats::{Stats, WorkerStats};
-use crate::task::{Extensions, Surroundings, Task};
+use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
 use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle, watch};
 use crossbeam_channel::{Receiver, bounded, select};
@@ -118,7 +120,17 @@ impl Worker {
         let Some(shared) = self.current.lock().clone() else { return WorkerStats::default() };
         let all = shared.ledger.all();
         let count = |is: fn(&ActiveJob) -> bool| all.iter().filter(|active| is(active)).count() as u64;
-        shared.stats.snapshot(count(ActiveJob::is_held), count(ActiveJob::is_running))
+        let (held, running) = (count(ActiveJob::is_held), count(ActiveJob::is_running));
+        let unsettled: Vec<Duration> = all.iter().filter_map(|active| active.unsettled_for()).collect();
+        WorkerStats {
+            held,
+            running,
+            in_flight: held + running + unsettled.len() as u64,
+            settle_lag: unsettled.into_iter().max().unwrap_or_default(),
+            events_dropped: shared.events.dropped(),
+            sessions: shared.database.sessions(),
+            ..shared.stats.snapshot()
+        }
     }
 
     fn live(&self, until_empty: bool) -> Result<()> {
@@ -134,21 +146,28 @@ impl Worker {
             tasks = self.tasks.len(); "worker started");
 
         let crew = Crew::start(&shared, &self.utils, &self.extensions, until_empty)?;
+        shared.events.send(WorkerStart, || WorkerStartContext {
+            utils: self.utils.clone(),
+            worker_id: shared.worker_id.clone(),
+            extensions: ReadOnlyExtensions(self.extensions.clone()),
+        });
         let never = crossbeam_channel::never();
         let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
-        select! {
-            recv(self.stop.receiver()) -> _ => {}
-            recv(shared.stop.receiver()) -> _ => {}
-            recv(callers) -> _ => {}
+        let reason = select! {
+            recv(self.stop.receiver()) -> _ => ShutdownReason::Graceful,
+            recv(shared.stop.receiver()) -> _ => ShutdownReason::Signal,
+            recv(callers) -> _ => ShutdownReason::Graceful,
             // Only a run until empty comes to an end by itself.
-            recv(crew.dispatch.finished) -> _ => {}
-        }
-        crew.stop(&shared, &cancel)
+            recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
+        };
+        crew.stop(&shared, &cancel, &self.utils, reason)
     }
 
     fn start(&self) -> Shared {
+        let worker_id = new_worker_id();
         Shared {
-            worker_id: new_worker_id(),
+            events: Arc::new(Events::new(self.utils.hooks().clone(), &worker_id)),
+            worker_id,
             config: self.config.clone(),
             tasks: self.tasks.clone(),
             database: self.database.clone(),
@@ -222,6 +241,8 @@ struct Crew {
     watch: Option<Hand>,
     fetch: Vec<Hand>,
     dispatch: Hand,
+    /// Only if there is anybody to tell.
+    events: Option<Hand>,
 }
 
 impl Crew {
@@ -233,6 +254,9 @@ impl Crew {
         until_empty: bool,
     ) -> Result<Self> {
         let start = || -> Result<Self> {
+            let observed = shared.events.are_observed();
+            let events = observed.then(|| Hand::start("gw-events".into(), shared, |shared| shared.events.observe()));
+            let events = events.transpose()?;
             let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
             let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
             let around = Arc::new(Surroundings {
@@ -255,7 +279,7 @@ impl Crew {
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, watch, fetch, dispatch })
+            Ok(Self { settle, lease, run, listen, watch, fetch, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -263,11 +287,12 @@ impl Crew {
             shared.over.trigger();
             shared.left.trigger();
             shared.interrupt.raise();
+            shared.events.abandon();
         })
     }
 
     /// Ends the worker, step by step, within the grace period and a second.
-    fn stop(self, shared: &Shared, cancel: &ShutdownSignal) -> Result<()> {
+    fn stop(self, shared: &Shared, cancel: &ShutdownSignal, utils: &WorkerUtils, reason: ShutdownReason) -> Result<()> {
         let worker_id = shared.worker_id.as_str();
         let start = Instant::now();
         let grace_ends = start + shared.config.grace_period;
@@ -328,6 +353,18 @@ impl Crew {
         for hand in self.run {
             if hand.ended_by(Instant::now()) {
                 hand.join(last);
+            }
+        }
+
+        // 7. Observers hear of the end, if they have come so far by now.
+        if let Some(events) = self.events {
+            shared.events.end(last, || WorkerShutdownContext {
+                utils: utils.clone(),
+                worker_id: worker_id.to_owned(),
+                reason: if wedged.is_empty() { reason } else { ShutdownReason::Error },
+            });
+            if !events.join(last) {
+                shared.events.abandon();
             }
         }
         info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");

@@ -7,11 +7,13 @@ use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::enqueue;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::HookRegistry;
 use crate::job::Job;
 use crate::migrate;
 use crate::schema::Schema;
 use crate::spec::{self, JobSpec, RawJob};
 use crate::task::TaskHandler;
+use crate::trace;
 use postgres::GenericClient;
 use serde::Serialize;
 use std::sync::Arc;
@@ -33,6 +35,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 pub struct WorkerUtils {
     database: Database,
     schema: Schema,
+    /// Asked about every job before it is added.
+    hooks: Arc<HookRegistry>,
 }
 
 impl WorkerUtils {
@@ -55,7 +59,30 @@ impl WorkerUtils {
     }
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
-        Self { database, schema }
+        Self { database, schema, hooks: Arc::default() }
+    }
+
+    /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
+    /// job before it is added. Those of [`Worker::create_utils`](crate::Worker::create_utils) ask the worker's.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{BeforeJobSchedule, HookRegistry, JobScheduleResult, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let mut hooks = HookRegistry::new();
+    /// hooks.on(BeforeJobSchedule, |ctx| match ctx.payload.get("to") {
+    ///     Some(_) => JobScheduleResult::Continue(ctx.payload),
+    ///     None => JobScheduleResult::Fail("nobody to write to".into()),
+    /// });
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?.with_hooks(hooks.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn with_hooks(mut self, hooks: Arc<HookRegistry>) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    pub(crate) fn hooks(&self) -> &Arc<HookRegistry> {
+        &self.hooks
     }
 
     /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
@@ -100,9 +127,16 @@ impl WorkerUtils {
     ///
     /// # Errors
     /// `Config` if a field is outside its limit (nothing was sent); `Payload` if it does not serialize;
+    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
     /// `UnknownOutcome` if the connection broke and the job has no key: it may or may not have been added.
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_raw_job(T::IDENTIFIER, &payload, spec)
+        self.add_typed(payload, spec, None)
+    }
+
+    /// Adds a job, in the trace of the one that adds it unless the spec names another.
+    pub(crate) fn add_typed<T: TaskHandler>(&self, payload: T, spec: JobSpec, within: Option<&str>) -> Result<Job> {
+        let job = typed(&payload, spec, within)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
     /// Adds one job of batch task `T` with all of these items. Source: the guide, Worker Process.
@@ -110,10 +144,9 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_job`](Self::add_job); `Config` if there is no item.
     pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?;
-        let keyed = job.spec.job_key.is_some();
-        let mut added = self.send(vec![job], keyed)?;
-        Ok(added.remove(0))
+        let job = self.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
+        batch::check(&job)?;
+        self.send_one(job)
     }
 
     /// Adds a job by its task's name.
@@ -121,7 +154,14 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(identifier, json(payload)?, spec)?;
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&self, job: RawJob) -> Result<Job> {
+        self.send_one(self.hooks.schedule(job)?)
+    }
+
+    fn send_one(&self, job: RawJob) -> Result<Job> {
         let keyed = job.spec.job_key.is_some();
         let mut added = self.send(vec![job], keyed)?;
         Ok(added.remove(0))
@@ -130,11 +170,10 @@ impl WorkerUtils {
     /// Adds many jobs of task `T`, all or none. The answer is in the order of the request.
     ///
     /// # Errors
-    /// As [`add_job`](Self::add_job); `Config` if a key occurs twice, naming it.
+    /// As [`add_job`](Self::add_job), if a hook refuses even one of them; `Config` if a key occurs twice,
+    /// naming it.
     pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs
-            .into_iter()
-            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -143,7 +182,7 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_jobs`](Self::add_jobs).
     pub fn add_raw_jobs(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
-        let jobs = spec::check_all(jobs)?;
+        let jobs = self.hooks.schedule_all(spec::check_all(jobs)?)?;
         let repeatable = jobs.iter().all(|job| job.spec.job_key.is_some());
         self.send(jobs, repeatable)
     }
@@ -175,7 +214,7 @@ impl WorkerUtils {
     /// # Ok(()) }
     /// ```
     pub fn with_executor<'a, C: GenericClient>(&'a self, client: &'a mut C) -> Executor<'a, C> {
-        Executor { client, schema: &self.schema }
+        Executor { client, utils: self }
     }
 
     /// Sends checked jobs on a pooled connection; once more, if the connection broke and that is safe.
@@ -201,7 +240,7 @@ impl WorkerUtils {
 /// [`with_executor`](WorkerUtils::with_executor). Deadlines are those of the client.
 pub struct Executor<'a, C> {
     client: &'a mut C,
-    schema: &'a Schema,
+    utils: &'a WorkerUtils,
 }
 
 impl<C: GenericClient> Executor<'_, C> {
@@ -211,7 +250,8 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker
     /// has taken the keyed job since it began: only a new transaction can see that.
     pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_raw_job(T::IDENTIFIER, &payload, spec)
+        let job = typed(&payload, spec, None)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
     /// As [`WorkerUtils::add_batch_job`].
@@ -219,9 +259,10 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As there, and as [`add_job`](Self::add_job).
     pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?;
         refuse_async_context()?;
-        let mut added = enqueue::add(self.client, self.schema, &[job])?;
+        let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
+        batch::check(&job)?;
+        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
         Ok(added.remove(0))
     }
 
@@ -230,9 +271,13 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&mut self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(identifier, json(payload)?, spec)?;
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&mut self, job: RawJob) -> Result<Job> {
         refuse_async_context()?;
-        let mut added = enqueue::add(self.client, self.schema, &[job])?;
+        let job = self.utils.hooks.schedule(job)?;
+        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
         Ok(added.remove(0))
     }
 
@@ -241,9 +286,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_jobs<T: TaskHandler>(&mut self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs
-            .into_iter()
-            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -254,7 +297,8 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn add_raw_jobs(&mut self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         let jobs = spec::check_all(jobs)?;
         refuse_async_context()?;
-        enqueue::add(self.client, self.schema, &jobs)
+        let jobs = self.utils.hooks.schedule_all(jobs)?;
+        enqueue::add(self.client, &self.utils.schema, &jobs)
     }
 
     /// As [`WorkerUtils::remove_job`].
@@ -264,8 +308,21 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn remove_job(&mut self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
         refuse_async_context()?;
-        enqueue::remove(self.client, self.schema, &key)
+        enqueue::remove(self.client, &self.utils.schema, &key)
     }
+}
+
+/// A job of task `T` as it is sent: its trace context goes into the payload.
+fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -> Result<RawJob> {
+    let mut text = json(payload)?;
+    if let Some(traceparent) = spec.traceparent.take() {
+        trace::check(&traceparent)?;
+        text = trace::carry(&text, &traceparent)
+            .ok_or_else(|| Error::config("traceparent: only a payload that is a JSON object can carry one"))?;
+    } else if let Some(traceparent) = within {
+        text = trace::carry(&text, traceparent).unwrap_or(text);
+    }
+    Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: text, spec })
 }
 
 fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {

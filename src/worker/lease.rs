@@ -197,6 +197,7 @@ impl<'a> Lease<'a> {
             add(&self.shared.stats.lost, 1);
             warn!(worker_id = self.shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
                 "job was lost: its lock is no longer ours");
+            self.shared.tell_lost(active);
         }
     }
 

@@ -14,6 +14,8 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::db::session::Interrupt;
 use crate::error::{Error, ErrorKind};
+use crate::hooks::events::Events;
+use crate::hooks::{JobLost, JobLostContext};
 use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
 use crate::stats::{Stats, add};
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) interrupt: Interrupt,
     pub(crate) wires: Wires,
     pub(crate) complaints: Complaints,
+    /// To the observers, on gw-events.
+    pub(crate) events: Arc<Events>,
 }
 
 /// The channels between the threads. All wakes have room for one: a storm costs nothing.
@@ -128,6 +132,12 @@ impl Shared {
             self.gate.close();
         }
         raise(&self.wires.reconcile);
+    }
+
+    /// Tells the observers of a job that is no longer ours.
+    pub(crate) fn tell_lost(&self, active: &ActiveJob) {
+        self.events
+            .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
     }
 
     /// Gives back what no thread has begun, for others to run.

@@ -2,10 +2,10 @@
 
 use super::{Shared, raise};
 use crate::claim::{ActiveJob, Failure, Outcome};
+use crate::hooks::panic_text;
 use crate::retry::RetryPolicy;
 use crate::task::{Surroundings, Task, WorkerContext};
 use crossbeam_channel::select;
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,10 +48,14 @@ fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<
     let start = Instant::now();
     *shared.now_running[place].lock() = Some(active.clone());
     let context = WorkerContext::new(active.clone(), around.clone());
-    let result = catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
-        .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))));
+    let result = shared.events.hooks.around(&active.claim.job, &shared.worker_id, || {
+        catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
+            .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))))
+    });
     *shared.now_running[place].lock() = None;
-    task.pace.took(start.elapsed());
+    let took = start.elapsed();
+    task.pace.took(took);
+    shared.stats.handler_times.note(took.as_micros() as u64);
     active.finish(match result {
         Ok(()) => active.take_snooze().map_or(Outcome::Done, Outcome::Snoozed),
         Err(text) if active.is_timed_out() => failed(task, active, format!("timed out: {text}")),
@@ -67,15 +71,4 @@ fn failed(task: &Task, active: &ActiveJob, text: String) -> Outcome {
     let ask = |policy: &RetryPolicy| catch_unwind(AssertUnwindSafe(|| policy.delay(attempt, &text)));
     let delay = task.backoff.as_ref().map(ask).and_then(|answer| answer.map_err(std::mem::forget).ok());
     Outcome::Failed(Failure { delay, rest: active.take_rest(), text })
-}
-
-/// What a panic said. Its payload is forgotten, not dropped: dropping it may panic again.
-fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "without a message".to_owned(),
-    };
-    std::mem::forget(panic);
-    text
 }

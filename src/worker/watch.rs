@@ -3,6 +3,7 @@
 
 use super::Shared;
 use crate::claim::ActiveJob;
+use crate::hooks::{JobTimeout, JobTimeoutContext};
 use crate::stats::add;
 use log::{error, warn};
 use std::time::{Duration, Instant};
@@ -36,10 +37,20 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         return Some(late);
     }
     let (job, worker_id) = (active.job(), shared.worker_id.as_str());
+    let tell = |wedged| {
+        shared.events.send(JobTimeout, || JobTimeoutContext {
+            job: active.claim.job.clone(),
+            worker_id: shared.worker_id.clone(),
+            thread: thread.to_owned(),
+            timeout,
+            wedged,
+        });
+    };
     if active.time_out() {
         add(&shared.stats.timed_out, 1);
         warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             timeout_ms = timeout.as_millis() as u64; "job timed out, its handler is asked to end");
+        tell(false);
     }
     let too_late = late + shared.config.grace_period;
     if now < too_late {
@@ -50,6 +61,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             seconds = started.elapsed().as_secs();
             "a handler ignores its timeout; its thread is lost to other jobs, and its job stays ours while this process lives");
+        tell(true);
     }
     None
 }

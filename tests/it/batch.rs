@@ -2,8 +2,8 @@
 
 use crate::harness::TestDb;
 use graphile_worker::{
-    BatchTaskHandler, BatchTaskResult, ErrorKind, IntoBatchTaskHandlerResult, IntoTaskHandlerResult, JobDefinition,
-    JobSpec, TaskHandler, WorkerContext,
+    BatchTaskHandler, BatchTaskResult, BeforeJobSchedule, ErrorKind, HookRegistry, IntoBatchTaskHandlerResult,
+    IntoTaskHandlerResult, JobDefinition, JobScheduleResult, JobSpec, TaskHandler, WorkerContext,
 };
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
@@ -124,6 +124,12 @@ fn an_empty_batch_is_refused_before_anything_is_sent() {
     assert_eq!(error.to_string(), "items of batch task items: empty; give at least one");
     let mut client = db.client();
     assert!(db.utils().with_executor(&mut client).add_batch_job(Vec::<Item>::new(), JobSpec::new()).is_err());
+    // Nor may a hook make it one.
+    let mut hooks = HookRegistry::new();
+    hooks.on(BeforeJobSchedule, |_| JobScheduleResult::Continue(serde_json::json!([])));
+    let utils = db.utils().with_hooks(hooks.into());
+    let error = utils.add_batch_job(vec![Item { id: 1, fail: false }], JobSpec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::JobScheduleFailed);
     assert_eq!(db.jobs(), 0);
 }
 

@@ -1,8 +1,8 @@
 //! Handlers that take longer than their task may: they are asked to end, and reported if they do not.
 
 use crate::harness::{Running, SOON, TestDb, eventually, log_lines};
-use crossbeam_channel::bounded;
-use graphile_worker::{JobDefinition, RetryPolicy, WorkerContext, WorkerOptions};
+use crossbeam_channel::{bounded, unbounded};
+use graphile_worker::{JobDefinition, JobTimeout, RetryPolicy, WorkerContext, WorkerOptions};
 use std::time::{Duration, Instant};
 
 const ROW: &str = "select concat_ws('|', attempts, round(extract(epoch from run_at - now())), last_error)
@@ -74,8 +74,13 @@ fn a_handler_that_ignores_its_timeout_is_reported_once_and_keeps_its_job() {
     let options = |definition| -> WorkerOptions {
         db.worker().concurrency(1).shutdown_grace_period(Duration::from_millis(100)).define_jobs([definition])
     };
-    let running = Running::start(options(stubborn.timeout(Duration::from_millis(20))));
-    eventually(SOON, || running.worker.stats().wedged == 1);
+    let (send, told) = unbounded();
+    let tell = options(stubborn.timeout(Duration::from_millis(20)))
+        .on(JobTimeout, move |ctx| _ = send.send((ctx.job.id(), ctx.thread, ctx.wedged)));
+    let running = Running::start(tell);
+    for wedged in [false, true] {
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (id, "gw-run-0".to_owned(), wedged));
+    }
     // Nobody else runs it.
     options(JobDefinition::raw("t", |_| assert_eq!(1, 2, "run twice"))).init().unwrap().run_once().unwrap();
     let worker_id = running.worker.worker_id().unwrap();
