@@ -69,6 +69,7 @@ mod enqueue;
 mod error;
 mod hooks;
 mod job;
+mod local_queue;
 mod migrate;
 mod options;
 mod retry;
@@ -101,6 +102,7 @@ pub use hooks::{
     WorkerShutdownContext, WorkerStart, WorkerStartContext,
 };
 pub use job::Job;
+pub use local_queue::{LocalQueueConfig, RefetchDelayConfig};
 pub use options::WorkerOptions;
 pub use retry::RetryPolicy;
 pub use running::Worker;

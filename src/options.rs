@@ -7,6 +7,7 @@ use crate::db::session::Interrupt;
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
 use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
+use crate::local_queue::LocalQueueConfig;
 use crate::migrate;
 use crate::running::Worker;
 use crate::schema::Schema;
@@ -18,6 +19,9 @@ use crate::worker::lease::by_id;
 use log::debug;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// An outcome that waits is a job that stays locked.
+const LONGEST_BATCH_DELAY: Duration = Duration::from_secs(60);
 
 /// The options of a worker. Start with [`WorkerOptions::default`], end with [`init`](Self::init).
 ///
@@ -48,6 +52,9 @@ pub struct WorkerOptions {
     interrupted_delay: Duration,
     listen_signals: bool,
     shutdown: Option<ShutdownSignal>,
+    complete_delay: Duration,
+    fail_delay: Duration,
+    local_queue: Option<LocalQueueConfig>,
     forbidden_flags: Vec<String>,
     accepted_flags: Vec<String>,
     tasks: Vec<JobDefinition>,
@@ -72,6 +79,9 @@ impl Default for WorkerOptions {
             interrupted_delay: Duration::from_secs(30),
             listen_signals: true,
             shutdown: None,
+            complete_delay: Duration::ZERO,
+            fail_delay: Duration::ZERO,
+            local_queue: None,
             forbidden_flags: Vec::new(),
             accepted_flags: Vec::new(),
             tasks: Vec::new(),
@@ -198,6 +208,38 @@ impl WorkerOptions {
         self
     }
 
+    /// How long a completed job waits at least for others, to be written with them in one statement; a
+    /// thousand are written at once. Defaults to none: whatever waits while a statement is under way is
+    /// written by the next one, so groups form by themselves. At most 60 seconds. A job that waits keeps
+    /// its named queue; a stop does not wait.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    pub fn complete_job_batch_delay(mut self, delay: Duration) -> Self {
+        self.complete_delay = delay;
+        self
+    }
+
+    /// The same for failed jobs. Defaults to none. At most 60 seconds.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    pub fn fail_job_batch_delay(mut self, delay: Duration) -> Self {
+        self.fail_delay = delay;
+        self
+    }
+
+    /// Holds a fixed number of jobs ahead of the threads. Defaults to none: the worker then holds what its
+    /// threads can start in the next 20 ms, and needs no tuning. Flags count here as anywhere: a job that
+    /// this worker does not run is not fetched. Source: the guide, Local Queue.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for what [`LocalQueueConfig`] does not allow.
+    pub fn local_queue(mut self, config: LocalQueueConfig) -> Self {
+        self.local_queue = Some(config);
+        self
+    }
+
     /// Leaves jobs that carry this flag to other workers. Source: the guide, Worker Process.
     pub fn add_forbidden_flag(mut self, flag: impl Into<String>) -> Self {
         self.forbidden_flags.push(flag.into());
@@ -293,6 +335,12 @@ impl WorkerOptions {
             notifications: self.notifications,
             grace_period: self.grace_period,
             interrupted_delay: self.interrupted_delay,
+            complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
+            fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
+            local_queue: self
+                .local_queue
+                .map(|queue| queue.checked(self.concurrency, self.poll_interval))
+                .transpose()?,
             forbidden_flags: self.forbidden_flags,
             accepted_flags: self.accepted_flags,
             local_time: self.local_time,
@@ -365,6 +413,13 @@ fn in_range(option: &str, value: usize, least: usize, most: usize) -> Result<usi
     match (least..=most).contains(&value) {
         true => Ok(value),
         false => Err(Error::config(format!("{option}: {value} is outside {least} to {most}"))),
+    }
+}
+
+fn at_most(option: &str, value: Duration, most: Duration) -> Result<Duration> {
+    match value <= most {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value:?} is longer than {most:?}"))),
     }
 }
 

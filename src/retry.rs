@@ -24,12 +24,14 @@ pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 
 #[derive(Clone)]
 pub struct RetryPolicy(Kind);
 
+type Delay = dyn Fn(u32, &str) -> Duration + Send + Sync;
+
 #[derive(Clone)]
 enum Kind {
     Fixed(Duration),
     Linear { step: Duration, cap: Duration },
     Exponential { first: Duration, cap: Duration },
-    Custom(Arc<dyn Fn(u32, &str) -> Duration + Send + Sync>),
+    Custom(Arc<Delay>),
 }
 
 impl RetryPolicy {

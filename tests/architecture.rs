@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 6] = [
         "cron",
         "recovery",
     ],
-    &["options", "running", "signals"],
+    &["options", "local_queue", "running", "signals"],
     &["capi", "main", "cli"],
 ];
 

@@ -10,11 +10,11 @@ use crate::hooks::{
 };
 use crate::stats::add;
 use crate::store::Store;
-use crossbeam_channel::select;
+use crossbeam_channel::{at, never, select};
 use log::{error, info, warn};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most outcomes that one statement writes.
 const BATCH: usize = 1000;
@@ -30,15 +30,60 @@ pub(crate) fn settle(shared: &Shared) {
         retry: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
     };
     let done = &shared.wires.done.1;
+    let mut completed = Pile::new(shared.config.complete_delay);
+    let mut failed = Pile::new(shared.config.fail_delay);
     loop {
+        let due = completed.due.into_iter().chain(failed.due).min().map_or_else(never, at);
         let first = select! {
             recv(done) -> settlement => settlement.ok(),
+            recv(due) -> _ => None,
             recv(shared.over.receiver()) -> _ => done.try_recv().ok(),
         };
-        let Some(first) = first else { return };
         // Whatever else waits goes along: one job is written at once, ten thousand in groups.
-        let batch = std::iter::once(first).chain(done.try_iter().take(BATCH - 1)).collect();
+        let room = BATCH.saturating_sub(1 + completed.jobs.len() + failed.jobs.len());
+        let mut batch = Vec::new();
+        for settlement in first.into_iter().chain(done.try_iter().take(room)) {
+            match settlement.1 {
+                Outcome::Done => completed.put(settlement),
+                Outcome::Failed(_) => failed.put(settlement),
+                Outcome::Snoozed(_) | Outcome::GivenBack(_) => batch.push(settlement),
+            }
+        }
+        let over = shared.over.is_triggered();
+        batch.extend(completed.take_if_due(over));
+        batch.extend(failed.take_if_due(over));
+        if batch.is_empty() && over {
+            return;
+        }
         settler.write(batch);
+    }
+}
+
+/// Outcomes of one kind that wait for more of it.
+struct Pile {
+    delay: Duration,
+    jobs: Vec<Settlement>,
+    /// When the first of them has waited for the whole delay.
+    due: Option<Instant>,
+}
+
+impl Pile {
+    fn new(delay: Duration) -> Self {
+        Self { delay, jobs: Vec::new(), due: None }
+    }
+
+    fn put(&mut self, settlement: Settlement) {
+        self.due.get_or_insert_with(|| Instant::now() + self.delay);
+        self.jobs.push(settlement);
+    }
+
+    fn take_if_due(&mut self, over: bool) -> Vec<Settlement> {
+        let due = self.due.is_some_and(|due| Instant::now() >= due);
+        if !(due || over || self.jobs.len() >= BATCH) {
+            return Vec::new();
+        }
+        self.due = None;
+        std::mem::take(&mut self.jobs)
     }
 }
 

@@ -32,8 +32,7 @@ impl BatchTaskHandler for Item {
 fn run(db: &TestDb) -> Vec<Vec<i32>> {
     let seen = Seen::default();
     db.worker().define_batch_job::<Item>().add_extension(seen.clone()).init().unwrap().run_once().unwrap();
-    let runs = seen.lock().unwrap().clone();
-    runs
+    std::mem::take(&mut *seen.lock().unwrap())
 }
 
 const ROW: &str = "select concat_ws('|', attempts, payload, last_error) from graphile_worker._private_jobs";

@@ -11,6 +11,7 @@ mod harness;
 mod hooks;
 mod idle;
 mod jobs;
+mod local_queue;
 mod observe;
 mod plans;
 mod proxy;
