@@ -49,6 +49,9 @@
 //! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
 //!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
 //!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
+//! - **Recover.** [`WorkerOptions::worker_recovery`] takes a [`WorkerRecoveryConfig`];
+//!   [`WorkerUtils::sweep_stale_workers`] takes [`SweepStaleWorkersOptions`] and answers a
+//!   [`SweepStaleWorkersResult`]; [`WorkerUtils::list_active_workers`] answers [`ActiveWorkerRow`]s.
 //! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`] with a [`Histogram`] of handler times; the `log` crate has an event for each
 //!   step of a job's life, with the same field names everywhere and never a payload.
 //! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
@@ -72,6 +75,7 @@ mod job;
 mod local_queue;
 mod migrate;
 mod options;
+mod recovery;
 mod retry;
 mod running;
 mod schema;
@@ -80,12 +84,14 @@ mod signals;
 mod spec;
 mod stats;
 mod store;
+mod sweep;
 mod task;
 mod trace;
 mod utils;
 mod worker;
 
 pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
+pub use config::WorkerRecoveryConfig;
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
 pub use hooks::{
@@ -110,5 +116,6 @@ pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use stats::{Histogram, ListenerState, WorkerStats};
+pub use sweep::{ActiveWorkerRow, SweepStaleWorkersOptions, SweepStaleWorkersResult};
 pub use task::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

@@ -10,9 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::events::Events;
 use crate::hooks::{ShutdownReason, WorkerShutdownContext, WorkerStart, WorkerStartContext};
 use crate::migrate::Facts;
+use crate::recovery::Recovery;
 use crate::shutdown::ShutdownSignal;
 use crate::signals;
-use crate::stats::{Stats, WorkerStats};
+use crate::stats::{Health, Stats, WorkerStats};
 use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
 use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle, watch};
@@ -187,6 +188,7 @@ impl Worker {
             interrupt: Interrupt::new(),
             wires: Wires::new(self.config.claimers),
             complaints: Complaints::new(),
+            health: Arc::new(Health::new()),
         }
     }
 }
@@ -241,6 +243,8 @@ struct Crew {
     watch: Option<Hand>,
     fetch: Vec<Hand>,
     dispatch: Hand,
+    /// Only if asked for.
+    recovery: Option<Hand>,
     /// Only if there is anybody to tell.
     events: Option<Hand>,
 }
@@ -277,9 +281,13 @@ impl Crew {
                 Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
             });
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
+            let sweeps = shared.config.recovery.enabled && !until_empty;
+            let recovery = sweeps
+                .then(|| Hand::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
+                .transpose()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, watch, fetch, dispatch, events })
+            Ok(Self { settle, lease, run, listen, watch, fetch, recovery, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -342,6 +350,10 @@ impl Crew {
         shared.over.trigger();
         self.settle.join(must_end);
 
+        if let Some(recovery) = self.recovery {
+            recovery.join(must_end);
+        }
+
         // 6. Lease looks a last time; then whatever the database keeps waiting is cut off.
         shared.left.trigger();
         self.lease.join(must_end);
@@ -379,6 +391,20 @@ impl Crew {
                 wedged.join(", ")
             ),
         ))
+    }
+}
+
+fn recovery(shared: &Shared) -> Recovery {
+    Recovery {
+        worker_id: shared.worker_id.clone(),
+        config: shared.config.recovery.clone(),
+        database: shared.database.clone(),
+        schema: shared.config.schema.clone(),
+        facts: shared.facts.clone(),
+        events: shared.events.clone(),
+        health: shared.health.clone(),
+        stop: shared.stop.clone(),
+        interrupt: shared.interrupt.clone(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Counters of one worker's life. Knows nothing of who counts.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Declares a counter once: the atomic that threads add to, and the number that callers read.
 macro_rules! counters {
@@ -101,6 +102,23 @@ counters! {
     settlements,
     /// Wake-ups by notification.
     notifications,
+}
+
+/// Since when the database has answered without an error: the start, or the last one.
+pub(crate) struct Health(Mutex<Instant>);
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    pub(crate) fn failed(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    pub(crate) fn well_for(&self) -> Duration {
+        self.0.lock().elapsed()
+    }
 }
 
 pub(crate) fn add(counter: &AtomicU64, by: usize) {

@@ -2,6 +2,7 @@
 //! Knows deadlines and lost replies; what is sent, and its races, stand in `enqueue.rs`.
 
 use crate::batch::{self, BatchTaskHandler};
+use crate::config::WorkerRecoveryConfig;
 use crate::db::pool::{Connection, ConnectionPool};
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
@@ -12,6 +13,7 @@ use crate::job::Job;
 use crate::migrate;
 use crate::schema::Schema;
 use crate::spec::{self, JobSpec, RawJob};
+use crate::sweep::{ActiveWorkerRow, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
 use crate::task::TaskHandler;
 use crate::trace;
 use postgres::GenericClient;
@@ -113,6 +115,53 @@ impl WorkerUtils {
         refuse_async_context()?;
         let mut session = self.database.session("migrate", &Interrupt::new())?;
         migrate::migrate(&mut session, &self.schema).map(drop)
+    }
+
+    /// The workers that say, or said, that they live, those that were heard of last first: ours, and the async
+    /// crate's. Node's say nothing. `sweep_threshold` is after how long a silence one is stale.
+    ///
+    /// # Errors
+    /// `Connect` or `Database` if the database does not answer.
+    pub fn list_active_workers(&self, sweep_threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
+        self.sweeping(|sweep| sweep.workers(sweep_threshold))
+    }
+
+    /// Finds dead workers and recovers their jobs, with the default configuration.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{SweepStaleWorkersOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// let look = SweepStaleWorkersOptions { dry_run: true, ..Default::default() };
+    /// println!("dead: {:?}", utils.sweep_stale_workers(look)?.worker_ids);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Schema` if our own tables are missing; `Connect` or `Database` if the database does not answer.
+    /// Source: the guide, Recovery.
+    pub fn sweep_stale_workers(&self, options: SweepStaleWorkersOptions) -> Result<SweepStaleWorkersResult> {
+        self.sweep_stale_workers_with_config(&WorkerRecoveryConfig::default(), options)
+    }
+
+    /// The same, with a configuration of your own.
+    ///
+    /// # Errors
+    /// As [`sweep_stale_workers`](Self::sweep_stale_workers).
+    pub fn sweep_stale_workers_with_config(
+        &self,
+        config: &WorkerRecoveryConfig,
+        options: SweepStaleWorkersOptions,
+    ) -> Result<SweepStaleWorkersResult> {
+        self.sweeping(|sweep| Ok(sweep.sweep(config, &options)?.0))
+    }
+
+    fn sweeping<T>(&self, work: impl FnOnce(&mut Sweep) -> Result<T>) -> Result<T> {
+        refuse_async_context()?;
+        let mut session = self.database.session("utils", &Interrupt::new())?;
+        let facts = migrate::probe(&mut session, &self.schema)?;
+        let (schema, hooks) = (&self.schema, &*self.hooks);
+        work(&mut Sweep { session, schema, facts: &facts, hooks, worker_id: "worker_utils" })
     }
 
     /// Borrows a connection of the pool.

@@ -10,7 +10,7 @@ use std::path::Path;
 const LAYERS: [&[&str]; 6] = [
     &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats"],
     &["db", "store", "enqueue", "migrate", "devdb"],
-    &["utils", "task", "batch", "hooks", "trace"],
+    &["utils", "task", "batch", "hooks", "trace", "sweep"],
     &[
         "worker",
         "worker/listen",

@@ -393,7 +393,6 @@ impl HookRegistry {
     }
 
     /// Asks what is to become of a job that a dead worker held.
-    #[allow(dead_code, reason = "called by the recovery")]
     pub(crate) fn recover(&self, context: &JobRecoveryContext) -> JobRecoveryResult {
         let decides = |answer: &JobRecoveryResult| *answer != JobRecoveryResult::Default;
         self.ask::<JobRecovery>(context, |_| JobRecoveryResult::Default, decides).unwrap_or_default()

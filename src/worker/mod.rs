@@ -18,7 +18,7 @@ use crate::hooks::events::Events;
 use crate::hooks::{JobLost, JobLostContext};
 use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
-use crate::stats::{Stats, add};
+use crate::stats::{Health, Stats, add};
 use crate::store::Store;
 use crate::task::Task;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -65,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) interrupt: Interrupt,
     pub(crate) wires: Wires,
     pub(crate) complaints: Complaints,
+    pub(crate) health: Arc<Health>,
     /// To the observers, on gw-events.
     pub(crate) events: Arc<Events>,
 }
@@ -117,6 +118,7 @@ impl Shared {
 
     /// Notes a database error that will be tried again, in the log at most twice a second.
     pub(crate) fn complain(&self, doing: &str, error: &Error) {
+        self.health.failed();
         self.complaints.count(&self.stats);
         self.complaints.say(&self.worker_id, doing, error);
     }

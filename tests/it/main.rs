@@ -16,6 +16,7 @@ mod observe;
 mod plans;
 mod proxy;
 mod queues;
+mod recovery;
 mod retry;
 mod stop;
 mod timeout;
