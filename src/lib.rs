@@ -40,6 +40,8 @@
 //!   tells when to end early.
 //! - **Add or remove jobs.** [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]; many at
 //!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
+//! - **Add jobs by the clock.** A [`Cron`] entry, typed or as crontab text, with [`WorkerOptions::with_cron`];
+//!   what was missed is made up for by [`CrontabFill`].
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
 //! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
 //! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`]; the `log` crate has an event for each
@@ -55,6 +57,7 @@
 mod backoff;
 mod claim;
 mod config;
+mod cron;
 mod db;
 pub mod devdb;
 mod enqueue;
@@ -73,10 +76,11 @@ mod task;
 mod utils;
 mod worker;
 
+pub use cron::crontab::{Cron, CrontabFill};
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
 pub use job::Job;
-pub use options::WorkerOptions;
+pub use options::{CronSource, WorkerOptions};
 pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;

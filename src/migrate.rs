@@ -19,7 +19,10 @@ const NEWEST_KNOWN: i32 = 22;
 const OLDEST_SERVER: i32 = 120_000;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
-const EXTRAS: [(i32, &str); 1] = [(1, include_str!("../migrations/native/001_extras.sql"))];
+const EXTRAS: [(i32, &str); 2] = [
+    (1, include_str!("../migrations/native/001_extras.sql")),
+    (2, include_str!("../migrations/native/002_crontabs.sql")),
+];
 
 /// How often an installation that clashed with another is tried again.
 const TRIES: u32 = 12;
@@ -33,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) max_id: i32,
     /// Our index `_native_jobs_queue`, whole.
     pub(crate) has_queue_index: bool,
+    /// Our table `_native_crontabs`, by which cron knows a restart from an absence.
+    pub(crate) has_crontabs: bool,
     /// `_private_workers` and `worker_heartbeat`, by which others see that we live.
     pub(crate) has_private_workers: bool,
     /// `_private_job_retirements`, which marks jobs that were superseded while they ran.
@@ -232,6 +237,7 @@ struct Standing {
     jobs_are_hidden: bool,
     has_native_ledger: bool,
     has_queue_index: bool,
+    has_crontabs: bool,
     has_private_workers: bool,
     has_job_retirements: bool,
     /// 0 in an empty ledger, and where there is none.
@@ -260,6 +266,7 @@ impl Standing {
             jobs_are_hidden: row.try_get("jobs_are_hidden")?,
             has_native_ledger: row.try_get("has_native_ledger")?,
             has_queue_index: row.try_get("has_queue_index")?,
+            has_crontabs: row.try_get("has_crontabs")?,
             has_private_workers: row.try_get("has_private_workers")?,
             has_job_retirements: row.try_get("has_job_retirements")?,
             max_id: 0,
@@ -334,6 +341,7 @@ impl Standing {
             server_version: self.server_version,
             max_id: self.max_id,
             has_queue_index: self.has_queue_index,
+            has_crontabs: self.has_crontabs,
             has_private_workers: self.has_private_workers,
             has_job_retirements: self.has_job_retirements,
         }

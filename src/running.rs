@@ -4,6 +4,8 @@
 use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
 use crate::config::Config;
+use crate::cron;
+use crate::cron::crontab::Cron;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,6 +47,7 @@ pub struct Worker {
     task_ids: HashMap<i32, usize>,
     utils: WorkerUtils,
     extensions: Arc<Extensions>,
+    crons: Arc<Vec<Cron>>,
     /// The start that runs now, or ran last.
     current: Mutex<Option<Arc<Shared>>>,
     /// Held while the worker runs.
@@ -61,6 +64,7 @@ impl Worker {
         task_ids: HashMap<i32, usize>,
         utils: WorkerUtils,
         extensions: Extensions,
+        crons: Vec<Cron>,
     ) -> Self {
         Self {
             config: Arc::new(config),
@@ -70,6 +74,7 @@ impl Worker {
             task_ids,
             utils,
             extensions: Arc::new(extensions),
+            crons: Arc::new(crons),
             current: Mutex::new(None),
             running: Mutex::new(()),
             stop: ShutdownSignal::new(),
@@ -133,7 +138,7 @@ impl Worker {
         info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
             tasks = self.tasks.len(); "worker started");
 
-        let crew = Crew::start(&shared, &self.utils, &self.extensions, until_empty)?;
+        let crew = Crew::start(&shared, &self.utils, &self.extensions, &self.crons, until_empty)?;
         let never = crossbeam_channel::never();
         let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
         select! {
@@ -215,6 +220,7 @@ impl Hand {
 
 /// All threads of one start.
 struct Crew {
+    cron: Option<Hand>,
     settle: Hand,
     lease: Hand,
     run: Vec<Hand>,
@@ -229,6 +235,7 @@ impl Crew {
         shared: &Arc<Shared>,
         utils: &WorkerUtils,
         extensions: &Arc<Extensions>,
+        crons: &Arc<Vec<Cron>>,
         until_empty: bool,
     ) -> Result<Self> {
         let start = || -> Result<Self> {
@@ -252,7 +259,10 @@ impl Crew {
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, fetch, dispatch })
+            let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
+            let cron = crons.map(|crons| Hand::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
+            let cron = cron.transpose()?;
+            Ok(Self { cron, settle, lease, run, listen, fetch, dispatch })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -319,6 +329,9 @@ impl Crew {
         self.lease.join(must_end);
         shared.interrupt.raise();
         let last = must_end + Duration::from_millis(100);
+        if let Some(cron) = self.cron {
+            cron.join(last);
+        }
         if let Some(listen) = self.listen {
             listen.join(last);
         }
@@ -340,6 +353,12 @@ impl Crew {
             ),
         ))
     }
+}
+
+/// Cron and the worker do not know each other: this is what the one needs of the other.
+fn schedule(shared: &Shared, crons: &[Cron]) {
+    let decisions = shared.facts.has_crontabs;
+    cron::cron(crons, shared.store("cron"), decisions, &shared.worker_id, &shared.stats, &shared.stop);
 }
 
 /// Gives back a job whose handler does not return; answers how to find it.

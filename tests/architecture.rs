@@ -23,6 +23,8 @@ const LAYERS: [&[&str]; 6] = [
         "worker/core",
         "worker/pace",
         "cron",
+        "cron/crontab",
+        "cron/schedule",
         "recovery",
     ],
     &["options", "running", "signals"],

@@ -14,6 +14,7 @@ found as (
          case when may_use then to_regclass(format('%I._private_jobs', $1::text)) end as jobs,
          case when may_use then to_regclass(format('%I._native_migrations', $1::text)) end as native_ledger,
          case when may_use then to_regclass(format('%I._native_jobs_queue', $1::text)) end as queue_index,
+         case when may_use then to_regclass(format('%I._native_crontabs', $1::text)) end as crontabs,
          case when may_use then to_regclass(format('%I._private_workers', $1::text)) end as workers,
          case when may_use then to_regprocedure(format('%I.worker_heartbeat(text, json)', $1::text)) end as heartbeat,
          case when may_use then to_regclass(format('%I._private_job_retirements', $1::text)) end as retirements
@@ -39,6 +40,11 @@ select
      where i.indexrelid = found.queue_index
        and i.indrelid = found.jobs
        and i.indisvalid) as has_queue_index,
+  coalesce(
+    has_table_privilege(found.crontabs, 'select')
+      and has_table_privilege(found.crontabs, 'insert')
+      and has_table_privilege(found.crontabs, 'update')
+      and not row_security_active(found.crontabs), false) as has_crontabs,
   found.workers is not null and found.heartbeat is not null as has_private_workers,
   found.retirements is not null as has_job_retirements
 from (select) as always
