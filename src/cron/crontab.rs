@@ -379,7 +379,9 @@ impl<'a> Line<'a> {
         for (set, field) in sets.iter_mut().zip([MINUTE, HOUR, DAY, MONTH, WEEKDAY]) {
             let (word, after) = word(rest);
             if word.is_empty() {
-                return Err(self.error(rest, format!("the {} is missing; a line has five fields and a task", field.name)));
+                return Err(
+                    self.error(rest, format!("the {} is missing; a line has five fields and a task", field.name))
+                );
             }
             *set = self.field(word, field)?;
             rest = after;
@@ -409,7 +411,8 @@ impl<'a> Line<'a> {
         if rest.starts_with('{') {
             entry.payload = self.payload(rest)?;
         } else if !rest.is_empty() {
-            let text = "here ?options, a {payload} or the end of the line is expected; a comment needs a line of its own";
+            let text =
+                "here ?options, a {payload} or the end of the line is expected; a comment needs a line of its own";
             return Err(self.error(rest, text));
         }
         Ok(entry)
@@ -453,7 +456,9 @@ impl<'a> Line<'a> {
                 }
             } else {
                 match number(part) {
-                    Some(n) if outside(n) => return refuse(format!("{name}: {part} is outside the field; {}", bounds())),
+                    Some(n) if outside(n) => {
+                        return refuse(format!("{name}: {part} is outside the field; {}", bounds()));
+                    }
                     Some(n) => one(n),
                     None => return refuse(format!("{name}: {part:?} is not a number, a range, * or */step")),
                 }
@@ -491,7 +496,9 @@ impl<'a> Line<'a> {
                     }
                     entry.id = Some(value);
                 }
-                "fill" => entry.fill = fill(&value).ok_or_else(|| refuse("a time as 1w2d3h4m5s, of at most ten years"))?,
+                "fill" => {
+                    entry.fill = fill(&value).ok_or_else(|| refuse("a time as 1w2d3h4m5s, of at most ten years"))?
+                }
                 "max" => {
                     let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
                     let max = digits.then(|| value.parse().ok()).flatten();

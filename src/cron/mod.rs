@@ -20,7 +20,14 @@ use std::time::{Duration, Instant};
 const RESTART: TimeDelta = TimeDelta::minutes(5);
 
 /// Runs until the stop. No database fault ends it.
-pub(crate) fn cron(entries: &[Cron], store: Store, decisions: bool, worker_id: &str, stats: &Stats, stop: &ShutdownSignal) {
+pub(crate) fn cron(
+    entries: &[Cron],
+    store: Store,
+    decisions: bool,
+    worker_id: &str,
+    stats: &Stats,
+    stop: &ShutdownSignal,
+) {
     let entries = entries.iter().map(|cron| Entry { cron, next: None }).collect();
     let mut scheduler = Scheduler { entries, store, decisions, worker_id, stop, start: None };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
@@ -108,12 +115,18 @@ impl Scheduler<'_> {
                     entry.next = cron.schedule.next_after(tick);
                     // Here, and nowhere else, it is certain whether this scheduler's tick made a job.
                     match added {
-                        Some(job_id) => info!(worker_id = self.worker_id, crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
-                            backfilled = tick < start; "crontab job scheduled"),
-                        None => debug!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(); "another scheduler took the tick"),
+                        Some(job_id) => {
+                            info!(worker_id = self.worker_id, crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
+                            backfilled = tick < start; "crontab job scheduled")
+                        }
+                        None => {
+                            debug!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(); "another scheduler took the tick")
+                        }
                     }
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Conflict) && !error.breaks_session() => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Database | ErrorKind::Conflict) && !error.breaks_session() =>
+                {
                     failed.insert(identifier.to_owned(), error);
                 }
                 Err(error) => return Err(error),
@@ -158,18 +171,13 @@ impl Scheduler<'_> {
 }
 
 /// The first moment whose ticks a scheduler that begins now must take care of.
-fn begins(
-    now: DateTime<Utc>,
-    fill: TimeDelta,
-    known: &KnownCrontab,
-    decided: Option<DateTime<Utc>>,
-) -> DateTime<Utc> {
+fn begins(now: DateTime<Utc>, fill: TimeDelta, known: &KnownCrontab, decided: Option<DateTime<Utc>>) -> DateTime<Utc> {
     let since = known.last_execution.unwrap_or(known.known_since);
     let filled = now.checked_sub_signed(fill).map_or(since, |at| at.max(since));
     // Somebody was at work at this time; what came due since may be left to us.
     let last_seen = decided.max(known.last_execution);
     match last_seen {
-        Some(seen) if now - seen <= RESTART => filled.min(floor(seen) + TimeDelta::minutes(1)).min(now),
+        Some(seen) if floor(now) - seen <= RESTART => filled.min(floor(seen) + TimeDelta::minutes(1)).min(now),
         _ => filled.min(now),
     }
 }

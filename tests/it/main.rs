@@ -2,6 +2,7 @@
 
 mod cli;
 mod connect;
+mod cron;
 mod devdb;
 mod enqueue;
 mod examples;

@@ -31,7 +31,6 @@ fn a_line_has_five_fields_a_task_options_and_a_payload() {
     assert_eq!(one("* * * * * t ?job_key=k&job_key_mode=replace"), one("* * * * * t ?jobKey=k&jobKeyMode=replace"));
 }
 
-
 #[test]
 fn empty_lines_and_comments_are_left_out_and_nothing_after_them() {
     let entries = Cron::parse("\n# a comment\n * * * * * one\r\n\r\n\t# another\n0 0 * * * two {}\n   ").unwrap();
@@ -121,8 +120,20 @@ fn a_thousand_broken_texts_are_a_thousand_errors_with_a_position() {
     const WORDS: [&str; 12] =
         ["60", "x", "5-5", "9-3", "*/0", "*/", "1-", ",", "1,,2", "1/2", "*-3", "99999999999999999999"];
     const TAILS: [&str; 14] = [
-        "9t", "t ?", "t ?id", "t ?id=9", "t ?fill=", "t ?fill=3y", "t ?max=-1", "t ?queue=a!b", "t ?jobKey=",
-        "t ?jobKeyMode=unsafe_dedupe", "t ?a=b", "t ?max=1&max=1", "t {", "t [1]",
+        "9t",
+        "t ?",
+        "t ?id",
+        "t ?id=9",
+        "t ?fill=",
+        "t ?fill=3y",
+        "t ?max=-1",
+        "t ?queue=a!b",
+        "t ?jobKey=",
+        "t ?jobKeyMode=unsafe_dedupe",
+        "t ?a=b",
+        "t ?max=1&max=1",
+        "t {",
+        "t [1]",
     ];
     let mut dice = Dice(99);
     for _ in 0..1000 {
@@ -146,7 +157,8 @@ fn a_thousand_broken_texts_are_a_thousand_errors_with_a_position() {
         text.push("* * * * * last".to_owned());
         let text = text.join("\n");
         let error = Cron::parse(&text).expect_err(&text).to_string();
-        let place = error.strip_prefix(&format!("crontab line {}, column ", before + 1)).and_then(|rest| rest.split_once(':'));
+        let place =
+            error.strip_prefix(&format!("crontab line {}, column ", before + 1)).and_then(|rest| rest.split_once(':'));
         let told: usize = place.unwrap_or_else(|| panic!("{text}\n{error}")).0.parse().unwrap();
         match column {
             // The wrong part of a list stands further in.
@@ -176,7 +188,10 @@ fn options_out_of_range_and_entries_of_one_name_are_refused() {
 #[test]
 fn the_payload_always_says_when_it_was_due() {
     let tick = "2024-01-15T10:31:00Z".parse().unwrap();
-    assert_eq!(one("* * * * * t").payload_at(tick, false), r#"{"_cron":{"backfilled":false,"ts":"2024-01-15T10:31:00.000Z"}}"#);
+    assert_eq!(
+        one("* * * * * t").payload_at(tick, false),
+        r#"{"_cron":{"backfilled":false,"ts":"2024-01-15T10:31:00.000Z"}}"#
+    );
     let payload: Value = serde_json::from_str(&one("* * * * * t {_cron:1,a:2}").payload_at(tick, true)).unwrap();
     assert_eq!(payload, json!({"a": 2, "_cron": {"ts": "2024-01-15T10:31:00.000Z", "backfilled": true}}));
 }

@@ -154,8 +154,8 @@ fn at_every_change_of_any_clock_of_a_year_each_time_is_due_once() {
                     let middle = hour.naive_utc() + before;
                     let (start, end) = (middle - Duration::days(1), middle + Duration::days(1));
                     let wall = (0..2880).map(|minute| start + Duration::minutes(minute));
-                    let meant = wall.filter(|wall| oracle.due(*wall)).flat_map(|wall| {
-                        match zone.from_local_datetime(&wall) {
+                    let meant =
+                        wall.filter(|wall| oracle.due(*wall)).flat_map(|wall| match zone.from_local_datetime(&wall) {
                             LocalResult::Single(only) => vec![only.to_utc()],
                             LocalResult::Ambiguous(first, second) if oracle.every_hour() => {
                                 vec![first.to_utc(), second.to_utc()]
@@ -163,10 +163,11 @@ fn at_every_change_of_any_clock_of_a_year_each_time_is_due_once() {
                             LocalResult::Ambiguous(first, _) => vec![first.to_utc()],
                             LocalResult::None if oracle.every_hour() => vec![],
                             LocalResult::None => vec![(wall - before).and_utc()],
-                        }
-                    });
+                        });
                     let far = Duration::hours(3);
-                    let inside = |at: &DateTime<Utc>| *at >= (start - before).and_utc() + far && *at < (end - after).and_utc() - far;
+                    let inside = |at: &DateTime<Utc>| {
+                        *at >= (start - before).and_utc() + far && *at < (end - after).and_utc() - far
+                    };
                     let meant: BTreeSet<_> = meant.filter(inside).collect();
                     let minutes = (0..2880).map(|minute| (start - before).and_utc() + Duration::minutes(minute));
                     let due: BTreeSet<_> = minutes.filter(inside).filter(|at| schedule.is_due(*at)).collect();
@@ -194,7 +195,11 @@ fn the_rules_that_others_got_wrong() {
     // Both day fields restricted: either will do. One that names every day is no restriction.
     check("0 0 13 * 1 t", new_year, &["2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z", "2026-01-13T00:00:00Z"]);
     check("0 0 1-31 * 1 t", new_year, &["2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z"]);
-    check("0 0 */10 * * t", new_year, &["2026-01-11T00:00:00Z", "2026-01-21T00:00:00Z", "2026-01-31T00:00:00Z", "2026-02-01T00:00:00Z"]);
+    check(
+        "0 0 */10 * * t",
+        new_year,
+        &["2026-01-11T00:00:00Z", "2026-01-21T00:00:00Z", "2026-01-31T00:00:00Z", "2026-02-01T00:00:00Z"],
+    );
     check("0 0 * * */2 t", new_year, &["2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z", "2026-01-06T00:00:00Z"]);
     check("0 0 */1 */1 */1 t", new_year, &["2026-01-02T00:00:00Z"]);
     check("0 0 29 2 * t", new_year, &["2028-02-29T00:00:00Z", "2032-02-29T00:00:00Z"]);
@@ -203,7 +208,11 @@ fn the_rules_that_others_got_wrong() {
     // The clock of Berlin leaves 02:30 out on one day, and shows it twice on another.
     check("30 2 * * * t ?tz=Europe/Berlin", "2026-03-28T12:00:00Z", &["2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]);
     check("30 2 * * * t ?tz=Europe/Berlin", "2026-10-24T12:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
-    check("30 * * * * t ?tz=Europe/Berlin", "2026-10-25T00:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"]);
+    check(
+        "30 * * * * t ?tz=Europe/Berlin",
+        "2026-10-25T00:00:00Z",
+        &["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"],
+    );
     // A whole day that Samoa left out.
     check("0 8 30 12 * t ?tz=Pacific/Apia", "2011-12-29T00:00:00Z", &["2011-12-30T18:00:00Z", "2012-12-29T18:00:00Z"]);
 }
