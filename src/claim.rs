@@ -17,7 +17,8 @@ pub(crate) struct Claim {
     number: u64,
     /// Which of the worker's tasks runs it.
     pub(crate) task: usize,
-    pub(crate) job: Job,
+    /// Shared with the hooks that are told of it.
+    pub(crate) job: Arc<Job>,
 }
 
 /// How a claim ends.
@@ -52,6 +53,8 @@ pub(crate) struct ActiveJob {
     started: OnceLock<(Instant, Thread)>,
     /// How long the handler took, once it is over.
     ran: OnceLock<Duration>,
+    /// When it got its outcome.
+    finished_at: OnceLock<Instant>,
     /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
     done: Sender<Settlement>,
 }
@@ -84,6 +87,7 @@ impl ActiveJob {
     pub(crate) fn finish(self: &Arc<Self>, outcome: Outcome) -> bool {
         let finished = self.advance(RUNNING, FINISHED);
         if finished {
+            let _ = self.finished_at.set(Instant::now());
             let _ = self.ran.set(self.started.get().map(|(start, _)| start.elapsed()).unwrap_or_default());
             // The receiver is gone only after a stop that has given this job back.
             let _ = self.done.send((self.clone(), outcome));
@@ -95,6 +99,7 @@ impl ActiveJob {
     pub(crate) fn give_back(self: &Arc<Self>, delay: Option<Duration>) -> bool {
         let given = self.advance(HELD, FINISHED);
         if given {
+            let _ = self.finished_at.set(Instant::now());
             let _ = self.done.send((self.clone(), Outcome::GivenBack(delay)));
         }
         given
@@ -122,6 +127,12 @@ impl ActiveJob {
         self.state.load(Ordering::Acquire) == RUNNING
     }
 
+    /// For how long its outcome has been waiting to be written; `None` if it has none, or it is.
+    pub(crate) fn unsettled_for(&self) -> Option<Duration> {
+        let waits = !self.settled.load(Ordering::SeqCst);
+        self.finished_at.get().filter(|_| waits).map(Instant::elapsed)
+    }
+
     /// Since when, and on which thread, the handler runs.
     pub(crate) fn started(&self) -> Option<(Instant, &str)> {
         self.started.get().map(|(since, thread)| (*since, thread.name().unwrap_or_default()))
@@ -147,6 +158,16 @@ impl ActiveJob {
 #[derive(Default)]
 pub(crate) struct Ledger(Mutex<Entries>);
 
+/// What became of the jobs of one claim.
+#[derive(Default)]
+pub(crate) struct Entered {
+    pub(crate) startable: Vec<Arc<ActiveJob>>,
+    /// Jobs whose older claim is still here.
+    pub(crate) doubled: Vec<Arc<ActiveJob>>,
+    /// Older claims that had no outcome yet, and will have none.
+    pub(crate) voided: Vec<Arc<ActiveJob>>,
+}
+
 #[derive(Default)]
 struct Entries {
     /// The latest claim of each job.
@@ -158,21 +179,16 @@ struct Entries {
 
 impl Ledger {
     /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
-    /// itself given back while the older handler runs: second in the answer. How many claims were
-    /// voided that had no outcome yet comes third.
-    pub(crate) fn enter(
-        &self,
-        jobs: impl IntoIterator<Item = (usize, Job)>,
-        done: &Sender<Settlement>,
-    ) -> (Vec<Arc<ActiveJob>>, Vec<Arc<ActiveJob>>, usize) {
-        let (mut startable, mut doubled, mut voided) = (Vec::new(), Vec::new(), 0);
+    /// itself given back while the older handler runs.
+    pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = (usize, Job)>, done: &Sender<Settlement>) -> Entered {
+        let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.0.lock();
         for (task, job) in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
             let active = Arc::new(ActiveJob {
-                claim: Claim { number, task, job },
+                claim: Claim { number, task, job: Arc::new(job) },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 inside: AtomicBool::new(false),
@@ -180,6 +196,7 @@ impl Ledger {
                 claimed_at: Instant::now(),
                 started: OnceLock::new(),
                 ran: OnceLock::new(),
+                finished_at: OnceLock::new(),
                 done: done.clone(),
             });
             let Some(older) = entries.latest.insert(id, active.clone()) else {
@@ -190,12 +207,14 @@ impl Ledger {
             if older.settled.load(Ordering::SeqCst) {
                 startable.push(active);
             } else {
-                voided += usize::from(older.void());
+                if older.void() {
+                    voided.push(older.clone());
+                }
                 doubled.push(active);
             }
             entries.older.push(older);
         }
-        (startable, doubled, voided)
+        Entered { startable, doubled, voided }
     }
 
     /// The handler has returned.
@@ -268,7 +287,7 @@ mod tests {
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {
         let (done, settle) = unbounded();
         let ledger = Ledger::default();
-        let (mut startable, ..) = ledger.enter([job(id)], &done);
+        let Entered { mut startable, .. } = ledger.enter([job(id)], &done);
         (ledger, startable.remove(0), done, settle)
     }
 
@@ -295,8 +314,8 @@ mod tests {
     fn a_claim_of_a_job_still_held_voids_the_older_and_is_given_back() {
         let (ledger, older, done, settle) = claimed(1);
         older.start();
-        let (startable, doubled, voided) = ledger.enter([job(1), job(2)], &done);
-        assert_eq!((startable.len(), doubled.len(), voided), (1, 1, 1));
+        let Entered { startable, doubled, voided } = ledger.enter([job(1), job(2)], &done);
+        assert_eq!((startable.len(), doubled.len(), voided.len()), (1, 1, 1));
         assert!(older.is_cancelled());
         assert!(!older.finish(Outcome::Done), "its outcome is dropped");
         assert_eq!(settle.len(), 0);
@@ -307,7 +326,7 @@ mod tests {
         let (ledger, active, _, _settle) = claimed(1);
         active.start();
         active.finish(Outcome::GivenBack(None));
-        ledger.settled(&[active.clone()]);
+        ledger.settled(std::slice::from_ref(&active));
         assert_eq!(ledger.len(), 1, "the handler is still inside");
         ledger.returned(&active);
         assert_eq!(ledger.len(), 0);

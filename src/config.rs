@@ -1,5 +1,7 @@
 //! What will run, once every option was checked. Words only; `options.rs` writes it.
 
+use crate::error::{Error, Result};
+use crate::job::Job;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
 use std::time::Duration;
@@ -22,7 +24,110 @@ pub(crate) struct Config {
     pub(crate) accepted_flags: Vec<String>,
     /// Whether `run_at` is compared with this machine's clock instead of the database's.
     pub(crate) local_time: bool,
+    pub(crate) recovery: WorkerRecoveryConfig,
     pub(crate) listen_signals: bool,
     /// The caller's own signal to stop.
     pub(crate) shutdown: Option<ShutdownSignal>,
+}
+
+/// How the jobs of dead workers are recovered. Source: the guide, Recovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRecoveryConfig {
+    /// How often a worker says that it lives. Defaults to 30 seconds.
+    pub heartbeat_interval: Duration,
+    /// How often a worker looks for dead ones. Defaults to 60 seconds.
+    pub sweep_interval: Duration,
+    /// A worker that has been silent for longer is dead. Defaults to 5 minutes.
+    pub sweep_threshold: Duration,
+    /// How long a recovered job waits before it runs again: doubled with each recovery of the same job,
+    /// and spread by half, so that jobs which died together do not meet again. Defaults to 30 seconds.
+    pub recovery_delay: Duration,
+    /// A worker that holds a job with a resilient flag is dead only after so many thresholds. Defaults to 3.
+    pub resilient_sweep_threshold_multiplier: u32,
+    /// The flags of jobs whose workers may be silent for longer. Defaults to `infrastructure_resilient`.
+    pub resilient_job_flags: Vec<String>,
+    /// Whether a worker sweeps by itself. Defaults to false; each setter of `WorkerOptions` turns it on.
+    pub enabled: bool,
+}
+
+impl Default for WorkerRecoveryConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_secs(30),
+            sweep_interval: Duration::from_secs(60),
+            sweep_threshold: Duration::from_secs(300),
+            recovery_delay: Duration::from_secs(30),
+            resilient_sweep_threshold_multiplier: 3,
+            resilient_job_flags: vec!["infrastructure_resilient".to_owned()],
+            enabled: false,
+        }
+    }
+}
+
+/// Each setter changes one field; see there.
+impl WorkerRecoveryConfig {
+    /// Sets [`heartbeat_interval`](Self#structfield.heartbeat_interval).
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// Sets [`sweep_interval`](Self#structfield.sweep_interval).
+    pub fn sweep_interval(mut self, interval: Duration) -> Self {
+        self.sweep_interval = interval;
+        self
+    }
+
+    /// Sets [`sweep_threshold`](Self#structfield.sweep_threshold).
+    pub fn sweep_threshold(mut self, threshold: Duration) -> Self {
+        self.sweep_threshold = threshold;
+        self
+    }
+
+    /// Sets [`recovery_delay`](Self#structfield.recovery_delay).
+    pub fn recovery_delay(mut self, delay: Duration) -> Self {
+        self.recovery_delay = delay;
+        self
+    }
+
+    /// Sets [`resilient_sweep_threshold_multiplier`](Self#structfield.resilient_sweep_threshold_multiplier).
+    pub fn resilient_sweep_threshold_multiplier(mut self, multiplier: u32) -> Self {
+        self.resilient_sweep_threshold_multiplier = multiplier;
+        self
+    }
+
+    /// Sets [`resilient_job_flags`](Self#structfield.resilient_job_flags).
+    pub fn resilient_job_flags(mut self, flags: Vec<String>) -> Self {
+        self.resilient_job_flags = flags;
+        self
+    }
+
+    /// Sets [`enabled`](Self#structfield.enabled).
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    /// # Errors
+    /// `Config` for times that would find living workers dead.
+    pub(crate) fn check(&self) -> Result<()> {
+        let beats = "sweep_threshold must be at least twice heartbeat_interval, or living workers are taken for dead";
+        if self.heartbeat_interval < Duration::from_millis(10) || self.sweep_interval < Duration::from_millis(10) {
+            return Err(Error::config("heartbeat_interval, sweep_interval: must be at least 10 ms"));
+        }
+        if self.sweep_threshold < self.heartbeat_interval * 2 {
+            return Err(Error::config(format!(
+                "sweep_threshold: {:?} is too short for a heartbeat_interval of {:?}; {beats}",
+                self.sweep_threshold, self.heartbeat_interval
+            )));
+        }
+        match self.resilient_sweep_threshold_multiplier {
+            0 => Err(Error::config("resilient_sweep_threshold_multiplier: 0 is not at least 1")),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_resilient(&self, job: &Job) -> bool {
+        job.flags().iter().any(|flag| self.resilient_job_flags.contains(flag))
+    }
 }

@@ -29,6 +29,10 @@ pub enum ErrorKind {
     UnknownOutcome,
     /// A keyed enqueue lost a race with a worker again and again, and was not added.
     Conflict,
+    /// A hook skipped the job that was to be added; nothing was written.
+    JobScheduleSkipped,
+    /// A hook refused the job that was to be added; nothing was written.
+    JobScheduleFailed,
     /// A payload could not be turned into JSON or read back from it.
     Payload,
     /// The call was made where it cannot work, for example on a thread of an async runtime.

@@ -44,7 +44,13 @@
 //!   what was missed is made up for by [`CrontabFill`].
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
 //! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
-//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`]; the `log` crate has an event for each
+//! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
+//!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
+//!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
+//! - **Recover.** [`WorkerOptions::worker_recovery`] takes a [`WorkerRecoveryConfig`];
+//!   [`WorkerUtils::sweep_stale_workers`] takes [`SweepStaleWorkersOptions`] and answers a
+//!   [`SweepStaleWorkersResult`]; [`WorkerUtils::list_active_workers`] answers [`ActiveWorkerRow`]s.
+//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`] with a [`Histogram`] of handler times; the `log` crate has an event for each
 //!   step of a job's life, with the same field names everywhere and never a payload.
 //! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
 //! - **Check a name early.** [`TaskName`] and [`Schema`] refuse what PostgreSQL would.
@@ -62,9 +68,11 @@ mod db;
 pub mod devdb;
 mod enqueue;
 mod error;
+mod hooks;
 mod job;
 mod migrate;
 mod options;
+mod recovery;
 mod running;
 mod schema;
 mod shutdown;
@@ -72,19 +80,36 @@ mod signals;
 mod spec;
 mod stats;
 mod store;
+mod sweep;
 mod task;
+mod trace;
 mod utils;
 mod worker;
 
+pub use config::WorkerRecoveryConfig;
 pub use cron::crontab::{Cron, CrontabFill};
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
+pub use hooks::{
+    AfterJobRun, AfterJobRunContext, BeforeJobRun, BeforeJobRunContext, BeforeJobSchedule, BeforeJobScheduleContext,
+    CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext, Event, FailureReason, HookRegistry,
+    HookResult, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobFetch, JobFetchContext, JobInterrupted,
+    JobInterruptedContext, JobLost, JobLostContext, JobPermanentlyFail, JobPermanentlyFailContext, JobRecovery,
+    JobRecoveryContext, JobRecoveryResult, JobScheduleResult, JobStart, JobStartContext, LocalQueueGetJobsComplete,
+    LocalQueueGetJobsCompleteContext, LocalQueueInit, LocalQueueInitContext, LocalQueueMode,
+    LocalQueueRefetchDelayAbort, LocalQueueRefetchDelayAbortContext, LocalQueueRefetchDelayExpired,
+    LocalQueueRefetchDelayExpiredContext, LocalQueueRefetchDelayStart, LocalQueueRefetchDelayStartContext,
+    LocalQueueReturnJobs, LocalQueueReturnJobsContext, LocalQueueSetMode, LocalQueueSetModeContext, Plugin,
+    ShutdownReason, WorkerInit, WorkerInitContext, WorkerRecovered, WorkerRecoveredContext, WorkerShutdown,
+    WorkerShutdownContext, WorkerStart, WorkerStartContext,
+};
 pub use job::Job;
 pub use options::{CronSource, WorkerOptions};
 pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
-pub use stats::WorkerStats;
-pub use task::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
+pub use stats::{Histogram, ListenerState, WorkerStats};
+pub use sweep::{ActiveWorkerRow, SweepStaleWorkersOptions, SweepStaleWorkersResult};
+pub use task::{IntoTaskHandlerResult, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

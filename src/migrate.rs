@@ -19,9 +19,10 @@ const NEWEST_KNOWN: i32 = 22;
 const OLDEST_SERVER: i32 = 120_000;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
-const EXTRAS: [(i32, &str); 2] = [
+const EXTRAS: [(i32, &str); 3] = [
     (1, include_str!("../migrations/native/001_extras.sql")),
-    (2, include_str!("../migrations/native/002_crontabs.sql")),
+    (2, include_str!("../migrations/native/002_recovery.sql")),
+    (3, include_str!("../migrations/native/003_crontabs.sql")),
 ];
 
 /// How often an installation that clashed with another is tried again.
@@ -38,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) has_queue_index: bool,
     /// Our table `_native_crontabs`, by which cron knows a restart from an absence.
     pub(crate) has_crontabs: bool,
+    /// `_native_workers` and `_native_recoveries`, which recovery goes by.
+    pub(crate) has_recovery: bool,
     /// `_private_workers` and `worker_heartbeat`, by which others see that we live.
     pub(crate) has_private_workers: bool,
     /// `_private_job_retirements`, which marks jobs that were superseded while they ran.
@@ -151,7 +154,7 @@ impl Migrator<'_> {
                 migrator.session.batch(&migrator.schema.fill(include_str!("sql/create_schema.sql")))?;
             }
             migrator.session.batch(&migrator.schema.fill(include_str!("../migrations/install.sql")))?;
-            log::info!(schema = migrator.schema.name(), max_id = INSTALLED; "schema installed");
+            log::info!(schema = migrator.schema.name(), newest_migration = INSTALLED; "schema installed");
             Ok(())
         })
     }
@@ -238,6 +241,7 @@ struct Standing {
     has_native_ledger: bool,
     has_queue_index: bool,
     has_crontabs: bool,
+    has_recovery: bool,
     has_private_workers: bool,
     has_job_retirements: bool,
     /// 0 in an empty ledger, and where there is none.
@@ -267,6 +271,7 @@ impl Standing {
             has_native_ledger: row.try_get("has_native_ledger")?,
             has_queue_index: row.try_get("has_queue_index")?,
             has_crontabs: row.try_get("has_crontabs")?,
+            has_recovery: row.try_get("has_recovery")?,
             has_private_workers: row.try_get("has_private_workers")?,
             has_job_retirements: row.try_get("has_job_retirements")?,
             max_id: 0,
@@ -332,7 +337,7 @@ impl Standing {
     fn facts(self, schema: &Schema, lost: &str) -> Facts {
         let name = schema.name();
         if self.max_id > NEWEST_KNOWN {
-            log::warn!(schema = name, max_id = self.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
+            log::warn!(schema = name, newest_migration = self.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
         }
         if !self.has_queue_index {
             log::warn!(schema = name, role = self.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
@@ -342,6 +347,7 @@ impl Standing {
             max_id: self.max_id,
             has_queue_index: self.has_queue_index,
             has_crontabs: self.has_crontabs,
+            has_recovery: self.has_recovery,
             has_private_workers: self.has_private_workers,
             has_job_retirements: self.has_job_retirements,
         }

@@ -1,16 +1,19 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
 use crate::config::Config;
+use crate::config::WorkerRecoveryConfig;
 use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
 use crate::error::{Error, Result};
+use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::migrate;
 use crate::running::Worker;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
 use crate::store::Store;
+use crate::sweep;
 use crate::task::{Extensions, IntoTaskHandlerResult, Task, TaskHandler, WorkerContext};
 use crate::utils::WorkerUtils;
 use crate::worker::lease::by_id;
@@ -53,6 +56,8 @@ pub struct WorkerOptions {
     tasks: Vec<Result<Task>>,
     crons: Vec<Cron>,
     extensions: Extensions,
+    hooks: HookRegistry,
+    recovery: WorkerRecoveryConfig,
 }
 
 impl Default for WorkerOptions {
@@ -77,6 +82,8 @@ impl Default for WorkerOptions {
             tasks: Vec::new(),
             crons: Vec::new(),
             extensions: Extensions::default(),
+            hooks: HookRegistry::default(),
+            recovery: WorkerRecoveryConfig::default(),
         }
     }
 }
@@ -257,6 +264,73 @@ impl WorkerOptions {
         self
     }
 
+    /// Recovers the jobs of workers that died, as the configuration says. Off unless this or one of the four
+    /// setters below is called. Every worker says that it lives whether it sweeps or not.
+    ///
+    /// A worker is dead when it has not said that it lives for `sweep_threshold`. Its jobs are given back, the
+    /// attempt not counted, and wait for `recovery_delay`; its queues are freed. Workers that never said
+    /// so, such as Node's, are left to the rule of four hours. Source: the guide, Recovery.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for a threshold below two heartbeats, and `Schema` if our own tables are missing.
+    pub fn worker_recovery(mut self, config: WorkerRecoveryConfig) -> Self {
+        self.recovery = config;
+        self
+    }
+
+    /// How often this worker says that it lives, and turns recovery on. Defaults to 30 seconds.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.recovery = self.recovery.heartbeat_interval(interval).enabled(true);
+        self
+    }
+
+    /// How often to look for dead workers, and turns recovery on. Defaults to 60 seconds.
+    pub fn sweep_interval(mut self, interval: Duration) -> Self {
+        self.recovery = self.recovery.sweep_interval(interval).enabled(true);
+        self
+    }
+
+    /// After how long a silence a worker is dead, and turns recovery on. Defaults to 5 minutes.
+    pub fn sweep_threshold(mut self, threshold: Duration) -> Self {
+        self.recovery = self.recovery.sweep_threshold(threshold).enabled(true);
+        self
+    }
+
+    /// How long a recovered job waits, and turns recovery on. Defaults to 30 seconds; doubled with each
+    /// recovery of the same job, and spread by half.
+    pub fn recovery_delay(mut self, delay: Duration) -> Self {
+        self.recovery = self.recovery.recovery_delay(delay).enabled(true);
+        self
+    }
+
+    /// Registers a hook: a function that observes, or decides, when `event` happens.
+    ///
+    /// Hooks of one event are called in the order of their registration. Observers run on a thread of
+    /// their own, so a slow one delays no job; when they fall behind by a thousand events, each further
+    /// event of a job waits up to 100 ms for them, and is then dropped, counted in
+    /// [`WorkerStats::events_dropped`](crate::WorkerStats::events_dropped), and warned of once. A hook
+    /// that panics is logged; it never ends the worker. Source: the guide, Observability.
+    ///
+    /// ```
+    /// use graphile_worker::{BeforeJobRun, HookResult, JobComplete, WorkerOptions};
+    /// let options = WorkerOptions::default()
+    ///     .on(JobComplete, |ctx| println!("job {} took {:?}", ctx.job.id(), ctx.duration))
+    ///     .on(BeforeJobRun, |ctx| match ctx.job.attempts() > 3 {
+    ///         true => HookResult::Fail("given up".into()),
+    ///         false => HookResult::Continue,
+    ///     });
+    /// ```
+    pub fn on<E: Event>(mut self, event: E, hook: impl Fn(E::Context) -> E::Output + Send + Sync + 'static) -> Self {
+        self.hooks.on(event, hook);
+        self
+    }
+
+    /// Registers the hooks of a plugin. Source: the guide, Observability.
+    pub fn add_plugin<P: Plugin>(mut self, plugin: P) -> Self {
+        plugin.register(&mut self.hooks);
+        self
+    }
+
     /// Checks the options, connects, installs or takes over the schema, and registers the tasks.
     ///
     /// # Errors
@@ -267,6 +341,7 @@ impl WorkerOptions {
         let tasks = self.tasks.into_iter().collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
         crontab::check_all(&self.crons)?;
+        self.recovery.check()?;
         let connections = match (&self.pool, &self.database_url) {
             (Some(_), Some(_)) => u32::MAX,
             (Some(pool), None) => pool.max_size(),
@@ -286,6 +361,7 @@ impl WorkerOptions {
             forbidden_flags: self.forbidden_flags,
             accepted_flags: self.accepted_flags,
             local_time: self.local_time,
+            recovery: self.recovery,
             listen_signals: self.listen_signals,
             shutdown: self.shutdown,
         };
@@ -313,13 +389,21 @@ impl WorkerOptions {
         debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
             queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;
             "schema is ready");
+        if config.recovery.enabled && !facts.has_recovery {
+            return Err(sweep::no_tables(&config.schema));
+        }
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
         let ids = Store::new(&database, &config.schema, "init", "init", &interrupt)
             .tasks(&names)
             .map_err(|e| e.context("registering the tasks"))?;
         let task_ids = by_id(ids, &names);
-        let utils = WorkerUtils::on(database.clone(), config.schema.clone());
-        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions, self.crons))
+        let utils = WorkerUtils::on(database.clone(), config.schema.clone()).with_hooks(Arc::new(self.hooks));
+        utils.hooks().tell::<WorkerInit>(|| WorkerInitContext {
+            utils: utils.clone(),
+            schema: config.schema.clone(),
+            concurrency: config.concurrency,
+        });
+        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions).with_crons(self.crons))
     }
 }
 

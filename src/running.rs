@@ -9,11 +9,14 @@ use crate::cron::crontab::Cron;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::events::Events;
+use crate::hooks::{ShutdownReason, WorkerShutdownContext, WorkerStart, WorkerStartContext};
 use crate::migrate::Facts;
+use crate::recovery::Recovery;
 use crate::shutdown::ShutdownSignal;
 use crate::signals;
-use crate::stats::{Stats, WorkerStats};
-use crate::task::{Extensions, Surroundings, Task};
+use crate::stats::{Health, Stats, WorkerStats};
+use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
 use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle};
 use crossbeam_channel::{Receiver, bounded, select};
@@ -64,7 +67,6 @@ impl Worker {
         task_ids: HashMap<i32, usize>,
         utils: WorkerUtils,
         extensions: Extensions,
-        crons: Vec<Cron>,
     ) -> Self {
         Self {
             config: Arc::new(config),
@@ -74,11 +76,16 @@ impl Worker {
             task_ids,
             utils,
             extensions: Arc::new(extensions),
-            crons: Arc::new(crons),
+            crons: Arc::default(),
             current: Mutex::new(None),
             running: Mutex::new(()),
             stop: ShutdownSignal::new(),
         }
+    }
+
+    /// The same, which also adds the jobs of these entries while it runs.
+    pub(crate) fn with_crons(self, crons: Vec<Cron>) -> Self {
+        Self { crons: Arc::new(crons), ..self }
     }
 
     /// Runs jobs on this thread's behalf until a stop: [`request_shutdown`](Self::request_shutdown),
@@ -123,7 +130,17 @@ impl Worker {
         let Some(shared) = self.current.lock().clone() else { return WorkerStats::default() };
         let all = shared.ledger.all();
         let count = |is: fn(&ActiveJob) -> bool| all.iter().filter(|active| is(active)).count() as u64;
-        shared.stats.snapshot(count(ActiveJob::is_held), count(ActiveJob::is_running))
+        let (held, running) = (count(ActiveJob::is_held), count(ActiveJob::is_running));
+        let unsettled: Vec<Duration> = all.iter().filter_map(|active| active.unsettled_for()).collect();
+        WorkerStats {
+            held,
+            running,
+            in_flight: held + running + unsettled.len() as u64,
+            settle_lag: unsettled.into_iter().max().unwrap_or_default(),
+            events_dropped: shared.events.dropped(),
+            sessions: shared.database.sessions(),
+            ..shared.stats.snapshot()
+        }
     }
 
     fn live(&self, until_empty: bool) -> Result<()> {
@@ -139,21 +156,28 @@ impl Worker {
             tasks = self.tasks.len(); "worker started");
 
         let crew = Crew::start(&shared, &self.utils, &self.extensions, &self.crons, until_empty)?;
+        shared.events.send(WorkerStart, || WorkerStartContext {
+            utils: self.utils.clone(),
+            worker_id: shared.worker_id.clone(),
+            extensions: ReadOnlyExtensions(self.extensions.clone()),
+        });
         let never = crossbeam_channel::never();
         let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
-        select! {
-            recv(self.stop.receiver()) -> _ => {}
-            recv(shared.stop.receiver()) -> _ => {}
-            recv(callers) -> _ => {}
+        let reason = select! {
+            recv(self.stop.receiver()) -> _ => ShutdownReason::Graceful,
+            recv(shared.stop.receiver()) -> _ => ShutdownReason::Signal,
+            recv(callers) -> _ => ShutdownReason::Graceful,
             // Only a run until empty comes to an end by itself.
-            recv(crew.dispatch.finished) -> _ => {}
-        }
-        crew.stop(&shared, &cancel)
+            recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
+        };
+        crew.stop(&shared, &cancel, &self.utils, reason)
     }
 
     fn start(&self) -> Shared {
+        let worker_id = new_worker_id();
         Shared {
-            worker_id: new_worker_id(),
+            events: Arc::new(Events::new(self.utils.hooks().clone(), &worker_id)),
+            worker_id,
             config: self.config.clone(),
             tasks: self.tasks.clone(),
             database: self.database.clone(),
@@ -173,6 +197,7 @@ impl Worker {
             interrupt: Interrupt::new(),
             wires: Wires::new(self.config.claimers),
             complaints: Complaints::new(),
+            health: Arc::new(Health::new()),
         }
     }
 }
@@ -220,13 +245,18 @@ impl Hand {
 
 /// All threads of one start.
 struct Crew {
-    cron: Option<Hand>,
     settle: Hand,
     lease: Hand,
     run: Vec<Hand>,
     listen: Option<Hand>,
     fetch: Vec<Hand>,
     dispatch: Hand,
+    /// Only if asked for.
+    recovery: Option<Hand>,
+    /// Only if there are entries.
+    cron: Option<Hand>,
+    /// Only if there is anybody to tell.
+    events: Option<Hand>,
 }
 
 impl Crew {
@@ -239,6 +269,9 @@ impl Crew {
         until_empty: bool,
     ) -> Result<Self> {
         let start = || -> Result<Self> {
+            let observed = shared.events.are_observed();
+            let events = observed.then(|| Hand::start("gw-events".into(), shared, |shared| shared.events.observe()));
+            let events = events.transpose()?;
             let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
             let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
             let around = Arc::new(Surroundings {
@@ -257,12 +290,16 @@ impl Crew {
                 Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
             });
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
+            let sweeps = shared.config.recovery.enabled && !until_empty;
+            let recovery = sweeps
+                .then(|| Hand::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
+                .transpose()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
             let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
             let cron = crons.map(|crons| Hand::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
             let cron = cron.transpose()?;
-            Ok(Self { cron, settle, lease, run, listen, fetch, dispatch })
+            Ok(Self { settle, lease, run, listen, fetch, recovery, cron, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -270,11 +307,12 @@ impl Crew {
             shared.over.trigger();
             shared.left.trigger();
             shared.interrupt.raise();
+            shared.events.abandon();
         })
     }
 
     /// Ends the worker, step by step, within the grace period and a second.
-    fn stop(self, shared: &Shared, cancel: &ShutdownSignal) -> Result<()> {
+    fn stop(self, shared: &Shared, cancel: &ShutdownSignal, utils: &WorkerUtils, reason: ShutdownReason) -> Result<()> {
         let worker_id = shared.worker_id.as_str();
         let start = Instant::now();
         let grace_ends = start + shared.config.grace_period;
@@ -324,6 +362,10 @@ impl Crew {
         shared.over.trigger();
         self.settle.join(must_end);
 
+        if let Some(recovery) = self.recovery {
+            recovery.join(must_end);
+        }
+
         // 6. Lease looks a last time; then whatever the database keeps waiting is cut off.
         shared.left.trigger();
         self.lease.join(must_end);
@@ -338,6 +380,18 @@ impl Crew {
         for hand in self.run {
             if hand.ended_by(Instant::now()) {
                 hand.join(last);
+            }
+        }
+
+        // 7. Observers hear of the end, if they have come so far by now.
+        if let Some(events) = self.events {
+            shared.events.end(last, || WorkerShutdownContext {
+                utils: utils.clone(),
+                worker_id: worker_id.to_owned(),
+                reason: if wedged.is_empty() { reason } else { ShutdownReason::Error },
+            });
+            if !events.join(last) {
+                shared.events.abandon();
             }
         }
         info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");
@@ -359,6 +413,20 @@ impl Crew {
 fn schedule(shared: &Shared, crons: &[Cron]) {
     let decisions = shared.facts.has_crontabs;
     cron::cron(crons, shared.store("cron"), decisions, &shared.worker_id, &shared.stats, &shared.stop);
+}
+
+fn recovery(shared: &Shared) -> Recovery {
+    Recovery {
+        worker_id: shared.worker_id.clone(),
+        config: shared.config.recovery.clone(),
+        database: shared.database.clone(),
+        schema: shared.config.schema.clone(),
+        facts: shared.facts.clone(),
+        events: shared.events.clone(),
+        health: shared.health.clone(),
+        stop: shared.stop.clone(),
+        interrupt: shared.interrupt.clone(),
+    }
 }
 
 /// Gives back a job whose handler does not return; answers how to find it.

@@ -51,6 +51,9 @@ pub struct JobSpec {
     pub priority: Option<i32>,
     /// Marks by which workers can leave the job to others.
     pub flags: Option<Vec<String>>,
+    /// The W3C trace context that the job belongs to. Default: none, or that of the job whose handler
+    /// adds it.
+    pub traceparent: Option<String>,
 }
 
 impl JobSpec {
@@ -101,6 +104,15 @@ impl JobSpec {
         self
     }
 
+    /// Sets [`traceparent`](Self::traceparent). Typed jobs carry it as `_trace.traceparent` of their payload,
+    /// which must be a JSON object; their handlers read it with
+    /// [`WorkerContext::traceparent`](crate::WorkerContext::traceparent). Raw payloads pass untouched, so an
+    /// enqueue of one refuses it.
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+
     /// Checks every field against its limit.
     ///
     /// # Errors
@@ -146,6 +158,11 @@ impl RawJob {
     pub(crate) fn checked(identifier: &str, payload: String, mut spec: JobSpec) -> Result<RawJob> {
         TaskName::new(identifier)?;
         spec.check()?;
+        if spec.traceparent.is_some() {
+            return Err(Error::config(
+                "traceparent: a raw payload is stored untouched; add the job typed, or put _trace.traceparent into the payload",
+            ));
+        }
         // PostgreSQL keeps microseconds; so does whoever compares with what comes back.
         spec.run_at = spec.run_at.map(|at| at.trunc_subsecs(6));
         Ok(RawJob { identifier: identifier.to_owned(), payload, spec })

@@ -4,6 +4,7 @@ use crate::claim::ActiveJob;
 use crate::db::session::{Interrupt, Param, Query, Session};
 use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
+use crate::migrate::Facts;
 use crate::schema::Schema;
 use crate::spec::JobSpec;
 use chrono::{DateTime, Utc};
@@ -45,7 +46,9 @@ pub(crate) struct Store {
     existing: Query,
     tasks: Query,
     beat: Query,
+    native_beat: Query,
     deregister: Query,
+    native_deregister: Query,
     probe_listen: Query,
     cron_look: Query,
     cron_register: Query,
@@ -92,7 +95,9 @@ impl Store {
             existing: query("gone", include_str!("sql/gone.sql")),
             tasks: query("tasks", include_str!("sql/tasks.sql")),
             beat: query("beat", include_str!("sql/beat.sql")),
+            native_beat: query("native_beat", include_str!("sql/native_beat.sql")),
             deregister: query("deregister", include_str!("sql/deregister.sql")),
+            native_deregister: query("native_deregister", include_str!("sql/native_deregister.sql")),
             probe_listen: query("probe_listen", include_str!("sql/probe_listen.sql")),
             cron_look: query("cron_look", include_str!("sql/cron_look.sql")),
             cron_register: query("cron_register", include_str!("sql/cron_register.sql")),
@@ -248,17 +253,23 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get("id"), row.get("identifier"))).collect())
     }
 
-    /// Says that this worker lives. Only where `_private_workers` exists.
-    pub(crate) fn beat(&mut self) -> Result<()> {
-        let (query, worker) = (&self.beat, self.worker.clone());
-        let metadata = serde_json::json!({ "pid": std::process::id() });
-        self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)])).map(drop)
+    /// Says that this worker lives, on every list of such workers that is there.
+    pub(crate) fn beat(&mut self, facts: &Facts) -> Result<()> {
+        for query in lists(facts, &self.native_beat, &self.beat) {
+            let metadata = serde_json::json!({ "pid": std::process::id() });
+            let worker = self.worker.clone();
+            self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))?;
+        }
+        Ok(())
     }
 
-    /// Takes this worker off the list of those that beat.
-    pub(crate) fn deregister(&mut self) -> Result<()> {
-        let (query, worker) = (&self.deregister, self.worker.clone());
-        self.seat.with(|session| session.query(query, vec![Box::new(worker)])).map(drop)
+    /// Takes this worker off the lists.
+    pub(crate) fn deregister(&mut self, facts: &Facts) -> Result<()> {
+        for query in lists(facts, &self.native_deregister, &self.deregister) {
+            let worker = self.worker.clone();
+            self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        }
+        Ok(())
     }
 
     /// The database's time, and what it knows of these crontab entries.
@@ -341,6 +352,12 @@ impl Store {
         let channel = self.seat.with(|session: &mut Session| session.wait(timeout))?;
         Ok(channel.map(|channel| channel == JOBS_CHANNEL))
     }
+}
+
+/// The statements for those of the two lists of living workers that are there: ours, and the async crate's.
+fn lists<'a>(facts: &Facts, ours: &'a Query, theirs: &'a Query) -> impl Iterator<Item = &'a Query> {
+    let there = [(facts.has_recovery, ours), (facts.has_private_workers, theirs)];
+    there.into_iter().filter_map(|(there, query)| there.then_some(query))
 }
 
 /// A channel that only this worker listens to.

@@ -5,6 +5,7 @@ use crate::db::pool::Connection;
 use crate::error::Result;
 use crate::job::Job;
 use crate::spec::{JobSpec, TaskName};
+use crate::trace;
 use crate::utils::WorkerUtils;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,7 +80,12 @@ impl Task {
     /// A task by its payload type.
     pub(crate) fn typed<T: TaskHandler>() -> Result<Self> {
         Self::raw(T::IDENTIFIER, |ctx: WorkerContext| {
-            let payload: T = ctx.job().payload_as().map_err(|e| e.to_string())?;
+            let payload = ctx.job().payload_as().or_else(|error| {
+                // A type that knows all its fields has no room for the trace context.
+                let rest = trace::without(ctx.payload()).and_then(|rest| serde_json::from_value(rest).ok());
+                rest.ok_or(error)
+            });
+            let payload: T = payload.map_err(|e| e.to_string())?;
             payload.run(ctx).into_result()
         })
     }
@@ -133,6 +139,17 @@ impl Extensions {
     }
 }
 
+/// The values given to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension), by their type.
+#[derive(Clone)]
+pub struct ReadOnlyExtensions(pub(crate) Arc<Extensions>);
+
+impl ReadOnlyExtensions {
+    /// The value of type `T`, if one was added.
+    pub fn get<T: 'static>(&self) -> Option<&T> {
+        self.0.get()
+    }
+}
+
 /// What all jobs of one worker share.
 pub(crate) struct Surroundings {
     pub(crate) worker_id: String,
@@ -175,12 +192,27 @@ impl WorkerContext {
         self.around.utils.connection()
     }
 
-    /// Adds a job of task `T`, as [`WorkerUtils::add_job`].
+    /// The W3C trace context that the job was added with, if any: its payload's `_trace.traceparent`.
+    ///
+    /// ```
+    /// # use graphile_worker::WorkerContext;
+    /// fn handler(ctx: WorkerContext) {
+    ///     if let Some(traceparent) = ctx.traceparent() {
+    ///         println!("part of {traceparent}"); // Or make it the parent of a span.
+    ///     }
+    /// }
+    /// ```
+    pub fn traceparent(&self) -> Option<String> {
+        trace::of(self.payload())
+    }
+
+    /// Adds a job of task `T`, as [`WorkerUtils::add_job`]. It belongs to this job's trace, unless the
+    /// spec names another.
     ///
     /// # Errors
     /// As [`WorkerUtils::add_job`].
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.around.utils.add_job(payload, spec)
+        self.around.utils.add_typed(payload, spec, self.traceparent().as_deref())
     }
 
     /// The same utilities as outside of a worker.

@@ -1,16 +1,20 @@
 //! `WorkerUtils`: adding and removing jobs, on a pool or inside the caller's transaction.
 //! Knows deadlines and lost replies; what is sent, and its races, stand in `enqueue.rs`.
 
+use crate::config::WorkerRecoveryConfig;
 use crate::db::pool::{Connection, ConnectionPool};
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::enqueue;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::HookRegistry;
 use crate::job::Job;
 use crate::migrate;
 use crate::schema::Schema;
 use crate::spec::{self, JobSpec, RawJob};
+use crate::sweep::{ActiveWorkerRow, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
 use crate::task::TaskHandler;
+use crate::trace;
 use postgres::GenericClient;
 use serde::Serialize;
 use std::sync::Arc;
@@ -32,6 +36,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 pub struct WorkerUtils {
     database: Database,
     schema: Schema,
+    /// Asked about every job before it is added.
+    hooks: Arc<HookRegistry>,
 }
 
 impl WorkerUtils {
@@ -54,7 +60,30 @@ impl WorkerUtils {
     }
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
-        Self { database, schema }
+        Self { database, schema, hooks: Arc::default() }
+    }
+
+    /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
+    /// job before it is added. Those of [`Worker::create_utils`](crate::Worker::create_utils) ask the worker's.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{BeforeJobSchedule, HookRegistry, JobScheduleResult, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let mut hooks = HookRegistry::new();
+    /// hooks.on(BeforeJobSchedule, |ctx| match ctx.payload.get("to") {
+    ///     Some(_) => JobScheduleResult::Continue(ctx.payload),
+    ///     None => JobScheduleResult::Fail("nobody to write to".into()),
+    /// });
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?.with_hooks(hooks.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn with_hooks(mut self, hooks: Arc<HookRegistry>) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    pub(crate) fn hooks(&self) -> &Arc<HookRegistry> {
+        &self.hooks
     }
 
     /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
@@ -87,6 +116,53 @@ impl WorkerUtils {
         migrate::migrate(&mut session, &self.schema).map(drop)
     }
 
+    /// The workers that say, or said, that they live, those that were heard of last first: ours, and the async
+    /// crate's. Node's say nothing. `sweep_threshold` is after how long a silence one is stale.
+    ///
+    /// # Errors
+    /// `Connect` or `Database` if the database does not answer.
+    pub fn list_active_workers(&self, sweep_threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
+        self.sweeping(|sweep| sweep.workers(sweep_threshold))
+    }
+
+    /// Finds dead workers and recovers their jobs, with the default configuration.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{SweepStaleWorkersOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// let look = SweepStaleWorkersOptions { dry_run: true, ..Default::default() };
+    /// println!("dead: {:?}", utils.sweep_stale_workers(look)?.worker_ids);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Schema` if our own tables are missing; `Connect` or `Database` if the database does not answer.
+    /// Source: the guide, Recovery.
+    pub fn sweep_stale_workers(&self, options: SweepStaleWorkersOptions) -> Result<SweepStaleWorkersResult> {
+        self.sweep_stale_workers_with_config(&WorkerRecoveryConfig::default(), options)
+    }
+
+    /// The same, with a configuration of your own.
+    ///
+    /// # Errors
+    /// As [`sweep_stale_workers`](Self::sweep_stale_workers).
+    pub fn sweep_stale_workers_with_config(
+        &self,
+        config: &WorkerRecoveryConfig,
+        options: SweepStaleWorkersOptions,
+    ) -> Result<SweepStaleWorkersResult> {
+        self.sweeping(|sweep| Ok(sweep.sweep(config, &options)?.0))
+    }
+
+    fn sweeping<T>(&self, work: impl FnOnce(&mut Sweep) -> Result<T>) -> Result<T> {
+        refuse_async_context()?;
+        let mut session = self.database.session("utils", &Interrupt::new())?;
+        let facts = migrate::probe(&mut session, &self.schema)?;
+        let (schema, hooks) = (&self.schema, &*self.hooks);
+        work(&mut Sweep { session, schema, facts: &facts, hooks, worker_id: "worker_utils" })
+    }
+
     /// Borrows a connection of the pool.
     ///
     /// # Errors
@@ -99,9 +175,16 @@ impl WorkerUtils {
     ///
     /// # Errors
     /// `Config` if a field is outside its limit (nothing was sent); `Payload` if it does not serialize;
+    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
     /// `UnknownOutcome` if the connection broke and the job has no key: it may or may not have been added.
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_raw_job(T::IDENTIFIER, &payload, spec)
+        self.add_typed(payload, spec, None)
+    }
+
+    /// Adds a job, in the trace of the one that adds it unless the spec names another.
+    pub(crate) fn add_typed<T: TaskHandler>(&self, payload: T, spec: JobSpec, within: Option<&str>) -> Result<Job> {
+        let job = typed(&payload, spec, within)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
     /// Adds a job by its task's name.
@@ -109,7 +192,11 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(identifier, json(payload)?, spec)?;
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&self, job: RawJob) -> Result<Job> {
+        let job = self.hooks.schedule(job)?;
         let keyed = job.spec.job_key.is_some();
         let mut added = self.send(vec![job], keyed)?;
         Ok(added.remove(0))
@@ -118,11 +205,10 @@ impl WorkerUtils {
     /// Adds many jobs of task `T`, all or none. The answer is in the order of the request.
     ///
     /// # Errors
-    /// As [`add_job`](Self::add_job); `Config` if a key occurs twice, naming it.
+    /// As [`add_job`](Self::add_job), if a hook refuses even one of them; `Config` if a key occurs twice,
+    /// naming it.
     pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs
-            .into_iter()
-            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -131,7 +217,7 @@ impl WorkerUtils {
     /// # Errors
     /// As [`add_jobs`](Self::add_jobs).
     pub fn add_raw_jobs(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
-        let jobs = spec::check_all(jobs)?;
+        let jobs = self.hooks.schedule_all(spec::check_all(jobs)?)?;
         let repeatable = jobs.iter().all(|job| job.spec.job_key.is_some());
         self.send(jobs, repeatable)
     }
@@ -163,7 +249,7 @@ impl WorkerUtils {
     /// # Ok(()) }
     /// ```
     pub fn with_executor<'a, C: GenericClient>(&'a self, client: &'a mut C) -> Executor<'a, C> {
-        Executor { client, schema: &self.schema }
+        Executor { client, utils: self }
     }
 
     /// Sends checked jobs on a pooled connection; once more, if the connection broke and that is safe.
@@ -189,7 +275,7 @@ impl WorkerUtils {
 /// [`with_executor`](WorkerUtils::with_executor). Deadlines are those of the client.
 pub struct Executor<'a, C> {
     client: &'a mut C,
-    schema: &'a Schema,
+    utils: &'a WorkerUtils,
 }
 
 impl<C: GenericClient> Executor<'_, C> {
@@ -199,7 +285,8 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker
     /// has taken the keyed job since it began: only a new transaction can see that.
     pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_raw_job(T::IDENTIFIER, &payload, spec)
+        let job = typed(&payload, spec, None)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
     /// As [`WorkerUtils::add_raw_job`].
@@ -207,9 +294,13 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_raw_job(&mut self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
-        let job = RawJob::checked(identifier, json(payload)?, spec)?;
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&mut self, job: RawJob) -> Result<Job> {
         refuse_async_context()?;
-        let mut added = enqueue::add(self.client, self.schema, &[job])?;
+        let job = self.utils.hooks.schedule(job)?;
+        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
         Ok(added.remove(0))
     }
 
@@ -218,9 +309,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As [`add_job`](Self::add_job).
     pub fn add_jobs<T: TaskHandler>(&mut self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs
-            .into_iter()
-            .map(|(payload, spec)| Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: json(&payload)?, spec }));
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
@@ -231,7 +320,8 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn add_raw_jobs(&mut self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         let jobs = spec::check_all(jobs)?;
         refuse_async_context()?;
-        enqueue::add(self.client, self.schema, &jobs)
+        let jobs = self.utils.hooks.schedule_all(jobs)?;
+        enqueue::add(self.client, &self.utils.schema, &jobs)
     }
 
     /// As [`WorkerUtils::remove_job`].
@@ -241,8 +331,21 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn remove_job(&mut self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
         refuse_async_context()?;
-        enqueue::remove(self.client, self.schema, &key)
+        enqueue::remove(self.client, &self.utils.schema, &key)
     }
+}
+
+/// A job of task `T` as it is sent: its trace context goes into the payload.
+fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -> Result<RawJob> {
+    let mut text = json(payload)?;
+    if let Some(traceparent) = spec.traceparent.take() {
+        trace::check(&traceparent)?;
+        text = trace::carry(&text, &traceparent)
+            .ok_or_else(|| Error::config("traceparent: only a payload that is a JSON object can carry one"))?;
+    } else if let Some(traceparent) = within {
+        text = trace::carry(&text, traceparent).unwrap_or(text);
+    }
+    Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: text, spec })
 }
 
 fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {

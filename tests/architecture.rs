@@ -10,7 +10,7 @@ use std::path::Path;
 const LAYERS: [&[&str]; 6] = [
     &["error", "schema", "job", "spec", "config", "backoff", "claim", "shutdown", "stats"],
     &["db", "store", "enqueue", "migrate", "devdb"],
-    &["utils", "task", "hooks"],
+    &["utils", "task", "hooks", "trace", "sweep"],
     &[
         "worker",
         "worker/listen",

@@ -12,6 +12,7 @@ use conninfo::ConnInfo;
 use parking_lot::Mutex;
 use pool::{Connection, ConnectionPool, OwnPool};
 use session::{Backend, Interrupt, Session};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tls::Tls;
@@ -31,6 +32,8 @@ pub(crate) struct Database {
     deadline: Duration,
     /// The server processes of sessions that were given up with a call under way.
     abandoned: Arc<Mutex<Vec<Backend>>>,
+    /// How many sessions engine threads have open, by role.
+    open: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 struct Direct {
@@ -43,13 +46,13 @@ impl Database {
     pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
         let direct = Direct::new(url)?;
         let pool = Arc::new(OwnPool::new(&direct.info, &direct.tls, handlers));
-        Ok(Self { direct: Some(Arc::new(direct)), pool, deadline, abandoned: Arc::default() })
+        Ok(Self { direct: Some(Arc::new(direct)), pool, deadline, abandoned: Arc::default(), open: Arc::default() })
     }
 
     /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
         let direct = url.map(Direct::new).transpose()?.map(Arc::new);
-        Ok(Self { direct, pool, deadline, abandoned: Arc::default() })
+        Ok(Self { direct, pool, deadline, abandoned: Arc::default(), open: Arc::default() })
     }
 
     /// The same database, with another deadline for its calls.
@@ -60,6 +63,17 @@ impl Database {
     /// Whether engine sessions take connections away from the pool.
     pub(crate) fn engine_uses_pool(&self) -> bool {
         self.direct.is_none()
+    }
+
+    /// How many sessions are open, by role; those of the pool as `handler`, where it can tell.
+    pub(crate) fn sessions(&self) -> BTreeMap<&'static str, u64> {
+        let mut sessions = self.open.lock().clone();
+        sessions.retain(|_, count| *count > 0);
+        if let Some(pooled) = self.pool.open_connections() {
+            let lent = if self.engine_uses_pool() { sessions.values().sum() } else { 0 };
+            sessions.insert("handler", u64::from(pooled).saturating_sub(lent));
+        }
+        sessions
     }
 
     pub(crate) fn pool_size(&self) -> u32 {
@@ -159,13 +173,23 @@ pub(crate) struct Seat {
     /// Run on every new session of this seat.
     setup: String,
     session: Option<Session>,
+    /// Counts the session while it is open.
+    counted: Option<Counted>,
     /// How often this seat has connected.
     connects: u64,
 }
 
 impl Seat {
     pub(crate) fn new(database: &Database, role: &'static str, interrupt: &Interrupt, setup: String) -> Self {
-        Self { database: database.clone(), role, interrupt: interrupt.clone(), setup, session: None, connects: 0 }
+        Self {
+            database: database.clone(),
+            role,
+            interrupt: interrupt.clone(),
+            setup,
+            session: None,
+            counted: None,
+            connects: 0,
+        }
     }
 
     /// How often this seat has connected: a change means that notifications and locks may have been missed.
@@ -177,6 +201,7 @@ impl Seat {
     pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
         if self.session.is_none() {
             self.session = Some(self.connect()?);
+            self.counted = Some(Counted::new(&self.database, self.role));
             self.connects += 1;
         }
         let session = self.session.as_mut().expect("connected above");
@@ -187,7 +212,7 @@ impl Seat {
                 self.database.abandoned.lock().push(session.backend());
             }
             if error.breaks_session() {
-                self.session = None;
+                self.leave();
             }
         }
         answer
@@ -201,6 +226,7 @@ impl Seat {
 
     pub(crate) fn leave(&mut self) {
         self.session = None;
+        self.counted = None;
     }
 
     fn connect(&mut self) -> Result<Session> {
@@ -210,5 +236,21 @@ impl Seat {
             session.batch(&self.setup)?;
         }
         Ok(session)
+    }
+}
+
+/// One open session of a role, counted as long as this value lives.
+struct Counted(Arc<Mutex<BTreeMap<&'static str, u64>>>, &'static str);
+
+impl Counted {
+    fn new(database: &Database, role: &'static str) -> Self {
+        *database.open.lock().entry(role).or_default() += 1;
+        Self(database.open.clone(), role)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *self.0.lock().entry(self.1).or_default() -= 1;
     }
 }

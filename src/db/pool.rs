@@ -45,6 +45,11 @@ pub trait ConnectionPool: Send + Sync + 'static {
 
     /// How many connections there can be at once.
     fn max_size(&self) -> u32;
+
+    /// How many connections there are now, borrowed or not; `None` if the pool cannot tell.
+    fn open_connections(&self) -> Option<u32> {
+        None
+    }
 }
 
 impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2::Pool<M> {
@@ -55,6 +60,10 @@ impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2
 
     fn max_size(&self) -> u32 {
         r2d2::Pool::max_size(self)
+    }
+
+    fn open_connections(&self) -> Option<u32> {
+        Some(self.state().connections)
     }
 }
 
@@ -201,5 +210,9 @@ impl ConnectionPool for OwnPool {
 
     fn max_size(&self) -> u32 {
         self.pool.max_size()
+    }
+
+    fn open_connections(&self) -> Option<u32> {
+        Some(self.pool.state().connections)
     }
 }

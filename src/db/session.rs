@@ -323,3 +323,47 @@ fn closed() -> Error {
 fn stopped() -> Error {
     Error::new(ErrorKind::Stopped, "the worker is stopping")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Database;
+    use crate::devdb::{DevDb, Options};
+    use std::process::Command;
+
+    const DEADLINE: Duration = Duration::from_secs(1);
+
+    /// Runs `call` on a session whose server process is stopped; answers its error and how long it took.
+    fn stopped_under(call: impl FnOnce(&mut Session, &Interrupt) -> Result<()>) -> (Error, Duration) {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let database = Database::open(&db.url(), 1, DEADLINE).unwrap();
+        let interrupt = Interrupt::new();
+        let mut session = database.session("test", &interrupt).unwrap();
+        let pid = session.backend.pid.to_string();
+        let signal = |name: &str| assert!(Command::new("kill").arg(name).arg(&pid).status().unwrap().success());
+        signal("-STOP");
+        let start = Instant::now();
+        let error = call(&mut session, &interrupt).unwrap_err();
+        let took = start.elapsed();
+        signal("-CONT");
+        (error, took)
+    }
+
+    #[test]
+    fn a_call_to_a_stopped_server_ends_by_its_deadline() {
+        let (error, took) = stopped_under(|session, _| session.batch("select 1"));
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(took >= DEADLINE && took < DEADLINE + Duration::from_millis(200), "{took:?}");
+    }
+
+    #[test]
+    fn a_call_under_way_ends_sooner_when_a_stop_is_in_a_hurry() {
+        let hurry = Duration::from_millis(300);
+        let (error, took) = stopped_under(|session, interrupt| {
+            interrupt.hurry(hurry);
+            session.batch("select 1")
+        });
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(took < hurry + Duration::from_millis(200), "{took:?}");
+    }
+}

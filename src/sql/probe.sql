@@ -15,6 +15,8 @@ found as (
          case when may_use then to_regclass(format('%I._native_migrations', $1::text)) end as native_ledger,
          case when may_use then to_regclass(format('%I._native_jobs_queue', $1::text)) end as queue_index,
          case when may_use then to_regclass(format('%I._native_crontabs', $1::text)) end as crontabs,
+         case when may_use then to_regclass(format('%I._native_workers', $1::text)) end as native_workers,
+         case when may_use then to_regclass(format('%I._native_recoveries', $1::text)) end as recoveries,
          case when may_use then to_regclass(format('%I._private_workers', $1::text)) end as workers,
          case when may_use then to_regprocedure(format('%I.worker_heartbeat(text, json)', $1::text)) end as heartbeat,
          case when may_use then to_regclass(format('%I._private_job_retirements', $1::text)) end as retirements
@@ -45,6 +47,9 @@ select
       and has_table_privilege(found.crontabs, 'insert')
       and has_table_privilege(found.crontabs, 'update')
       and not row_security_active(found.crontabs), false) as has_crontabs,
+  coalesce(has_table_privilege(found.native_workers, 'select, insert, update, delete'), false)
+    and coalesce(has_table_privilege(found.recoveries, 'select, insert, update, delete'), false)
+    and not coalesce(row_security_active(found.native_workers), false) as has_recovery,
   found.workers is not null and found.heartbeat is not null as has_private_workers,
   found.retirements is not null as has_job_retirements
 from (select) as always

@@ -3,7 +3,9 @@
 
 use super::Shared;
 use crate::backoff::Backoff;
+use crate::claim::Entered;
 use crate::error::Result;
+use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
 use crate::store::{Filter, Store};
@@ -96,12 +98,19 @@ fn claim(shared: &Shared, store: &mut Store, filter: &Filter, limit: usize) -> R
     if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
         store.harden()?;
     }
-    let (startable, doubled, voided) = shared.ledger.enter(jobs, &shared.wires.done.0);
+    let Entered { startable, doubled, voided } = shared.ledger.enter(jobs, &shared.wires.done.0);
     drop(claiming);
 
     add(&shared.stats.claimed, rows.len());
-    add(&shared.stats.lost, voided);
+    if !rows.is_empty() {
+        shared.stats.claim_sizes.note(rows.len() as u64);
+    }
+    add(&shared.stats.lost, voided.len());
+    voided.iter().for_each(|active| shared.tell_lost(active));
     for active in startable {
+        shared
+            .events
+            .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
         shared.wires.jobs.0.send(active).expect("we hold the other end too");
     }
     for active in doubled {

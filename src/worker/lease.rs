@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 /// Locks older than this are renewed, so that sweepers that go by age see a live worker.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
-const BEAT_INTERVAL: Duration = Duration::from_secs(30);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
 /// While jobs are claimed; once a minute while there is nothing to do.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
@@ -112,10 +111,8 @@ impl<'a> Lease<'a> {
             self.renew = Instant::now() + RENEW_AFTER / 2;
         }
         if due(self.beat) {
-            if self.shared.facts.has_private_workers {
-                self.store.beat()?;
-            }
-            self.beat = Instant::now() + BEAT_INTERVAL;
+            self.store.beat(&self.shared.facts)?;
+            self.beat = Instant::now() + self.shared.config.recovery.heartbeat_interval;
         }
         if due(self.tasks) {
             self.refresh_tasks()?;
@@ -197,6 +194,7 @@ impl<'a> Lease<'a> {
             add(&self.shared.stats.lost, 1);
             warn!(worker_id = self.shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
                 "job was lost: its lock is no longer ours");
+            self.shared.tell_lost(active);
         }
     }
 
@@ -224,10 +222,7 @@ impl<'a> Lease<'a> {
             let returned = self.store.reclaim(&stranded)?;
             add(&self.shared.stats.reconciled, returned);
         }
-        if self.shared.facts.has_private_workers {
-            self.store.deregister()?;
-        }
-        Ok(())
+        self.store.deregister(&self.shared.facts)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Shared, raise};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::stats::add;
+use crate::stats::{ListenerState, add};
 use crate::store::Store;
 use log::{info, warn};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ pub(crate) fn listen(shared: &Shared) {
     let mut store = shared.store("listen");
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
     let mut degraded = false;
+    shared.stats.listener.set(ListenerState::Connecting);
     loop {
         let error = match hear(shared, &mut store, &mut retry, &mut degraded) {
             Ok(()) => return,
@@ -28,6 +29,7 @@ pub(crate) fn listen(shared: &Shared) {
         };
         if !degraded {
             degraded = true;
+            shared.stats.listener.set(ListenerState::Degraded);
             warn!(worker_id, error:% = error; "no notifications, degraded to polling until they are back");
         }
         shared.complaints.count(&shared.stats);
@@ -71,6 +73,7 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
         }
         // Anything that arrives proves that notifications do.
         sent_at = None;
+        shared.stats.listener.set(ListenerState::Listening);
         if std::mem::take(degraded) {
             info!(worker_id = shared.worker_id.as_str(); "listening again");
         }

@@ -13,9 +13,11 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::db::session::Interrupt;
 use crate::error::{Error, ErrorKind};
+use crate::hooks::events::Events;
+use crate::hooks::{JobLost, JobLostContext};
 use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
-use crate::stats::{Stats, add};
+use crate::stats::{Health, Stats, add};
 use crate::store::Store;
 use crate::task::Task;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -62,6 +64,9 @@ pub(crate) struct Shared {
     pub(crate) interrupt: Interrupt,
     pub(crate) wires: Wires,
     pub(crate) complaints: Complaints,
+    pub(crate) health: Arc<Health>,
+    /// To the observers, on gw-events.
+    pub(crate) events: Arc<Events>,
 }
 
 /// The channels between the threads. All wakes have room for one: a storm costs nothing.
@@ -112,6 +117,7 @@ impl Shared {
 
     /// Notes a database error that will be tried again, in the log at most twice a second.
     pub(crate) fn complain(&self, doing: &str, error: &Error) {
+        self.health.failed();
         self.complaints.count(&self.stats);
         self.complaints.say(&self.worker_id, doing, error);
     }
@@ -127,6 +133,12 @@ impl Shared {
             self.gate.close();
         }
         raise(&self.wires.reconcile);
+    }
+
+    /// Tells the observers of a job that is no longer ours.
+    pub(crate) fn tell_lost(&self, active: &ActiveJob) {
+        self.events
+            .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
     }
 
     /// Gives back what no thread has begun, for others to run.

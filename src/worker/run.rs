@@ -2,9 +2,9 @@
 
 use super::{Shared, raise};
 use crate::claim::{ActiveJob, Outcome};
+use crate::hooks::panic_text;
 use crate::task::{Surroundings, WorkerContext};
 use crossbeam_channel::select;
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,25 +47,18 @@ fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<
     let start = Instant::now();
     *shared.now_running[place].lock() = Some((active.claim.task, start));
     let context = WorkerContext::new(active.clone(), around.clone());
-    let result = catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
-        .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))));
+    let result = shared.events.hooks.around(&active.claim.job, &shared.worker_id, || {
+        catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
+            .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))))
+    });
     *shared.now_running[place].lock() = None;
-    task.pace.took(start.elapsed());
+    let took = start.elapsed();
+    task.pace.took(took);
+    shared.stats.handler_times.note(took.as_micros() as u64);
     active.finish(match result {
         Ok(()) => Outcome::Done,
         // It was asked to end early, and did: the attempt does not count.
         Err(_) if active.is_cancelled() => Outcome::GivenBack(Some(shared.config.interrupted_delay)),
         Err(text) => Outcome::Failed(text),
     });
-}
-
-/// What a panic said. Its payload is forgotten, not dropped: dropping it may panic again.
-fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "without a message".to_owned(),
-    };
-    std::mem::forget(panic);
-    text
 }

@@ -4,6 +4,10 @@ use super::{Shared, raise};
 use crate::backoff::Backoff;
 use crate::claim::{ActiveJob, Outcome, Settlement};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::{
+    FailureReason, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobInterrupted, JobInterruptedContext,
+    JobPermanentlyFail, JobPermanentlyFailContext,
+};
 use crate::stats::add;
 use crate::store::Store;
 use crossbeam_channel::select;
@@ -104,6 +108,7 @@ impl Settler<'_> {
         loop {
             match self.attempt(&group, reply_lost) {
                 Ok(()) => {
+                    self.shared.stats.settle_sizes.note(jobs.len() as u64);
                     self.retry.reset();
                     self.let_go(&jobs);
                     return;
@@ -157,7 +162,7 @@ impl Settler<'_> {
                 for active in jobs {
                     if done.contains(&active.job().id) {
                         add(&stats.completed, 1);
-                        report(&self.shared.worker_id, active);
+                        self.completed(active);
                     } else {
                         self.lost(active, "completed");
                     }
@@ -181,6 +186,7 @@ impl Settler<'_> {
                 for active in &actives {
                     if reply_lost || touched.contains(&active.job().id) {
                         add(&stats.returned, 1);
+                        self.interrupted(active);
                     } else {
                         self.lost(active, "given back");
                     }
@@ -206,6 +212,17 @@ impl Settler<'_> {
         }
     }
 
+    fn completed(&self, active: &ActiveJob) {
+        let (job, worker_id, duration) = (active.job(), &self.shared.worker_id, active.ran());
+        info!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts,
+            duration_ms = duration.as_millis() as u64; "job completed");
+        self.shared.events.send(JobComplete, || JobCompleteContext {
+            job: active.claim.job.clone(),
+            worker_id: worker_id.clone(),
+            duration,
+        });
+    }
+
     fn failed(&self, active: &ActiveJob, text: &str, for_good: bool) {
         let (job, worker_id) = (active.job(), &self.shared.worker_id);
         let duration_ms = active.ran().as_millis() as u64;
@@ -215,8 +232,36 @@ impl Settler<'_> {
             error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
                 error = first_line(text); "job failed for good");
         } else {
+            add(&self.shared.stats.retried, 1);
             warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
                 error = first_line(text); "job failed, trying again later");
+        }
+        let (events, error) = (&self.shared.events, || text.to_owned());
+        let (job, worker_id) = (|| active.claim.job.clone(), || self.shared.worker_id.clone());
+        if for_good {
+            events.send(JobPermanentlyFail, || JobPermanentlyFailContext {
+                job: job(),
+                worker_id: worker_id(),
+                error: error(),
+            });
+        } else {
+            events.send(JobFail, || JobFailContext {
+                job: job(),
+                worker_id: worker_id(),
+                error: error(),
+                will_retry: true,
+            });
+        }
+    }
+
+    /// A job was given back. That is news only if it had started.
+    fn interrupted(&self, active: &ActiveJob) {
+        if active.started().is_some() {
+            self.shared.events.send(JobInterrupted, || JobInterruptedContext {
+                job: active.claim.job.clone(),
+                worker_id: self.shared.worker_id.clone(),
+                reason: FailureReason::ShutdownAborted,
+            });
         }
     }
 
@@ -226,13 +271,8 @@ impl Settler<'_> {
         add(&self.shared.stats.lost, 1);
         warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, outcome;
             "job was lost: its lock is no longer ours, the outcome counts for nothing");
+        self.shared.tell_lost(active);
     }
-}
-
-fn report(worker_id: &str, active: &ActiveJob) {
-    let job = active.job();
-    let duration_ms = active.ran().as_millis() as u64;
-    info!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms; "job completed");
 }
 
 fn first_line(text: &str) -> &str {

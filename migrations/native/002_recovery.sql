@@ -1,0 +1,17 @@
+-- What recovery needs to know: which workers live, and how often a job has been recovered.
+-- No foreign key to the jobs: a job that is settled must not pay for it. Sweeps remove what is left.
+
+create table if not exists :GRAPHILE_WORKER_SCHEMA._native_workers (
+  id text constraint _native_workers_pkey primary key,
+  started_at timestamptz not null default now(),
+  last_heartbeat_at timestamptz not null,
+  metadata jsonb
+);
+alter table :GRAPHILE_WORKER_SCHEMA._native_workers enable row level security;
+
+create table if not exists :GRAPHILE_WORKER_SCHEMA._native_recoveries (
+  job_id bigint constraint _native_recoveries_pkey primary key,
+  revision int not null,
+  recoveries int not null
+);
+alter table :GRAPHILE_WORKER_SCHEMA._native_recoveries enable row level security;

@@ -1,0 +1,8 @@
+-- Of these workers, those that are still silent; none of them can beat before this transaction ends.
+-- Whoever is just beating is passed over.
+--   $1 workers  $2 threshold of each, in seconds
+select w.id
+  from :GRAPHILE_WORKER_SCHEMA.:WORKERS w
+  join unnest($1::text[], $2::float8[]) s(id, threshold) on s.id = w.id
+ where w.last_heartbeat_at < now() - s.threshold * interval '1 second'
+   for update of w skip locked

@@ -1,0 +1,52 @@
+-- Takes jobs away from dead workers, each as it was decided over, and frees the queues that these
+-- workers hold without a job that stays theirs. A job superseded meanwhile, told by its marks (no key, no
+-- attempts left, written to since it was added), must not come back to life. Counts how often each job was
+-- recovered; does not touch updated_at. Answers the jobs it took.
+--   $1 dead workers  $2 ids  $3 attempts as read  $4 attempts from now on
+--   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors
+with said as materialized (
+  select *
+    from unnest($2::bigint[], $3::smallint[], $4::smallint[], $5::float8[], $6::timestamptz[], $7::text[])
+      s(id, attempts, attempts_after, delay, run_at, error)
+),
+taken as (
+  update :GRAPHILE_WORKER_SCHEMA._private_jobs j
+     set attempts = case
+           when j.key is null and j.attempts >= j.max_attempts and j.updated_at <> j.created_at then j.attempts
+           else s.attempts_after
+         end,
+         run_at = coalesce(s.run_at, greatest(j.run_at, now() + s.delay * interval '1 second')),
+         last_error = s.error,
+         locked_by = null,
+         locked_at = null
+    from said s
+   where j.id = s.id
+     and j.locked_by = any($1::text[])
+     and j.attempts = s.attempts
+  returning j.id, j.revision
+),
+counted as (
+  insert into :GRAPHILE_WORKER_SCHEMA._native_recoveries as r (job_id, revision, recoveries)
+  select t.id, t.revision, 1 from taken t
+  on conflict (job_id) do update
+     set recoveries = case when r.revision = excluded.revision then r.recoveries + 1 else 1 end,
+         revision = excluded.revision
+),
+freed as (
+  update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+     set locked_by = null,
+         locked_at = null
+   where q.locked_by = any($1::text[])
+     and not exists (
+       select
+         from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+        where j.job_queue_id = q.id
+          and j.locked_by = q.locked_by
+          and j.id <> all($2::bigint[]))
+),
+told as materialized (
+  select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
+    from taken
+  having count(*) > 0
+)
+select t.id from taken t left join told on true

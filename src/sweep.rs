@@ -1,0 +1,364 @@
+//! A sweep: finds workers that have stopped beating, and takes their jobs away from them.
+//! Knows heartbeats, hooks and the rules of recovery; when to sweep stands in `recovery.rs`.
+//!
+//! Only workers that are known to beat can be found dead. A locker that nobody knows may be a worker of
+//! another kind that lives; the four-hour rule is for those.
+
+use crate::backoff::random_unit;
+use crate::config::WorkerRecoveryConfig;
+use crate::db::session::{Param, Query, Session};
+use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::{FailureReason, HookRegistry, JobRecoveryContext, JobRecoveryResult};
+use crate::job::{DbTime, Job};
+use crate::migrate::Facts;
+use crate::schema::Schema;
+use chrono::{DateTime, Utc};
+use log::{info, warn};
+use serde::Serialize;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Row;
+
+/// A list of workers that beat, and the names of the statements on it.
+struct List {
+    table: &'static str,
+    beating: &'static str,
+    condemn: &'static str,
+    bury: &'static str,
+}
+
+/// Ours, and the async crate's where it is there.
+const LISTS: [List; 2] = [
+    List { table: "_native_workers", beating: "beating", condemn: "condemn", bury: "bury" },
+    List { table: "_private_workers", beating: "beating_foreign", condemn: "condemn_foreign", bury: "bury_foreign" },
+];
+
+/// A delay grows no further after so many recoveries of one job.
+const DOUBLINGS: u32 = 10;
+
+/// What a sweep by hand may change of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SweepStaleWorkersOptions {
+    /// Instead of the configuration's [`sweep_threshold`](WorkerRecoveryConfig#structfield.sweep_threshold).
+    pub sweep_threshold: Option<Duration>,
+    /// Instead of the configuration's [`recovery_delay`](WorkerRecoveryConfig#structfield.recovery_delay).
+    pub recovery_delay: Option<Duration>,
+    /// Only say which workers are dead.
+    pub dry_run: bool,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SweepStaleWorkersResult {
+    /// The workers that were found dead.
+    pub worker_ids: Vec<String>,
+    /// How many of their jobs were recovered.
+    pub recovered_count: i32,
+}
+
+/// A worker that says, or said, that it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveWorkerRow {
+    /// The id under which it locks jobs.
+    pub worker_id: String,
+    /// When it was last heard of.
+    pub last_heartbeat_at: DateTime<Utc>,
+    /// When it was first heard of.
+    pub started_at: DateTime<Utc>,
+    /// What it says of itself.
+    pub metadata: Option<serde_json::Value>,
+    /// Whether it has been silent for longer than the threshold.
+    pub is_stale: bool,
+}
+
+/// A job that a dead worker was holding, taken away from it.
+pub(crate) struct Recovered {
+    pub(crate) job: Arc<Job>,
+    pub(crate) previous_worker_id: String,
+}
+
+/// The statements of a sweep, on a session of its own.
+pub(crate) struct Sweep<'a> {
+    pub(crate) session: Session,
+    pub(crate) schema: &'a Schema,
+    pub(crate) facts: &'a Facts,
+    pub(crate) hooks: &'a HookRegistry,
+    /// Who sweeps; never swept itself.
+    pub(crate) worker_id: &'a str,
+}
+
+/// A worker on the lists of those that beat.
+struct Beat {
+    worker: ActiveWorkerRow,
+    silent_for: f64,
+    /// On how many lists it is.
+    lists: usize,
+}
+
+/// A worker that seems dead.
+struct Suspect {
+    worker_id: String,
+    lists: usize,
+    /// How long it must have been silent, in seconds.
+    threshold: f64,
+}
+
+/// A job that a silent worker holds.
+struct Held {
+    job: Arc<Job>,
+    by: String,
+    recoveries: i32,
+}
+
+/// A job of a dead worker, and what the database is told about it.
+struct Verdict {
+    job: Arc<Job>,
+    previous_worker_id: String,
+    attempts: i16,
+    delay: f64,
+    run_at: Option<DateTime<Utc>>,
+    error: String,
+}
+
+impl Sweep<'_> {
+    /// The workers that are known to beat, those that were heard of last first.
+    pub(crate) fn workers(&mut self, threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
+        let mut workers: Vec<ActiveWorkerRow> = self
+            .beats()?
+            .into_iter()
+            .map(|beat| ActiveWorkerRow { is_stale: beat.silent_for > threshold.as_secs_f64(), ..beat.worker })
+            .collect();
+        workers.sort_by(|a, b| (b.last_heartbeat_at, &a.worker_id).cmp(&(a.last_heartbeat_at, &b.worker_id)));
+        Ok(workers)
+    }
+
+    fn beats(&mut self) -> Result<Vec<Beat>> {
+        let mut beats: HashMap<String, Beat> = HashMap::new();
+        for list in self.lists() {
+            for row in self.query(list.beating, include_str!("sql/beating.sql"), list.table, vec![])? {
+                let metadata: Option<String> = row.try_get("metadata")?;
+                let worker = ActiveWorkerRow {
+                    worker_id: row.try_get("worker_id")?,
+                    last_heartbeat_at: row.try_get::<_, DbTime>("last_heartbeat_at")?.0,
+                    started_at: row.try_get::<_, DbTime>("started_at")?.0,
+                    metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
+                    is_stale: false,
+                };
+                let beat = Beat { worker, silent_for: row.try_get("silent_for")?, lists: 1 };
+                match beats.entry(beat.worker.worker_id.clone()) {
+                    Entry::Vacant(entry) => drop(entry.insert(beat)),
+                    // The fresher beat counts.
+                    Entry::Occupied(mut entry) => {
+                        let lists = entry.get().lists + 1;
+                        if beat.silent_for < entry.get().silent_for {
+                            entry.insert(beat);
+                        }
+                        entry.get_mut().lists = lists;
+                    }
+                }
+            }
+        }
+        Ok(beats.into_values().collect())
+    }
+
+    /// Finds dead workers, asks the hooks what is to become of their jobs, and does it.
+    ///
+    /// # Errors
+    /// `Schema` where our own tables are missing: without them nobody counts recoveries.
+    pub(crate) fn sweep(
+        &mut self,
+        config: &WorkerRecoveryConfig,
+        options: &SweepStaleWorkersOptions,
+    ) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
+        if !self.facts.has_recovery {
+            return Err(no_tables(self.schema));
+        }
+        let threshold = options.sweep_threshold.unwrap_or(config.sweep_threshold);
+        let silent_for = threshold.as_secs_f64();
+        let silent: Vec<Beat> = self
+            .beats()?
+            .into_iter()
+            .filter(|beat| beat.silent_for > silent_for && beat.worker.worker_id != self.worker_id)
+            .collect();
+        if silent.is_empty() {
+            return Ok(Default::default());
+        }
+        let held = self.held_by(&silent)?;
+        let suspects = silent.into_iter().filter_map(|beat| {
+            let worker_id = beat.worker.worker_id;
+            let resilient = held.iter().any(|held| held.by == worker_id && config.is_resilient(&held.job));
+            let factor = if resilient { config.resilient_sweep_threshold_multiplier } else { 1 };
+            let threshold = silent_for * f64::from(factor);
+            (beat.silent_for > threshold).then_some(Suspect { worker_id, lists: beat.lists, threshold })
+        });
+        let suspects: Vec<Suspect> = suspects.collect();
+        if options.dry_run || suspects.is_empty() {
+            let worker_ids = suspects.into_iter().map(|suspect| suspect.worker_id).collect();
+            return Ok((SweepStaleWorkersResult { worker_ids, recovered_count: 0 }, Vec::new()));
+        }
+
+        // Hooks are asked outside of the transaction: they may take their time.
+        let delay = options.recovery_delay.unwrap_or(config.recovery_delay);
+        let retired = self.retired(&held)?;
+        let dead: HashSet<&str> = suspects.iter().map(|suspect| suspect.worker_id.as_str()).collect();
+        let held = held.into_iter().filter(|held| dead.contains(held.by.as_str()));
+        let verdicts: Vec<Verdict> = held
+            .filter_map(|held| {
+                let superseded = retired.contains(&held.job.id);
+                self.judge(held, superseded, delay)
+            })
+            .collect();
+        self.session.batch("begin")?;
+        match self.carry_out(&suspects, verdicts) {
+            Ok(done) => {
+                self.session.batch("commit")?;
+                Ok(done)
+            }
+            Err(error) => {
+                if !error.breaks_session() {
+                    self.session.batch("rollback")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What becomes of one job; `None` if it stays with its dead worker.
+    fn judge(&self, held: Held, superseded: bool, delay: Duration) -> Option<Verdict> {
+        let Held { job, by: previous_worker_id, recoveries } = held;
+        let context = JobRecoveryContext {
+            job: job.clone(),
+            worker_id: self.worker_id.to_owned(),
+            previous_worker_id: previous_worker_id.clone(),
+            reason: FailureReason::WorkerCrashed,
+        };
+        let decision = self.hooks.recover(&context);
+        let doublings = u32::try_from(recoveries).unwrap_or(0).min(DOUBLINGS);
+        let spread = delay.as_secs_f64() * f64::from(1u32 << doublings) * (0.5 + random_unit());
+        let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
+        let (attempts, delay, run_at) = match decision {
+            JobRecoveryResult::Skip => return None,
+            JobRecoveryResult::Default => (given_back, spread, None),
+            JobRecoveryResult::Reschedule { run_at, attempts } => {
+                (if superseded { job.attempts } else { attempts.unwrap_or(job.attempts) }, 0.0, Some(run_at))
+            }
+            JobRecoveryResult::FailWithBackoff => (job.attempts, f64::from(job.attempts.min(10)).exp(), None),
+        };
+        let error =
+            format!("the worker {previous_worker_id} died while it held this job (recovery {})", recoveries + 1);
+        Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error })
+    }
+
+    /// Condemns, takes and buries, in the transaction that is open.
+    fn carry_out(
+        &mut self,
+        suspects: &[Suspect],
+        verdicts: Vec<Verdict>,
+    ) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
+        let schema: Param = Box::new(self.schema.name().to_owned());
+        let alone = self.query("sweep_lock", include_str!("sql/sweep_lock.sql"), "", vec![schema])?;
+        if !alone.first().is_some_and(|row| row.get("alone")) {
+            return Ok(Default::default());
+        }
+        let dead = self.condemn(suspects)?;
+        let verdicts: Vec<_> =
+            verdicts.into_iter().filter(|verdict| dead.contains(&verdict.previous_worker_id)).collect();
+        let params: Vec<Param> = vec![
+            Box::new(dead.clone()),
+            column(&verdicts, |verdict| verdict.job.id),
+            column(&verdicts, |verdict| verdict.job.attempts),
+            column(&verdicts, |verdict| verdict.attempts),
+            column(&verdicts, |verdict| verdict.delay),
+            column(&verdicts, |verdict| verdict.run_at),
+            column(&verdicts, |verdict| verdict.error.clone()),
+        ];
+        let taken = self.query("recover", include_str!("sql/recover.sql"), "", params)?;
+        let taken: HashSet<i64> = taken.iter().map(|row| row.get("id")).collect();
+        for list in self.lists() {
+            self.query(list.bury, include_str!("sql/bury.sql"), list.table, vec![Box::new(dead.clone())])?;
+        }
+        let recovered: Vec<_> = verdicts
+            .into_iter()
+            .filter(|verdict| taken.contains(&verdict.job.id))
+            .map(|verdict| Recovered { job: verdict.job, previous_worker_id: verdict.previous_worker_id })
+            .collect();
+        for Recovered { job, previous_worker_id } in &recovered {
+            warn!(worker_id = self.worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts,
+                previous_worker_id = previous_worker_id.as_str(); "recovered a job of a dead worker");
+        }
+        if !dead.is_empty() {
+            info!(worker_id = self.worker_id, workers = dead.len(), jobs = recovered.len(); "swept dead workers");
+        }
+        Ok((SweepStaleWorkersResult { worker_ids: dead, recovered_count: recovered.len() as i32 }, recovered))
+    }
+
+    /// Those who are silent on every list that has them, locked so that they cannot beat meanwhile.
+    fn condemn(&mut self, suspects: &[Suspect]) -> Result<Vec<String>> {
+        let mut silences: HashMap<String, usize> = HashMap::new();
+        for list in self.lists() {
+            let params: Vec<Param> = vec![
+                column(suspects, |suspect| suspect.worker_id.clone()),
+                column(suspects, |suspect| suspect.threshold),
+            ];
+            for row in self.query(list.condemn, include_str!("sql/condemn.sql"), list.table, params)? {
+                *silences.entry(row.try_get("id")?).or_default() += 1;
+            }
+        }
+        let dead = suspects.iter().filter(|suspect| silences.get(&suspect.worker_id) == Some(&suspect.lists));
+        Ok(dead.map(|suspect| suspect.worker_id.clone()).collect())
+    }
+
+    fn held_by(&mut self, silent: &[Beat]) -> Result<Vec<Held>> {
+        let workers = column(silent, |beat| beat.worker.worker_id.clone());
+        let rows = self.query("held_by", include_str!("sql/held_by.sql"), "", vec![workers])?;
+        rows.iter()
+            .map(|row| {
+                let task: String = row.try_get("identifier")?;
+                Ok(Held {
+                    job: Arc::new(Job::from_row(row, task.into())?),
+                    by: row.try_get("locked_by")?,
+                    recoveries: row.try_get("recoveries")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Which of these jobs are known to have been superseded. Where nothing keeps a note of it, the
+    /// statement that takes them goes by their marks.
+    fn retired(&mut self, held: &[Held]) -> Result<HashSet<i64>> {
+        if !self.facts.has_job_retirements {
+            return Ok(HashSet::new());
+        }
+        let ids = column(held, |held| held.job.id);
+        let rows = self.query("retired", include_str!("sql/retired.sql"), "", vec![ids])?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    }
+
+    fn lists(&self) -> Vec<&'static List> {
+        let there = [self.facts.has_recovery, self.facts.has_private_workers];
+        LISTS.iter().zip(there).filter_map(|(list, there)| there.then_some(list)).collect()
+    }
+
+    fn query(&mut self, name: &'static str, sql: &str, list: &str, params: Vec<Param>) -> Result<Vec<Row>> {
+        let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
+        self.session.query(&query, params)
+    }
+}
+
+/// Recovery without our own tables is refused: nobody would know who lives.
+pub(crate) fn no_tables(schema: &Schema) -> Error {
+    let schema = schema.name();
+    let text =
+        format!("schema {schema:?}: has no tables for recovery; run migrate once with the role that owns its tables");
+    Error::new(ErrorKind::Schema, text)
+}
+
+/// One field of each, as an array parameter.
+fn column<T, V>(of: &[T], field: impl Fn(&T) -> V) -> Param
+where
+    Vec<V>: tokio_postgres::types::ToSql + Sync + Send + 'static,
+{
+    Box::new(of.iter().map(field).collect::<Vec<V>>())
+}

@@ -1,0 +1,295 @@
+//! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
+
+use crate::harness::{Running, SOON, TestDb, eventually};
+use graphile_worker::{
+    ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, SweepStaleWorkersOptions, WorkerContext, WorkerOptions,
+    WorkerRecoveryConfig,
+};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+const NOW: SweepStaleWorkersOptions =
+    SweepStaleWorkersOptions { sweep_threshold: None, recovery_delay: None, dry_run: false };
+
+/// A worker that was heard of last so many minutes ago.
+fn silent(db: &TestDb, worker: &str, minutes: i32) {
+    db.execute(&format!(
+        "insert into graphile_worker._native_workers (id, last_heartbeat_at)
+         values ('{worker}', now() - interval '{minutes} minutes')"
+    ));
+}
+
+/// A job that `worker` holds, claimed when it was last heard of.
+fn held(db: &TestDb, worker: &str, arguments: &str) -> i64 {
+    let id = db.add(arguments);
+    db.execute(&format!(
+        "update graphile_worker._private_jobs set locked_by = '{worker}', locked_at = now(), attempts = attempts + 1
+          where id = {id};
+         update graphile_worker._private_job_queues set locked_by = '{worker}', locked_at = now()
+          where id = (select job_queue_id from graphile_worker._private_jobs where id = {id})"
+    ));
+    id
+}
+
+fn row(db: &TestDb, job: i64, what: &str) -> String {
+    db.one(&format!("select ({what})::text from graphile_worker._private_jobs where id = {job}"))
+}
+
+#[test]
+fn the_jobs_and_queues_of_a_silent_worker_come_back_unspent_after_the_delay() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    let job = held(&db, "dead", "'t', queue_name => 'q'");
+    let result = db.utils().sweep_stale_workers(NOW).unwrap();
+    assert_eq!((result.worker_ids, result.recovered_count), (vec!["dead".to_owned()], 1));
+    assert_eq!(row(&db, job, "attempts"), "0");
+    assert_eq!(row(&db, job, "run_at - now() between interval '14 seconds' and interval '46 seconds'"), "true");
+    assert!(row(&db, job, "last_error").contains("the worker dead died"));
+    assert_eq!(db.locks(), 0, "neither job nor queue");
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._native_workers"), 0);
+    assert!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids.is_empty(), "once");
+}
+
+#[test]
+fn a_dry_run_names_the_dead_and_changes_nothing() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    let job = held(&db, "dead", "'t'");
+    let look = SweepStaleWorkersOptions { dry_run: true, ..NOW };
+    assert_eq!(db.utils().sweep_stale_workers(look).unwrap().worker_ids, ["dead"]);
+    assert_eq!(row(&db, job, "locked_by || attempts"), "dead1");
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._native_workers"), 1);
+}
+
+#[test]
+fn neither_a_living_worker_nor_one_that_never_beat_is_touched() {
+    let db = TestDb::new();
+    silent(&db, "living", 4);
+    let (ours, nodes) = (held(&db, "living", "'t'"), held(&db, "worker-of-node", "'t'"));
+    db.execute("update graphile_worker._private_jobs set locked_at = now() - interval '3 hours'");
+    assert!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids.is_empty());
+    assert_eq!(row(&db, ours, "locked_by"), "living");
+    assert_eq!(row(&db, nodes, "locked_by"), "worker-of-node");
+}
+
+#[test]
+fn a_resilient_job_gives_its_worker_three_thresholds() {
+    let db = TestDb::new();
+    silent(&db, "slow", 14);
+    silent(&db, "dead", 16);
+    for worker in ["slow", "dead"] {
+        held(&db, worker, "'t', flags => array['infrastructure_resilient']");
+    }
+    assert_eq!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids, ["dead"]);
+    let config = WorkerRecoveryConfig::default().resilient_job_flags(vec!["other".into()]);
+    let result = db.utils().sweep_stale_workers_with_config(&config, NOW).unwrap();
+    assert_eq!(result.worker_ids, ["slow"], "its flag is not one of those");
+}
+
+#[test]
+fn a_job_superseded_while_its_worker_died_is_not_revived() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    let mut adding = db.client();
+    let mut adding = adding.transaction().unwrap();
+    // The enqueue that supersedes begins before the claim.
+    adding.execute("select now()", &[]).unwrap();
+    let old = held(&db, "dead", "'t', job_key => 'k', payload => '1'");
+    adding.execute("select graphile_worker.add_job('t', '2', job_key => 'k')", &[]).unwrap();
+    adding.commit().unwrap();
+    db.execute(&format!("update graphile_worker._private_jobs set locked_at = now() where id = {old}"));
+    assert_eq!(db.utils().sweep_stale_workers(NOW).unwrap().recovered_count, 1);
+    assert_eq!(row(&db, old, "attempts >= max_attempts and locked_by is null"), "true");
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts < max_attempts"), 1);
+}
+
+#[test]
+fn what_a_hook_decides_is_what_becomes_of_the_job() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    let jobs = ["reschedule", "fail", "skip", "default"].map(|task| held(&db, "dead", &format!("'{task}'")));
+    let at = "2040-01-02T03:04:05Z".parse().unwrap();
+    let mut hooks = HookRegistry::new();
+    hooks.on(JobRecovery, move |ctx| match ctx.job.task_identifier() {
+        "reschedule" => JobRecoveryResult::Reschedule { run_at: at, attempts: Some(3) },
+        "fail" => JobRecoveryResult::FailWithBackoff,
+        "skip" => JobRecoveryResult::Skip,
+        _ => JobRecoveryResult::Default,
+    });
+    let result = db.utils().with_hooks(hooks.into()).sweep_stale_workers(NOW).unwrap();
+    assert_eq!(result.recovered_count, 3);
+    assert_eq!(row(&db, jobs[0], "attempts || ' ' || (run_at = '2040-01-02 03:04:05+00')"), "3 true");
+    assert_eq!(row(&db, jobs[1], "attempts || ' ' || round(extract(epoch from run_at - now()))"), "1 3");
+    assert_eq!(row(&db, jobs[2], "locked_by || attempts"), "dead1");
+    assert_eq!(row(&db, jobs[3], "attempts"), "0");
+    let workers = db.utils().list_active_workers(Duration::from_secs(300)).unwrap();
+    assert_eq!(workers.len(), 1, "who holds a job is found again");
+    assert!(workers[0].is_stale);
+}
+
+#[test]
+fn each_recovery_of_a_job_doubles_its_delay_until_its_key_is_updated() {
+    let db = TestDb::new();
+    let job = db.add("'t', job_key => 'k'");
+    let die = || {
+        silent(&db, "dead", 6);
+        let hold = "update graphile_worker._private_jobs set locked_by = 'dead', locked_at = now(), run_at = now(), attempts = 1";
+        db.execute(hold);
+        db.utils().sweep_stale_workers(NOW).unwrap();
+        db.one::<f64>(&format!(
+            "select (extract(epoch from run_at - now()) / 30)::float8 from graphile_worker._private_jobs where id = {job}"
+        ))
+    };
+    let delays = [die(), die(), die()];
+    for (place, delay) in delays.into_iter().enumerate() {
+        let doubled = f64::from(1 << place);
+        assert!((doubled * 0.45..doubled * 1.55).contains(&delay), "{delays:?}");
+    }
+    db.add("'t', job_key => 'k'");
+    assert!(die() < 1.55, "another revision counts from the start");
+}
+
+#[test]
+fn sweeps_at_once_recover_each_job_once() {
+    let db = TestDb::new();
+    for worker in 0..10 {
+        silent(&db, &format!("dead-{worker}"), 6);
+        held(&db, &format!("dead-{worker}"), "'t'");
+    }
+    let recovered: i32 = std::thread::scope(|scope| {
+        let sweeps = (0..8).map(|_| scope.spawn(|| db.utils().sweep_stale_workers(NOW).unwrap().recovered_count));
+        sweeps.collect::<Vec<_>>().into_iter().map(|sweep| sweep.join().unwrap()).sum()
+    });
+    assert_eq!(recovered, 10);
+    assert_eq!(db.one::<i64>("select sum(recoveries) from graphile_worker._native_recoveries"), 10);
+}
+
+#[test]
+fn every_worker_says_that_it_lives_whether_it_sweeps_or_not() {
+    let db = TestDb::new();
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    let listed = || db.utils().list_active_workers(Duration::from_secs(300)).unwrap();
+    eventually(SOON, || listed().len() == 1);
+    assert_eq!(Some(&listed()[0].worker_id), running.worker.worker_id().as_ref());
+    assert!(!listed()[0].is_stale);
+    running.stop().0.unwrap();
+    assert!(listed().is_empty());
+}
+
+#[test]
+fn thresholds_that_would_bury_the_living_are_refused() {
+    let db = TestDb::new();
+    let options = db.worker().define_raw_job("t", |_| ()).sweep_threshold(Duration::from_secs(59));
+    let error = options.init().err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("sweep_threshold"), "{error}");
+}
+
+const HEARTBEAT: Duration = Duration::from_millis(200);
+const SWEEP: Duration = Duration::from_millis(300);
+const THRESHOLD: Duration = Duration::from_millis(1500);
+
+/// How long the whole run may take, kills included.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A worker process of the test below; a test that passes when run by itself.
+#[test]
+fn child() {
+    let Ok(url) = std::env::var("RECOVERY_TEST_URL") else { return };
+    let handler = |ctx: WorkerContext| -> graphile_worker::Result<()> {
+        let say = "insert into public.ran values ($1, $2, $3)";
+        ctx.connection()?.execute(say, &[&ctx.job().id(), &(std::process::id() as i32), &ctx.job().run_at()])?;
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    };
+    let options = WorkerOptions::default().database_url(&url).concurrency(8).define_raw_job("t", handler);
+    let options = options.heartbeat_interval(HEARTBEAT).sweep_interval(SWEEP).sweep_threshold(THRESHOLD);
+    options.recovery_delay(Duration::ZERO).init().unwrap().run().unwrap();
+}
+
+struct Process(Child);
+
+impl Process {
+    fn start(db: &TestDb) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "recovery::child", "-q"]).env("RECOVERY_TEST_URL", db.url());
+        Self(command.stdout(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make it longer.
+#[test]
+fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
+    let number = |name, usually| std::env::var(name).map_or(usually, |text: String| text.parse().unwrap());
+    let (jobs, kills): (i64, usize) = (number("RECOVERY_TEST_JOBS", 2500), number("RECOVERY_TEST_KILLS", 4) as usize);
+    let pause = Duration::from_millis(number("RECOVERY_TEST_PAUSE_MS", 700) as u64);
+    let db = TestDb::new();
+    db.execute(
+        "create table public.ran (job bigint, pid int, run_at timestamptz, at timestamptz default clock_timestamp());
+                create table public.killed (pid int, at timestamptz default clock_timestamp())",
+    );
+    db.execute(&format!(
+        "select graphile_worker.add_job('t', queue_name => case when n % 5 = 0 then 'q' || n % 50 end)
+           from generate_series(1, {jobs}) n"
+    ));
+    let mut processes: Vec<_> = (0..4).map(|_| Process::start(&db)).collect();
+    eventually(SOON, || db.one::<i64>("select count(distinct pid) from public.ran") == 4);
+    for kill in 0..kills {
+        std::thread::sleep(pause);
+        let place = kill % processes.len();
+        let pid = processes[place].0.id() as i32;
+        processes[place] = {
+            processes[place].0.kill().unwrap();
+            db.execute(&format!("insert into public.killed values ({pid})"));
+            Process::start(&db)
+        };
+    }
+    let start = Instant::now();
+    eventually(LONG + pause * kills as u32, || db.jobs() == 0);
+    let drained = start.elapsed();
+
+    assert_eq!(db.one::<i64>("select count(distinct job) from public.ran"), jobs, "lost");
+    let again = "select count(*) from public.ran r
+                  where exists (select from public.ran l where l.job = r.job and l.at > r.at)";
+    let unexplained = format!("{again} and not exists (select from public.killed k where k.pid = r.pid)");
+    assert_eq!(db.one::<i64>(&unexplained), 0, "a run before the last was not its process's last act");
+    // With no delay, a recovered job is due from the moment of its rescue.
+    let longest = "select coalesce(max(extract(epoch from l.run_at - k.at)), 0)::float8
+                     from public.ran r join public.killed k on k.pid = r.pid
+                     join public.ran l on l.job = r.job and l.at > r.at";
+    let (again, longest) = (db.one::<i64>(again), db.one::<f64>(longest));
+    println!(
+        "{jobs} jobs, {kills} kills: {again} ran again, rescued {longest:.2} s after the kill at most; the rest took {drained:?}"
+    );
+    assert!(again > 0, "no kill hit a running job");
+    let limit = HEARTBEAT + THRESHOLD + SWEEP + Duration::from_millis(500);
+    assert!(longest <= limit.as_secs_f64(), "rescued after {longest} s, limit {limit:?}");
+}
+
+#[test]
+fn a_sweeper_that_has_just_started_waits_a_whole_threshold() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    held(&db, "dead", "'t'");
+    let (done, ran) = crossbeam_channel::bounded(1);
+    let options = db.worker().define_raw_job("t", move |_| done.try_send(Instant::now()).unwrap());
+    let options = options.worker_recovery(
+        WorkerRecoveryConfig::default()
+            .heartbeat_interval(Duration::from_millis(100))
+            .sweep_interval(Duration::from_millis(50))
+            .sweep_threshold(Duration::from_millis(800))
+            .recovery_delay(Duration::ZERO)
+            .enabled(true),
+    );
+    let start = Instant::now();
+    let _running = Running::start(options);
+    let ran = ran.recv_timeout(SOON).unwrap() - start;
+    assert!(ran >= Duration::from_millis(800), "swept after {ran:?}, before it could know");
+}
