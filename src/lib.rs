@@ -44,6 +44,8 @@
 //!   tells when to end early.
 //! - **Add or remove jobs.** [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]; many at
 //!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
+//! - **Add jobs by the clock.** A [`Cron`] entry, typed or as crontab text, with [`WorkerOptions::with_cron`];
+//!   what was missed is made up for by [`CrontabFill`].
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
 //! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
 //! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
@@ -66,6 +68,7 @@ mod backoff;
 mod batch;
 mod claim;
 mod config;
+mod cron;
 mod db;
 pub mod devdb;
 mod enqueue;
@@ -92,6 +95,7 @@ mod worker;
 
 pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
 pub use config::WorkerRecoveryConfig;
+pub use cron::crontab::{Cron, CrontabFill};
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
 pub use hooks::{
@@ -109,7 +113,7 @@ pub use hooks::{
 };
 pub use job::Job;
 pub use local_queue::{LocalQueueConfig, RefetchDelayConfig};
-pub use options::WorkerOptions;
+pub use options::{CronSource, WorkerOptions};
 pub use retry::RetryPolicy;
 pub use running::Worker;
 pub use schema::Schema;

@@ -3,6 +3,7 @@
 use crate::batch::BatchTaskHandler;
 use crate::config::Config;
 use crate::config::WorkerRecoveryConfig;
+use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
@@ -60,6 +61,7 @@ pub struct WorkerOptions {
     forbidden_flags: Vec<String>,
     accepted_flags: Vec<String>,
     tasks: Vec<JobDefinition>,
+    crons: Vec<Cron>,
     extensions: Extensions,
     hooks: HookRegistry,
     recovery: WorkerRecoveryConfig,
@@ -88,6 +90,7 @@ impl Default for WorkerOptions {
             forbidden_flags: Vec::new(),
             accepted_flags: Vec::new(),
             tasks: Vec::new(),
+            crons: Vec::new(),
             extensions: Extensions::default(),
             hooks: HookRegistry::default(),
             recovery: WorkerRecoveryConfig::default(),
@@ -282,6 +285,31 @@ impl WorkerOptions {
         self.define_jobs([JobDefinition::raw(identifier, handler)])
     }
 
+    /// Adds jobs by the clock: a typed [`Cron`] entry, or crontab text, which may be wrong and answers a
+    /// `Result`. A tick adds one job, however many workers have the entry; the task may be another
+    /// process's. Takes one more connection. [`run_once`](Worker::run_once) adds none.
+    ///
+    /// ```
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// use graphile_worker::WorkerOptions;
+    /// let options = WorkerOptions::default().with_cron("0 8 * * 1-5 report ?tz=Europe/Berlin")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Text: `Config` with line and column, and nothing of the text is used. `init` answers `Config` if
+    /// an option of an entry is outside its limit, or an identifier occurs twice.
+    /// Source: the guide, Cron.
+    pub fn with_cron<C: CronSource>(self, cron: C) -> C::Options {
+        cron.add_to(self)
+    }
+
+    /// Several entries, as [`with_cron`](Self::with_cron).
+    pub fn with_crons(mut self, crons: impl IntoIterator<Item = Cron>) -> Self {
+        self.crons.extend(crons);
+        self
+    }
+
     /// A value for all handlers, read by its type with [`WorkerContext::get_ext`].
     pub fn add_extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.extensions.insert(value);
@@ -364,6 +392,7 @@ impl WorkerOptions {
         refuse_async_context()?;
         let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
+        crontab::check_all(&self.crons)?;
         self.recovery.check()?;
         let connections = match (&self.pool, &self.database_url) {
             (Some(_), Some(_)) => u32::MAX,
@@ -371,6 +400,8 @@ impl WorkerOptions {
             (None, _) => self.max_pg_conn,
         };
         let extra = u32::from(connections >= ROOM_FOR_TWO_FETCHES);
+        let cron = u32::from(!self.crons.is_empty());
+        let engine = ENGINE_SESSIONS + cron;
         let config = Config {
             schema: Schema::new(&self.schema)?,
             concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
@@ -395,12 +426,12 @@ impl WorkerOptions {
         let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
         let database = match (self.pool, self.database_url) {
             (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
-            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn, extra)?, timeout)?,
+            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn, engine, extra)?, timeout)?,
             (None, None) => return Err(Error::config("database_url: missing; give a URL, or a pool with pg_pool")),
         };
-        if database.engine_uses_pool() && database.pool_size() <= ENGINE_SESSIONS {
+        if database.engine_uses_pool() && database.pool_size() <= engine {
             return Err(Error::config(format!(
-                "pg_pool: has room for {} connections, but the engine takes {ENGINE_SESSIONS} and handlers need 1; \
+                "pg_pool: has room for {} connections, but the engine takes {engine} and handlers need 1; \
                  enlarge it, or give database_url too",
                 database.pool_size()
             )));
@@ -430,17 +461,52 @@ impl WorkerOptions {
             schema: config.schema.clone(),
             concurrency: config.concurrency,
         });
-        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions))
+        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions).with_crons(self.crons))
     }
 }
 
-fn handlers(max_pg_conn: u32, extra: u32) -> Result<u32> {
-    match max_pg_conn.checked_sub(ENGINE_SESSIONS + extra) {
+/// What `with_cron` takes: a [`Cron`] entry, or crontab text.
+pub trait CronSource {
+    /// The options, or a `Result` of them where the source may be wrong.
+    type Options;
+
+    /// Adds the entries to the options.
+    fn add_to(self, options: WorkerOptions) -> Self::Options;
+}
+
+impl CronSource for Cron {
+    type Options = WorkerOptions;
+
+    fn add_to(self, options: WorkerOptions) -> WorkerOptions {
+        options.with_crons([self])
+    }
+}
+
+impl CronSource for &str {
+    type Options = Result<WorkerOptions>;
+
+    fn add_to(self, options: WorkerOptions) -> Result<WorkerOptions> {
+        Ok(options.with_crons(Cron::parse(self)?))
+    }
+}
+
+impl CronSource for String {
+    type Options = Result<WorkerOptions>;
+
+    fn add_to(self, options: WorkerOptions) -> Result<WorkerOptions> {
+        self.as_str().add_to(options)
+    }
+}
+
+/// How many connections are left for handlers. `engine` is what it needs, `extra` what it takes if there is room.
+fn handlers(max_pg_conn: u32, engine: u32, extra: u32) -> Result<u32> {
+    match max_pg_conn.checked_sub(engine + extra) {
         Some(handlers) if handlers > 0 => Ok(handlers),
         _ => Err(Error::config(format!(
-            "max_pg_conn: {max_pg_conn} is fewer than {}: {ENGINE_SESSIONS} for the engine (listen, fetch, settle, lease) \
+            "max_pg_conn: {max_pg_conn} is fewer than {}: {engine} for the engine (listen, fetch, settle, lease{}) \
              and 1 for handlers",
-            ENGINE_SESSIONS + 1
+            engine + 1,
+            if engine > ENGINE_SESSIONS { ", cron" } else { "" }
         ))),
     }
 }

@@ -4,6 +4,8 @@
 use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
 use crate::config::Config;
+use crate::cron;
+use crate::cron::crontab::Cron;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +50,7 @@ pub struct Worker {
     task_ids: HashMap<i32, usize>,
     utils: WorkerUtils,
     extensions: Arc<Extensions>,
+    crons: Arc<Vec<Cron>>,
     /// The start that runs now, or ran last.
     current: Mutex<Option<Arc<Shared>>>,
     /// Held while the worker runs.
@@ -73,10 +76,16 @@ impl Worker {
             task_ids,
             utils,
             extensions: Arc::new(extensions),
+            crons: Arc::default(),
             current: Mutex::new(None),
             running: Mutex::new(()),
             stop: ShutdownSignal::new(),
         }
+    }
+
+    /// The same, which also adds the jobs of these entries while it runs.
+    pub(crate) fn with_crons(self, crons: Vec<Cron>) -> Self {
+        Self { crons: Arc::new(crons), ..self }
     }
 
     /// Runs jobs on this thread's behalf until a stop: [`request_shutdown`](Self::request_shutdown),
@@ -146,7 +155,7 @@ impl Worker {
         info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
             tasks = self.tasks.len(); "worker started");
 
-        let crew = Crew::start(&shared, &self.utils, &self.extensions, until_empty)?;
+        let crew = Crew::start(&shared, &self.utils, &self.extensions, &self.crons, until_empty)?;
         shared.events.send(WorkerStart, || WorkerStartContext {
             utils: self.utils.clone(),
             worker_id: shared.worker_id.clone(),
@@ -245,6 +254,8 @@ struct Crew {
     dispatch: Hand,
     /// Only if asked for.
     recovery: Option<Hand>,
+    /// Only if there are entries.
+    cron: Option<Hand>,
     /// Only if there is anybody to tell.
     events: Option<Hand>,
 }
@@ -255,6 +266,7 @@ impl Crew {
         shared: &Arc<Shared>,
         utils: &WorkerUtils,
         extensions: &Arc<Extensions>,
+        crons: &Arc<Vec<Cron>>,
         until_empty: bool,
     ) -> Result<Self> {
         let start = || -> Result<Self> {
@@ -287,7 +299,10 @@ impl Crew {
                 .transpose()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, watch, fetch, recovery, dispatch, events })
+            let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
+            let cron = crons.map(|crons| Hand::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
+            let cron = cron.transpose()?;
+            Ok(Self { settle, lease, run, listen, watch, fetch, recovery, cron, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -359,7 +374,7 @@ impl Crew {
         self.lease.join(must_end);
         shared.interrupt.raise();
         let last = must_end + Duration::from_millis(100);
-        for hand in self.listen.into_iter().chain(self.watch) {
+        for hand in self.cron.into_iter().chain(self.listen).chain(self.watch) {
             hand.join(last);
         }
         for hand in self.run {
@@ -392,6 +407,12 @@ impl Crew {
             ),
         ))
     }
+}
+
+/// Cron and the worker do not know each other: this is what the one needs of the other.
+fn schedule(shared: &Shared, crons: &[Cron]) {
+    let decisions = shared.facts.has_crontabs;
+    cron::cron(crons, shared.store("cron"), decisions, &shared.worker_id, &shared.stats, &shared.stop);
 }
 
 fn recovery(shared: &Shared) -> Recovery {

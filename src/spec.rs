@@ -227,7 +227,7 @@ impl fmt::Debug for TaskName {
     }
 }
 
-fn check_text(field: &str, text: &str, limit: std::ops::RangeInclusive<usize>) -> Result<()> {
+pub(crate) fn check_text(field: &str, text: &str, limit: std::ops::RangeInclusive<usize>) -> Result<()> {
     let length = text.chars().count();
     if text.contains('\0') {
         return Err(Error::config(format!("{field}: contains a NUL character, which PostgreSQL cannot hold")));

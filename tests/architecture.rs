@@ -24,6 +24,8 @@ const LAYERS: [&[&str]; 6] = [
         "worker/core",
         "worker/pace",
         "cron",
+        "cron/crontab",
+        "cron/schedule",
         "recovery",
     ],
     &["options", "local_queue", "running", "signals"],

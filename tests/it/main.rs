@@ -3,6 +3,7 @@
 mod batch;
 mod cli;
 mod connect;
+mod cron;
 mod devdb;
 mod enqueue;
 mod examples;
