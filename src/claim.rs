@@ -26,11 +26,30 @@ pub(crate) struct Claim {
 pub(crate) enum Outcome {
     /// The handler succeeded: the job is deleted.
     Done,
-    /// The handler failed: tried again after the backoff, or failed for good after the last attempt.
-    Failed(String),
+    /// The handler failed: tried again after a delay, or failed for good after the last attempt.
+    Failed(Failure),
+    /// The handler succeeded and asked to be run again after the delay: the attempt does not count.
+    Snoozed(Duration),
     /// Not started, or interrupted by a stop: the attempt does not count. A job that was started
     /// waits for the delay; one that was not is at once there for others, who are told.
     GivenBack(Option<Duration>),
+}
+
+/// How a handler failed, and what is left to do.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    /// How long the next attempt waits, if the task has a retry policy of its own.
+    pub(crate) delay: Option<Duration>,
+    /// The payload of the next attempt, if a part of this one's is done.
+    pub(crate) rest: Option<String>,
+}
+
+/// What a handler asked for beside its result.
+#[derive(Default)]
+struct Wishes {
+    snooze: Option<Duration>,
+    rest: Option<String>,
 }
 
 /// A claim on its way to be settled.
@@ -46,6 +65,11 @@ pub(crate) struct ActiveJob {
     pub(crate) claim: Claim,
     state: AtomicU8,
     cancelled: AtomicBool,
+    /// Whether it was cancelled because it took longer than its task may.
+    timed_out: AtomicBool,
+    /// Whether it was reported as ignoring that.
+    wedged: AtomicBool,
+    wishes: Mutex<Wishes>,
     /// Whether a handler is inside. Set by gw-run, also when the job was finished from elsewhere.
     inside: AtomicBool,
     settled: AtomicBool,
@@ -117,6 +141,40 @@ impl ActiveJob {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Cancels it because it took too long: false if that is known already.
+    pub(crate) fn time_out(&self) -> bool {
+        let first = !self.timed_out.swap(true, Ordering::AcqRel);
+        self.cancel();
+        first
+    }
+
+    pub(crate) fn is_timed_out(&self) -> bool {
+        self.timed_out.load(Ordering::Acquire)
+    }
+
+    /// Whether it is news that its handler ignores the timeout.
+    pub(crate) fn report_wedged(&self) -> bool {
+        !self.wedged.swap(true, Ordering::AcqRel)
+    }
+
+    /// Run again after `delay` instead of being done, if the handler succeeds.
+    pub(crate) fn wish_snooze(&self, delay: Duration) {
+        self.wishes.lock().snooze = Some(delay);
+    }
+
+    /// Only this payload is left to do, if the handler fails.
+    pub(crate) fn wish_rest(&self, payload: String) {
+        self.wishes.lock().rest = Some(payload);
+    }
+
+    pub(crate) fn take_snooze(&self) -> Option<Duration> {
+        self.wishes.lock().snooze.take()
+    }
+
+    pub(crate) fn take_rest(&self) -> Option<String> {
+        self.wishes.lock().rest.take()
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -191,6 +249,9 @@ impl Ledger {
                 claim: Claim { number, task, job: Arc::new(job) },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
+                timed_out: AtomicBool::new(false),
+                wedged: AtomicBool::new(false),
+                wishes: Mutex::default(),
                 inside: AtomicBool::new(false),
                 settled: AtomicBool::new(false),
                 claimed_at: Instant::now(),
@@ -297,7 +358,7 @@ mod tests {
         assert!(active.start());
         assert!(!active.start());
         assert!(active.finish(Outcome::Done));
-        assert!(!active.finish(Outcome::Failed("late".into())));
+        assert!(!active.finish(Outcome::Failed(Failure::default())));
         assert!(!active.give_back(None));
         assert_eq!(settle.try_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>(), [Outcome::Done]);
     }

@@ -36,10 +36,16 @@
 //!
 //! - **Run jobs.** Describe a task with [`TaskHandler`]; set [`WorkerOptions`]; `init` makes a [`Worker`],
 //!   and [`Worker::run`] runs it. What a handler may return is [`IntoTaskHandlerResult`].
+//! - **Run lists of items.** A [`BatchTaskHandler`] answers [`IntoBatchTaskHandlerResult`], mostly one result
+//!   for each item, or a [`BatchTaskResult`]; only items that failed are tried again.
+//! - **Say how jobs are retried, and how long they may run.** A [`JobDefinition`] has a [`RetryPolicy`] and a
+//!   timeout.
 //! - **Know more inside a handler.** [`WorkerContext`] has the [`Job`], a [`Connection`] of the pool, and
 //!   tells when to end early.
 //! - **Add or remove jobs.** [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]; many at
 //!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
+//! - **Add jobs by the clock.** A [`Cron`] entry, typed or as crontab text, with [`WorkerOptions::with_cron`];
+//!   what was missed is made up for by [`CrontabFill`].
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
 //! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
 //! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
@@ -66,19 +72,23 @@
 
 mod admin;
 mod backoff;
+mod batch;
 mod claim;
 mod cleanup;
 mod config;
+mod cron;
 mod db;
 pub mod devdb;
 mod enqueue;
 mod error;
 mod hooks;
 mod job;
+mod local_queue;
 mod manage;
 mod migrate;
 mod options;
 mod recovery;
+mod retry;
 mod running;
 mod schema;
 mod shutdown;
@@ -96,7 +106,9 @@ pub use admin::{
     CleanupResult, CleanupTask, ForceUnlockResult, JobState, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow,
     QueueRow, RescheduleJobOptions,
 };
+pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
 pub use config::WorkerRecoveryConfig;
+pub use cron::crontab::{Cron, CrontabFill};
 pub use db::pool::{Connection, ConnectionPool};
 pub use error::{Error, ErrorKind, Result};
 pub use hooks::{
@@ -104,8 +116,8 @@ pub use hooks::{
     CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext, Event, FailureReason, HookRegistry,
     HookResult, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobFetch, JobFetchContext, JobInterrupted,
     JobInterruptedContext, JobLost, JobLostContext, JobPermanentlyFail, JobPermanentlyFailContext, JobRecovery,
-    JobRecoveryContext, JobRecoveryResult, JobScheduleResult, JobStart, JobStartContext, LocalQueueGetJobsComplete,
-    LocalQueueGetJobsCompleteContext, LocalQueueInit, LocalQueueInitContext, LocalQueueMode,
+    JobRecoveryContext, JobRecoveryResult, JobScheduleResult, JobStart, JobStartContext, JobTimeout, JobTimeoutContext,
+    LocalQueueGetJobsComplete, LocalQueueGetJobsCompleteContext, LocalQueueInit, LocalQueueInitContext, LocalQueueMode,
     LocalQueueRefetchDelayAbort, LocalQueueRefetchDelayAbortContext, LocalQueueRefetchDelayExpired,
     LocalQueueRefetchDelayExpiredContext, LocalQueueRefetchDelayStart, LocalQueueRefetchDelayStartContext,
     LocalQueueReturnJobs, LocalQueueReturnJobsContext, LocalQueueSetMode, LocalQueueSetModeContext, Plugin,
@@ -113,12 +125,14 @@ pub use hooks::{
     WorkerShutdownContext, WorkerStart, WorkerStartContext,
 };
 pub use job::Job;
-pub use options::WorkerOptions;
+pub use local_queue::{LocalQueueConfig, RefetchDelayConfig};
+pub use options::{CronSource, WorkerOptions};
+pub use retry::RetryPolicy;
 pub use running::Worker;
 pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use stats::{Histogram, ListenerState, WorkerStats};
 pub use sweep::{ActiveWorkerRow, SweepStaleWorkersOptions, SweepStaleWorkersResult};
-pub use task::{IntoTaskHandlerResult, ReadOnlyExtensions, TaskHandler, WorkerContext};
+pub use task::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

@@ -19,9 +19,10 @@ const NEWEST_KNOWN: i32 = 22;
 const OLDEST_SERVER: i32 = 120_000;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
-const EXTRAS: [(i32, &str); 2] = [
+const EXTRAS: [(i32, &str); 3] = [
     (1, include_str!("../migrations/native/001_extras.sql")),
     (2, include_str!("../migrations/native/002_recovery.sql")),
+    (3, include_str!("../migrations/native/003_crontabs.sql")),
 ];
 
 /// How often an installation that clashed with another is tried again.
@@ -36,6 +37,8 @@ pub(crate) struct Facts {
     pub(crate) max_id: i32,
     /// Our index `_native_jobs_queue`, whole.
     pub(crate) has_queue_index: bool,
+    /// Our table `_native_crontabs`, by which cron knows a restart from an absence.
+    pub(crate) has_crontabs: bool,
     /// `_native_workers` and `_native_recoveries`, which recovery goes by.
     pub(crate) has_recovery: bool,
     /// `_private_workers` and `worker_heartbeat`, by which others see that we live.
@@ -237,6 +240,7 @@ struct Standing {
     jobs_are_hidden: bool,
     has_native_ledger: bool,
     has_queue_index: bool,
+    has_crontabs: bool,
     has_recovery: bool,
     has_private_workers: bool,
     has_job_retirements: bool,
@@ -266,6 +270,7 @@ impl Standing {
             jobs_are_hidden: row.try_get("jobs_are_hidden")?,
             has_native_ledger: row.try_get("has_native_ledger")?,
             has_queue_index: row.try_get("has_queue_index")?,
+            has_crontabs: row.try_get("has_crontabs")?,
             has_recovery: row.try_get("has_recovery")?,
             has_private_workers: row.try_get("has_private_workers")?,
             has_job_retirements: row.try_get("has_job_retirements")?,
@@ -341,6 +346,7 @@ impl Standing {
             server_version: self.server_version,
             max_id: self.max_id,
             has_queue_index: self.has_queue_index,
+            has_crontabs: self.has_crontabs,
             has_recovery: self.has_recovery,
             has_private_workers: self.has_private_workers,
             has_job_retirements: self.has_job_retirements,

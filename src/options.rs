@@ -1,24 +1,30 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
+use crate::batch::BatchTaskHandler;
 use crate::config::Config;
 use crate::config::WorkerRecoveryConfig;
+use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
 use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
+use crate::local_queue::LocalQueueConfig;
 use crate::migrate;
 use crate::running::Worker;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
 use crate::store::Store;
 use crate::sweep;
-use crate::task::{Extensions, IntoTaskHandlerResult, Task, TaskHandler, WorkerContext};
+use crate::task::{Extensions, IntoTaskHandlerResult, JobDefinition, Task, TaskHandler, WorkerContext};
 use crate::utils::WorkerUtils;
 use crate::worker::lease::by_id;
 use log::debug;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// An outcome that waits is a job that stays locked.
+const LONGEST_BATCH_DELAY: Duration = Duration::from_secs(60);
 
 /// The options of a worker. Start with [`WorkerOptions::default`], end with [`init`](Self::init).
 ///
@@ -49,10 +55,13 @@ pub struct WorkerOptions {
     interrupted_delay: Duration,
     listen_signals: bool,
     shutdown: Option<ShutdownSignal>,
+    complete_delay: Duration,
+    fail_delay: Duration,
+    local_queue: Option<LocalQueueConfig>,
     forbidden_flags: Vec<String>,
     accepted_flags: Vec<String>,
-    /// A task's name is checked with everything else, by `init`.
-    tasks: Vec<Result<Task>>,
+    tasks: Vec<JobDefinition>,
+    crons: Vec<Cron>,
     extensions: Extensions,
     hooks: HookRegistry,
     recovery: WorkerRecoveryConfig,
@@ -75,9 +84,13 @@ impl Default for WorkerOptions {
             interrupted_delay: Duration::from_secs(30),
             listen_signals: true,
             shutdown: None,
+            complete_delay: Duration::ZERO,
+            fail_delay: Duration::ZERO,
+            local_queue: None,
             forbidden_flags: Vec::new(),
             accepted_flags: Vec::new(),
             tasks: Vec::new(),
+            crons: Vec::new(),
             extensions: Extensions::default(),
             hooks: HookRegistry::default(),
             recovery: WorkerRecoveryConfig::default(),
@@ -202,6 +215,38 @@ impl WorkerOptions {
         self
     }
 
+    /// How long a completed job waits at least for others, to be written with them in one statement; a
+    /// thousand are written at once. Defaults to none: whatever waits while a statement is under way is
+    /// written by the next one, so groups form by themselves. At most 60 seconds. A job that waits keeps
+    /// its named queue; a stop does not wait.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    pub fn complete_job_batch_delay(mut self, delay: Duration) -> Self {
+        self.complete_delay = delay;
+        self
+    }
+
+    /// The same for failed jobs. Defaults to none. At most 60 seconds.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    pub fn fail_job_batch_delay(mut self, delay: Duration) -> Self {
+        self.fail_delay = delay;
+        self
+    }
+
+    /// Holds a fixed number of jobs ahead of the threads. Defaults to none: the worker then holds what its
+    /// threads can start in the next 20 ms, and needs no tuning. Flags count here as anywhere: a job that
+    /// this worker does not run is not fetched. Source: the guide, Local Queue.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for what [`LocalQueueConfig`] does not allow.
+    pub fn local_queue(mut self, config: LocalQueueConfig) -> Self {
+        self.local_queue = Some(config);
+        self
+    }
+
     /// Leaves jobs that carry this flag to other workers. Source: the guide, Worker Process.
     pub fn add_forbidden_flag(mut self, flag: impl Into<String>) -> Self {
         self.forbidden_flags.push(flag.into());
@@ -215,18 +260,53 @@ impl WorkerOptions {
     }
 
     /// Registers the task `T`. Source: the guide, Worker Process.
-    pub fn define_job<T: TaskHandler>(mut self) -> Self {
-        self.tasks.push(Task::typed::<T>());
+    pub fn define_job<T: TaskHandler>(self) -> Self {
+        self.define_jobs([T::definition()])
+    }
+
+    /// Registers the batch task `T`. Source: the guide, Worker Process.
+    pub fn define_batch_job<T: BatchTaskHandler>(self) -> Self {
+        self.define_jobs([T::definition()])
+    }
+
+    /// Registers tasks by their definitions, which also say how their jobs are retried and how long they
+    /// may run. Source: the guide, Worker Process.
+    pub fn define_jobs(mut self, jobs: impl IntoIterator<Item = JobDefinition>) -> Self {
+        self.tasks.extend(jobs);
         self
     }
 
     /// Registers a task by its name and a function that reads the payload itself.
     pub fn define_raw_job<R: IntoTaskHandlerResult>(
-        mut self,
+        self,
         identifier: &str,
         handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.tasks.push(Task::raw(identifier, handler));
+        self.define_jobs([JobDefinition::raw(identifier, handler)])
+    }
+
+    /// Adds jobs by the clock: a typed [`Cron`] entry, or crontab text, which may be wrong and answers a
+    /// `Result`. A tick adds one job, however many workers have the entry; the task may be another
+    /// process's. Takes one more connection. [`run_once`](Worker::run_once) adds none.
+    ///
+    /// ```
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// use graphile_worker::WorkerOptions;
+    /// let options = WorkerOptions::default().with_cron("0 8 * * 1-5 report ?tz=Europe/Berlin")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Text: `Config` with line and column, and nothing of the text is used. `init` answers `Config` if
+    /// an option of an entry is outside its limit, or an identifier occurs twice.
+    /// Source: the guide, Cron.
+    pub fn with_cron<C: CronSource>(self, cron: C) -> C::Options {
+        cron.add_to(self)
+    }
+
+    /// Several entries, as [`with_cron`](Self::with_cron).
+    pub fn with_crons(mut self, crons: impl IntoIterator<Item = Cron>) -> Self {
+        self.crons.extend(crons);
         self
     }
 
@@ -310,8 +390,9 @@ impl WorkerOptions {
     /// `Schema` if the schema cannot be used; `Misuse` on a thread of an async runtime.
     pub fn init(self) -> Result<Worker> {
         refuse_async_context()?;
-        let tasks = self.tasks.into_iter().collect::<Result<Vec<_>>>()?;
+        let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
+        crontab::check_all(&self.crons)?;
         self.recovery.check()?;
         let connections = match (&self.pool, &self.database_url) {
             (Some(_), Some(_)) => u32::MAX,
@@ -319,6 +400,8 @@ impl WorkerOptions {
             (None, _) => self.max_pg_conn,
         };
         let extra = u32::from(connections >= ROOM_FOR_TWO_FETCHES);
+        let cron = u32::from(!self.crons.is_empty());
+        let engine = ENGINE_SESSIONS + cron;
         let config = Config {
             schema: Schema::new(&self.schema)?,
             concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
@@ -327,6 +410,12 @@ impl WorkerOptions {
             notifications: self.notifications,
             grace_period: self.grace_period,
             interrupted_delay: self.interrupted_delay,
+            complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
+            fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
+            local_queue: self
+                .local_queue
+                .map(|queue| queue.checked(self.concurrency, self.poll_interval))
+                .transpose()?,
             forbidden_flags: self.forbidden_flags,
             accepted_flags: self.accepted_flags,
             local_time: self.local_time,
@@ -337,12 +426,12 @@ impl WorkerOptions {
         let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
         let database = match (self.pool, self.database_url) {
             (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
-            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn, extra)?, timeout)?,
+            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn, engine, extra)?, timeout)?,
             (None, None) => return Err(Error::config("database_url: missing; give a URL, or a pool with pg_pool")),
         };
-        if database.engine_uses_pool() && database.pool_size() <= ENGINE_SESSIONS {
+        if database.engine_uses_pool() && database.pool_size() <= engine {
             return Err(Error::config(format!(
-                "pg_pool: has room for {} connections, but the engine takes {ENGINE_SESSIONS} and handlers need 1; \
+                "pg_pool: has room for {} connections, but the engine takes {engine} and handlers need 1; \
                  enlarge it, or give database_url too",
                 database.pool_size()
             )));
@@ -374,17 +463,52 @@ impl WorkerOptions {
             schema: config.schema.clone(),
             concurrency: config.concurrency,
         });
-        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions))
+        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions).with_crons(self.crons))
     }
 }
 
-fn handlers(max_pg_conn: u32, extra: u32) -> Result<u32> {
-    match max_pg_conn.checked_sub(ENGINE_SESSIONS + extra) {
+/// What `with_cron` takes: a [`Cron`] entry, or crontab text.
+pub trait CronSource {
+    /// The options, or a `Result` of them where the source may be wrong.
+    type Options;
+
+    /// Adds the entries to the options.
+    fn add_to(self, options: WorkerOptions) -> Self::Options;
+}
+
+impl CronSource for Cron {
+    type Options = WorkerOptions;
+
+    fn add_to(self, options: WorkerOptions) -> WorkerOptions {
+        options.with_crons([self])
+    }
+}
+
+impl CronSource for &str {
+    type Options = Result<WorkerOptions>;
+
+    fn add_to(self, options: WorkerOptions) -> Result<WorkerOptions> {
+        Ok(options.with_crons(Cron::parse(self)?))
+    }
+}
+
+impl CronSource for String {
+    type Options = Result<WorkerOptions>;
+
+    fn add_to(self, options: WorkerOptions) -> Result<WorkerOptions> {
+        self.as_str().add_to(options)
+    }
+}
+
+/// How many connections are left for handlers. `engine` is what it needs, `extra` what it takes if there is room.
+fn handlers(max_pg_conn: u32, engine: u32, extra: u32) -> Result<u32> {
+    match max_pg_conn.checked_sub(engine + extra) {
         Some(handlers) if handlers > 0 => Ok(handlers),
         _ => Err(Error::config(format!(
-            "max_pg_conn: {max_pg_conn} is fewer than {}: {ENGINE_SESSIONS} for the engine (listen, fetch, settle, lease) \
+            "max_pg_conn: {max_pg_conn} is fewer than {}: {engine} for the engine (listen, fetch, settle, lease{}) \
              and 1 for handlers",
-            ENGINE_SESSIONS + 1
+            engine + 1,
+            if engine > ENGINE_SESSIONS { ", cron" } else { "" }
         ))),
     }
 }
@@ -405,6 +529,13 @@ fn in_range(option: &str, value: usize, least: usize, most: usize) -> Result<usi
     match (least..=most).contains(&value) {
         true => Ok(value),
         false => Err(Error::config(format!("{option}: {value} is outside {least} to {most}"))),
+    }
+}
+
+fn at_most(option: &str, value: Duration, most: Duration) -> Result<Duration> {
+    match value <= most {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value:?} is longer than {most:?}"))),
     }
 }
 

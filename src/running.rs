@@ -4,6 +4,8 @@
 use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
 use crate::config::Config;
+use crate::cron;
+use crate::cron::crontab::Cron;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +18,7 @@ use crate::signals;
 use crate::stats::{Health, Stats, WorkerStats};
 use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
-use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle};
+use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle, watch};
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
@@ -48,6 +50,7 @@ pub struct Worker {
     task_ids: HashMap<i32, usize>,
     utils: WorkerUtils,
     extensions: Arc<Extensions>,
+    crons: Arc<Vec<Cron>>,
     /// The start that runs now, or ran last.
     current: Mutex<Option<Arc<Shared>>>,
     /// Held while the worker runs.
@@ -73,10 +76,16 @@ impl Worker {
             task_ids,
             utils,
             extensions: Arc::new(extensions),
+            crons: Arc::default(),
             current: Mutex::new(None),
             running: Mutex::new(()),
             stop: ShutdownSignal::new(),
         }
+    }
+
+    /// The same, which also adds the jobs of these entries while it runs.
+    pub(crate) fn with_crons(self, crons: Vec<Cron>) -> Self {
+        Self { crons: Arc::new(crons), ..self }
     }
 
     /// Runs jobs on this thread's behalf until a stop: [`request_shutdown`](Self::request_shutdown),
@@ -146,7 +155,7 @@ impl Worker {
         info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
             tasks = self.tasks.len(); "worker started");
 
-        let crew = Crew::start(&shared, &self.utils, &self.extensions, until_empty)?;
+        let crew = Crew::start(&shared, &self.utils, &self.extensions, &self.crons, until_empty)?;
         shared.events.send(WorkerStart, || WorkerStartContext {
             utils: self.utils.clone(),
             worker_id: shared.worker_id.clone(),
@@ -240,10 +249,13 @@ struct Crew {
     lease: Hand,
     run: Vec<Hand>,
     listen: Option<Hand>,
+    watch: Option<Hand>,
     fetch: Vec<Hand>,
     dispatch: Hand,
     /// Only if asked for.
     recovery: Option<Hand>,
+    /// Only if there are entries.
+    cron: Option<Hand>,
     /// Only if there is anybody to tell.
     events: Option<Hand>,
 }
@@ -254,6 +266,7 @@ impl Crew {
         shared: &Arc<Shared>,
         utils: &WorkerUtils,
         extensions: &Arc<Extensions>,
+        crons: &Arc<Vec<Cron>>,
         until_empty: bool,
     ) -> Result<Self> {
         let start = || -> Result<Self> {
@@ -274,6 +287,8 @@ impl Crew {
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
             let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
+            let watches = shared.tasks.iter().any(|task| task.timeout.is_some());
+            let watch = watches.then(|| Hand::start("gw-watch".into(), shared, watch::watch)).transpose()?;
             let fetch = (0..shared.config.claimers).map(|claimer| {
                 Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
             });
@@ -284,7 +299,10 @@ impl Crew {
                 .transpose()?;
             let dispatch =
                 Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
-            Ok(Self { settle, lease, run, listen, fetch, recovery, dispatch, events })
+            let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
+            let cron = crons.map(|crons| Hand::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
+            let cron = cron.transpose()?;
+            Ok(Self { settle, lease, run, listen, watch, fetch, recovery, cron, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
@@ -356,8 +374,8 @@ impl Crew {
         self.lease.join(must_end);
         shared.interrupt.raise();
         let last = must_end + Duration::from_millis(100);
-        if let Some(listen) = self.listen {
-            listen.join(last);
+        for hand in self.cron.into_iter().chain(self.listen).chain(self.watch) {
+            hand.join(last);
         }
         for hand in self.run {
             if hand.ended_by(Instant::now()) {
@@ -389,6 +407,12 @@ impl Crew {
             ),
         ))
     }
+}
+
+/// Cron and the worker do not know each other: this is what the one needs of the other.
+fn schedule(shared: &Shared, crons: &[Cron]) {
+    let decisions = shared.facts.has_crontabs;
+    cron::cron(crons, shared.store("cron"), decisions, &shared.worker_id, &shared.stats, &shared.stop);
 }
 
 fn recovery(shared: &Shared) -> Recovery {

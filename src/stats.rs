@@ -84,6 +84,12 @@ counters! {
     permanently_failed,
     /// Jobs given back before they started, or interrupted by a stop.
     returned,
+    /// Jobs whose handlers asked to be run again later, without using an attempt.
+    snoozed,
+    /// Handlers that were cancelled because they took longer than their task may.
+    timed_out,
+    /// Handlers that went on for longer than the grace period after that.
+    wedged,
     /// Outcomes that the database refused, because the job was no longer ours.
     lost,
     /// Jobs that the database held for us without our knowing, given back.

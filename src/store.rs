@@ -1,13 +1,14 @@
 //! Every statement of the engine, one method each. Knows the tables; decides nothing.
 
-use crate::claim::ActiveJob;
+use crate::claim::{ActiveJob, Failure};
 use crate::db::session::{Interrupt, Param, Query, Session};
 use crate::db::{Database, Seat};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::migrate::Facts;
 use crate::schema::Schema;
+use crate::spec::JobSpec;
 use chrono::{DateTime, Utc};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -49,6 +50,17 @@ pub(crate) struct Store {
     deregister: Query,
     native_deregister: Query,
     probe_listen: Query,
+    cron_look: Query,
+    cron_register: Query,
+    cron_tick: Query,
+    cron_decided: Query,
+    cron_decide: Query,
+}
+
+/// What the shared tables know of a crontab entry.
+pub(crate) struct KnownCrontab {
+    pub(crate) known_since: DateTime<Utc>,
+    pub(crate) last_execution: Option<DateTime<Utc>>,
 }
 
 impl Store {
@@ -87,6 +99,11 @@ impl Store {
             deregister: query("deregister", include_str!("sql/deregister.sql")),
             native_deregister: query("native_deregister", include_str!("sql/native_deregister.sql")),
             probe_listen: query("probe_listen", include_str!("sql/probe_listen.sql")),
+            cron_look: query("cron_look", include_str!("sql/cron_look.sql")),
+            cron_register: query("cron_register", include_str!("sql/cron_register.sql")),
+            cron_tick: query("cron_tick", include_str!("sql/cron_tick.sql")),
+            cron_decided: query("cron_decided", include_str!("sql/cron_decided.sql")),
+            cron_decide: query("cron_decide", include_str!("sql/cron_decide.sql")),
         }
     }
 
@@ -160,16 +177,20 @@ impl Store {
     pub(crate) fn fail(
         &mut self,
         jobs: &[Arc<ActiveJob>],
-        errors: Vec<String>,
+        failures: Vec<Failure>,
         for_good: bool,
     ) -> Result<Vec<(i64, bool)>> {
         let mut params = self.claims(jobs);
-        let delays: Vec<Option<f64>> = vec![None; jobs.len()];
+        let delays: Vec<Option<f64>> =
+            failures.iter().map(|failure| failure.delay.map(|delay| delay.as_secs_f64())).collect();
+        let (errors, rests): (Vec<String>, Vec<Option<String>>) =
+            failures.into_iter().map(|failure| (failure.text, failure.rest)).unzip();
         let for_good = vec![for_good; jobs.len()];
         let query = &self.fail;
         params.push(Box::new(errors));
         params.push(Box::new(delays));
         params.push(Box::new(for_good));
+        params.push(Box::new(rests));
         let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect())
     }
@@ -253,6 +274,75 @@ impl Store {
             self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
         }
         Ok(())
+    }
+
+    /// The database's time, and what it knows of these crontab entries.
+    pub(crate) fn cron_look(
+        &mut self,
+        identifiers: Vec<String>,
+    ) -> Result<(DateTime<Utc>, HashMap<String, KnownCrontab>)> {
+        let query = &self.cron_look;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        let now = rows.first().expect("it answers at least one row").get("now");
+        let known = rows.iter().filter_map(|row| {
+            let identifier: Option<String> = row.get("identifier");
+            let known = |_: &String| KnownCrontab {
+                known_since: row.get("known_since"),
+                last_execution: row.get("last_execution"),
+            };
+            identifier.map(|identifier| (identifier.clone(), known(&identifier)))
+        });
+        Ok((now, known.collect()))
+    }
+
+    /// Enters crontab entries that are new.
+    pub(crate) fn cron_register(&mut self, identifiers: Vec<String>, since: DateTime<Utc>) -> Result<()> {
+        let query = &self.cron_register;
+        self.seat.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(since)])).map(drop)
+    }
+
+    /// Takes a tick and adds its job; answers the job, or nothing if the tick was taken before.
+    pub(crate) fn cron_tick(
+        &mut self,
+        identifier: &str,
+        tick: DateTime<Utc>,
+        task: &str,
+        payload: String,
+        spec: &JobSpec,
+    ) -> Result<Option<i64>> {
+        let params: Vec<Param> = vec![
+            Box::new(identifier.to_owned()),
+            Box::new(tick),
+            Box::new(task.to_owned()),
+            Box::new(payload),
+            Box::new(spec.queue_name.clone()),
+            Box::new(spec.max_attempts),
+            Box::new(spec.job_key.clone()),
+            Box::new(spec.priority),
+            Box::new(spec.job_key_mode.unwrap_or_default().as_sql()),
+        ];
+        let query = &self.cron_tick;
+        let rows = self.seat.with(|session| session.query(query, params)).map_err(|error| match error.sqlstate() {
+            // Ours, and what the async crate's add_job says in the same case.
+            Some("22012" | "GWNOR") => {
+                Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
+            }
+            _ => error,
+        })?;
+        Ok(rows.first().map(|row| row.get("id")))
+    }
+
+    /// Until when the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
+    pub(crate) fn cron_decided(&mut self, identifiers: Vec<String>) -> Result<HashMap<String, DateTime<Utc>>> {
+        let query = &self.cron_decided;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        Ok(rows.iter().map(|row| (row.get("identifier"), row.get("decided_until"))).collect())
+    }
+
+    /// Notes that the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
+    pub(crate) fn cron_decide(&mut self, identifiers: Vec<String>, until: DateTime<Utc>) -> Result<()> {
+        let query = &self.cron_decide;
+        self.seat.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(until)])).map(drop)
     }
 
     /// Sends a notification to ourselves.

@@ -1,9 +1,11 @@
 //! Tasks: the functions that run jobs, and what they are given. The only place that reads payloads.
 
+use crate::batch::{self, BatchTaskHandler};
 use crate::claim::ActiveJob;
 use crate::db::pool::Connection;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::Job;
+use crate::retry::{LONGEST_DELAY, RetryPolicy};
 use crate::spec::{JobSpec, TaskName};
 use crate::trace;
 use crate::utils::WorkerUtils;
@@ -45,6 +47,11 @@ pub trait TaskHandler: Serialize + DeserializeOwned + Send + 'static {
 
     /// Runs one job. Called on a worker thread; may block.
     fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult;
+
+    /// The task as a value: [`JobDefinition::of`].
+    fn definition() -> JobDefinition {
+        JobDefinition::of::<Self>()
+    }
 }
 
 /// What a handler may return: nothing, or a `Result` whose error can be displayed.
@@ -69,16 +76,40 @@ impl<E: Display> IntoTaskHandlerResult for Result<(), E> {
 /// A handler with its types erased: called with a job's context, answers the failure's text.
 pub(crate) type Handler = Box<dyn Fn(WorkerContext) -> Result<(), String> + Send + Sync>;
 
-/// One task of a worker.
-pub(crate) struct Task {
-    pub(crate) name: TaskName,
-    pub(crate) handler: Handler,
-    pub(crate) pace: Pace,
+/// A task as a value: its name, its handler, and how its jobs are run. What a module can run is a
+/// list of these, given to [`WorkerOptions::define_jobs`](crate::WorkerOptions::define_jobs).
+///
+/// ```
+/// use graphile_worker::{IntoTaskHandlerResult, JobDefinition, RetryPolicy, TaskHandler, WorkerContext};
+/// use serde::{Deserialize, Serialize};
+/// use std::time::Duration;
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct SendEmail { to: String }
+///
+/// impl TaskHandler for SendEmail {
+///     const IDENTIFIER: &'static str = "send_email";
+///     fn run(self, _ctx: WorkerContext) -> impl IntoTaskHandlerResult {}
+/// }
+///
+/// fn jobs() -> Vec<JobDefinition> {
+///     let patient = RetryPolicy::exponential(Duration::from_secs(10), Duration::from_secs(3600));
+///     vec![SendEmail::definition().backoff(patient).timeout(Duration::from_secs(60))]
+/// }
+/// assert_eq!(jobs()[0].identifier(), "send_email");
+/// ```
+/// Source: the guide, Worker Process; `backoff` and `timeout` are ours.
+#[must_use = "a definition does nothing until define_jobs() registers it"]
+pub struct JobDefinition {
+    identifier: String,
+    handler: Handler,
+    backoff: Option<RetryPolicy>,
+    timeout: Option<Duration>,
 }
 
-impl Task {
-    /// A task by its payload type.
-    pub(crate) fn typed<T: TaskHandler>() -> Result<Self> {
+impl JobDefinition {
+    /// The task `T`.
+    pub fn of<T: TaskHandler>() -> Self {
         Self::raw(T::IDENTIFIER, |ctx: WorkerContext| {
             let payload = ctx.job().payload_as().or_else(|error| {
                 // A type that knows all its fields has no room for the trace context.
@@ -90,13 +121,73 @@ impl Task {
         })
     }
 
-    /// A task by its name and a function.
-    pub(crate) fn raw<R: IntoTaskHandlerResult>(
-        name: &str,
+    /// The batch task `T`.
+    pub fn of_batch<T: BatchTaskHandler>() -> Self {
+        Self::raw(T::IDENTIFIER, batch::run::<T>)
+    }
+
+    /// A task by its name and a function that reads the payload itself.
+    pub fn raw<R: IntoTaskHandlerResult>(
+        identifier: &str,
         handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
-    ) -> Result<Self> {
+    ) -> Self {
         let handler: Handler = Box::new(move |ctx| handler(ctx).into_result());
-        Ok(Self { name: TaskName::new(name)?, handler, pace: Pace::default() })
+        Self { identifier: identifier.to_owned(), handler, backoff: None, timeout: None }
+    }
+
+    /// The task's name in the database.
+    pub fn identifier(&self) -> &str {
+        &self.identifier
+    }
+
+    /// How long a failed job waits for its next attempt. Defaults to e^attempts seconds, e^10 at most,
+    /// as the database's own functions have it.
+    ///
+    /// Only jobs that fail in this worker wait so; others that share the tables have their own rules.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if a delay of the policy is longer than 100 years.
+    pub fn backoff(mut self, policy: RetryPolicy) -> Self {
+        self.backoff = Some(policy);
+        self
+    }
+
+    /// How long a handler may run, counted from its start. Defaults to no limit.
+    ///
+    /// A handler that is late is cancelled: [`WorkerContext::is_cancelled`] answers true. If it then
+    /// returns an error, the attempt has failed by timeout; if it succeeds all the same, the job is done.
+    /// One that has not returned after the `shutdown_grace_period` is reported, by job and thread, as
+    /// wedged. It stays this worker's: nobody else runs it as long as this process lives.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is shorter than 1 ms.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// One task of a worker, checked.
+pub(crate) struct Task {
+    pub(crate) name: TaskName,
+    pub(crate) handler: Handler,
+    pub(crate) backoff: Option<RetryPolicy>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) pace: Pace,
+}
+
+impl Task {
+    pub(crate) fn checked(definition: JobDefinition) -> Result<Self> {
+        let JobDefinition { identifier, handler, backoff, timeout } = definition;
+        if let Some(longest) =
+            backoff.as_ref().and_then(RetryPolicy::longest).filter(|&longest| longest > LONGEST_DELAY)
+        {
+            return Err(Error::config(format!("backoff of task {identifier:?}: {longest:?} is longer than 100 years")));
+        }
+        if let Some(timeout) = timeout.filter(|&timeout| timeout < Duration::from_millis(1)) {
+            return Err(Error::config(format!("timeout of task {identifier:?}: {timeout:?} is shorter than 1 ms")));
+        }
+        Ok(Self { name: TaskName::new(&identifier)?, handler, backoff, timeout, pace: Pace::default() })
     }
 }
 
@@ -215,13 +306,44 @@ impl WorkerContext {
         self.around.utils.add_typed(payload, spec, self.traceparent().as_deref())
     }
 
+    /// Adds one job of batch task `T` with these items, as [`WorkerUtils::add_batch_job`].
+    ///
+    /// # Errors
+    /// As [`WorkerUtils::add_batch_job`].
+    pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        self.around.utils.add_batch_job(items, spec)
+    }
+
     /// The same utilities as outside of a worker.
     pub fn utils(&self) -> &WorkerUtils {
         &self.around.utils
     }
 
-    /// Whether the job should end early: a stop whose grace period is over, or the job was lost to
-    /// another worker. A handler that looks at it now and then makes stops quick and duplicates rare.
+    /// Runs the job again no earlier than after `delay`, once the handler has returned without an error:
+    /// the attempt does not count. At most 100 years; the last call counts. A named queue goes on with its
+    /// next job meanwhile. If the handler fails all the same, the failure counts and this does not.
+    ///
+    /// ```
+    /// # use graphile_worker::WorkerContext;
+    /// # use std::time::Duration;
+    /// fn handler(ctx: WorkerContext) {
+    ///     let ready = false; // Say, a report that another system is still writing.
+    ///     if !ready {
+    ///         ctx.snooze(Duration::from_secs(30));
+    ///     }
+    /// }
+    /// ```
+    pub fn snooze(&self, delay: Duration) {
+        self.active.wish_snooze(delay.min(LONGEST_DELAY));
+    }
+
+    /// Only this payload is left for the next attempt, if this one fails.
+    pub(crate) fn keep_only(&self, payload: String) {
+        self.active.wish_rest(payload);
+    }
+
+    /// Whether the job should end early: a stop whose grace period is over, its task's timeout, or the
+    /// job was lost to another worker. A handler that looks at it now and then makes stops quick and duplicates rare.
     pub fn is_cancelled(&self) -> bool {
         self.active.is_cancelled()
     }

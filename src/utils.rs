@@ -4,6 +4,7 @@
 
 mod manage;
 
+use crate::batch::{self, BatchTaskHandler};
 use crate::config::WorkerRecoveryConfig;
 use crate::db::pool::{Connection, ConnectionPool};
 use crate::db::session::Interrupt;
@@ -207,6 +208,16 @@ impl WorkerUtils {
         self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
+    /// Adds one job of batch task `T` with all of these items. Source: the guide, Worker Process.
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job); `Config` if there is no item.
+    pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        let job = self.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
+        batch::check(&job)?;
+        self.send_one(job)
+    }
+
     /// Adds a job by its task's name.
     ///
     /// # Errors
@@ -216,7 +227,10 @@ impl WorkerUtils {
     }
 
     fn add_one(&self, job: RawJob) -> Result<Job> {
-        let job = self.hooks.schedule(job)?;
+        self.send_one(self.hooks.schedule(job)?)
+    }
+
+    fn send_one(&self, job: RawJob) -> Result<Job> {
         let keyed = job.spec.job_key.is_some();
         let mut added = self.send(vec![job], keyed)?;
         Ok(added.remove(0))
@@ -315,6 +329,18 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
         let job = typed(&payload, spec, None)?;
         self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
+    }
+
+    /// As [`WorkerUtils::add_batch_job`].
+    ///
+    /// # Errors
+    /// As there, and as [`add_job`](Self::add_job).
+    pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        refuse_async_context()?;
+        let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
+        batch::check(&job)?;
+        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
+        Ok(added.remove(0))
     }
 
     /// As [`WorkerUtils::add_raw_job`].

@@ -8,9 +8,9 @@ use std::path::Path;
 /// What each layer consists of, lowest first. An entry covers the files below it too, unless
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "schema", "job", "spec", "config", "backoff", "claim", "shutdown", "stats", "admin"],
+    &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin"],
     &["db", "store", "enqueue", "migrate", "devdb", "manage", "cleanup"],
-    &["utils", "task", "hooks", "trace", "sweep"],
+    &["utils", "task", "batch", "hooks", "trace", "sweep"],
     &[
         "worker",
         "worker/listen",
@@ -18,14 +18,17 @@ const LAYERS: [&[&str]; 6] = [
         "worker/fetch",
         "worker/run",
         "worker/settle",
+        "worker/watch",
         "worker/lease",
         "worker/pull",
         "worker/core",
         "worker/pace",
         "cron",
+        "cron/crontab",
+        "cron/schedule",
         "recovery",
     ],
-    &["options", "running", "signals"],
+    &["options", "local_queue", "running", "signals"],
     &["capi", "main", "cli"],
 ];
 

@@ -154,6 +154,21 @@ pub struct JobLostContext {
     pub worker_id: String,
 }
 
+/// What [`JobTimeout`](crate::JobTimeout) tells.
+#[derive(Debug, Clone)]
+pub struct JobTimeoutContext {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Who runs it.
+    pub worker_id: String,
+    /// The name of the thread on which the handler runs.
+    pub thread: String,
+    /// How long the task may run.
+    pub timeout: Duration,
+    /// Whether the handler has ignored the timeout for the whole grace period.
+    pub wedged: bool,
+}
+
 /// What [`JobRecovery`](crate::JobRecovery) tells.
 #[derive(Debug, Clone)]
 pub struct JobRecoveryContext {

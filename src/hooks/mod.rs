@@ -7,10 +7,11 @@ pub(crate) mod events;
 pub use context::{
     AfterJobRunContext, BeforeJobRunContext, BeforeJobScheduleContext, CronItem, CronJobScheduledContext,
     CronTickContext, FailureReason, JobCompleteContext, JobFailContext, JobFetchContext, JobInterruptedContext,
-    JobLostContext, JobPermanentlyFailContext, JobRecoveryContext, JobStartContext, LocalQueueGetJobsCompleteContext,
-    LocalQueueInitContext, LocalQueueMode, LocalQueueRefetchDelayAbortContext, LocalQueueRefetchDelayExpiredContext,
-    LocalQueueRefetchDelayStartContext, LocalQueueReturnJobsContext, LocalQueueSetModeContext, ShutdownReason,
-    WorkerInitContext, WorkerRecoveredContext, WorkerShutdownContext, WorkerStartContext,
+    JobLostContext, JobPermanentlyFailContext, JobRecoveryContext, JobStartContext, JobTimeoutContext,
+    LocalQueueGetJobsCompleteContext, LocalQueueInitContext, LocalQueueMode, LocalQueueRefetchDelayAbortContext,
+    LocalQueueRefetchDelayExpiredContext, LocalQueueRefetchDelayStartContext, LocalQueueReturnJobsContext,
+    LocalQueueSetModeContext, ShutdownReason, WorkerInitContext, WorkerRecoveredContext, WorkerShutdownContext,
+    WorkerStartContext,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -207,6 +208,9 @@ events! {
         /// A job is no longer ours although nobody here gave it up: somebody else freed its lock or took
         /// it, and its outcome counts for nothing. Not in the async crate.
         JobLost(job_lost, JobLostContext, NONE);
+        /// A handler takes longer than its task may, and is asked to end; told once more if it then goes on
+        /// for longer than the grace period. Not in the async crate.
+        JobTimeout(job_timeout, JobTimeoutContext, NONE);
         /// The scheduler has reached a minute.
         CronTick(cron_tick, CronTickContext, NONE);
         /// A job of a crontab entry was added.

@@ -3,10 +3,11 @@
 -- Answers the ids that it touched, and whether each has failed for good.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 errors
 --   $6 delays in seconds, null for the backoff  $7 for good: no attempt is left
+--   $8 payloads that are left to do, null for all of it
 with said as materialized (
   select *
-    from unnest($2::bigint[], $3::smallint[], $4::boolean[], $5::text[], $6::float8[], $7::boolean[])
-      s(id, attempts, keyed, error, delay, for_good)
+    from unnest($2::bigint[], $3::smallint[], $4::boolean[], $5::text[], $6::float8[], $7::boolean[],
+      $8::text[]) s(id, attempts, keyed, error, delay, for_good, rest)
 ),
 failed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -16,6 +17,7 @@ failed as (
            else greatest(now(), j.run_at) + coalesce(s.delay, exp(least(j.attempts, 10))) * interval '1 second'
          end,
          attempts = case when s.for_good then greatest(j.attempts, j.max_attempts) else j.attempts end,
+         payload = coalesce(s.rest::json, j.payload),
          locked_by = null,
          locked_at = null
     from said s

@@ -14,6 +14,7 @@ found as (
          case when may_use then to_regclass(format('%I._private_jobs', $1::text)) end as jobs,
          case when may_use then to_regclass(format('%I._native_migrations', $1::text)) end as native_ledger,
          case when may_use then to_regclass(format('%I._native_jobs_queue', $1::text)) end as queue_index,
+         case when may_use then to_regclass(format('%I._native_crontabs', $1::text)) end as crontabs,
          case when may_use then to_regclass(format('%I._native_workers', $1::text)) end as native_workers,
          case when may_use then to_regclass(format('%I._native_recoveries', $1::text)) end as recoveries,
          case when may_use then to_regclass(format('%I._private_workers', $1::text)) end as workers,
@@ -41,6 +42,11 @@ select
      where i.indexrelid = found.queue_index
        and i.indrelid = found.jobs
        and i.indisvalid) as has_queue_index,
+  coalesce(
+    has_table_privilege(found.crontabs, 'select')
+      and has_table_privilege(found.crontabs, 'insert')
+      and has_table_privilege(found.crontabs, 'update')
+      and not row_security_active(found.crontabs), false) as has_crontabs,
   coalesce(has_table_privilege(found.native_workers, 'select, insert, update, delete'), false)
     and coalesce(has_table_privilege(found.recoveries, 'select, insert, update, delete'), false)
     and not coalesce(row_security_active(found.native_workers), false) as has_recovery,

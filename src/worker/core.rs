@@ -54,6 +54,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Core {
     threads: usize,
+    /// How many jobs to hold, and the most that one claim asks for, where that is fixed.
+    fixed: Option<(usize, usize)>,
     /// How many claims can be under way at once.
     claimers: usize,
     /// End when the queue is empty.
@@ -76,6 +78,7 @@ impl Core {
     pub(crate) fn new(threads: usize, claimers: usize, until_empty: bool) -> Self {
         Self {
             threads,
+            fixed: None,
             claimers,
             until_empty,
             ready: true,
@@ -86,6 +89,13 @@ impl Core {
             seen_empty: false,
             stopping: false,
         }
+    }
+
+    /// The same, holding up to `capacity` jobs instead of what the threads can start, and asking for no
+    /// more than `size` at once.
+    pub(crate) fn with_fixed(mut self, capacity: usize, size: usize) -> Self {
+        self.fixed = Some((capacity, size));
+        self
     }
 
     pub(crate) fn on(&mut self, event: Event) {
@@ -138,8 +148,8 @@ impl Core {
         let coming = seen.queued + self.asked;
         let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
         // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
-        let room = (2 * CEILING + self.threads).saturating_sub(seen.entries + self.asked);
-        let claim = wanted.min(room).min(CLAIM);
+        let room = (2 * CEILING.max(self.ahead(seen)) + self.threads).saturating_sub(seen.entries + self.asked);
+        let claim = wanted.min(room).min(self.fixed.map_or(CLAIM, |(_, size)| size.min(CLAIM)));
         // A claim costs a round trip whatever it brings: not before a good part of what is ahead is used up.
         let worth_it = seen.idle > coming || coming <= self.enough(seen);
         if claim > 0 && worth_it { Step::Claim(claim) } else { Step::Wait }
@@ -157,7 +167,11 @@ impl Core {
 
     /// How many jobs to hold beyond those for idle threads.
     fn ahead(&self, seen: Seen) -> usize {
-        if self.resting { 0 } else { self.growth.min(seen.pace) }
+        match self.fixed {
+            _ if self.resting => 0,
+            Some((capacity, _)) => capacity,
+            None => self.growth.min(seen.pace),
+        }
     }
 
     /// With more than this at hand or on its way, a claim can wait.
@@ -229,6 +243,18 @@ mod tests {
         check(&busy, fast, Step::Claim(CLAIM));
         busy.push(Event::Asked(CLAIM));
         check(&busy, fast, Step::Wait);
+    }
+
+    #[test]
+    fn a_fixed_queue_is_filled_whatever_the_pace_in_claims_of_its_size() {
+        let core = || Core::new(THREADS, 2, false).with_fixed(10, 5);
+        assert_eq!(core().step(IDLE), Step::Claim(5));
+        let busy = Seen { idle: 0, ..IDLE };
+        assert_eq!(core().step(Seen { queued: 3, ..busy }), Step::Claim(5));
+        assert_eq!(core().step(Seen { queued: 6, ..busy }), Step::Wait, "more than half is left");
+        let mut gave_back = core();
+        gave_back.on(Event::GaveBack);
+        assert_eq!(gave_back.step(busy), Step::Wait);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use super::Shared;
 use super::core::{CEILING, Core, Event, Seen, Step};
 use super::fetch::{Fetched, Order};
-use crossbeam_channel::{after, never, select};
+use crate::backoff::random_unit;
+use crate::config::RefetchDelay;
+use crossbeam_channel::{after, at, never, select};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,8 +20,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     let wires = &shared.wires;
     let claimers = wires.orders.len();
-    let mut shell = Shell { shared, mix: HashMap::new(), free: (0..claimers).rev().collect() };
+    let mut shell =
+        Shell { shared, mix: HashMap::new(), free: (0..claimers).rev().collect(), ttl_look: Instant::now() };
     let mut core = Core::new(shared.config.concurrency, claimers, until_empty);
+    let fixed = shared.config.local_queue;
+    if let Some(queue) = fixed {
+        core = core.with_fixed(queue.capacity, queue.size);
+    }
+    let mut refetch = Refetch::new(fixed.and_then(|queue| queue.refetch).filter(|_| !until_empty));
     let mut next_poll = Instant::now() + shared.config.poll_interval;
     let mut rested_at = None;
     let mut watch = Watch::default();
@@ -34,7 +42,10 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
             }
             Step::Wait => {
                 let now = Instant::now();
-                if watch.patience_is_over(now, seen.queued, shared.taken.load(Ordering::Relaxed)) {
+                if match fixed {
+                    Some(queue) => shell.ttl_is_over(now, queue.ttl, seen.queued),
+                    None => watch.patience_is_over(now, seen.queued, shared.taken.load(Ordering::Relaxed)),
+                } {
                     shared.take_back();
                     core.on(Event::GaveBack);
                     rested_at = Some(now + shared.config.poll_interval);
@@ -45,17 +56,33 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 } else {
                     after(next_poll.saturating_duration_since(now))
                 };
-                let look_again = if seen.queued > 0 { after(PATIENCE / 2) } else { never() };
+                let look_again = if seen.queued > 0 {
+                    match fixed {
+                        Some(_) => at(shell.ttl_look),
+                        None => after(PATIENCE / 2),
+                    }
+                } else {
+                    never()
+                };
                 select! {
                     recv(wires.fetched.1) -> fetched => {
-                        core.on(shell.fetched(fetched.expect("we hold the other end too")));
+                        let event = shell.fetched(fetched.expect("we hold the other end too"));
+                        refetch.claimed(Instant::now(), event, shell.notifications());
+                        core.on(event);
                     }
-                    recv(wires.wake.1) -> _ => core.on(Event::Wake),
+                    recv(wires.wake.1) -> _ => refetch.wanted = true,
                     recv(wires.freed.1) -> _ => core.on(Event::Freed),
                     recv(wires.low.1) -> _ => {}
-                    recv(poll) -> _ => core.on(Event::Wake),
+                    recv(poll) -> _ => {
+                        next_poll = Instant::now() + shared.config.poll_interval;
+                        refetch.wanted = true;
+                    }
+                    recv(refetch.until.map_or_else(never, at)) -> _ => {}
                     recv(look_again) -> _ => {}
                     recv(shared.stop.receiver()) -> _ => core.on(Event::Stop),
+                }
+                if refetch.may_claim(Instant::now(), shell.notifications()) {
+                    core.on(Event::Wake);
                 }
                 if rested_at.is_some_and(|at| Instant::now() >= at) {
                     rested_at = None;
@@ -69,6 +96,43 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
         }
     }
     shared.take_back();
+}
+
+/// Holds claims back for a while after one that brought little, unless many jobs are announced.
+struct Refetch {
+    config: Option<RefetchDelay>,
+    /// Somebody asked for a claim since the last one.
+    wanted: bool,
+    /// The end of the pause.
+    until: Option<Instant>,
+    /// The pause is over when there were so many notifications.
+    abort_at: u64,
+}
+
+impl Refetch {
+    fn new(config: Option<RefetchDelay>) -> Self {
+        Self { config, wanted: false, until: None, abort_at: 0 }
+    }
+
+    fn claimed(&mut self, now: Instant, event: Event, notifications: u64) {
+        let (Some(config), Event::Claimed { asked, got, .. }) = (self.config, event) else { return };
+        if got <= config.threshold && got < asked {
+            self.until = Some(now + config.duration.mul_f64(0.5 + 0.5 * random_unit()));
+            let pulses = (config.max_abort as f64 * random_unit()) as u64;
+            self.abort_at = match config.max_abort {
+                usize::MAX => u64::MAX,
+                _ => notifications + pulses.max(1),
+            };
+        }
+    }
+
+    /// Whether a claim is wanted, and the pause over.
+    fn may_claim(&mut self, now: Instant, notifications: u64) -> bool {
+        if self.until.is_some_and(|until| now >= until || notifications >= self.abort_at) {
+            self.until = None;
+        }
+        self.until.is_none() && std::mem::take(&mut self.wanted)
+    }
 }
 
 /// Sees that no thread takes what waits for one.
@@ -100,6 +164,8 @@ struct Shell<'a> {
     mix: HashMap<usize, f64>,
     /// Claimers without an order; the first of them is asked before the others.
     free: Vec<usize>,
+    /// No held job is older than the fixed local queue allows before this.
+    ttl_look: Instant,
 }
 
 impl Shell<'_> {
@@ -129,6 +195,21 @@ impl Shell<'_> {
         }
         let threads = self.shared.config.concurrency as f64;
         (threads * HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
+    }
+
+    /// Whether a job is held for longer than a fixed local queue allows.
+    fn ttl_is_over(&mut self, now: Instant, ttl: Duration, queued: usize) -> bool {
+        if queued == 0 || now < self.ttl_look {
+            return false;
+        }
+        let all = self.shared.ledger.all();
+        let oldest = all.iter().find(|active| active.is_held()).map(|active| active.held_for()).unwrap_or_default();
+        self.ttl_look = now + ttl.saturating_sub(oldest).max(Duration::from_millis(1));
+        oldest >= ttl
+    }
+
+    fn notifications(&self) -> u64 {
+        self.shared.stats.notifications.load(Ordering::Relaxed)
     }
 
     fn order(&mut self, jobs: usize, entries: usize) {
@@ -162,5 +243,35 @@ impl Shell<'_> {
         for (&task, &jobs) in claimed {
             *self.mix.entry(task).or_default() += jobs as f64;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_brought_little_is_followed_by_a_pause_that_time_or_notifications_end() {
+        let config = RefetchDelay { duration: Duration::from_millis(100), threshold: 3, max_abort: 1 };
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let after = |config, got| {
+            let mut refetch = Refetch::new(config);
+            refetch.claimed(start, Event::Claimed { asked: 5, got, entries: 0 }, 70);
+            refetch.wanted = true;
+            refetch
+        };
+        assert!(after(None, 0).may_claim(start, 70), "no pause is asked for");
+        assert!(after(Some(config), 4).may_claim(start, 70), "above the threshold");
+        let full = RefetchDelay { threshold: 5, ..config };
+        assert!(after(Some(full), 5).may_claim(start, 70), "a full claim");
+        assert!(!after(Some(config), 3).may_claim(at(49), 70));
+        assert!(after(Some(config), 3).may_claim(at(100), 70));
+        assert!(after(Some(config), 3).may_claim(start, 71), "a notification ends it");
+        let deaf = RefetchDelay { max_abort: usize::MAX, ..config };
+        assert!(!after(Some(deaf), 3).may_claim(start, 1_000_000));
+        let mut idle = after(Some(config), 3);
+        idle.wanted = false;
+        assert!(!idle.may_claim(at(100), 70), "nobody wants one");
     }
 }

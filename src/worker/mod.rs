@@ -7,6 +7,7 @@ pub(crate) mod lease;
 pub(crate) mod listen;
 pub(crate) mod run;
 pub(crate) mod settle;
+pub(crate) mod watch;
 
 use crate::claim::{ActiveJob, Ledger, Settlement};
 use crate::config::Config;
@@ -46,8 +47,8 @@ pub(crate) struct Shared {
     pub(crate) claiming: RwLock<()>,
     /// Closed while nobody can say which held jobs are still ours.
     pub(crate) gate: Gate,
-    /// What each thread runs, and since when. One entry a thread.
-    pub(crate) now_running: Vec<Mutex<Option<(usize, Instant)>>>,
+    /// What each thread runs. One entry a thread.
+    pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
     /// How many threads wait for a job.
     pub(crate) idle: AtomicUsize,
     /// How many jobs threads have taken, ever: no change means no thread came free.
@@ -150,9 +151,17 @@ impl Shared {
 
     /// For how long the oldest handler of this task has been running.
     pub(crate) fn oldest_running(&self, task: usize) -> Duration {
-        let started = self.now_running.iter().filter_map(|running| *running.lock());
-        let ages = started.filter(|&(of, _)| of == task).map(|(_, since)| since.elapsed());
-        ages.max().unwrap_or_default()
+        let age = |running: &Mutex<Option<Arc<ActiveJob>>>| {
+            let running = running.lock();
+            let active = running.as_ref().filter(|active| active.claim.task == task)?;
+            active.started().map(|(since, _)| since.elapsed())
+        };
+        self.now_running.iter().filter_map(age).max().unwrap_or_default()
+    }
+
+    /// What the threads run now, wedged and voided jobs included.
+    pub(crate) fn at_work(&self) -> Vec<Arc<ActiveJob>> {
+        self.now_running.iter().filter_map(|running| running.lock().clone()).collect()
     }
 
     /// The jobs whose handlers run.

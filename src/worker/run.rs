@@ -1,9 +1,10 @@
 //! gw-run-N: runs handlers, one job at a time. Never touches the database.
 
 use super::{Shared, raise};
-use crate::claim::{ActiveJob, Outcome};
+use crate::claim::{ActiveJob, Failure, Outcome};
 use crate::hooks::panic_text;
-use crate::task::{Surroundings, WorkerContext};
+use crate::retry::RetryPolicy;
+use crate::task::{Surroundings, Task, WorkerContext};
 use crossbeam_channel::select;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
 fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<ActiveJob>) {
     let task = &shared.tasks[active.claim.task];
     let start = Instant::now();
-    *shared.now_running[place].lock() = Some((active.claim.task, start));
+    *shared.now_running[place].lock() = Some(active.clone());
     let context = WorkerContext::new(active.clone(), around.clone());
     let result = shared.events.hooks.around(&active.claim.job, &shared.worker_id, || {
         catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
@@ -56,9 +57,18 @@ fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<
     task.pace.took(took);
     shared.stats.handler_times.note(took.as_micros() as u64);
     active.finish(match result {
-        Ok(()) => Outcome::Done,
+        Ok(()) => active.take_snooze().map_or(Outcome::Done, Outcome::Snoozed),
+        Err(text) if active.is_timed_out() => failed(task, active, format!("timed out: {text}")),
         // It was asked to end early, and did: the attempt does not count.
         Err(_) if active.is_cancelled() => Outcome::GivenBack(Some(shared.config.interrupted_delay)),
-        Err(text) => Outcome::Failed(text),
+        Err(text) => failed(task, active, text),
     });
+}
+
+/// A failed attempt, with the delay that the task's policy gives it.
+fn failed(task: &Task, active: &ActiveJob, text: String) -> Outcome {
+    let attempt = active.job().attempts.max(1).unsigned_abs().into();
+    let ask = |policy: &RetryPolicy| catch_unwind(AssertUnwindSafe(|| policy.delay(attempt, &text)));
+    let delay = task.backoff.as_ref().map(ask).and_then(|answer| answer.map_err(std::mem::forget).ok());
+    Outcome::Failed(Failure { delay, rest: active.take_rest(), text })
 }

@@ -2,7 +2,7 @@
 
 use super::{Shared, raise};
 use crate::backoff::Backoff;
-use crate::claim::{ActiveJob, Outcome, Settlement};
+use crate::claim::{ActiveJob, Failure, Outcome, Settlement};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{
     FailureReason, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobInterrupted, JobInterruptedContext,
@@ -10,11 +10,11 @@ use crate::hooks::{
 };
 use crate::stats::add;
 use crate::store::Store;
-use crossbeam_channel::select;
+use crossbeam_channel::{at, never, select};
 use log::{error, info, warn};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most outcomes that one statement writes.
 const BATCH: usize = 1000;
@@ -30,23 +30,70 @@ pub(crate) fn settle(shared: &Shared) {
         retry: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
     };
     let done = &shared.wires.done.1;
+    let mut completed = Pile::new(shared.config.complete_delay);
+    let mut failed = Pile::new(shared.config.fail_delay);
     loop {
+        let due = completed.due.into_iter().chain(failed.due).min().map_or_else(never, at);
         let first = select! {
             recv(done) -> settlement => settlement.ok(),
+            recv(due) -> _ => None,
             recv(shared.over.receiver()) -> _ => done.try_recv().ok(),
         };
-        let Some(first) = first else { return };
         // Whatever else waits goes along: one job is written at once, ten thousand in groups.
-        let batch = std::iter::once(first).chain(done.try_iter().take(BATCH - 1)).collect();
+        let room = BATCH.saturating_sub(1 + completed.jobs.len() + failed.jobs.len());
+        let mut batch = Vec::new();
+        for settlement in first.into_iter().chain(done.try_iter().take(room)) {
+            match settlement.1 {
+                Outcome::Done => completed.put(settlement),
+                Outcome::Failed(_) => failed.put(settlement),
+                Outcome::Snoozed(_) | Outcome::GivenBack(_) => batch.push(settlement),
+            }
+        }
+        let over = shared.over.is_triggered();
+        batch.extend(completed.take_if_due(over));
+        batch.extend(failed.take_if_due(over));
+        if batch.is_empty() && over {
+            return;
+        }
         settler.write(batch);
+    }
+}
+
+/// Outcomes of one kind that wait for more of it.
+struct Pile {
+    delay: Duration,
+    jobs: Vec<Settlement>,
+    /// When the first of them has waited for the whole delay.
+    due: Option<Instant>,
+}
+
+impl Pile {
+    fn new(delay: Duration) -> Self {
+        Self { delay, jobs: Vec::new(), due: None }
+    }
+
+    fn put(&mut self, settlement: Settlement) {
+        self.due.get_or_insert_with(|| Instant::now() + self.delay);
+        self.jobs.push(settlement);
+    }
+
+    fn take_if_due(&mut self, over: bool) -> Vec<Settlement> {
+        let due = self.due.is_some_and(|due| Instant::now() >= due);
+        if !(due || over || self.jobs.len() >= BATCH) {
+            return Vec::new();
+        }
+        self.due = None;
+        std::mem::take(&mut self.jobs)
     }
 }
 
 /// Outcomes of one kind, as one statement writes them.
 enum Group {
     Done(Vec<Arc<ActiveJob>>),
-    Failed(Vec<(Arc<ActiveJob>, String)>),
+    Failed(Vec<(Arc<ActiveJob>, Failure)>),
     GivenBack(Vec<(Arc<ActiveJob>, Option<Duration>)>),
+    /// As given back, but the handler asked for it.
+    Snoozed(Vec<(Arc<ActiveJob>, Option<Duration>)>),
 }
 
 impl Group {
@@ -54,7 +101,7 @@ impl Group {
         match self {
             Self::Done(jobs) => jobs.clone(),
             Self::Failed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
-            Self::GivenBack(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
+            Self::GivenBack(jobs) | Self::Snoozed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
         }
     }
 
@@ -72,6 +119,10 @@ impl Group {
                 let rest = jobs.split_off(jobs.len() / 2);
                 (Self::GivenBack(jobs), Self::GivenBack(rest))
             }
+            Self::Snoozed(mut jobs) => {
+                let rest = jobs.split_off(jobs.len() / 2);
+                (Self::Snoozed(jobs), Self::Snoozed(rest))
+            }
         }
     }
 }
@@ -84,17 +135,19 @@ struct Settler<'a> {
 
 impl Settler<'_> {
     fn write(&mut self, batch: Vec<Settlement>) {
-        let (mut done, mut failed, mut back) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut done, mut failed, mut back, mut snoozed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (active, outcome) in batch {
             match outcome {
                 Outcome::Done => done.push(active),
-                Outcome::Failed(text) => failed.push((active, storable(&text))),
+                Outcome::Failed(failure) => failed.push((active, Failure { text: storable(&failure.text), ..failure })),
+                Outcome::Snoozed(delay) => snoozed.push((active, Some(delay))),
                 Outcome::GivenBack(delay) => back.push((active, delay)),
             }
         }
         self.write_group(Group::Done(done));
         self.write_group(Group::Failed(failed));
         self.write_group(Group::GivenBack(back));
+        self.write_group(Group::Snoozed(snoozed));
     }
 
     /// Writes one group, however long it takes, and lets its jobs go. A job whose outcome the
@@ -169,22 +222,27 @@ impl Settler<'_> {
                 }
             }
             Group::Failed(jobs) => {
-                let (actives, errors): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
-                let touched: HashMap<i64, bool> = self.store.fail(&actives, errors, false)?.into_iter().collect();
-                for (active, text) in jobs {
+                let (actives, failures): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
+                let touched: HashMap<i64, bool> = self.store.fail(&actives, failures, false)?.into_iter().collect();
+                for (active, failure) in jobs {
                     let job = active.job();
                     let for_good = touched.get(&job.id).copied();
                     match for_good.or(reply_lost.then_some(job.attempts >= job.max_attempts)) {
-                        Some(for_good) => self.failed(active, text, for_good),
+                        Some(for_good) => self.failed(active, &failure.text, for_good),
                         None => self.lost(active, "failed"),
                     }
                 }
             }
-            Group::GivenBack(jobs) => {
+            Group::GivenBack(jobs) | Group::Snoozed(jobs) => {
+                let snoozed = matches!(group, Group::Snoozed(_));
                 let (actives, delays): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
                 let touched: HashSet<i64> = self.store.give_back(&actives, &delays)?;
                 for active in &actives {
                     if reply_lost || touched.contains(&active.job().id) {
+                        if snoozed {
+                            add(&stats.snoozed, 1);
+                            continue;
+                        }
                         add(&stats.returned, 1);
                         self.interrupted(active);
                     } else {
@@ -199,7 +257,8 @@ impl Settler<'_> {
     /// The last resort for an outcome that the database will not take: false if it takes not even that.
     fn fail_for_good(&mut self, active: &Arc<ActiveJob>, why: &Error) -> bool {
         let text = format!("the outcome could not be stored: {why}");
-        match self.store.fail(std::slice::from_ref(active), vec![text.clone()], true) {
+        let failure = Failure { text: text.clone(), ..Failure::default() };
+        match self.store.fail(std::slice::from_ref(active), vec![failure], true) {
             Ok(touched) if touched.is_empty() => {
                 self.lost(active, "failed");
                 true

@@ -1,8 +1,10 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
 mod admin;
+mod batch;
 mod cli;
 mod connect;
+mod cron;
 mod devdb;
 mod enqueue;
 mod examples;
@@ -11,10 +13,13 @@ mod harness;
 mod hooks;
 mod idle;
 mod jobs;
+mod local_queue;
 mod observe;
 mod plans;
 mod proxy;
 mod queues;
 mod recovery;
+mod retry;
 mod stop;
+mod timeout;
 mod wire;

@@ -87,7 +87,7 @@ fn settling_finds_its_rows_by_primary_key() {
         ),
         (
             include_str!("../../src/sql/fail.sql"),
-            "'w', array[1]::bigint[], array[1]::smallint[], array[false], array['no'], array[null]::float8[], array[false]",
+            "'w', array[1]::bigint[], array[1]::smallint[], array[false], array['no'], array[null]::float8[], array[false], array[null]::text[]",
         ),
         (
             include_str!("../../src/sql/give_back.sql"),

@@ -1,0 +1,144 @@
+//! What is held ahead and how outcomes are grouped, where the caller has fixed it.
+
+use crate::harness::{Running, SOON, TestDb, eventually};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use graphile_worker::{LocalQueueConfig, RefetchDelayConfig, WorkerOptions};
+use std::time::{Duration, Instant};
+
+/// A worker of one thread whose handlers of `t` wait for the sender: or for its end.
+fn slow(options: WorkerOptions) -> (WorkerOptions, Sender<()>) {
+    let (release, wait): (Sender<()>, Receiver<()>) = bounded(0);
+    (options.define_raw_job("t", move |_| _ = wait.recv_timeout(SOON)), release)
+}
+
+fn add(db: &TestDb, jobs: usize, more: &str) {
+    db.execute(&format!("select graphile_worker.add_job('t'{more}) from generate_series(1, {jobs})"));
+}
+
+#[test]
+fn a_fixed_local_queue_holds_its_size_for_slow_handlers_too_and_a_stop_returns_it() {
+    let db = TestDb::new();
+    add(&db, 100, "");
+    let queue = LocalQueueConfig::default().with_size(7);
+    let (options, release) = slow(db.worker().concurrency(1).local_queue(queue));
+    let running = Running::start(options);
+    eventually(SOON, || running.worker.stats().running == 1 && running.worker.stats().held >= 4);
+    assert!(running.worker.stats().held <= 7, "{:?}", running.worker.stats());
+    drop(release);
+    eventually(SOON, || db.jobs() == 0);
+    running.stop().0.unwrap();
+
+    add(&db, 30, "");
+    let queue = LocalQueueConfig::default().with_size(7).with_queue_count(2);
+    let (options, release) = slow(db.worker().concurrency(2).local_queue(queue));
+    let running = Running::start(options);
+    eventually(SOON, || running.worker.stats().running == 2 && running.worker.stats().held >= 7);
+    assert!(running.worker.stats().held <= 14, "{:?}", running.worker.stats());
+    running.worker.request_shutdown();
+    eventually(SOON, || db.locks() == 2);
+    drop(release);
+    running.stop().0.unwrap();
+    let unused = "select count(*) from graphile_worker._private_jobs where attempts = 0 and locked_at is null";
+    assert_eq!((db.one::<i64>(unused), db.jobs()), (28, 28));
+}
+
+#[test]
+fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
+    let db = TestDb::new();
+    add(&db, 10, "");
+    let queue = LocalQueueConfig::default().with_ttl(Duration::from_millis(200));
+    let start = Instant::now();
+    let options = db.worker().concurrency(1).poll_interval(Duration::from_secs(3600)).local_queue(queue);
+    let (options, release) = slow(options);
+    let running = Running::start(options);
+    eventually(SOON, || db.locks() == 10);
+    eventually(SOON, || db.locks() == 1);
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    eventually(SOON, || running.worker.stats().returned == 9);
+    drop(release);
+}
+
+#[test]
+fn a_local_queue_never_locks_jobs_that_flags_keep_from_the_worker() {
+    let db = TestDb::new();
+    add(&db, 5, ", flags => array['big']");
+    add(&db, 5, "");
+    let options = db.worker().add_forbidden_flag("big").local_queue(LocalQueueConfig::default());
+    let running = Running::start(options.define_raw_job("t", |_| ()));
+    eventually(SOON, || db.jobs() == 5);
+    assert_eq!(db.locks(), 0);
+    assert_eq!(running.worker.stats().claimed, 5);
+}
+
+/// How long a job that is added right after the worker's first, empty claim waits for its run.
+fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
+    let db = TestDb::new();
+    let queue = LocalQueueConfig::default();
+    let queue = match delay {
+        Some(delay) => queue.with_refetch_delay(delay),
+        None => queue,
+    };
+    let options = db.worker().poll_interval(Duration::from_secs(4)).local_queue(queue);
+    let start = Instant::now();
+    let _running = Running::start(options.define_raw_job("t", |_| ()));
+    // Everything that raises a wake by itself at the start is over, or held back too.
+    eventually(SOON, || !db.backends("listen").is_empty() && !db.backends("fetch").is_empty());
+    std::thread::sleep(Duration::from_millis(100));
+    add(&db, 1, "");
+    eventually(SOON, || db.jobs() == 0);
+    start.elapsed()
+}
+
+#[test]
+fn a_refetch_delay_holds_claims_back_until_it_is_over_or_enough_is_announced() {
+    let long = || RefetchDelayConfig::default().with_duration(Duration::from_secs(4));
+    assert!(wait_of_a_job(Some(long())) >= Duration::from_secs(2));
+    assert!(wait_of_a_job(Some(long().with_max_abort_threshold(1))) < Duration::from_secs(2));
+    assert!(wait_of_a_job(None) < Duration::from_secs(2));
+}
+
+#[test]
+fn completions_wait_for_each_other_as_long_as_they_are_told_to() {
+    let db = TestDb::new();
+    add(&db, 20, ", queue_name => null");
+    let start = Instant::now();
+    let options = db.worker().complete_job_batch_delay(Duration::from_millis(700));
+    let worker = options.define_raw_job("t", |_| ()).init().unwrap();
+    worker.run_once().unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(700));
+    assert_eq!((worker.stats().settlements, worker.stats().completed), (1, 20));
+}
+
+#[test]
+fn failures_wait_for_each_other_as_long_as_they_are_told_to() {
+    let db = TestDb::new();
+    add(&db, 20, "");
+    let options = db.worker().fail_job_batch_delay(Duration::from_millis(700));
+    let worker = options.define_raw_job("t", |_| Err("boom")).init().unwrap();
+    worker.run_once().unwrap();
+    assert_eq!((worker.stats().settlements, worker.stats().failed), (1, 20));
+}
+
+#[test]
+fn a_stop_writes_at_once_what_waits_for_others() {
+    let db = TestDb::new();
+    add(&db, 5, "");
+    let options = db.worker().complete_job_batch_delay(Duration::from_secs(60)).define_raw_job("t", |_| ());
+    let running = Running::start(options);
+    eventually(SOON, || running.worker.stats().claimed == 5 && running.worker.stats().running == 0);
+    let (result, took) = running.stop();
+    result.unwrap();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(db.jobs(), 0);
+}
+
+#[test]
+fn options_out_of_range_are_refused_by_name_and_limit() {
+    let db = TestDb::new();
+    let refused = |options: WorkerOptions| options.define_raw_job("t", |_| ()).init().err().unwrap().to_string();
+    let long = Duration::from_secs(61);
+    assert_eq!(refused(db.worker().complete_job_batch_delay(long)), "complete_job_batch_delay: 61s is longer than 60s");
+    assert_eq!(refused(db.worker().fail_job_batch_delay(long)), "fail_job_batch_delay: 61s is longer than 60s");
+    let empty = LocalQueueConfig::default().with_size(0);
+    assert_eq!(refused(db.worker().local_queue(empty)), "local_queue: size 0 is outside 1 to 2147483647");
+}
