@@ -31,17 +31,21 @@ pub(crate) fn delete_failed_jobs(transaction: &mut Transaction, schema: &Schema)
     Ok(transaction.execute_typed(&sql, &[(&BATCH, Type::INT8)])? as i64)
 }
 
-/// The ids of names that seem unused. Holds nobody.
+/// The ids of names that seem unused, or would be without the jobs that have failed for good. Holds nobody.
 pub(crate) fn unused<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
     names: Names,
     keep: &[String],
+    without_failed: bool,
 ) -> Result<Vec<i32>> {
-    let keep: [(&(dyn ToSql + Sync), Type); 1] = [(&keep, Type::TEXT_ARRAY)];
+    let without_failed: (&(dyn ToSql + Sync), Type) = (&without_failed, Type::BOOL);
     let rows = match names {
-        Names::Tasks => client.query_typed(&schema.fill(include_str!("sql/unused_tasks.sql")), &keep)?,
-        Names::Queues => client.query_typed(&schema.fill(include_str!("sql/unused_queues.sql")), &[])?,
+        Names::Tasks => {
+            let sql = schema.fill(include_str!("sql/unused_tasks.sql"));
+            client.query_typed(&sql, &[(&keep, Type::TEXT_ARRAY), without_failed])?
+        }
+        Names::Queues => client.query_typed(&schema.fill(include_str!("sql/unused_queues.sql")), &[without_failed])?,
     };
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }

@@ -11,13 +11,12 @@ use postgres::types::{ToSql, Type};
 use postgres::{GenericClient, Row, Transaction};
 use std::time::Duration;
 
-/// Runs `work` in a transaction, or a savepoint within the caller's; undone at the end unless `keep`.
-pub(crate) fn transact<C: GenericClient, T>(
-    client: &mut C,
+/// Runs `work` in this transaction, or savepoint; undone at the end unless `keep`.
+pub(crate) fn transact<T>(
+    mut transaction: Transaction,
     keep: bool,
     work: impl FnOnce(&mut Transaction) -> Result<T>,
 ) -> Result<T> {
-    let mut transaction = client.transaction()?;
     let answer = work(&mut transaction)?;
     match keep {
         true => transaction.commit()?,

@@ -337,6 +337,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there, and as [`add_job`](Self::add_job).
     pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
         refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
         let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
         batch::check(&job)?;
         let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;

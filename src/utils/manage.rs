@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::manage;
 use crate::schema::Schema;
 use crate::spec::check_text;
-use postgres::{Client, GenericClient, Transaction};
+use postgres::{Client, GenericClient, IsolationLevel, Transaction};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -176,12 +176,18 @@ impl WorkerUtils {
     /// stays deleted); database errors.
     pub fn cleanup(&self, tasks: &[CleanupTask]) -> Result<CleanupResult> {
         let mut result = CleanupResult::default();
-        for task in tasks {
-            match task {
-                CleanupTask::DeletePermanentlyFailedJobs => result.jobs += self.delete_failed_jobs()?,
-                CleanupTask::GcTaskIdentifiers => result.tasks += self.delete_unused(Names::Tasks, result.jobs)?,
-                CleanupTask::GcJobQueues => result.queues += self.delete_unused(Names::Queues, result.jobs)?,
-            }
+        // Failed jobs first, whatever the order: their names go with them.
+        let without_failed = tasks.contains(&CleanupTask::DeletePermanentlyFailedJobs);
+        if without_failed {
+            result.jobs = self.delete_failed_jobs()?;
+        }
+        // A look has to imagine them away.
+        let without_failed = without_failed && self.dry_run;
+        if tasks.contains(&CleanupTask::GcTaskIdentifiers) {
+            result.tasks = self.delete_unused(Names::Tasks, result.jobs, without_failed)?;
+        }
+        if tasks.contains(&CleanupTask::GcJobQueues) {
+            result.queues = self.delete_unused(Names::Queues, result.jobs, without_failed)?;
         }
         Ok(result)
     }
@@ -200,12 +206,12 @@ impl WorkerUtils {
         }
     }
 
-    fn delete_unused(&self, names: Names, deleted_jobs: i64) -> Result<i64> {
+    fn delete_unused(&self, names: Names, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
         let end = Instant::now() + self.database.deadline();
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let keep = self.tasks_to_keep.clone();
-            let ids = self.look(move |client, schema| cleanup::unused(client, schema, names, &keep))?;
+            let ids = self.look(move |client, schema| cleanup::unused(client, schema, names, &keep, without_failed))?;
             if ids.is_empty() || self.dry_run {
                 return Ok(ids.len() as i64);
             }
@@ -242,7 +248,9 @@ impl WorkerUtils {
         let (schema, keep, deadline) = (self.schema.clone(), !self.dry_run, self.database.deadline());
         let end = Instant::now() + deadline;
         let answer = self.database.run(end, move |client| {
-            manage::transact(client, keep, |transaction| {
+            // What a cleanup waited for it has to see afterwards, whatever the session's default is.
+            let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
+            manage::transact(transaction, keep, |transaction| {
                 let left = end.saturating_duration_since(Instant::now());
                 manage::limit(transaction, left, left)?;
                 work(transaction, &schema)
@@ -295,7 +303,7 @@ impl<C: GenericClient> Executor<'_, C> {
     pub(super) fn change<T>(&mut self, work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>) -> Result<T> {
         refuse_async_context()?;
         let schema = &self.utils.schema;
-        manage::transact(self.client, !self.utils.dry_run, |transaction| work(transaction, schema))
+        manage::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| work(transaction, schema))
     }
 }
 

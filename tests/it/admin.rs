@@ -203,6 +203,15 @@ fn force_unlock_frees_the_jobs_and_queues_of_the_named_workers_only() {
     assert_eq!((row(&db, dead, "locked_by"), row(&db, dead, "attempts"), db.locks()), ("null".into(), "1".into(), 2));
 }
 
+#[test] // The shared function would leave it failed for good without a word.
+fn a_job_unlocked_on_its_last_attempt_says_why_it_failed() {
+    let db = TestDb::new();
+    let (last, retried) = (held(&db, "dead", 0, "'t', max_attempts => 1"), held(&db, "dead", 0, "'t'"));
+    db.utils().force_unlock_workers(&["dead"]).unwrap();
+    assert_eq!(row(&db, last, "last_error"), "unlocked by force during the last attempt");
+    assert_eq!(row(&db, retried, "last_error"), "null");
+}
+
 #[test]
 fn a_dry_run_answers_what_would_happen_and_changes_nothing() {
     let db = TestDb::new();
@@ -217,7 +226,8 @@ fn a_dry_run_answers_what_would_happen_and_changes_nothing() {
     assert_eq!(utils.reschedule_jobs(&[failed], options).unwrap()[0].state, JobState::Ready);
     assert!(utils.remove_job("k").unwrap());
     assert_eq!(utils.force_unlock_workers(&["dead"]).unwrap(), ForceUnlockResult { jobs: 1, queues: 1 });
-    assert_eq!(utils.cleanup(&CleanupTask::ALL).unwrap(), CleanupResult { jobs: 1, tasks: 0, queues: 1 });
+    assert_eq!(utils.cleanup(&CleanupTask::ALL).unwrap(), CleanupResult { jobs: 1, tasks: 1, queues: 1 });
+    assert_eq!(utils.cleanup(&[CleanupTask::GcTaskIdentifiers]).unwrap(), CleanupResult::default());
     let mut client = db.client();
     assert_eq!(ids(&utils.with_executor(&mut client).complete_jobs(&[ready]).unwrap()), [ready]);
     assert_eq!(snapshot(&db), before);
@@ -366,6 +376,24 @@ fn a_job_added_by_an_open_transaction_keeps_its_task_and_queue() {
     // It is at it, and waits for us.
     eventually(SOON, || db.one::<i64>("select count(*) from pg_locks where not granted") == 1);
     adding.commit().unwrap();
+    assert_eq!(cleaning.join().unwrap().unwrap(), CleanupResult::default());
+    assert_eq!(db.one::<String>("select task_identifier || ' ' || queue_name from graphile_worker.jobs"), "t q");
+}
+
+#[test]
+fn a_cleanup_sees_what_was_added_before_it_whatever_the_default_isolation() {
+    let db = TestDb::new();
+    db.execute(&format!("alter database {} set default_transaction_isolation = 'repeatable read'", db.name()));
+    db.execute("insert into graphile_worker._private_tasks (identifier) values ('t')");
+    db.execute("insert into graphile_worker._private_job_queues (queue_name) values ('q')");
+    let mut client = db.client();
+    // Only a cleanup that waits, and looks again, can know of the job.
+    let sql = "begin isolation level read committed; select graphile_worker.add_job('t', queue_name => 'q')";
+    client.batch_execute(sql).unwrap();
+    let utils = db.utils();
+    let cleaning = thread::spawn(move || utils.cleanup(&[CleanupTask::GcTaskIdentifiers, CleanupTask::GcJobQueues]));
+    eventually(SOON, || db.one::<i64>("select count(*) from pg_locks where not granted") == 1);
+    client.batch_execute("commit").unwrap();
     assert_eq!(cleaning.join().unwrap().unwrap(), CleanupResult::default());
     assert_eq!(db.one::<String>("select task_identifier || ' ' || queue_name from graphile_worker.jobs"), "t q");
 }
