@@ -18,15 +18,8 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const ALL: [Exit; 7] = [
-        Self::Success,
-        Self::Failure,
-        Self::Usage,
-        Self::Database,
-        Self::Schema,
-        Self::NotFound,
-        Self::Interrupted,
-    ];
+    const ALL: [Exit; 7] =
+        [Self::Success, Self::Failure, Self::Usage, Self::Database, Self::Schema, Self::NotFound, Self::Interrupted];
 
     fn meaning(self) -> &'static str {
         match self {
@@ -77,7 +70,9 @@ impl Failure {
             eprintln!("graphile-worker: {}", self.text);
         }
         if self.exit == Exit::Schema {
-            eprintln!("graphile-worker: is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready");
+            eprintln!(
+                "graphile-worker: is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"
+            );
         }
         self.exit
     }

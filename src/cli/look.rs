@@ -93,7 +93,10 @@ pub(crate) struct Show {
 impl Show {
     pub(crate) fn run(&self, utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failure> {
         let Some(job) = utils.job(self.id)? else {
-            return Err(Failure::not_found(format!("there is no job {}: it was done or removed, or never was", self.id)));
+            return Err(Failure::not_found(format!(
+                "there is no job {}: it was done or removed, or never was",
+                self.id
+            )));
         };
         screen.say(&job, details)?;
         Ok(Exit::Success)

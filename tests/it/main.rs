@@ -14,6 +14,7 @@ mod hooks;
 mod idle;
 mod jobs;
 mod local_queue;
+mod manual;
 mod observe;
 mod plans;
 mod proxy;
