@@ -89,7 +89,8 @@ impl From<Error> for Failure {
             }
             _ => Exit::Failure,
         };
-        Self { exit, text: error.to_string() }
+        let hint = if error.kind() == ErrorKind::Timeout { "; --timeout lets it take longer" } else { "" };
+        Self { exit, text: format!("{error}{hint}") }
     }
 }
 
