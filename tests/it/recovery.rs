@@ -2,8 +2,8 @@
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{
-    ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, SweepStaleWorkersOptions, WorkerContext, WorkerOptions,
-    WorkerRecoveryConfig,
+    ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, ListenerState, SweepStaleWorkersOptions, WorkerContext,
+    WorkerOptions, WorkerRecoveryConfig,
 };
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -326,10 +326,13 @@ fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
     let mut other = db.client();
     let mut list = other.transaction().unwrap();
     list.execute("lock graphile_worker._native_workers", &[]).unwrap();
-    let _running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
     let waits = "select count(*) from pg_stat_activity
                   where datname = current_database() and wait_event_type = 'Lock' and query like '%_native_workers%'";
     eventually(SOON, || db.one::<i64>(waits) == 1);
+    eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
+    // Nothing tells that nothing will happen.
+    std::thread::sleep(Duration::from_millis(200));
     assert_eq!((db.jobs(), db.locks()), (1, 0));
     list.commit().unwrap();
     eventually(SOON, || db.jobs() == 0);
