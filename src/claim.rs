@@ -19,6 +19,15 @@ pub(crate) struct Claim {
     pub(crate) task: usize,
     /// Shared with the hooks that are told of it.
     pub(crate) job: Arc<Job>,
+    /// Whether it starts only while its worker holds nothing else.
+    pub(crate) alone: bool,
+}
+
+/// A job that a claim brought.
+pub(crate) struct Arrival {
+    pub(crate) task: usize,
+    pub(crate) job: Job,
+    pub(crate) alone: bool,
 }
 
 /// How a claim ends.
@@ -238,15 +247,15 @@ struct Entries {
 impl Ledger {
     /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
     /// itself given back while the older handler runs.
-    pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = (usize, Job)>, done: &Sender<Settlement>) -> Entered {
+    pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = Arrival>, done: &Sender<Settlement>) -> Entered {
         let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.0.lock();
-        for (task, job) in jobs {
+        for Arrival { task, job, alone } in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
             let active = Arc::new(ActiveJob {
-                claim: Claim { number, task, job: Arc::new(job) },
+                claim: Claim { number, task, job: Arc::new(job), alone },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 timed_out: AtomicBool::new(false),
@@ -327,7 +336,7 @@ mod tests {
     use super::*;
     use crossbeam_channel::{Receiver, unbounded};
 
-    fn job(id: i64) -> (usize, Job) {
+    fn job(id: i64) -> Arrival {
         let job = Job {
             id,
             task_identifier: "t".into(),
@@ -342,7 +351,7 @@ mod tests {
             revision: 0,
             flags: None,
         };
-        (0, job)
+        Arrival { task: 0, job, alone: false }
     }
 
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {

@@ -73,6 +73,10 @@ pub struct WorkerRecoveryConfig {
     pub resilient_sweep_threshold_multiplier: u32,
     /// The flags of jobs whose workers may be silent for longer. Defaults to `infrastructure_resilient`.
     pub resilient_job_flags: Vec<String>,
+    /// How often a job may be recovered. One that has been recovered three times runs alone in its worker;
+    /// if it was alone when its worker died, and that was once too often, it fails for good. So a job that
+    /// kills its workers ends, and those that happened to run beside it do not. Defaults to 5.
+    pub max_recoveries: u32,
     /// Whether a worker sweeps by itself. Defaults to false; each setter of `WorkerOptions` turns it on.
     pub enabled: bool,
 }
@@ -86,6 +90,7 @@ impl Default for WorkerRecoveryConfig {
             recovery_delay: Duration::from_secs(30),
             resilient_sweep_threshold_multiplier: 3,
             resilient_job_flags: vec!["infrastructure_resilient".to_owned()],
+            max_recoveries: 5,
             enabled: false,
         }
     }
@@ -129,6 +134,12 @@ impl WorkerRecoveryConfig {
         self
     }
 
+    /// Sets [`max_recoveries`](Self#structfield.max_recoveries).
+    pub fn max_recoveries(mut self, recoveries: u32) -> Self {
+        self.max_recoveries = recoveries;
+        self
+    }
+
     /// Sets [`enabled`](Self#structfield.enabled).
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
@@ -148,10 +159,16 @@ impl WorkerRecoveryConfig {
                 self.sweep_threshold, self.heartbeat_interval
             )));
         }
-        match self.resilient_sweep_threshold_multiplier {
-            0 => Err(Error::config("resilient_sweep_threshold_multiplier: 0 is not at least 1")),
+        match (self.resilient_sweep_threshold_multiplier, self.max_recoveries) {
+            (0, _) => Err(Error::config("resilient_sweep_threshold_multiplier: 0 is not at least 1")),
+            (_, 0) => Err(Error::config("max_recoveries: 0 is not at least 1; one death shows nothing of a job")),
             _ => Ok(()),
         }
+    }
+
+    /// A job that was recovered so often runs alone in its worker.
+    pub(crate) fn alone_from(&self) -> i32 {
+        self.max_recoveries.min(3) as i32
     }
 
     pub(crate) fn is_resilient(&self, job: &Job) -> bool {

@@ -321,7 +321,9 @@ impl WorkerOptions {
     ///
     /// A worker is dead when it has not said that it lives for `sweep_threshold`. Its jobs are given back, the
     /// attempt not counted, and wait for `recovery_delay`; its queues are freed. Workers that never said
-    /// so, such as Node's, are left to the rule of four hours. Source: the guide, Recovery.
+    /// so, such as Node's, are left to the rule of four hours. A job that kills its workers fails in the end:
+    /// [`max_recoveries`](WorkerRecoveryConfig#structfield.max_recoveries). Takes one more connection.
+    /// Source: the guide, Recovery.
     ///
     /// # Errors
     /// `init` answers `Config` for a threshold below two heartbeats, and `Schema` if our own tables are missing.
@@ -400,8 +402,9 @@ impl WorkerOptions {
             (None, _) => self.max_pg_conn,
         };
         let extra = u32::from(connections >= ROOM_FOR_TWO_FETCHES);
-        let cron = u32::from(!self.crons.is_empty());
-        let engine = ENGINE_SESSIONS + cron;
+        let asked_for = [(!self.crons.is_empty(), ", cron"), (self.recovery.enabled, ", recovery")];
+        let asked_for: Vec<&str> = asked_for.into_iter().filter_map(|(asked, role)| asked.then_some(role)).collect();
+        let engine = ENGINE_SESSIONS + asked_for.len() as u32;
         let config = Config {
             schema: Schema::new(&self.schema)?,
             concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
@@ -426,7 +429,9 @@ impl WorkerOptions {
         let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
         let database = match (self.pool, self.database_url) {
             (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
-            (None, Some(url)) => Database::open(&url, handlers(self.max_pg_conn, engine, extra)?, timeout)?,
+            (None, Some(url)) => {
+                Database::open(&url, handlers(self.max_pg_conn, engine, extra, &asked_for.concat())?, timeout)?
+            }
             (None, None) => return Err(Error::config("database_url: missing; give a URL, or a pool with pg_pool")),
         };
         if database.engine_uses_pool() && database.pool_size() <= engine {
@@ -500,15 +505,15 @@ impl CronSource for String {
     }
 }
 
-/// How many connections are left for handlers. `engine` is what it needs, `extra` what it takes if there is room.
-fn handlers(max_pg_conn: u32, engine: u32, extra: u32) -> Result<u32> {
+/// How many connections are left for handlers. `engine` is what it needs, for `asked_for` among others, `extra`
+/// what it takes if there is room.
+fn handlers(max_pg_conn: u32, engine: u32, extra: u32, asked_for: &str) -> Result<u32> {
     match max_pg_conn.checked_sub(engine + extra) {
         Some(handlers) if handlers > 0 => Ok(handlers),
         _ => Err(Error::config(format!(
-            "max_pg_conn: {max_pg_conn} is fewer than {}: {engine} for the engine (listen, fetch, settle, lease{}) \
+            "max_pg_conn: {max_pg_conn} is fewer than {}: {engine} for the engine (listen, fetch, settle, lease{asked_for}) \
              and 1 for handlers",
             engine + 1,
-            if engine > ENGINE_SESSIONS { ", cron" } else { "" }
         ))),
     }
 }

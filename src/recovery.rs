@@ -41,9 +41,10 @@ impl Recovery {
                 recv(self.stop.receiver()) -> _ => return,
             }
             pause = self.config.sweep_interval;
-            // After an outage everybody seems dead: whoever has not been well for a whole threshold
-            // cannot tell.
-            let well_in = self.config.sweep_threshold.saturating_sub(self.health.well_for());
+            // After an outage, or a pause of our own, everybody seems dead: whoever has not been well for a
+            // whole threshold cannot tell.
+            let threshold = self.config.sweep_threshold;
+            let well_in = threshold.saturating_sub(self.health.well_for(threshold));
             if !well_in.is_zero() {
                 pause = pause.min(well_in);
                 continue;

@@ -186,7 +186,8 @@ impl Worker {
             stats: Stats::default(),
             task_ids: RwLock::new(Arc::new(self.task_ids.clone())),
             claiming: RwLock::new(()),
-            gate: Gate::default(),
+            gate: Gate::closed(),
+            others: Gate::default(),
             now_running: (0..self.config.concurrency).map(|_| Mutex::new(None)).collect(),
             idle: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
@@ -328,6 +329,7 @@ impl Crew {
         // hold threads.
         shared.stop.trigger();
         shared.gate.release();
+        shared.others.release();
 
         // 2. Running jobs have the grace period, unless somebody is in a hurry.
         let mut hurried = false;

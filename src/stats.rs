@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Declares a counter once: the atomic that threads add to, and the number that callers read.
 macro_rules! counters {
@@ -104,20 +104,55 @@ counters! {
     notifications,
 }
 
-/// Since when the database has answered without an error: the start, or the last one.
-pub(crate) struct Health(Mutex<Instant>);
+/// How a worker fares with its database, by its own beats and by every error.
+pub(crate) struct Health(Mutex<Pulse>);
+
+struct Pulse {
+    well_since: Instant,
+    /// The last beat, by two clocks: the first stands still while the machine sleeps, the second can
+    /// be set. None before the first beat.
+    beat: Option<(Instant, SystemTime)>,
+}
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
+        Self(Mutex::new(Pulse { well_since: Instant::now(), beat: None }))
     }
 
+    /// A call to the database failed.
     pub(crate) fn failed(&self) {
-        *self.0.lock() = Instant::now();
+        self.0.lock().well_since = Instant::now();
     }
 
-    pub(crate) fn well_for(&self) -> Duration {
-        self.0.lock().elapsed()
+    /// The database has noted a beat. A pause beyond `longest` before it starts everything anew.
+    pub(crate) fn beat(&self, longest: Duration) {
+        let now = Instant::now();
+        let mut pulse = self.0.lock();
+        if pulse.silence().is_none_or(|silence| silence > longest) {
+            pulse.well_since = now;
+        }
+        pulse.beat = Some((now, SystemTime::now()));
+    }
+
+    /// Whether the last beat was longer ago: others may think us dead.
+    pub(crate) fn is_silent(&self, longest: Duration) -> bool {
+        self.0.lock().silence().is_some_and(|silence| silence > longest)
+    }
+
+    /// For how long every call has succeeded and no pause between beats was beyond `longest`.
+    pub(crate) fn well_for(&self, longest: Duration) -> Duration {
+        let pulse = self.0.lock();
+        match pulse.silence() {
+            Some(silence) if silence <= longest => pulse.well_since.elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl Pulse {
+    /// Since the last beat, by the clock that says longer. A clock that was set costs a look too many.
+    fn silence(&self) -> Option<Duration> {
+        self.beat.map(|(at, wall)| at.elapsed().max(wall.elapsed().unwrap_or_default()))
     }
 }
 
@@ -243,6 +278,23 @@ mod tests {
             assert!(value <= end && (end == u64::MAX || value >= end.div_ceil(2)), "{value} in the range up to {end}");
             assert_eq!((read.count(), read.sum(), read.max(), read.quantile(0.5)), (1, value, value, value));
         }
+    }
+
+    #[test]
+    fn a_worker_is_well_since_its_last_error_or_late_beat_and_never_without_a_beat() {
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(60));
+        let health = Health::new();
+        assert_eq!(health.well_for(long), Duration::ZERO, "it has never beaten");
+        health.beat(long);
+        std::thread::sleep(short);
+        assert!(health.well_for(long) >= short);
+        assert!(health.is_silent(short / 2));
+        assert_eq!(health.well_for(short / 2), Duration::ZERO, "silent for too long");
+        health.beat(short / 2);
+        assert!(health.well_for(long) < short, "the beat was late");
+        std::thread::sleep(short);
+        health.failed();
+        assert!(health.well_for(long) < short, "a call failed");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(crate) struct Store {
     worker: String,
     claim: Query,
     harden: Query,
+    often_recovered: Query,
     complete: Query,
     fail: Query,
     give_back: Query,
@@ -85,6 +86,7 @@ impl Store {
             worker: worker.to_owned(),
             claim: query("claim", include_str!("sql/claim.sql")),
             harden: query("harden", include_str!("sql/harden.sql")),
+            often_recovered: query("often_recovered", include_str!("sql/often_recovered.sql")),
             complete: query("complete", include_str!("sql/complete.sql")),
             fail: query("fail", include_str!("sql/fail.sql")),
             give_back: query("give_back", include_str!("sql/give_back.sql")),
@@ -163,6 +165,14 @@ impl Store {
     pub(crate) fn harden(&mut self) -> Result<()> {
         let query = &self.harden;
         self.seat.with(|session| session.query(query, vec![])).map(drop)
+    }
+
+    /// Which of these jobs have been recovered at least so `often`.
+    pub(crate) fn often_recovered(&mut self, jobs: &[i64], often: i32) -> Result<HashSet<i64>> {
+        let query = &self.often_recovered;
+        let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(often)];
+        let rows = self.seat.with(|session| session.query(query, params))?;
+        Ok(rows.iter().map(|row| row.get("job_id")).collect())
     }
 
     /// Deletes jobs that are done; answers which it could.

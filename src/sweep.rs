@@ -110,6 +110,8 @@ struct Held {
     job: Arc<Job>,
     by: String,
     recoveries: i32,
+    /// Whether that worker holds nothing else.
+    alone: bool,
 }
 
 /// A job of a dead worker, and what the database is told about it.
@@ -207,7 +209,7 @@ impl Sweep<'_> {
         let verdicts: Vec<Verdict> = held
             .filter_map(|held| {
                 let superseded = retired.contains(&held.job.id);
-                self.judge(held, superseded, delay)
+                self.judge(held, superseded, delay, config.max_recoveries)
             })
             .collect();
         self.session.batch("begin")?;
@@ -226,8 +228,9 @@ impl Sweep<'_> {
     }
 
     /// What becomes of one job; `None` if it stays with its dead worker.
-    fn judge(&self, held: Held, superseded: bool, delay: Duration) -> Option<Verdict> {
-        let Held { job, by: previous_worker_id, recoveries } = held;
+    fn judge(&self, held: Held, superseded: bool, delay: Duration, max_recoveries: u32) -> Option<Verdict> {
+        let Held { job, by: previous_worker_id, recoveries, alone } = held;
+        let recovery = u32::try_from(recoveries).unwrap_or(0) + 1;
         let context = JobRecoveryContext {
             job: job.clone(),
             worker_id: self.worker_id.to_owned(),
@@ -235,19 +238,28 @@ impl Sweep<'_> {
             reason: FailureReason::WorkerCrashed,
         };
         let decision = self.hooks.recover(&context);
-        let doublings = u32::try_from(recoveries).unwrap_or(0).min(DOUBLINGS);
+        let doublings = (recovery - 1).min(DOUBLINGS);
         let spread = delay.as_secs_f64() * f64::from(1u32 << doublings) * (0.5 + random_unit());
         let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
+        // Claims see by how this begins that the job was recovered.
+        let mut error =
+            format!("recovered: the worker {previous_worker_id} died while it held this job, death {recovery}");
         let (attempts, delay, run_at) = match decision {
             JobRecoveryResult::Skip => return None,
+            // Nobody else can have been what killed the worker.
+            JobRecoveryResult::Default if alone && recovery > max_recoveries => {
+                error = format!(
+                    "failed for good: the worker {previous_worker_id} died while it held this job and no other, \
+                     after {recoveries} recoveries (max_recoveries: {max_recoveries})"
+                );
+                (job.max_attempts.max(job.attempts), 0.0, None)
+            }
             JobRecoveryResult::Default => (given_back, spread, None),
             JobRecoveryResult::Reschedule { run_at, attempts } => {
                 (if superseded { job.attempts } else { attempts.unwrap_or(job.attempts) }, 0.0, Some(run_at))
             }
             JobRecoveryResult::FailWithBackoff => (job.attempts, f64::from(job.attempts.min(10)).exp(), None),
         };
-        let error =
-            format!("the worker {previous_worker_id} died while it held this job (recovery {})", recoveries + 1);
         Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error })
     }
 
@@ -275,6 +287,7 @@ impl Sweep<'_> {
             column(&verdicts, |verdict| verdict.error.clone()),
         ];
         let taken = self.query("recover", include_str!("sql/recover.sql"), "", params)?;
+        self.query("forget_gone", include_str!("sql/forget_gone.sql"), "", vec![])?;
         let taken: HashSet<i64> = taken.iter().map(|row| row.get("id")).collect();
         for list in self.lists() {
             self.query(list.bury, include_str!("sql/bury.sql"), list.table, vec![Box::new(dead.clone())])?;
@@ -320,6 +333,7 @@ impl Sweep<'_> {
                     job: Arc::new(Job::from_row(row, task.into())?),
                     by: row.try_get("locked_by")?,
                     recoveries: row.try_get("recoveries")?,
+                    alone: row.try_get("alone")?,
                 })
             })
             .collect()

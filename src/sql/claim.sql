@@ -3,6 +3,8 @@
 --   $1 worker  $2 task ids  $3 limit  $4 forbidden flags  $5 accepted flags  $6 now
 --   $7 window: how many entries of the main index are looked at for queued jobs before the look
 --      goes from queue to queue by our own index; 0 looks at unqueued jobs only, null at everything.
+-- `was_recovered` is how the error begins that a sweep leaves: a hint that the job may be what kills
+-- its workers.
 -- NULL in $4, $5, $6 switches that part off.
 -- Walking the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of
 -- the future are never read. `= any(array(...))` keeps every update on the primary key.
@@ -199,6 +201,7 @@ taken as (
    where j.id = any(array(select p.id from pick p))
   returning
     j.id, j.job_queue_id, j.task_id, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
-    j.created_at, j.key, j.revision, j.flags::text as flags
+    j.created_at, j.key, j.revision, j.flags::text as flags,
+    starts_with(j.last_error, 'recovered: ') as was_recovered
 )
 select * from taken order by priority, run_at

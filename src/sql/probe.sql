@@ -47,9 +47,10 @@ select
       and has_table_privilege(found.crontabs, 'insert')
       and has_table_privilege(found.crontabs, 'update')
       and not row_security_active(found.crontabs), false) as has_crontabs,
-  coalesce(has_table_privilege(found.native_workers, 'select, insert, update, delete'), false)
-    and coalesce(has_table_privilege(found.recoveries, 'select, insert, update, delete'), false)
-    and not coalesce(row_security_active(found.native_workers), false) as has_recovery,
+  (select coalesce(bool_and(has_table_privilege(t, privilege) and not row_security_active(t)), false)
+     from unnest(array[found.native_workers, found.recoveries]) t,
+          unnest(array['select', 'insert', 'update', 'delete']) privilege)
+    and found.native_workers is not null and found.recoveries is not null as has_recovery,
   found.workers is not null and found.heartbeat is not null as has_private_workers,
   found.retirements is not null as has_job_retirements
 from (select) as always

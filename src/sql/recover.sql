@@ -42,7 +42,7 @@ freed as (
          from :GRAPHILE_WORKER_SCHEMA._private_jobs j
         where j.job_queue_id = q.id
           and j.locked_by = q.locked_by
-          and j.id <> all($2::bigint[]))
+          and j.id not in (select t.id from taken t))
 ),
 told as materialized (
   select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)

@@ -3,7 +3,7 @@
 
 use super::Shared;
 use crate::backoff::Backoff;
-use crate::claim::Entered;
+use crate::claim::{Arrival, Entered};
 use crate::error::Result;
 use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
@@ -12,6 +12,7 @@ use crate::store::{Filter, Store};
 use chrono::Utc;
 use crossbeam_channel::select;
 use log::warn;
+use parking_lot::RwLockReadGuard;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             recv(orders) -> order => order.expect("we hold the other end too"),
             recv(shared.stop.receiver()) -> _ => return,
         };
-        let jobs = match claim(shared, &mut store, &filter, order.jobs) {
+        let Some(claiming) = shared.may_claim() else { return };
+        let jobs = match claim(shared, &mut store, &filter, order.jobs, claiming) {
             Ok(jobs) => {
                 retry.reset();
                 Some(jobs)
@@ -74,28 +76,42 @@ fn some(flags: &[String]) -> Option<Vec<String>> {
 }
 
 /// Claims and hands out; answers how many jobs of each task came.
-fn claim(shared: &Shared, store: &mut Store, filter: &Filter, limit: usize) -> Result<HashMap<usize, usize>> {
+fn claim(
+    shared: &Shared,
+    store: &mut Store,
+    filter: &Filter,
+    limit: usize,
+    claiming: RwLockReadGuard<()>,
+) -> Result<HashMap<usize, usize>> {
     let ids = shared.task_ids.read().clone();
     let now = shared.config.local_time.then(Utc::now);
     let tasks: Vec<i32> = ids.keys().copied().collect();
     add(&shared.stats.claims, 1);
 
-    let claiming = shared.claiming.read();
     let rows = store.claim(limit, &tasks, filter, now)?;
     let mut jobs = Vec::with_capacity(rows.len());
     let mut came = HashMap::new();
+    let mut recovered = Vec::new();
     for row in &rows {
         let task = ids[&row.get::<_, i32>("task_id")];
         *came.entry(task).or_default() += 1;
+        if row.get::<_, Option<bool>>("was_recovered") == Some(true) {
+            recovered.push(row.get("id"));
+        }
         match Job::from_row(row, shared.tasks[task].name.shared()) {
-            Ok(job) => jobs.push((task, job)),
+            Ok(job) => jobs.push(Arrival { task, job, alone: false }),
             // Its row stays locked by us and in no ledger, which is what reconcile gives back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
         }
     }
+    if shared.facts.has_recovery && !recovered.is_empty() {
+        // Whoever runs beside a job that kills its workers dies with it.
+        let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
+        jobs.iter_mut().for_each(|arrival| arrival.alone = suspects.contains(&arrival.job.id));
+    }
     // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
     // not overlap, nor where there is only one attempt.
-    if jobs.iter().any(|(_, job)| job.queue_id.is_some() || job.max_attempts == 1) {
+    if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
         store.harden()?;
     }
     let Entered { startable, doubled, voided } = shared.ledger.enter(jobs, &shared.wires.done.0);

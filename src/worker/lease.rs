@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// Locks older than this are renewed, so that sweepers that go by age see a live worker.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
+/// Sweepers of other workers go by thresholds of their own, made for the usual interval.
+const LONGEST_BEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// While jobs are claimed; once a minute while there is nothing to do.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 const IDLE_RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
@@ -90,8 +92,11 @@ impl<'a> Lease<'a> {
         [self.beat, self.renew, self.reconcile, self.tasks, self.reset].into_iter().min().expect("five of them")
     }
 
-    /// Does what is due.
+    /// Does what is due. Beats first: whoever reconciles is alive for the sweepers.
     fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
+        if due(self.beat) {
+            self.beat()?;
+        }
         if reconcile_requested || due(self.reconcile) {
             let start = Instant::now();
             let certain = self.reconcile()?;
@@ -110,10 +115,6 @@ impl<'a> Lease<'a> {
             self.renew()?;
             self.renew = Instant::now() + RENEW_AFTER / 2;
         }
-        if due(self.beat) {
-            self.store.beat(&self.shared.facts)?;
-            self.beat = Instant::now() + self.shared.config.recovery.heartbeat_interval;
-        }
         if due(self.tasks) {
             self.refresh_tasks()?;
             self.tasks = Instant::now() + TASKS_INTERVAL;
@@ -125,6 +126,24 @@ impl<'a> Lease<'a> {
                 raise(&self.shared.wires.wake);
             }
             self.reset = Instant::now() + Duration::from_secs(480).mul_f64(1.0 + random_unit() / 4.0);
+        }
+        Ok(())
+    }
+
+    fn beat(&mut self) -> Result<()> {
+        let (shared, config) = (self.shared, &self.shared.config.recovery);
+        match self.store.beat(&shared.facts) {
+            // The list was dropped, or is not ours to write: whoever is not on it is not found dead.
+            Err(error) if error.sqlstate().is_some_and(|state| state.starts_with("42")) => {
+                shared.complain("say that this worker lives", &error);
+            }
+            result => result?,
+        }
+        shared.health.beat(config.sweep_threshold);
+        self.beat = Instant::now() + config.heartbeat_interval.min(LONGEST_BEAT_INTERVAL);
+        if shared.stats.claims.load(Ordering::Relaxed) == 0 {
+            // Nothing was ever claimed, so there is nothing to be in doubt about.
+            shared.gate.open();
         }
         Ok(())
     }

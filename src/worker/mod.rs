@@ -24,7 +24,7 @@ use crate::task::Task;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fetch::{Fetched, Order};
 use log::warn;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -45,8 +45,10 @@ pub(crate) struct Shared {
     /// Read from before a claim is sent until the ledger has its jobs: who holds it for writing sees no
     /// claim in flight.
     pub(crate) claiming: RwLock<()>,
-    /// Closed while nobody can say which held jobs are still ours.
+    /// Closed while nobody can say which held jobs are still ours, and before the first beat.
     pub(crate) gate: Gate,
+    /// Closed while one job is to run alone: all others wait.
+    pub(crate) others: Gate,
     /// What each thread runs. One entry a thread.
     pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
     /// How many threads wait for a job.
@@ -136,6 +138,32 @@ impl Shared {
         raise(&self.wires.reconcile);
     }
 
+    /// Holds the caller back while nobody can say what is ours. Before every claim and every start: a
+    /// worker that was silent for a threshold may have been taken for dead, and its jobs with it.
+    pub(crate) fn pass_gate(&self) {
+        if self.health.is_silent(self.config.recovery.sweep_threshold) {
+            self.gate.close();
+            raise(&self.wires.reconcile);
+        }
+        self.gate.pass();
+    }
+
+    /// Waits until a claim may be sent; until the answer is dropped, nobody sees one not in flight.
+    /// `None` at a stop.
+    pub(crate) fn may_claim(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        loop {
+            self.others.pass();
+            self.pass_gate();
+            let claiming = self.claiming.read();
+            if self.stop.is_triggered() {
+                return None;
+            }
+            if !self.others.is_closed() && !self.gate.is_closed() {
+                return Some(claiming);
+            }
+        }
+    }
+
     /// Tells the observers of a job that is no longer ours.
     pub(crate) fn tell_lost(&self, active: &ActiveJob) {
         self.events
@@ -181,8 +209,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+    pub(crate) fn closed() -> Self {
+        Self { closed: AtomicBool::new(true), ..Self::default() }
+    }
+
+    /// Answers whether it was open.
+    pub(crate) fn close(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn open(&self) {

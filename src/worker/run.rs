@@ -6,22 +6,74 @@ use crate::hooks::panic_text;
 use crate::retry::RetryPolicy;
 use crate::task::{Surroundings, Task, WorkerContext};
 use crossbeam_channel::select;
+use log::warn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a job that is to run alone holds the others up before it makes room for them.
+const ALONE_PATIENCE: Duration = Duration::from_secs(30);
+
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// When it tries again.
+const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs jobs until a stop. `place` is this thread's number.
 pub(crate) fn run(shared: &Shared, around: &Arc<Surroundings>, place: usize) {
     while let Some(active) = next(shared) {
-        shared.gate.pass();
+        shared.pass_gate();
         if shared.stop.is_triggered() {
+            active.give_back(None);
+        } else if active.claim.alone {
+            run_alone(shared, around, place, &active);
+        } else if shared.others.is_closed() {
             active.give_back(None);
         } else if active.start() {
             work(shared, around, place, &active);
         }
         shared.ledger.returned(&active);
+        shared.others.pass();
     }
+}
+
+/// Runs a job that may be what kills its workers, once this worker holds nothing else: who dies with it
+/// then is known. The others go back, for other workers to run.
+fn run_alone(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<ActiveJob>) {
+    if !shared.others.close() {
+        // Another one is to run alone; this one is claimed again after it.
+        active.give_back(None);
+        return;
+    }
+    let job = active.job();
+    let patience_ends = Instant::now() + ALONE_PATIENCE;
+    let alone = loop {
+        shared.take_back();
+        if is_alone(shared) {
+            break true;
+        }
+        if shared.stop.wait_timeout(LOOK_AGAIN) || Instant::now() >= patience_ends {
+            break false;
+        }
+    };
+    if shared.stop.is_triggered() {
+        active.give_back(None);
+    } else if !alone {
+        warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
+            "a job that was recovered often did not come to run alone, because others take long; it waits a minute");
+        active.give_back(Some(ALONE_AGAIN));
+    } else if active.start() {
+        work(shared, around, place, active);
+    }
+    shared.others.open();
+    raise(&shared.wires.freed);
+}
+
+/// Whether one job is all that this worker holds, and no claim may bring more.
+fn is_alone(shared: &Shared) -> bool {
+    let no_claim_in_flight = shared.claiming.try_write().is_some();
+    no_claim_in_flight && shared.ledger.len() == 1
 }
 
 /// The next job; asks dispatch for more when few are left. `None` at a stop.

@@ -2,8 +2,8 @@
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{
-    ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, SweepStaleWorkersOptions, WorkerContext, WorkerOptions,
-    WorkerRecoveryConfig,
+    ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, ListenerState, SweepStaleWorkersOptions, WorkerContext,
+    WorkerOptions, WorkerRecoveryConfig,
 };
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -199,12 +199,18 @@ fn child() {
     let handler = |ctx: WorkerContext| -> graphile_worker::Result<()> {
         let say = "insert into public.ran values ($1, $2, $3)";
         ctx.connection()?.execute(say, &[&ctx.job().id(), &(std::process::id() as i32), &ctx.job().run_at()])?;
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(ctx.job().payload_as().unwrap_or(20)));
         Ok(())
     };
     let options = WorkerOptions::default().database_url(&url).concurrency(8).define_raw_job("t", handler);
+    let options = options.define_raw_job("pill", swallow);
     let options = options.heartbeat_interval(HEARTBEAT).sweep_interval(SWEEP).sweep_threshold(THRESHOLD);
     options.recovery_delay(Duration::ZERO).init().unwrap().run().unwrap();
+}
+
+/// Whoever runs this dies of it.
+fn swallow(_: WorkerContext) {
+    std::process::abort();
 }
 
 struct Process(Child);
@@ -258,7 +264,10 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
     assert_eq!(db.one::<i64>("select count(distinct job) from public.ran"), jobs, "lost");
     let again = "select count(*) from public.ran r
                   where exists (select from public.ran l where l.job = r.job and l.at > r.at)";
-    let unexplained = format!("{again} and not exists (select from public.killed k where k.pid = r.pid)");
+    let unexplained = format!(
+        "{again} and not exists (
+            select from public.killed k where k.pid = r.pid and r.at between k.at - interval '1 second' and k.at)"
+    );
     assert_eq!(db.one::<i64>(&unexplained), 0, "a run before the last was not its process's last act");
     // With no delay, a recovered job is due from the moment of its rescue.
     let longest = "select coalesce(max(extract(epoch from l.run_at - k.at)), 0)::float8
@@ -271,6 +280,81 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
     assert!(again > 0, "no kill hit a running job");
     let limit = HEARTBEAT + THRESHOLD + SWEEP + Duration::from_millis(500);
     assert!(longest <= limit.as_secs_f64(), "rescued after {longest} s, limit {limit:?}");
+}
+
+#[test]
+fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
+    let db = TestDb::new();
+    db.execute("create table public.ran (job bigint, pid int, run_at timestamptz)");
+    let pill = db.add("'pill'");
+    db.execute("select graphile_worker.add_job('t', '300') from generate_series(1, 200)");
+    let mut processes: Vec<_> = (0..2).map(|_| Process::start(&db)).collect();
+    let unfinished = "select count(*) from graphile_worker._private_jobs where attempts < max_attempts";
+    eventually(LONG, || {
+        for process in &mut processes {
+            if process.0.try_wait().unwrap().is_some() {
+                *process = Process::start(&db);
+            }
+        }
+        db.one::<i64>(unfinished) == 0
+    });
+    assert_eq!(db.jobs(), 1, "the innocent are done");
+    assert_eq!(db.one::<i64>("select count(distinct job) from public.ran"), 200);
+    let why = row(&db, pill, "last_error");
+    assert!(why.contains("held this job and no other, after 5 recoveries"), "{why}");
+    assert_eq!(db.one::<i32>("select recoveries from graphile_worker._native_recoveries"), 6);
+}
+
+#[test]
+fn only_a_job_that_was_alone_when_its_worker_died_fails_for_that() {
+    let db = TestDb::new();
+    silent(&db, "busy", 6);
+    silent(&db, "quiet", 6);
+    let (one, other, alone) = (held(&db, "busy", "'t'"), held(&db, "busy", "'t'"), held(&db, "quiet", "'t'"));
+    db.execute(
+        "insert into graphile_worker._native_recoveries select id, revision, 5 from graphile_worker._private_jobs",
+    );
+    assert_eq!(db.utils().sweep_stale_workers(NOW).unwrap().recovered_count, 3);
+    let has_failed = |job| row(&db, job, "attempts >= max_attempts");
+    assert_eq!([one, other, alone].map(has_failed), ["false", "false", "true"]);
+}
+
+#[test]
+fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
+    let db = TestDb::new();
+    db.add("'t'");
+    let mut other = db.client();
+    let mut list = other.transaction().unwrap();
+    list.execute("lock graphile_worker._native_workers", &[]).unwrap();
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    let waits = "select count(*) from pg_stat_activity
+                  where datname = current_database() and wait_event_type = 'Lock' and query like '%_native_workers%'";
+    eventually(SOON, || db.one::<i64>(waits) == 1);
+    eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
+    // Nothing tells that nothing will happen.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!((db.jobs(), db.locks()), (1, 0));
+    list.commit().unwrap();
+    eventually(SOON, || db.jobs() == 0);
+}
+
+#[test]
+fn a_worker_that_could_not_say_for_a_threshold_that_it_lives_starts_nothing_until_it_has() {
+    let db = TestDb::new();
+    let options = db.worker().concurrency(1).define_raw_job("t", |_| ());
+    let running = Running::start(options.heartbeat_interval(HEARTBEAT).sweep_threshold(THRESHOLD));
+    db.add("'t'");
+    eventually(SOON, || db.jobs() == 0);
+    let mut other = db.client();
+    let mut list = other.transaction().unwrap();
+    list.execute("lock graphile_worker._native_workers", &[]).unwrap();
+    std::thread::sleep(THRESHOLD + HEARTBEAT);
+    let heard = running.worker.stats().notifications;
+    db.add("'t'");
+    eventually(SOON, || running.worker.stats().notifications > heard);
+    assert_eq!((db.jobs(), db.locks()), (1, 0));
+    list.commit().unwrap();
+    eventually(SOON, || db.jobs() == 0);
 }
 
 #[test]
