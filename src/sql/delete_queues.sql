@@ -1,9 +1,12 @@
--- Deletes those of these queues that still nobody holds and no job belongs to. Enqueues must be held.
+-- Deletes those of these queues that still nobody holds and no job belongs to. Enqueues must be held: what
+-- reads all jobs does so once, and by hashing, however many the queues are.
 --   $1 ids
-with used as materialized (
-  select distinct j.job_queue_id as id from :GRAPHILE_WORKER_SCHEMA._private_jobs j where j.job_queue_id = any($1)
+with unused as materialized (
+  select i.id from pg_catalog.unnest($1) i (id)
+  except
+  select j.job_queue_id from :GRAPHILE_WORKER_SCHEMA._private_jobs j
 )
 delete from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
- where q.id = any($1)
+ using unused u
+ where q.id = u.id
    and q.locked_at is null
-   and q.id not in (select u.id from used u)
