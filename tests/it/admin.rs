@@ -296,7 +296,7 @@ fn a_change_that_came_too_late_does_not_happen_afterwards() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(start.elapsed() < Duration::from_secs(3));
     // The server has ended its wait too: nothing is in line behind our lock.
-    eventually(SOON, || db.one::<i64>("select count(*) from pg_locks where not granted") == 0);
+    eventually(SOON, || db.waiting() == 0);
     transaction.commit().unwrap();
     assert_eq!(db.jobs(), 1);
 }
@@ -374,7 +374,7 @@ fn a_job_added_by_an_open_transaction_keeps_its_task_and_queue() {
     let utils = db.utils();
     let cleaning = thread::spawn(move || utils.cleanup(&CleanupTask::ALL));
     // It is at it, and waits for us.
-    eventually(SOON, || db.one::<i64>("select count(*) from pg_locks where not granted") == 1);
+    eventually(SOON, || db.waiting() == 1);
     adding.commit().unwrap();
     assert_eq!(cleaning.join().unwrap().unwrap(), CleanupResult::default());
     assert_eq!(db.one::<String>("select task_identifier || ' ' || queue_name from graphile_worker.jobs"), "t q");
@@ -392,7 +392,7 @@ fn a_cleanup_sees_what_was_added_before_it_whatever_the_default_isolation() {
     client.batch_execute(sql).unwrap();
     let utils = db.utils();
     let cleaning = thread::spawn(move || utils.cleanup(&[CleanupTask::GcTaskIdentifiers, CleanupTask::GcJobQueues]));
-    eventually(SOON, || db.one::<i64>("select count(*) from pg_locks where not granted") == 1);
+    eventually(SOON, || db.waiting() == 1);
     client.batch_execute("commit").unwrap();
     assert_eq!(cleaning.join().unwrap().unwrap(), CleanupResult::default());
     assert_eq!(db.one::<String>("select task_identifier || ' ' || queue_name from graphile_worker.jobs"), "t q");
