@@ -84,9 +84,8 @@ impl From<Error> for Failure {
             // Tables, functions or the schema are missing.
             (ErrorKind::Database, Some("42P01" | "42883" | "3F000")) | (ErrorKind::Schema, _) => Exit::Schema,
             (ErrorKind::Config | ErrorKind::Payload, _) => Exit::Usage,
-            (ErrorKind::Connect | ErrorKind::Auth | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Database, _) => {
-                Exit::Database
-            }
+            (ErrorKind::Connect | ErrorKind::Auth | ErrorKind::Tls | ErrorKind::Database, _)
+            | (ErrorKind::Timeout | ErrorKind::UnknownOutcome, _) => Exit::Database,
             _ => Exit::Failure,
         };
         let hint = if error.kind() == ErrorKind::Timeout { "; --timeout lets it take longer" } else { "" };
