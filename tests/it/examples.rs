@@ -1,9 +1,10 @@
 //! Every example runs and prints what it promises; the README's first block is one of them.
 
-use crate::harness::TestDb;
+use crate::harness::{TestDb, signal};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The folder of this package.
 fn root() -> &'static Path {
@@ -44,18 +45,39 @@ fn transaction_runs_only_what_was_committed() {
 }
 
 #[test]
+fn service_retries_sends_batches_and_ends_by_a_signal() {
+    let db = TestDb::new();
+    let mut service =
+        Command::new(built("service")).env("DATABASE_URL", db.url()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(service.stdout.take().unwrap()).lines() {
+        lines.push(line.unwrap());
+        if lines.len() == 4 {
+            signal(service.id(), "INT");
+        }
+    }
+    assert!(service.wait().unwrap().success());
+    lines.sort();
+    let said =
+        ["letter to Ada", "letter to Grace", "report failed: the figures are not there yet", "report of week 48"];
+    assert_eq!(lines, said);
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_known_crontabs"), 1);
+}
+
+#[test]
 fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
     let names = files
         .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
     // `make demo` runs the demo, and `make test-interop` interop.
-    assert_eq!(names.collect::<BTreeSet<_>>(), ["demo", "hello", "interop", "transaction"].map(str::to_owned).into());
+    let known = ["demo", "hello", "interop", "service", "transaction"];
+    assert_eq!(names.collect::<BTreeSet<_>>(), known.map(str::to_owned).into());
 }
 
 #[test]
-fn the_first_block_of_the_readme_is_hello() {
+fn the_whole_programs_of_the_readme_are_examples() {
     let readme = include_str!("../../README.md");
-    let (_, block) = readme.split_once("```rust\n").expect("README.md has a block of Rust");
-    let (block, _) = block.split_once("```").expect("the block ends");
-    assert_eq!(block, include_str!("../../examples/hello.rs"));
+    let blocks = readme.split("```rust\n").skip(1).map(|block| block.split_once("```").expect("the block ends").0);
+    let programs: Vec<_> = blocks.filter(|block| block.contains("fn main()")).collect();
+    assert_eq!(programs, [include_str!("../../examples/hello.rs"), include_str!("../../examples/service.rs")]);
 }
