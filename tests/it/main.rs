@@ -8,6 +8,7 @@ mod devdb;
 mod enqueue;
 mod examples;
 mod faults;
+mod guide;
 mod harness;
 mod hooks;
 mod idle;
