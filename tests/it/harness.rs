@@ -252,7 +252,8 @@ pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
             true
         }
         fn log(&self, record: &log::Record) {
-            if record.target().starts_with("graphile_worker") {
+            // What the guide's plugin logs comes from its own module, here.
+            if record.target().starts_with("graphile_worker") || record.target().starts_with("it::guide") {
                 let field = |name| record.key_values().get(log::kv::Key::from_str(name)).map(|value| value.to_string());
                 let of = field("worker_id").or_else(|| field("job_key")).unwrap_or_default();
                 let line = Line { text: record.args().to_string(), of };
@@ -292,7 +293,12 @@ pub struct Running {
 
 impl Running {
     pub fn start(options: WorkerOptions) -> Self {
-        let worker = Arc::new(options.listen_os_shutdown_signals(false).init().expect("starting a worker"));
+        Self::of(options.listen_os_shutdown_signals(false).init().expect("starting a worker"))
+    }
+
+    /// Runs a worker that is made already.
+    pub fn of(worker: Worker) -> Self {
+        let worker = Arc::new(worker);
         let runner = worker.clone();
         let thread = std::thread::Builder::new().name("harness-run".into()).spawn(move || runner.run());
         Self { worker, thread: Some(thread.expect("starting a thread")) }

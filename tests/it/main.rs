@@ -9,6 +9,7 @@ mod devdb;
 mod enqueue;
 mod examples;
 mod faults;
+mod guide;
 mod harness;
 mod hooks;
 mod idle;
