@@ -12,6 +12,7 @@ mod harness;
 mod hooks;
 mod idle;
 mod jobs;
+mod keys;
 mod local_queue;
 mod observe;
 mod plans;
