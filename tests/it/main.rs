@@ -1,6 +1,7 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
 mod batch;
+mod cases;
 mod cli;
 mod connect;
 mod cron;
