@@ -116,11 +116,15 @@ impl Job {
 
     /// The flags that the job carries, in no particular order.
     pub fn flags(&self) -> Vec<String> {
-        let object = self.flags.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        match object {
-            Some(serde_json::Value::Object(flags)) => flags.into_iter().map(|(flag, _)| flag).collect(),
-            _ => Vec::new(),
-        }
+        flags_of(self.flags.as_deref())
+    }
+}
+
+/// The names in a row's object of flags.
+pub(crate) fn flags_of(object: Option<&str>) -> Vec<String> {
+    match object.and_then(|text| serde_json::from_str(text).ok()) {
+        Some(serde_json::Value::Object(flags)) => flags.into_iter().map(|(flag, _)| flag).collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -51,6 +51,12 @@
 //! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
 //!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
 //!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
+//! - **Manage jobs.** [`WorkerUtils::list_jobs`] takes [`ListJobsOptions`] with a [`JobState`] and answers
+//!   [`ListedJob`]s; [`WorkerUtils::stats`] answers [`JobStats`], [`WorkerUtils::queues`] [`QueueRow`]s,
+//!   [`WorkerUtils::locked_workers`] [`LockedWorkerRow`]s. [`WorkerUtils::complete_jobs`],
+//!   [`WorkerUtils::permanently_fail_jobs`] and [`WorkerUtils::reschedule_jobs`] with [`RescheduleJobOptions`]
+//!   change jobs by hand; [`WorkerUtils::force_unlock_workers`] answers a [`ForceUnlockResult`];
+//!   [`WorkerUtils::cleanup`] takes [`CleanupTask`]s and answers a [`CleanupResult`].
 //! - **Recover.** [`WorkerOptions::worker_recovery`] takes a [`WorkerRecoveryConfig`];
 //!   [`WorkerUtils::sweep_stale_workers`] takes [`SweepStaleWorkersOptions`] and answers a
 //!   [`SweepStaleWorkersResult`]; [`WorkerUtils::list_active_workers`] answers [`ActiveWorkerRow`]s.
@@ -64,9 +70,11 @@
 //! `spawn_blocking`.
 #![warn(missing_docs)]
 
+mod admin;
 mod backoff;
 mod batch;
 mod claim;
+mod cleanup;
 mod config;
 mod cron;
 mod db;
@@ -76,6 +84,7 @@ mod error;
 mod hooks;
 mod job;
 mod local_queue;
+mod manage;
 mod migrate;
 mod options;
 mod recovery;
@@ -93,6 +102,10 @@ mod trace;
 mod utils;
 mod worker;
 
+pub use admin::{
+    CleanupResult, CleanupTask, ForceUnlockResult, JobState, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow,
+    QueueRow, RescheduleJobOptions,
+};
 pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
 pub use config::WorkerRecoveryConfig;
 pub use cron::crontab::{Cron, CrontabFill};

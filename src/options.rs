@@ -460,7 +460,9 @@ impl WorkerOptions {
             .tasks(&names)
             .map_err(|e| e.context("registering the tasks"))?;
         let task_ids = by_id(ids, &names);
-        let utils = WorkerUtils::on(database.clone(), config.schema.clone()).with_hooks(Arc::new(self.hooks));
+        let utils = WorkerUtils::on(database.clone(), config.schema.clone())
+            .with_hooks(Arc::new(self.hooks))
+            .keeping_tasks(names);
         utils.hooks().tell::<WorkerInit>(|| WorkerInitContext {
             utils: utils.clone(),
             schema: config.schema.clone(),

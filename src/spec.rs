@@ -129,11 +129,7 @@ impl JobSpec {
         check_range("max_attempts", self.max_attempts, 1..=32767)?;
         check_range("priority", self.priority, -32768..=32767)?;
         if let Some(at) = self.run_at {
-            // PostgreSQL's calendar begins in 4713 BC; failures add to run_at, so the far end is kept away from.
-            let years = chrono::Datelike::year(&at);
-            if !(-4712..=200_000).contains(&years) {
-                return Err(Error::config(format!("run_at: year {years} is outside -4712..=200000")));
-            }
+            check_run_at(at)?;
         }
         for flag in self.flags.iter().flatten() {
             check_text("flags", flag, 0..=usize::MAX)?;
@@ -227,6 +223,16 @@ impl fmt::Debug for TaskName {
     }
 }
 
+/// Checks a time to run at.
+pub(crate) fn check_run_at(at: DateTime<Utc>) -> Result<()> {
+    // PostgreSQL's calendar begins in 4713 BC; failures add to run_at, so the far end is kept away from.
+    let years = chrono::Datelike::year(&at);
+    if !(-4712..=200_000).contains(&years) {
+        return Err(Error::config(format!("run_at: year {years} is outside -4712..=200000")));
+    }
+    Ok(())
+}
+
 pub(crate) fn check_text(field: &str, text: &str, limit: std::ops::RangeInclusive<usize>) -> Result<()> {
     let length = text.chars().count();
     if text.contains('\0') {
@@ -242,7 +248,7 @@ pub(crate) fn check_text(field: &str, text: &str, limit: std::ops::RangeInclusiv
     Ok(())
 }
 
-fn check_range(field: &str, value: Option<i32>, limit: std::ops::RangeInclusive<i32>) -> Result<()> {
+pub(crate) fn check_range(field: &str, value: Option<i32>, limit: std::ops::RangeInclusive<i32>) -> Result<()> {
     match value {
         Some(value) if !limit.contains(&value) => {
             Err(Error::config(format!("{field}: {value} is outside {} to {}", limit.start(), limit.end())))

@@ -1,5 +1,8 @@
 //! `WorkerUtils`: adding and removing jobs, on a pool or inside the caller's transaction.
 //! Knows deadlines and lost replies; what is sent, and its races, stand in `enqueue.rs`.
+//! What operators do with jobs that are there stands in `utils/manage.rs`.
+
+mod manage;
 
 use crate::batch::{self, BatchTaskHandler};
 use crate::config::WorkerRecoveryConfig;
@@ -39,6 +42,10 @@ pub struct WorkerUtils {
     schema: Schema,
     /// Asked about every job before it is added.
     hooks: Arc<HookRegistry>,
+    /// What a cleanup leaves alone.
+    tasks_to_keep: Arc<Vec<String>>,
+    /// Whether what is changed is undone.
+    dry_run: bool,
 }
 
 impl WorkerUtils {
@@ -48,8 +55,19 @@ impl WorkerUtils {
     /// # Errors
     /// `Config` if the string does not parse, `Connect`, `Auth` or `Tls` if the database cannot be used.
     pub fn connect(database_url: &str) -> Result<Self> {
+        Self::connect_with_max_connections(database_url, 10)
+    }
+
+    /// As [`connect`](Self::connect), with a pool of at most so many connections.
+    ///
+    /// # Errors
+    /// As there; `Config` if there is to be no connection at all.
+    pub fn connect_with_max_connections(database_url: &str, max_connections: u32) -> Result<Self> {
         refuse_async_context()?;
-        let database = Database::open(database_url, 10, DEADLINE)?;
+        if max_connections == 0 {
+            return Err(Error::config("max_connections: 0 is fewer than 1"));
+        }
+        let database = Database::open(database_url, max_connections, DEADLINE)?;
         database.session("utils", &Interrupt::new())?;
         Ok(Self::on(database, Schema::default()))
     }
@@ -61,7 +79,7 @@ impl WorkerUtils {
     }
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
-        Self { database, schema, hooks: Arc::default() }
+        Self { database, schema, hooks: Arc::default(), tasks_to_keep: Arc::default(), dry_run: false }
     }
 
     /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
@@ -113,6 +131,7 @@ impl WorkerUtils {
     /// `Schema` if the schema is older than Graphile Worker's migration 18, or newer than we understand.
     pub fn migrate(&self) -> Result<()> {
         refuse_async_context()?;
+        self.refuse_dry_run("migrate")?;
         let mut session = self.database.session("migrate", &Interrupt::new())?;
         migrate::migrate(&mut session, &self.schema).map(drop)
     }
@@ -153,6 +172,7 @@ impl WorkerUtils {
         config: &WorkerRecoveryConfig,
         options: SweepStaleWorkersOptions,
     ) -> Result<SweepStaleWorkersResult> {
+        let options = SweepStaleWorkersOptions { dry_run: options.dry_run || self.dry_run, ..options };
         self.sweeping(|sweep| Ok(sweep.sweep(config, &options)?.0))
     }
 
@@ -243,9 +263,7 @@ impl WorkerUtils {
     /// `Config` if the key is outside its limit; database errors.
     pub fn remove_job(&self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
-        let schema = self.schema.clone();
-        let end = Instant::now() + self.database.deadline();
-        self.database.run(end, move |client| enqueue::remove(client, &schema, &key))?
+        self.change(move |transaction, schema| enqueue::remove(transaction, schema, &key))
     }
 
     /// The same functions on a client or inside a transaction of the caller: the job exists if, and
@@ -266,9 +284,19 @@ impl WorkerUtils {
         Executor { client, utils: self }
     }
 
+    fn refuse_dry_run(&self, doing: &str) -> Result<()> {
+        match self.dry_run {
+            true => {
+                Err(Error::new(ErrorKind::Misuse, format!("these utilities are for a dry run, and cannot {doing}")))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Sends checked jobs on a pooled connection; once more, if the connection broke and that is safe.
     /// All of it ends by one deadline.
     fn send(&self, jobs: Vec<RawJob>, repeatable: bool) -> Result<Vec<Job>> {
+        self.refuse_dry_run("add jobs")?;
         let jobs = Arc::new(jobs);
         // A millisecond more for each job: a hundred thousand in one call is a fair use.
         let end = Instant::now() + self.database.deadline() + Duration::from_millis(jobs.len() as u64);
@@ -309,6 +337,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there, and as [`add_job`](Self::add_job).
     pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
         refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
         let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
         batch::check(&job)?;
         let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
@@ -325,6 +354,7 @@ impl<C: GenericClient> Executor<'_, C> {
 
     fn add_one(&mut self, job: RawJob) -> Result<Job> {
         refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
         let job = self.utils.hooks.schedule(job)?;
         let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
         Ok(added.remove(0))
@@ -346,6 +376,7 @@ impl<C: GenericClient> Executor<'_, C> {
     pub fn add_raw_jobs(&mut self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         let jobs = spec::check_all(jobs)?;
         refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
         let jobs = self.utils.hooks.schedule_all(jobs)?;
         enqueue::add(self.client, &self.utils.schema, &jobs)
     }
@@ -356,8 +387,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn remove_job(&mut self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
-        refuse_async_context()?;
-        enqueue::remove(self.client, &self.utils.schema, &key)
+        self.change(|transaction, schema| enqueue::remove(transaction, schema, &key))
     }
 }
 

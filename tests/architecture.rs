@@ -8,8 +8,8 @@ use std::path::Path;
 /// What each layer consists of, lowest first. An entry covers the files below it too, unless
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats"],
-    &["db", "store", "enqueue", "migrate", "devdb"],
+    &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin"],
+    &["db", "store", "enqueue", "migrate", "devdb", "manage", "cleanup"],
     &["utils", "task", "batch", "hooks", "trace", "sweep"],
     &[
         "worker",

@@ -62,6 +62,8 @@ pub(crate) struct Core {
     until_empty: bool,
     /// The database may have jobs for us.
     ready: bool,
+    /// We were told so since the last claim was sent, which may have come too early to see them.
+    told: bool,
     /// How far ahead of the threads we dare to claim; doubles with every full claim.
     growth: usize,
     /// Claims under way, and for how many jobs.
@@ -82,6 +84,7 @@ impl Core {
             claimers,
             until_empty,
             ready: true,
+            told: false,
             growth: threads,
             in_flight: 0,
             asked: 0,
@@ -104,8 +107,9 @@ impl Core {
             self.asked -= asked;
         }
         match event {
-            Event::Wake | Event::Freed | Event::ClaimFailed { .. } => self.ready = true,
+            Event::Wake | Event::Freed | Event::ClaimFailed { .. } => (self.ready, self.told) = (true, true),
             Event::Asked(jobs) => {
+                self.told = false;
                 self.in_flight += 1;
                 self.asked += jobs;
             }
@@ -118,7 +122,7 @@ impl Core {
             }
             Event::Claimed { got, entries, .. } => {
                 // Named queues and other claimers can make a claim short; when they let go we are woken.
-                self.ready = false;
+                self.ready = self.told;
                 self.growth = (got * 2).clamp(self.threads, CEILING);
                 self.seen_empty = got == 0 && entries == 0;
             }
@@ -289,6 +293,24 @@ mod tests {
         check(&[Event::GaveBack], fast, Step::Claim(4));
         check(&[Event::GaveBack], Seen { idle: 0, ..fast }, Step::Wait);
         check(&[Event::GaveBack, Event::Rested], fast, Step::Claim(8));
+    }
+
+    #[test]
+    fn what_we_are_told_while_a_claim_is_under_way_is_not_forgotten() {
+        let short = |told| {
+            let mut core = Core::new(THREADS, 2, false);
+            core.on(Event::Asked(4));
+            core.on(told);
+            core.on(claimed(4, 1));
+            core
+        };
+        for told in [Event::Wake, Event::Freed] {
+            let mut core = short(told);
+            assert_eq!(core.step(IDLE), Step::Claim(4));
+            core.on(Event::Asked(4));
+            core.on(claimed(4, 0));
+            assert_eq!(core.step(IDLE), Step::Wait, "once");
+        }
     }
 
     #[test]

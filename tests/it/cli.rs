@@ -2,26 +2,26 @@
 
 use crate::harness::{SOON, TestDb, eventually, signal};
 use postgres::{Client, NoTls};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 
-fn program() -> Command {
+pub fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_graphile-worker"));
     // Whatever the machine has there is none of our business.
     program.env_remove("DATABASE_URL").env_remove("GRAPHILE_WORKER_SCHEMA").stdin(Stdio::null());
     program
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub fn run(arguments: &[&str]) -> Output {
     program().args(arguments).output().expect("starting the program")
 }
 
-fn stdout(output: &Output) -> String {
+pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -88,6 +88,310 @@ fn help_and_version_succeed_and_show_no_secret() {
     assert!(output.status.success() && text.contains("migrate") && text.contains("dev"), "{text}");
     assert!(text.contains("DATABASE_URL") && !text.contains("hunter2"), "{text}");
     assert_eq!(stdout(&run(&["--version"])), format!("graphile-worker {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// The program on this database.
+fn on(db: &TestDb, arguments: &[&str]) -> Output {
+    program().env("DATABASE_URL", db.url()).args(arguments).output().expect("starting the program")
+}
+
+/// What it says if it ends well, and says nothing else.
+#[track_caller]
+fn said(output: &Output) -> String {
+    assert_eq!((output.status.code(), &*stderr(output)), (Some(0), ""), "{}", stdout(output));
+    stdout(output)
+}
+
+#[test]
+fn wrong_input_ends_with_its_status_and_a_message_that_names_it_and_changes_nothing() {
+    let db = TestDb::new();
+    let id = db.add("'t', job_key => 'k'").to_string();
+    let before = db.one::<String>("select jsonb_agg(j)::text from graphile_worker._private_jobs j");
+    let key = "k".repeat(513);
+    for (arguments, status, words) in [
+        (&["add"][..], 2, "<IDENTIFIER>"),
+        (&["add", ""], 2, "task name: has 0 characters, allowed are 1 to 128"),
+        (
+            &["add", "t", "--payload", "{\"secret\": }"],
+            2,
+            "the payload is not JSON: expected value at line 1 column 12",
+        ),
+        (&["add", "t", "--payload", "1 2"], 2, "trailing characters"),
+        (&["add", "t", "--payload", "1", "--payload-file", "x"], 2, "cannot be used with"),
+        (&["add", "t", "--payload-file", "/nowhere/at all"], 2, "--payload-file /nowhere/at all: No such file"),
+        (&["add", "t", "--run-at", "tomorrow"], 2, "write 2031-01-02T03:04:05Z, with its zone, or now"),
+        (&["add", "t", "--run-at", "2026-01-02"], 2, "'2026-01-02' for '--run-at <TIME>'"),
+        (&["add", "t", "--max-attempts", "0"], 2, "max_attempts: 0 is outside 1 to 32767"),
+        (&["add", "t", "--priority", "40000"], 2, "priority: 40000 is outside -32768 to 32767"),
+        (&["add", "t", "--priority", "high"], 2, "'high' for '--priority <NUMBER>'"),
+        (&["add", "t", "--key", &key], 2, "job_key: has 513 characters"),
+        (&["add", "t", "--job-key-mode", "replace"], 2, "--key <KEY>"),
+        (
+            &["add", "t", "--key", "k", "--job-key-mode", "unsafe_dedupe"],
+            2,
+            "[possible values: replace, preserve-run-at, unsafe-dedupe]",
+        ),
+        (&["list", "--state", "done"], 2, "[possible values: all, ready, scheduled, locked, failed]"),
+        (&["list", "--limit", "-1"], 2, "limit: -1 is negative"),
+        (&["show", "first"], 2, "'first' for '<ID>'"),
+        (&["show", "4711"], 5, "there is no job 4711"),
+        (&["complete"], 2, "<IDS>..."),
+        (&["complete", "4711"], 5, "not there, or held by a worker: 4711"),
+        (&["fail", &id, "--reason", &"x".repeat(65_537)], 2, "reason: has 65537 characters"),
+        (
+            &["reschedule", &id],
+            2,
+            "<--now|--run-at <TIME>|--priority <NUMBER>|--attempts <NUMBER>|--max-attempts <NUMBER>>",
+        ),
+        (&["reschedule", &id, "--now", "--run-at", "now"], 2, "cannot be used with"),
+        (&["reschedule", &id, "--attempts", "-1"], 2, "attempts: -1 is outside 0 to 32767"),
+        (&["remove", ""], 2, "job_key: has 0 characters"),
+        (&["remove", "none"], 5, "no job has the key \"none\""),
+        (
+            &["cleanup", "everything"],
+            2,
+            "[possible values: delete-permanently-failed-jobs, gc-task-identifiers, gc-job-queues]",
+        ),
+        (&["force-unlock", ""], 2, "worker id: has 0 characters"),
+        (&["sweep-stale-workers", "--sweep-threshold", "5 days"], 2, "write 300, 30s, 5m or 2h"),
+        (&["stats", "--max-connections", "0"], 2, "max_connections: 0 is fewer than 1"),
+        (&["stats", "--timeout", "soon"], 2, "write 300, 30s, 5m or 2h"),
+        (&["stats", "--database-url", ""], 2, "--database-url URL, or set DATABASE_URL"),
+        (&["stats", "--schema", "nowhere"], 4, "graphile-worker migrate makes it ready"),
+        (&["add", "t", "--schema", "nowhere"], 4, "is \"nowhere\" the right --schema?"),
+        (&["workers", "--schema", "nowhere"], 4, "run migrate first"),
+        (&["stats", "--database-url", "postgres://nobody@127.0.0.1:1/x"], 3, "127.0.0.1"),
+    ] {
+        let output = on(&db, arguments);
+        let text = stderr(&output);
+        assert_eq!(
+            (output.status.code(), &*stdout(&output).replace("completed no job\n", "")),
+            (Some(status), ""),
+            "{arguments:?}: {text}"
+        );
+        assert!(text.contains(words), "{arguments:?}: {text}");
+        assert!(!text.contains("secret"), "{arguments:?}: {text}");
+    }
+    assert_eq!(db.one::<String>("select jsonb_agg(j)::text from graphile_worker._private_jobs j"), before);
+}
+
+#[test]
+fn add_passes_every_option_on_and_keeps_the_payload_byte_for_byte() {
+    let db = TestDb::new();
+    let payload = r#"{ "b": 1.50, "a": 1e3, "b": "\u0000ä" }"#;
+    said(&on(
+        &db,
+        &[
+            "add",
+            "resize",
+            "--payload",
+            payload,
+            "--queue",
+            "q",
+            "--run-at",
+            "2031-02-03T05:05:06.25+01:00",
+            "--max-attempts",
+            "7",
+            "--key",
+            "k",
+            "--job-key-mode",
+            "preserve-run-at",
+            "--priority",
+            "-3",
+            "--flag",
+            "x",
+            "--flag",
+            "y",
+        ],
+    ));
+    let job = db.one::<String>(
+        "select concat_ws(' ', task_identifier, queue_name, run_at at time zone 'UTC', max_attempts, key, priority, flags)
+           from graphile_worker.jobs",
+    );
+    assert_eq!(job, r#"resize q 2031-02-03 04:05:06.25 7 k -3 {"x": true, "y": true}"#);
+    assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs"), payload);
+
+    said(&on(&db, &["add", "other", "--key", "k", "--job-key-mode", "preserve-run-at"]));
+    said(&on(&db, &["add", "third", "--key", "k", "--job-key-mode", "unsafe-dedupe"]));
+    let job = db.one::<String>(
+        "select concat_ws(' ', task_identifier, run_at at time zone 'UTC', revision)
+           from graphile_worker.jobs",
+    );
+    assert_eq!(job, "other 2031-02-03 04:05:06.25 2");
+}
+
+#[test]
+fn now_is_the_databases_for_add_and_reschedule() {
+    let db = TestDb::new();
+    said(&on(&db, &["add", "t", "--run-at", "now"]));
+    let id = db.add("'t', run_at => '2031-01-01'").to_string();
+    for now in [&["--now"][..], &["--run-at", "NOW"]] {
+        db.execute("update graphile_worker._private_jobs set run_at = '2031-01-01' where id > 1");
+        said(&on(&db, &[&["reschedule", &id], now].concat()));
+        assert!(
+            db.one::<bool>(&format!("select run_at = updated_at from graphile_worker._private_jobs where id = {id}"))
+        );
+    }
+    assert!(db.one::<bool>("select run_at = created_at from graphile_worker._private_jobs where id = 1"));
+}
+
+#[test]
+fn a_payload_may_come_from_a_file_or_standard_input() {
+    let db = TestDb::new();
+    let file = std::env::temp_dir().join(format!("gw-it-payload-{}.json", std::process::id()));
+    std::fs::write(&file, "[1,\n 2]\n").unwrap();
+    said(&on(&db, &["add", "t", "--payload-file", file.to_str().unwrap()]));
+    std::fs::remove_file(&file).unwrap();
+    let mut program = program();
+    program
+        .env("DATABASE_URL", db.url())
+        .args(["add", "t", "--payload-file", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut started = Started(program.spawn().unwrap());
+    started.0.stdin.take().unwrap().write_all(b"3").unwrap();
+    assert!(started.0.wait().unwrap().success());
+    assert_eq!(
+        db.all::<String>("select payload::text from graphile_worker._private_jobs order by id"),
+        ["[1,\n 2]\n", "3"]
+    );
+}
+
+#[test]
+fn what_others_put_into_a_job_cannot_steer_the_terminal() {
+    let db = TestDb::new();
+    let id =
+        db.add("E'\\x1b[2J', queue_name => E'a\\nb', job_key => E'k\\t', payload => to_json(chr(155))").to_string();
+    db.execute(
+        "update graphile_worker._private_jobs
+            set last_error = E'one\\ntwo\\x1b]0;x\\x07', locked_by = E'w\\r', locked_at = now()",
+    );
+    for arguments in [&["list"][..], &["show", &id], &["queues"], &["workers"], &["force-unlock", "w\r", "--dry-run"]] {
+        let text = said(&on(&db, arguments));
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{arguments:?}: {text:?}");
+    }
+    let text = said(&on(&db, &["list"]));
+    assert!(text.contains("\\u{1b}[2J") && text.lines().count() == 2, "{text}");
+    // A program gets it as it is.
+    assert!(said(&on(&db, &["list", "--json"])).contains(r#""queue_name": "a\nb""#));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let db = TestDb::new();
+    db.execute(
+        "select graphile_worker.add_job('t', json_build_object('x', repeat('x', 10000))) from generate_series(1, 50)",
+    );
+    let mut program = program();
+    program.env("DATABASE_URL", db.url()).args(["list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut listing = Started(program.spawn().unwrap());
+    let mut first = [0; 1];
+    listing.0.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let mut text = String::new();
+    listing.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!((listing.0.wait().unwrap().code(), &*text), (Some(0), ""));
+}
+
+#[test]
+fn ctrl_c_ends_a_command_at_once_and_what_it_had_begun_is_undone() {
+    let db = TestDb::new();
+    let id = db.add("'t'").to_string();
+    let mut client = db.client();
+    for name in ["INT", "TERM"] {
+        let mut transaction = client.transaction().unwrap();
+        transaction.execute("select from graphile_worker._private_jobs for update", &[]).unwrap();
+        let mut program = program();
+        program.env("DATABASE_URL", db.url()).args(["complete", &id]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut completing = Started(program.spawn().unwrap());
+        eventually(SOON, || db.waiting() > 0);
+        signal(completing.0.id(), name);
+        let mut text = String::new();
+        completing.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!((completing.0.wait().unwrap().code(), &*text), (Some(130), "graphile-worker: interrupted\n"));
+        transaction.rollback().unwrap();
+        // Its session goes on with the statement, and finds nobody there to commit it.
+        let others = "select count(*) from pg_stat_activity
+                       where datname = current_database() and application_name <> 'harness'";
+        eventually(SOON, || db.one::<i64>(others) == 0);
+        assert_eq!(db.jobs(), 1);
+    }
+}
+
+#[test]
+fn a_database_that_does_not_answer_in_time_is_told() {
+    let db = TestDb::new();
+    let id = db.add("'t'").to_string();
+    let mut client = db.client();
+    let mut transaction = client.transaction().unwrap();
+    transaction.execute("select from graphile_worker._private_jobs for update", &[]).unwrap();
+    let output = on(&db, &["complete", &id, "--timeout", "1s"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("--timeout lets it take longer"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_dry_run_of_every_command_that_has_one_changes_nothing() {
+    let db = TestDb::new();
+    let id = db.add("'t', job_key => 'k', queue_name => 'q'").to_string();
+    db.add("'t', max_attempts => 1");
+    db.add("'t'");
+    db.execute(
+        "update graphile_worker._private_jobs set attempts = 1 where max_attempts = 1;
+         update graphile_worker._private_jobs set locked_by = 'w', locked_at = now() where id = 3;
+         insert into graphile_worker._private_job_queues (queue_name) values ('unused');
+         insert into graphile_worker._private_tasks (identifier) values ('unused');
+         insert into graphile_worker._native_workers (id, last_heartbeat_at) values ('w', now() - interval '1 day')",
+    );
+    let tables = "select jsonb_build_array(
+        (select jsonb_agg(t order by id) from graphile_worker._private_jobs t),
+        (select jsonb_agg(t order by id) from graphile_worker._private_job_queues t),
+        (select jsonb_agg(t order by id) from graphile_worker._private_tasks t),
+        (select jsonb_agg(t order by id) from graphile_worker._native_workers t))::text";
+    let before = db.one::<String>(tables);
+    for (arguments, words) in [
+        (&["complete", &id][..], "would complete 1 job: 1"),
+        (&["fail", &id], "would fail 1 job: 1"),
+        (&["reschedule", &id, "--priority", "0"], "would reschedule 1 job: 1"),
+        (&["remove", "k"], "would remove the job with key k"),
+        (&["cleanup"], "would delete 1 failed job, 1 unused task, 1 unused queue"),
+        (&["force-unlock", "w"], "would unlock 1 job and 0 queues"),
+        (&["sweep-stale-workers"], "would recover the jobs of 1 worker: w"),
+    ] {
+        let text = said(&on(&db, &[arguments, &["--dry-run"]].concat()));
+        assert_eq!(text.trim_end(), words);
+        assert_eq!(db.one::<String>(tables), before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn workers_of_whatever_make_are_listed() {
+    let db = TestDb::new();
+    db.add("'t'");
+    db.execute(
+        "update graphile_worker._private_jobs set locked_by = 'node', locked_at = now();
+         insert into graphile_worker._native_workers (id, last_heartbeat_at)
+           values ('idle', now()), ('silent', now() - interval '2 minutes')",
+    );
+    let text = said(&on(&db, &["workers", "--sweep-threshold", "1m"]));
+    let ends: Vec<_> = text
+        .lines()
+        .skip(1)
+        .map(|line| (line.split(' ').next().unwrap(), line.split(' ').next_back().unwrap()))
+        .collect();
+    assert_eq!(ends, [("idle", "alive"), ("node", "unknown"), ("silent", "stale")]);
+}
+
+#[test]
+fn warnings_of_the_library_are_shown() {
+    let db = TestDb::new();
+    db.execute("insert into graphile_worker.migrations (id) values (999999)");
+    let output = on(&db, &["migrate"]);
+    assert_eq!(stdout(&output), "schema graphile_worker is ready\n");
+    let text = stderr(&output);
+    assert!(
+        text.starts_with("graphile-worker: warning: the schema is ahead") && text.contains("newest_migration=999999"),
+        "{text}"
+    );
 }
 
 /// A program that does not outlive its test.

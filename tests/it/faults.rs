@@ -101,7 +101,9 @@ fn freeze_between_statements(db: &TestDb, role: &str) -> (i32, Frozen) {
         let Some(&pid) = db.backends(role).first() else { return false };
         let candidate = Frozen::new(pid);
         let idle = db.one_with::<bool>(
-            "select state = 'idle' and not exists (select from pg_locks where pid = $1) from pg_stat_activity where pid = $1",
+            // Waiting for us: one that is between statements, but still counting, may hold locks of no name.
+            "select wait_event is not distinct from 'ClientRead' and not exists (select from pg_locks where pid = $1)
+               from pg_stat_activity where pid = $1",
             &[&pid],
         );
         if idle {
@@ -115,7 +117,8 @@ fn freeze_between_statements(db: &TestDb, role: &str) -> (i32, Frozen) {
 #[test]
 fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
     let (db, work) = (TestDb::alone(), Work::new());
-    let running = Running::start(work.options(db.worker()));
+    // Few connections leave one session to each role: a second fetch may have nothing to do with a fault.
+    let running = Running::start(work.options(db.worker().max_pg_conn(8)));
     let mut added = 0;
     for role in ["listen", "fetch", "settle", "lease"] {
         Work::add(&db, 200);
@@ -132,12 +135,9 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
             // Somebody has to ask for it.
             db.terminate(db.backends("fetch")[0]);
         }
-        let start = Instant::now();
         Work::add(&db, 100);
         added += 100;
         eventually(SOON, || db.jobs() == 0);
-        // 300 jobs of 5 ms on four threads take a good third of a second by themselves.
-        assert!(start.elapsed() < DEADLINE + Duration::from_secs(4), "{role}: {:?}", start.elapsed());
         drop(frozen);
         if role != "listen" {
             eventually(SOON, || !db.backends(role).contains(&pid));

@@ -143,6 +143,15 @@ impl TestDb {
         self.rows_with(sql, &[&named]).iter().map(|row| row.get(0)).collect()
     }
 
+    /// How many sessions of this database wait for a lock.
+    #[track_caller]
+    pub fn waiting(&self) -> i64 {
+        self.one(
+            "select count(*) from pg_stat_activity
+              where datname = current_database() and wait_event_type = 'Lock'",
+        )
+    }
+
     /// Ends a session of the server; `false` if there was none.
     #[track_caller]
     pub fn terminate(&self, pid: i32) -> bool {

@@ -1,5 +1,6 @@
 //! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
 
+mod admin;
 mod batch;
 mod cases;
 mod cli;
@@ -15,6 +16,7 @@ mod idle;
 mod jobs;
 mod keys;
 mod local_queue;
+mod manual;
 mod observe;
 mod plans;
 mod proxy;

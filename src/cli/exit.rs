@@ -1,0 +1,115 @@
+//! How the process ends: its status, and what it says when something went wrong.
+
+use graphile_worker::{Error, ErrorKind};
+use std::fmt::Write;
+use std::io;
+use std::process::ExitCode;
+
+/// What the process answers to whoever started it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Success = 0,
+    Failure = 1,
+    Usage = 2,
+    Database = 3,
+    Schema = 4,
+    NotFound = 5,
+    Interrupted = 130,
+}
+
+impl Exit {
+    const ALL: [Exit; 7] =
+        [Self::Success, Self::Failure, Self::Usage, Self::Database, Self::Schema, Self::NotFound, Self::Interrupted];
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "all was done",
+            Self::Failure => "something went wrong that is none of the below",
+            Self::Usage => "the command line, the environment or a value in them is wrong; nothing was done",
+            Self::Database => "the database cannot be reached, refuses us, or does not answer in time",
+            Self::Schema => "there is no queue in the schema, or none that this version can use",
+            Self::NotFound => "some of what was named is not there, or a worker holds it; the rest was done",
+            Self::Interrupted => "ended by Ctrl-C or SIGTERM; what was not committed is undone",
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// The statuses, for the end of `--help`.
+pub(crate) fn help() -> String {
+    let mut text = String::from("Exit status:\n");
+    for exit in Exit::ALL {
+        let _ = writeln!(text, "  {:>3}  {}", exit as u8, exit.meaning());
+    }
+    text
+}
+
+/// Why a command ended early.
+pub(crate) struct Failure {
+    exit: Exit,
+    text: String,
+}
+
+impl Failure {
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, text: text.into() }
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
+        Self { exit: Exit::NotFound, text: text.into() }
+    }
+
+    /// Says it on stderr, and answers how to end.
+    pub(crate) fn tell(&self, schema: &str) -> Exit {
+        if !self.text.is_empty() {
+            eprintln!("graphile-worker: {}", self.text);
+        }
+        if self.exit == Exit::Schema {
+            eprintln!(
+                "graphile-worker: is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"
+            );
+        }
+        self.exit
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match (error.kind(), error.sqlstate()) {
+            // Tables, functions or the schema are missing.
+            (ErrorKind::Database, Some("42P01" | "42883" | "3F000")) | (ErrorKind::Schema, _) => Exit::Schema,
+            (ErrorKind::Config | ErrorKind::Payload, _) => Exit::Usage,
+            (ErrorKind::Connect | ErrorKind::Auth | ErrorKind::Tls | ErrorKind::Database, _)
+            | (ErrorKind::Timeout | ErrorKind::UnknownOutcome, _) => Exit::Database,
+            _ => Exit::Failure,
+        };
+        let hint = if error.kind() == ErrorKind::Timeout { "; --timeout lets it take longer" } else { "" };
+        Self { exit, text: format!("{error}{hint}") }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // Whoever read us, such as head, has seen enough.
+            io::ErrorKind::BrokenPipe => Self { exit: Exit::Success, text: String::new() },
+            _ => Self { exit: Exit::Failure, text: format!("writing the answer: {error}") },
+        }
+    }
+}
+
+/// Ends the process in an orderly way on Ctrl-C or SIGTERM. Every change is one transaction, so that there is
+/// nothing to undo; a cleanup keeps the batches that it has done.
+pub(crate) fn on_interrupt() {
+    let end = || {
+        eprintln!("graphile-worker: interrupted");
+        std::process::exit(Exit::Interrupted as i32);
+    };
+    // Without a handler the signal ends us all the same.
+    let _ = ctrlc::set_handler(end);
+}

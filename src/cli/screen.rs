@@ -1,0 +1,138 @@
+//! What a command says: JSON for programs, text for people. Nothing of what it says can steer a terminal.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use log::kv::{Key, Value, VisitSource};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Where answers go.
+pub(crate) struct Screen {
+    pub(crate) json: bool,
+}
+
+impl Screen {
+    /// Says an answer as JSON, or in the words that `in_words` has for it.
+    pub(crate) fn say<T: Serialize>(&self, answer: &T, in_words: impl FnOnce(&T) -> String) -> io::Result<()> {
+        let mut text = match self.json {
+            true => serde_json::to_string_pretty(answer)?,
+            false => in_words(answer),
+        };
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+}
+
+/// Rows under their header, one line each, in columns that two spaces keep apart.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut lines = vec![header.map(str::to_owned)];
+    lines.extend(rows.into_iter().map(|row| row.map(|cell| one_line(&cell))));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = String::new();
+        for (cell, width) in line.iter().zip(widths) {
+            let _ = write!(row, "{cell:width$}  ");
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A value that may be missing.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// A time to the second; JSON has it to the microsecond.
+pub(crate) fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// `1 job`, `2 jobs`.
+pub(crate) fn count(number: impl TryInto<i64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(i64::MAX);
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Numbers or names as a list.
+pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    one_line(&items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", "))
+}
+
+/// Anybody may put anything into a job, and a terminal obeys control characters.
+pub(crate) fn one_line(text: &str) -> String {
+    escape(text, "")
+}
+
+/// The same, keeping lines.
+pub(crate) fn lines(text: &str) -> String {
+    escape(text, "\n\t")
+}
+
+fn escape(text: &str, keep: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            _ if keep.contains(c) => safe.push(c),
+            // The rest turns the direction of writing around.
+            _ if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                safe.extend(c.escape_default());
+            }
+            _ => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Lets the library's warnings be seen, on stderr.
+pub(crate) fn show_warnings() {
+    struct Stderr;
+    impl log::Log for Stderr {
+        fn enabled(&self, metadata: &log::Metadata) -> bool {
+            metadata.level() <= log::Level::Warn
+        }
+        fn log(&self, record: &log::Record) {
+            struct Fields(String);
+            impl<'kvs> VisitSource<'kvs> for Fields {
+                fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+                    let _ = write!(self.0, " {key}={value}");
+                    Ok(())
+                }
+            }
+            if self.enabled(record.metadata()) && record.target().starts_with("graphile_worker") {
+                let mut fields = Fields(String::new());
+                let _ = record.key_values().visit(&mut fields);
+                eprintln!("graphile-worker: warning: {}", one_line(&format!("{}{}", record.args(), fields.0)));
+            }
+        }
+        fn flush(&self) {}
+    }
+    if log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_and_lines_end_with_their_text() {
+        let rows = [["1".into(), "größer".into()], ["1000".into(), String::new()]];
+        assert_eq!(table(["id", "task"], rows), "id    task\n1     größer\n1000\n");
+        assert_eq!(table(["id"], []), "id\n");
+    }
+
+    #[test]
+    fn nothing_can_steer_a_terminal() {
+        assert_eq!(one_line("a\x1b[2J\nb\u{9b}\u{202e}ä"), "a\\u{1b}[2J\\nb\\u{9b}\\u{202e}ä");
+        assert_eq!(lines("{\n\t\u{7f}}"), "{\n\t\\u{7f}}");
+    }
+}

@@ -1,0 +1,12 @@
+-- Deletes those of these queues that still nobody holds and no job belongs to. Enqueues must be held: what
+-- reads all jobs does so once, and by hashing, however many the queues are.
+--   $1 ids
+with unused as materialized (
+  select i.id from pg_catalog.unnest($1) i (id)
+  except
+  select j.job_queue_id from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+)
+delete from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+ using unused u
+ where q.id = u.id
+   and q.locked_at is null

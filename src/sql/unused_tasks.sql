@@ -1,0 +1,11 @@
+-- Tasks that no job is of, except those to keep.
+--   $1 names to keep  $2 whether jobs that have failed for good count as gone
+select t.id
+  from :GRAPHILE_WORKER_SCHEMA._private_tasks t
+ where t.identifier <> all($1)
+   and not exists (
+     select
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.task_id = t.id
+        and not ($2 and j.locked_at is null and j.attempts >= j.max_attempts))
+ order by t.id

@@ -1,0 +1,320 @@
+//! `WorkerUtils` for operators and their tools: looks at the queue, changes by hand, cleanup.
+//! What is sent stands in `manage.rs` and `cleanup.rs` of the layer below.
+
+use super::{Executor, WorkerUtils};
+use crate::admin::{
+    CleanupResult, CleanupTask, ForceUnlockResult, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow, QueueRow,
+    RescheduleJobOptions,
+};
+use crate::backoff::Backoff;
+use crate::cleanup::{self, Names};
+use crate::db::deadline::missed;
+use crate::db::refuse_async_context;
+use crate::error::Result;
+use crate::manage;
+use crate::schema::Schema;
+use crate::spec::check_text;
+use postgres::{Client, GenericClient, IsolationLevel, Transaction};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl WorkerUtils {
+    /// The same, for a look at what would happen: calls that manage jobs answer what they would do, and undo
+    /// it. These are [`complete_jobs`](Self::complete_jobs),
+    /// [`permanently_fail_jobs`](Self::permanently_fail_jobs), [`reschedule_jobs`](Self::reschedule_jobs),
+    /// [`remove_job`](Self::remove_job), [`force_unlock_workers`](Self::force_unlock_workers),
+    /// [`cleanup`](Self::cleanup) and the sweeps. Adding jobs and migrating answer `Misuse`.
+    ///
+    /// ```no_run
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = graphile_worker::WorkerUtils::connect("postgres://localhost/app")?;
+    /// println!("would unlock {:?}", utils.dry_run().force_unlock_workers(&["worker-7"])?);
+    /// # Ok(()) }
+    /// ```
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// The same, with a [`cleanup`](Self::cleanup) that keeps these tasks too, whether or not jobs are of
+    /// them. Those of [`Worker::create_utils`](crate::Worker::create_utils) keep the worker's own.
+    /// Source: Graphile Worker's `taskIdentifiersToKeep`.
+    pub fn keeping_tasks<S: Into<String>>(mut self, identifiers: impl IntoIterator<Item = S>) -> Self {
+        Arc::make_mut(&mut self.tasks_to_keep).extend(identifiers.into_iter().map(Into::into));
+        self
+    }
+
+    /// Jobs as they stand, by id.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{JobState, ListJobsOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// for job in utils.list_jobs(&ListJobsOptions { state: Some(JobState::Failed), ..Default::default() })? {
+    ///     println!("{} {}: {}", job.id, job.task_identifier, job.last_error.unwrap_or_default());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` if limit or offset is negative; database errors.
+    pub fn list_jobs(&self, options: &ListJobsOptions) -> Result<Vec<ListedJob>> {
+        options.check()?;
+        let options = options.clone();
+        self.look(move |client, schema| manage::list(client, schema, None, &options))
+    }
+
+    /// One job as it stands; `None` if there is none of this id, or no longer.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn job(&self, id: i64) -> Result<Option<ListedJob>> {
+        self.look(move |client, schema| {
+            Ok(manage::list(client, schema, Some(&[id]), &ListJobsOptions::default())?.pop())
+        })
+    }
+
+    /// How many jobs there are in each state.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn stats(&self) -> Result<JobStats> {
+        self.look(manage::stats)
+    }
+
+    /// The named queues, by name.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn queues(&self) -> Result<Vec<QueueRow>> {
+        self.look(manage::queues)
+    }
+
+    /// The workers that hold jobs or queues, of whatever make, by their id.
+    /// [`list_active_workers`](Self::list_active_workers) answers those that say that they live.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn locked_workers(&self) -> Result<Vec<LockedWorkerRow>> {
+        self.look(manage::locked_workers)
+    }
+
+    /// Deletes jobs as if they had succeeded, and answers them as they were. Jobs that run are left alone and
+    /// are not in the answer; those that have been locked for more than four hours do not count as running,
+    /// and their queue is freed. Source: Graphile Worker's `complete_jobs`.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
+        let ids = ids.to_vec();
+        self.change(move |transaction, schema| manage::complete(transaction, schema, &ids))
+    }
+
+    /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
+    /// Jobs that run are left alone, as by [`complete_jobs`](Self::complete_jobs).
+    /// Source: Graphile Worker's `permanently_fail_jobs`.
+    ///
+    /// # Errors
+    /// `Config` if the reason contains NUL or is longer than 65536 characters; database errors.
+    pub fn permanently_fail_jobs(&self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
+        check_reason(reason)?;
+        let (ids, reason) = (ids.to_vec(), reason.to_owned());
+        self.change(move |transaction, schema| manage::permanently_fail(transaction, schema, &ids, &reason))
+    }
+
+    /// Changes when, how urgently and how often jobs are tried, and answers them; workers hear of it at once.
+    /// Jobs that run are left alone, as by [`complete_jobs`](Self::complete_jobs). How often they were
+    /// recovered from dead workers is forgotten. Source: Graphile Worker's `reschedule_jobs`.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{RescheduleJobOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// utils.reschedule_jobs(&[42], RescheduleJobOptions { now: true, attempts: Some(0), ..Default::default() })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` naming the field and its limit, or if nothing is to be changed; database errors.
+    pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
+        options.check()?;
+        let ids = ids.to_vec();
+        self.change(move |transaction, schema| manage::reschedule(transaction, schema, &ids, &options))
+    }
+
+    /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
+    /// For workers that are known to be dead: one that lives goes on with its jobs, and what it makes of them
+    /// is lost. Source: Graphile Worker's `force_unlock_workers`.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn force_unlock_workers(&self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
+        let ids = owned(worker_ids)?;
+        self.change(move |transaction, schema| manage::force_unlock(transaction, schema, &ids))
+    }
+
+    /// Deletes rows that nobody needs any more, and answers how many. Safe beside workers and enqueues: a job
+    /// that is added meanwhile keeps its task and its queue. Enqueues wait for it for moments; workers do not.
+    ///
+    /// Failed jobs go in batches, and the deadline is one for each, so that millions can go in one call.
+    ///
+    /// A transaction of yours at REPEATABLE READ or SERIALIZABLE that began before the cleanup and adds a job
+    /// after it still sees the names that are gone: do not add jobs in such transactions beside a cleanup of
+    /// tasks or queues.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{CleanupTask, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// let deleted = utils.cleanup(&[CleanupTask::DeletePermanentlyFailedJobs, CleanupTask::GcJobQueues])?;
+    /// println!("{} jobs, {} queues", deleted.jobs, deleted.queues);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Timeout` if a transaction that adds jobs stays open for the whole deadline (what was deleted before
+    /// stays deleted); database errors.
+    pub fn cleanup(&self, tasks: &[CleanupTask]) -> Result<CleanupResult> {
+        let mut result = CleanupResult::default();
+        // Failed jobs first, whatever the order: their names go with them.
+        let without_failed = tasks.contains(&CleanupTask::DeletePermanentlyFailedJobs);
+        if without_failed {
+            result.jobs = self.delete_failed_jobs()?;
+        }
+        // A look has to imagine them away.
+        let without_failed = without_failed && self.dry_run;
+        if tasks.contains(&CleanupTask::GcTaskIdentifiers) {
+            result.tasks = self.delete_unused(Names::Tasks, result.jobs, without_failed)?;
+        }
+        if tasks.contains(&CleanupTask::GcJobQueues) {
+            result.queues = self.delete_unused(Names::Queues, result.jobs, without_failed)?;
+        }
+        Ok(result)
+    }
+
+    fn delete_failed_jobs(&self) -> Result<i64> {
+        if self.dry_run {
+            return Ok(self.stats()?.failed);
+        }
+        let mut deleted = 0;
+        loop {
+            let batch = self.change(cleanup::delete_failed_jobs)?;
+            deleted += batch;
+            if batch < cleanup::BATCH {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    fn delete_unused(&self, names: Names, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
+        let end = Instant::now() + self.database.deadline();
+        let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        loop {
+            let keep = self.tasks_to_keep.clone();
+            let ids = self.look(move |client, schema| cleanup::unused(client, schema, names, &keep, without_failed))?;
+            if ids.is_empty() || self.dry_run {
+                return Ok(ids.len() as i64);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let deleted =
+                self.change(move |transaction, schema| cleanup::delete(transaction, schema, names, &ids, left));
+            // A transaction in which a lock was not to be had ends by being undone, commit or not.
+            if let Some(deleted) = deleted? {
+                return Ok(deleted);
+            }
+            let pause = pause.next();
+            if Instant::now() + pause >= end {
+                return Err(cleanup::never_quiet(names, deleted_jobs));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// A look at the tables, on a pooled connection.
+    fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Client, &Schema) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let schema = self.schema.clone();
+        let end = Instant::now() + self.database.deadline();
+        self.database.run(end, move |client| work(client, &schema))?
+    }
+
+    /// A change of them, in a transaction that the server ends when nobody waits for it any more.
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (schema, keep, deadline) = (self.schema.clone(), !self.dry_run, self.database.deadline());
+        let end = Instant::now() + deadline;
+        let answer = self.database.run(end, move |client| {
+            // What a cleanup waited for it has to see afterwards, whatever the session's default is.
+            let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
+            manage::transact(transaction, keep, |transaction| {
+                let left = end.saturating_duration_since(Instant::now());
+                manage::limit(transaction, left, left)?;
+                work(transaction, &schema)
+            })
+        })?;
+        answer.map_err(|error| match error.sqlstate() {
+            // It was the server that gave up, a moment before us.
+            Some("57014" | "55P03") => missed(deadline).caused_by(error),
+            _ => error,
+        })
+    }
+}
+
+impl<C: GenericClient> Executor<'_, C> {
+    /// As [`WorkerUtils::complete_jobs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn complete_jobs(&mut self, ids: &[i64]) -> Result<Vec<ListedJob>> {
+        self.change(|transaction, schema| manage::complete(transaction, schema, ids))
+    }
+
+    /// As [`WorkerUtils::permanently_fail_jobs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn permanently_fail_jobs(&mut self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
+        check_reason(reason)?;
+        self.change(|transaction, schema| manage::permanently_fail(transaction, schema, ids, reason))
+    }
+
+    /// As [`WorkerUtils::reschedule_jobs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reschedule_jobs(&mut self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
+        options.check()?;
+        self.change(|transaction, schema| manage::reschedule(transaction, schema, ids, &options))
+    }
+
+    /// As [`WorkerUtils::force_unlock_workers`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn force_unlock_workers(&mut self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
+        let ids = owned(worker_ids)?;
+        self.change(|transaction, schema| manage::force_unlock(transaction, schema, &ids))
+    }
+
+    pub(super) fn change<T>(&mut self, work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>) -> Result<T> {
+        refuse_async_context()?;
+        let schema = &self.utils.schema;
+        manage::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| work(transaction, schema))
+    }
+}
+
+fn check_reason(reason: &str) -> Result<()> {
+    check_text("reason", reason, 0..=65_536)
+}
+
+fn owned(worker_ids: &[impl AsRef<str>]) -> Result<Vec<String>> {
+    let ids = worker_ids.iter().map(|id| {
+        check_text("worker id", id.as_ref(), 1..=usize::MAX)?;
+        Ok(id.as_ref().to_owned())
+    });
+    ids.collect()
+}
