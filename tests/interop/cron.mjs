@@ -34,10 +34,10 @@ async function check(name, migrate, theirs) {
     // Known for a day, and not served for more than an hour.
     await query(url, `insert into graphile_worker._private_known_crontabs values
       ('quarterly', now() - interval '1 day', date_trunc('hour', now()) - interval '1 hour')`);
-    await query(url, `create table adders (job_id bigint, who text);
+    await query(url, `create table public.adders (job_id bigint, who text);
       create function who() returns trigger language plpgsql as $$
       begin
-        insert into adders values (new.id, current_setting('application_name'));
+        insert into public.adders values (new.id, current_setting('application_name'));
         return new;
       end $$;
       create trigger who after insert on graphile_worker._private_jobs for each row execute function who()`);
@@ -65,7 +65,12 @@ async function check(name, migrate, theirs) {
     if (JSON.stringify(known) !== JSON.stringify(["minutely", "quarterly"].map((identifier) => ({ identifier, agrees: true })))) {
       wrong.push(`known_crontabs: ${JSON.stringify(known)}`);
     }
-    const [{ us }] = await query(url, "select count(*)::int as us from adders where who = 'graphile-worker:cron'");
+    // Ours was there too, and found every tick done.
+    const [{ behind }] = await query(url, `
+      select count(*)::int as behind from graphile_worker._private_known_crontabs k
+       where not exists (select from graphile_worker._native_crontabs n where n.identifier = k.identifier and n.decided_until >= k.last_execution)`);
+    if (behind > 0) wrong.push(`ours has not decided ${behind} entries up to their last tick`);
+    const [{ us }] = await query(url, "select count(*)::int as us from public.adders where who = 'graphile-worker:cron'");
     return { wrong, what: `${ticks.length} ticks, ours added ${us}` };
   });
 }

@@ -40,7 +40,7 @@ fn every_test_that_the_tables_name_exists() {
     assert!(named(&text).count() > 100);
     for case in 1..=41 {
         let row = text.lines().find(|line| line.starts_with(&format!("| {case} |")));
-        assert!(row.is_some_and(|row| named(row).count() > 0 || row.contains("| not yet:")), "case {case} has no test");
+        assert!(row.is_some_and(|row| named(row).count() > 0), "case {case} has no test");
     }
 }
 
