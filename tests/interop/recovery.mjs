@@ -59,7 +59,8 @@ async function node(gw) {
       await new Promise((next) => setTimeout(next, payload.ms));
       await query(insert, [job.id, { ended: true }]);
     };
-    const runner = await run({ connectionString: url, logger, noHandleSignals: true, concurrency: 1, pollInterval: 100, taskList: { theirs } });
+    // One of the two is free to run the job again, should it be taken from the other.
+    const runner = await run({ connectionString: url, logger, noHandleSignals: true, concurrency: 2, pollInterval: 100, taskList: { theirs } });
     const us = sweeper(process.env.OURS, url, "ours");
     try {
       await until(url, "select exists (select from graphile_worker._native_workers) as yes", "ours beats");
