@@ -1,6 +1,6 @@
 //! One of our workers for tests/interop to drive: `interop DATABASE_URL VERB …`, where VERB is
-//! `migrate`, `add TASK N [--keyed|--queued]`, or
-//! `work TASK… --ledger-table T --until-empty-for MS`.
+//! `migrate`, `add TASK N [--keyed|--queued]`, `work TASK… --ledger-table T --until-empty-for MS`, and
+//! until it is killed `recover TASK… --ledger-table T --sweep-threshold MS` or `schedule CRONTAB`.
 
 use graphile_worker::{JobSpec, ShutdownSignal, WorkerContext, WorkerOptions, WorkerUtils};
 use serde_json::json;
@@ -21,8 +21,13 @@ fn main() -> Done<()> {
         [url, "work", ref tasks @ .., "--ledger-table", table, "--until-empty-for", ms] => {
             work(url, tasks, table, Duration::from_millis(ms.parse()?))
         }
+        [url, "recover", ref tasks @ .., "--ledger-table", table, "--sweep-threshold", ms] => {
+            recover(url, tasks, table, Duration::from_millis(ms.parse()?))
+        }
+        [url, "schedule", crontab] => schedule(url, crontab),
         _ => Err("usage: interop DATABASE_URL migrate | add TASK N [--keyed|--queued] | \
-                  work TASK… --ledger-table T --until-empty-for MS"
+                  work TASK… --ledger-table T --until-empty-for MS | \
+                  recover TASK… --ledger-table T --sweep-threshold MS | schedule CRONTAB"
             .into()),
     }
 }
@@ -47,13 +52,7 @@ fn add(url: &str, task: &str, count: u32, kind: &str) -> Done<()> {
 /// Runs jobs until there have been none, of any worker's, for a while.
 fn work(url: &str, tasks: &[&str], table: &str, idle: Duration) -> Done<()> {
     let stop = ShutdownSignal::new();
-    let mut options = WorkerOptions::default().database_url(url).concurrency(4).shutdown_signal(stop.clone());
-    let insert = format!("insert into {table} (job_id, who, payload) values ($1, 'ours', $2::text::json)");
-    for task in tasks {
-        let insert = insert.clone();
-        options = options.define_raw_job(task, move |ctx: WorkerContext| record(&ctx, &insert));
-    }
-    let worker = options.init()?;
+    let worker = recording(url, tasks, table).shutdown_signal(stop.clone()).init()?;
     let utils = worker.create_utils();
     let watcher = thread::spawn(move || {
         // However the watch ends, so does the worker.
@@ -65,9 +64,38 @@ fn work(url: &str, tasks: &[&str], table: &str, idle: Duration) -> Done<()> {
     Ok(watcher.join().expect("watching does not panic")?)
 }
 
+/// Runs jobs, and sweeps dead workers by the clock that is given.
+fn recover(url: &str, tasks: &[&str], table: &str, threshold: Duration) -> Done<()> {
+    let options = recording(url, tasks, table).heartbeat_interval(threshold / 8).sweep_interval(threshold / 5);
+    Ok(options.sweep_threshold(threshold).recovery_delay(Duration::ZERO).init()?.run()?)
+}
+
+/// Adds the jobs of a crontab, and runs none of them.
+fn schedule(url: &str, crontab: &str) -> Done<()> {
+    let options = WorkerOptions::default().database_url(url).concurrency(1).define_raw_job("nothing", |_| ());
+    Ok(options.with_cron(crontab)?.init()?.run()?)
+}
+
+/// A worker that writes down what it runs.
+fn recording(url: &str, tasks: &[&str], table: &str) -> WorkerOptions {
+    let mut options = WorkerOptions::default().database_url(url).concurrency(4);
+    let insert = format!("insert into {table} (job_id, who, payload) values ($1, 'ours', $2::text::json)");
+    for task in tasks {
+        let insert = insert.clone();
+        options = options.define_raw_job(task, move |ctx: WorkerContext| record(&ctx, &insert));
+    }
+    options
+}
+
+/// A payload with `ms` makes a job take so long, and is written down a second time at its end.
 fn record(ctx: &WorkerContext, insert: &str) -> Done<()> {
     let payload = std::str::from_utf8(ctx.payload())?;
     ctx.connection()?.execute(insert, &[&ctx.job().id(), &payload])?;
+    let value: serde_json::Value = ctx.job().payload_as()?;
+    if let Some(ms) = value["ms"].as_u64() {
+        thread::sleep(Duration::from_millis(ms));
+        ctx.connection()?.execute(insert, &[&ctx.job().id(), &r#"{"ended": true}"#])?;
+    }
     Ok(())
 }
 

@@ -91,5 +91,7 @@ for peer in $PEERS; do
       ;;
   esac
   node workers.mjs "$peer" || status=1
+  node recovery.mjs "$peer" || status=1
+  node cron.mjs "$peer" || status=1
 done
 exit "$status"

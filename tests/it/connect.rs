@@ -139,3 +139,15 @@ fn a_worker_runs_once_at_a_time_and_can_run_again() {
     worker.run_once().unwrap();
     assert_ne!(worker.worker_id().unwrap(), first, "every start has a name of its own");
 }
+
+#[test]
+fn a_migration_that_is_announced_for_another_schema_stops_no_worker() {
+    let db = TestDb::new();
+    let running = Running::start(noop(db.worker()));
+    eventually(SOON, || running.worker.stats().listener == graphile_worker::ListenerState::Listening);
+    // The channel is one for all schemas of a database.
+    db.execute("select pg_notify('worker:migrate', '{\"migrationNumber\": 99, \"breaking\": true}')");
+    db.add("'t'");
+    eventually(SOON, || running.worker.stats().completed == 1);
+    running.stop().0.unwrap();
+}

@@ -106,3 +106,56 @@ fn bad_input_is_named_and_nothing_is_written() {
     refused("job 1: max_attempts", utils.add_raw_jobs(second).unwrap_err());
     assert_eq!(db.jobs(), 0);
 }
+
+#[test] // Upstream: "adding lots of jobs"
+fn thousands_of_jobs_are_added_in_one_call_with_and_without_queues() {
+    let db = TestDb::new();
+    let job = |n: usize| match n % 2 {
+        0 => raw("0", JobSpec::new().queue_name(format!("q{}", n % 500))),
+        _ => raw("1", JobSpec::new()),
+    };
+    assert_eq!(db.utils().add_raw_jobs((0..6000).map(job).collect()).unwrap().len(), 6000);
+    let counted =
+        "select count(*) || ' ' || count(queue_name) || ' ' || count(distinct queue_name) from graphile_worker.jobs";
+    assert_eq!(db.one::<String>(counted), "6000 3000 250");
+}
+
+#[test] // Upstream: the view of migration 17
+fn the_view_of_jobs_names_task_and_queue_of_each() {
+    let db = TestDb::new();
+    for arguments in ["'one', queue_name => 'a'", "'two', queue_name => 'b'", "'one'", "'two', queue_name => 'a'"] {
+        db.add(arguments);
+    }
+    let named: Vec<String> =
+        db.all("select concat_ws(' ', task_identifier, queue_name) from graphile_worker.jobs order by id");
+    assert_eq!(named, ["one a", "two b", "one", "two a"]);
+}
+
+#[test]
+fn names_that_are_known_use_up_no_ids() {
+    let db = TestDb::new();
+    let used = "select (select last_value from graphile_worker.tasks_id_seq)
+                     + (select last_value from graphile_worker.job_queues_id_seq)";
+    let utils = db.utils();
+    let mut before = 0;
+    for round in 0..3 {
+        db.add("'t', queue_name => 'q'");
+        db.add("'t', queue_name => 'q', job_key => 'k', job_key_mode => 'unsafe_dedupe'");
+        utils.add_raw_jobs(vec![raw("1", JobSpec::new().queue_name("q")), raw("2", JobSpec::new())]).unwrap();
+        let now = db.one::<i64>(used);
+        assert!(round == 0 || now == before, "{before} became {now}");
+        before = now;
+    }
+}
+
+#[test]
+fn adding_takes_no_advisory_lock_that_could_be_an_applications() {
+    let db = TestDb::new();
+    let mut client = db.client();
+    let mut transaction = client.transaction().unwrap();
+    let utils = db.utils();
+    utils.with_executor(&mut transaction).add_raw_job("t", &1, JobSpec::new().job_key("k")).unwrap();
+    utils.with_executor(&mut transaction).add_raw_jobs(vec![raw("1", JobSpec::new().job_key("l"))]).unwrap();
+    let locks = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()";
+    assert_eq!(transaction.query_one(locks, &[]).unwrap().get::<_, i64>(0), 0);
+}

@@ -185,3 +185,77 @@ fn flags_keep_jobs_from_workers() {
     run(db.worker().add_forbidden_flag("big"));
     assert_eq!(left(), ["big"]);
 }
+
+#[test]
+fn a_job_that_failed_and_then_succeeds_is_gone() {
+    let db = TestDb::new();
+    db.add("'t', queue_name => 'q'");
+    let worker = db.worker().define_raw_job("t", |ctx: WorkerContext| match ctx.job().attempts() {
+        3 => Ok(()),
+        _ => Err("not yet"),
+    });
+    let worker = worker.init().unwrap();
+    for left in [1, 1, 0] {
+        worker.run_once().unwrap();
+        assert_eq!((db.jobs(), db.locks()), (left, 0));
+        db.execute("update graphile_worker._private_jobs set run_at = now()");
+    }
+}
+
+#[test]
+fn an_error_that_the_database_cannot_hold_is_kept_without_what_it_cannot() {
+    let db = TestDb::new();
+    db.add("'t'");
+    let worker = db.worker().define_raw_job("t", |_| Err("nul\0 here"));
+    worker.init().unwrap().run_once().unwrap();
+    let error: String = db.one("select last_error from graphile_worker.jobs");
+    assert!(error.starts_with("nul") && error.ends_with(" here"), "{error}");
+    assert_eq!(db.locks(), 0);
+}
+
+#[test]
+fn jobs_without_a_queue_run_at_once_and_a_single_thread_runs_all_of_them_too() {
+    let db = TestDb::new();
+    let inside = Arc::new(AtomicUsize::new(0));
+    let add = |jobs| db.execute(&format!("select graphile_worker.add_job('t') from generate_series(1, {jobs})"));
+    add(4);
+    let all = inside.clone();
+    let worker = db.worker().concurrency(4).define_raw_job("t", move |_| {
+        all.fetch_add(1, Ordering::SeqCst);
+        let start = Instant::now();
+        while all.load(Ordering::SeqCst) < 4 {
+            assert!(start.elapsed() < SOON, "alone");
+            std::thread::yield_now();
+        }
+    });
+    worker.init().unwrap().run_once().unwrap();
+    assert_eq!(db.jobs(), 0, "each saw the three others");
+    add(100);
+    db.worker().concurrency(1).define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
+    assert_eq!(db.jobs(), 0);
+}
+
+#[test]
+fn a_backlog_is_worked_off_without_waiting_for_a_poll() {
+    let db = TestDb::new();
+    db.execute("select graphile_worker.add_job('t') from generate_series(1, 500)");
+    let options = db.worker().poll_interval(Duration::from_secs(3600)).use_notification_delivery(false);
+    let _running = Running::start(options.define_raw_job("t", |_| std::thread::sleep(Duration::from_millis(2))));
+    eventually(SOON, || db.jobs() == 0);
+}
+
+#[test] // Upstream: nodeTime.test.ts
+fn whose_clock_decides_what_is_due_is_an_option() {
+    let db = TestDb::new();
+    // A database whose clock is years behind ours.
+    db.execute(
+        "alter function pg_catalog.now() rename to now_of_the_machine;
+         create function pg_catalog.now() returns timestamptz language sql stable as $$select '2001-01-01'::timestamptz$$",
+    );
+    db.add("'t', run_at => '2002-01-01'");
+    let run = |local| {
+        db.worker().use_local_time(local).define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
+        db.jobs()
+    };
+    assert_eq!((run(false), run(true)), (1, 0));
+}

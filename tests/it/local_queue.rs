@@ -1,8 +1,8 @@
 //! What is held ahead and how outcomes are grouped, where the caller has fixed it.
 
-use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use graphile_worker::{LocalQueueConfig, RefetchDelayConfig, WorkerOptions};
+use graphile_worker::{LocalQueueConfig, RefetchDelayConfig, WorkerContext, WorkerOptions};
 use std::time::{Duration, Instant};
 
 /// A worker of one thread whose handlers of `t` wait for the sender: or for its end.
@@ -55,6 +55,7 @@ fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
     eventually(SOON, || db.locks() == 1);
     assert!(start.elapsed() >= Duration::from_millis(200));
     eventually(SOON, || running.worker.stats().returned == 9);
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 9, "unspent");
     drop(release);
 }
 
@@ -141,4 +142,51 @@ fn options_out_of_range_are_refused_by_name_and_limit() {
     assert_eq!(refused(db.worker().fail_job_batch_delay(long)), "fail_job_batch_delay: 61s is longer than 60s");
     let empty = LocalQueueConfig::default().with_size(0);
     assert_eq!(refused(db.worker().local_queue(empty)), "local_queue: size 0 is outside 1 to 2147483647");
+}
+
+#[test]
+fn jobs_of_workers_with_a_local_queue_of_any_size_run_once() {
+    for size in [1, 500] {
+        let db = TestDb::new();
+        let tally = Tally::default();
+        let start = || {
+            let (tally, queue) = (tally.clone(), LocalQueueConfig::default().with_size(size));
+            let options = db.worker().local_queue(queue);
+            Running::start(options.define_raw_job("t", move |ctx: WorkerContext| tally.count(ctx.job().id())))
+        };
+        let workers = [start(), start(), start()];
+        add(&db, 600, "");
+        eventually(SOON, || db.jobs() == 0);
+        assert_eq!((tally.jobs(), tally.repeated(), db.locks()), (600, vec![], 0), "size {size}");
+        drop(workers);
+    }
+}
+
+#[test]
+fn what_ends_while_a_stop_writes_the_rest_is_written_too() {
+    let db = TestDb::new();
+    let tally = Tally::default();
+    for stop in 1..=5 {
+        let counting = tally.clone();
+        add(&db, 300, "");
+        let options = db.worker().concurrency(16).complete_job_batch_delay(Duration::from_millis(30));
+        let running = Running::start(options.define_raw_job("t", move |ctx: WorkerContext| {
+            std::thread::sleep(Duration::from_millis(ctx.job().id() as u64 % 20));
+            counting.count(ctx.job().id());
+        }));
+        let before = tally.jobs();
+        eventually(SOON, || tally.jobs() > before + 40);
+        running.stop().0.unwrap();
+        assert_eq!((db.jobs() as usize + tally.jobs(), tally.repeated()), (stop * 300, vec![]), "stop {stop}");
+        assert_eq!(db.locks(), 0, "stop {stop}");
+    }
+}
+
+#[test]
+fn a_run_until_empty_whose_completions_wait_runs_all_of_a_queue() {
+    let db = TestDb::new();
+    add(&db, 10, ", queue_name => 'q'");
+    let options = db.worker().complete_job_batch_delay(Duration::from_millis(20));
+    options.define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
+    assert_eq!((db.jobs(), db.locks()), (0, 0));
 }

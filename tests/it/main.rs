@@ -2,6 +2,7 @@
 
 mod admin;
 mod batch;
+mod cases;
 mod cli;
 mod connect;
 mod cron;
@@ -14,6 +15,7 @@ mod harness;
 mod hooks;
 mod idle;
 mod jobs;
+mod keys;
 mod local_queue;
 mod manual;
 mod observe;

@@ -377,3 +377,107 @@ fn a_sweeper_that_has_just_started_waits_a_whole_threshold() {
     let ran = ran.recv_timeout(SOON).unwrap() - start;
     assert!(ran >= Duration::from_millis(800), "swept after {ran:?}, before it could know");
 }
+
+#[test]
+fn a_job_removed_while_its_worker_died_is_not_revived() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    let job = held(&db, "dead", "'t', job_key => 'k'");
+    assert!(db.utils().remove_job("k").unwrap());
+    db.utils().sweep_stale_workers(NOW).unwrap();
+    assert_eq!(row(&db, job, "attempts >= max_attempts and locked_by is null"), "true");
+}
+
+#[test]
+fn a_queue_that_a_dead_worker_kept_without_a_job_is_free_again_with_hooks_and_without() {
+    for hooked in [false, true] {
+        let db = TestDb::new();
+        silent(&db, "dead", 6);
+        let job = held(&db, "dead", "'t', queue_name => 'q'");
+        db.execute(&format!("delete from graphile_worker._private_jobs where id = {job}"));
+        let mut hooks = HookRegistry::new();
+        if hooked {
+            hooks.on(JobRecovery, |_| JobRecoveryResult::Default);
+        }
+        let result = db.utils().with_hooks(hooks.into()).sweep_stale_workers(NOW).unwrap();
+        assert_eq!((result.worker_ids, db.locks()), (vec!["dead".to_owned()], 0), "hooks: {hooked}");
+    }
+}
+
+/// The options of a worker whose sweeps and beats follow each other quickly.
+fn quick(db: &TestDb) -> WorkerOptions {
+    let options = db.worker().heartbeat_interval(HEARTBEAT).sweep_interval(SWEEP).sweep_threshold(THRESHOLD);
+    options.recovery_delay(Duration::ZERO)
+}
+
+#[test]
+fn a_sweeper_whose_own_beats_arrive_too_late_does_not_take_its_own_jobs() {
+    let db = TestDb::new();
+    db.execute(
+        "create function public.late() returns trigger language plpgsql as $$
+         begin
+           if new.id <> 'dead' then new.last_heartbeat_at := now() - interval '1 hour'; end if;
+           return new;
+         end $$;
+         create trigger late before insert or update on graphile_worker._native_workers
+           for each row execute function public.late()",
+    );
+    let job = db.add("'t'");
+    let (release, wait) = crossbeam_channel::bounded::<()>(0);
+    let running = Running::start(quick(&db).define_raw_job("t", move |_| _ = wait.recv_timeout(SOON)));
+    eventually(SOON, || running.worker.stats().running == 1);
+    for _ in 0..2 {
+        silent(&db, "dead", 6);
+        eventually(SOON, || {
+            db.one::<i64>("select count(*) from graphile_worker._native_workers where id = 'dead'") == 0
+        });
+    }
+    assert_eq!(row(&db, job, "locked_by"), running.worker.worker_id().unwrap());
+    drop(release);
+    eventually(SOON, || db.jobs() == 0);
+    assert_eq!(running.worker.stats().lost, 0);
+}
+
+#[test]
+fn a_beat_that_fails_is_tried_again() {
+    let db = TestDb::new();
+    let running = Running::start(quick(&db).define_raw_job("t", |_| ()));
+    let fresh =
+        "select count(*) from graphile_worker._native_workers where last_heartbeat_at > now() - interval '1 second'";
+    eventually(SOON, || db.one::<i64>(fresh) == 1);
+    db.execute(
+        "create function public.fails() returns trigger language plpgsql as $$begin raise 'not now'; end$$;
+         create trigger fails before insert or update on graphile_worker._native_workers
+           for each row execute function public.fails()",
+    );
+    eventually(SOON, || db.one::<i64>(fresh) == 0);
+    assert!(running.worker.stats().database_errors > 0);
+    db.execute("drop trigger fails on graphile_worker._native_workers");
+    eventually(SOON, || db.one::<i64>(fresh) == 1);
+    db.add("'t'");
+    eventually(SOON, || db.jobs() == 0);
+}
+
+#[test] // Upstream: resetLockedAt.test.ts
+fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
+    let db = TestDb::new();
+    let (old, young) =
+        (held(&db, "worker-of-node", "'u', queue_name => 'a'"), held(&db, "another", "'u', queue_name => 'b'"));
+    let last = held(&db, "worker-of-node", "'u', max_attempts => 1");
+    db.execute(
+        "update graphile_worker._private_jobs
+            set locked_at = now() - case locked_by when 'another' then interval '5 minutes' else interval '241 minutes' end;
+         update graphile_worker._private_job_queues
+            set locked_at = now() - case locked_by when 'another' then interval '5 minutes' else interval '241 minutes' end",
+    );
+    // Each looks at some moment of its first minute: of so many, one does soon.
+    let start = || Running::start(db.worker().concurrency(1).max_pg_conn(5).define_raw_job("t", |_| ()));
+    let _workers: Vec<Running> = (0..10).map(|_| start()).collect();
+    eventually(SOON * 7, || row(&db, old, "locked_by is null and attempts = 1") == "true");
+    assert_eq!(row(&db, young, "locked_by"), "another");
+    assert_eq!(
+        db.all::<String>("select locked_by from graphile_worker._private_job_queues where locked_at is not null"),
+        ["another"]
+    );
+    assert_eq!(row(&db, last, "last_error"), "the worker died during the last attempt");
+}

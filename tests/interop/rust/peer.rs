@@ -29,8 +29,17 @@ macro_rules! task {
             async fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
                 let Ledger(table) = ctx.get_ext().expect("set below");
                 let insert = format!("insert into {table} (job_id, who, payload) values ($1, 'theirs', $2)");
-                let values = vec![DbValue::I64(*ctx.job().id()), DbValue::Json(self.0)];
-                ctx.database().execute(&insert, values.into()).await.map(drop).map_err(|e| e.to_string())
+                let ms = self.0["ms"].as_u64();
+                for (at, payload) in [self.0, json!({"ended": true})].into_iter().enumerate() {
+                    match (at, ms) {
+                        (0, _) => {}
+                        (_, Some(ms)) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                        (_, None) => break,
+                    }
+                    let values = vec![DbValue::I64(*ctx.job().id()), DbValue::Json(payload)];
+                    ctx.database().execute(&insert, values.into()).await.map_err(|e| e.to_string())?;
+                }
+                Ok::<(), String>(())
             }
         }
     };
@@ -52,6 +61,10 @@ async fn main() -> Done<()> {
         ["work", "theirs", "both", "--ledger-table", table, "--until-empty-for", ms] => {
             work(database, table, Duration::from_millis(ms.parse()?)).await
         }
+        ["recover", "theirs", "both", "--ledger-table", table, "--sweep-threshold", ms] => {
+            recover(database, table, Duration::from_millis(ms.parse()?)).await
+        }
+        ["schedule", crontab] => schedule(database, crontab).await,
         _ => Err("unknown words; see examples/interop.rs".into()),
     }
 }
@@ -71,16 +84,28 @@ async fn add(utils: &WorkerUtils, task: &str, count: u32, kind: &str) -> Done<()
     Ok(())
 }
 
-async fn work(database: Database, table: &str, idle: Duration) -> Done<()> {
-    let worker = WorkerOptions::default()
-        .database(database.clone())
+fn recording(database: Database, table: &str) -> WorkerOptions {
+    WorkerOptions::default()
+        .database(database)
         .concurrency(4)
         .poll_interval(Duration::from_millis(100))
         .add_extension(Ledger(table.to_owned()))
         .define_job::<Theirs>()
         .define_job::<Both>()
-        .init()
-        .await?;
+}
+
+async fn recover(database: Database, table: &str, threshold: Duration) -> Done<()> {
+    let options = recording(database, table).heartbeat_interval(threshold / 8).sweep_interval(threshold / 5);
+    Ok(options.sweep_threshold(threshold).recovery_delay(Duration::ZERO).init().await?.run().await?)
+}
+
+/// Adds the jobs of a crontab, and runs those of the tasks of this program, which are not in it.
+async fn schedule(database: Database, crontab: &str) -> Done<()> {
+    Ok(recording(database, "no_table").with_cron(crontab)?.init().await?.run().await?)
+}
+
+async fn work(database: Database, table: &str, idle: Duration) -> Done<()> {
+    let worker = recording(database.clone(), table).init().await?;
     let watch = async {
         let watched = wait_until_empty(&database, idle).await;
         worker.request_shutdown();

@@ -1,0 +1,166 @@
+//! Keys: what becomes of a key's job when it is added again or removed, whatever that job is doing.
+
+use crate::harness::{Running, SOON, TestDb, eventually};
+use crossbeam_channel::{Sender, bounded};
+use graphile_worker::{JobKeyMode, JobSpec, RawJob, WorkerContext};
+use std::time::Duration;
+
+/// What each job says of itself, the oldest first.
+fn rows(db: &TestDb) -> Vec<String> {
+    db.all(
+        "select concat_ws(' ', payload, coalesce(key, 'no key'), attempts || '/' || max_attempts, last_error)
+           from graphile_worker._private_jobs order by id",
+    )
+}
+
+/// A worker that has started the job that was added; its handlers fail as soon as the sender is dropped.
+fn running(db: &TestDb) -> (Running, Sender<()>) {
+    let (release, wait) = bounded::<()>(0);
+    let options = db.worker().concurrency(1).define_raw_job("t", move |ctx: WorkerContext| {
+        let _ = wait.recv_timeout(SOON);
+        if ctx.payload() == b"\"old\"" { Err("too late") } else { Ok(()) }
+    });
+    let running = Running::start(options);
+    eventually(SOON, || running.worker.stats().running == 1);
+    (running, release)
+}
+
+#[test] // Upstream: main.runTaskList.test.ts, addJob.test.ts
+fn a_pending_job_is_replaced_in_every_attribute_and_what_is_left_out_is_as_new() {
+    let db = TestDb::new();
+    let first = db.add("'a', '{\"n\": 1}', 'q', now() + interval '1 day', 3, 'k', 7, array['f']");
+    assert_eq!(db.add("'b', job_key => 'k'"), first);
+    let row =
+        "select concat_ws(' ', task_identifier, queue_name, run_at <= now(), max_attempts, priority, flags, revision)
+                 from graphile_worker.jobs";
+    assert_eq!((db.one::<String>(row).as_str(), rows(&db)), ("b t 25 0 1", vec!["{} k 0/25".to_owned()]));
+}
+
+#[test]
+fn the_time_is_preserved_of_a_job_that_has_never_run_and_of_no_other() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let preserve = || JobSpec::new().job_key("k").job_key_mode(JobKeyMode::PreserveRunAt);
+    let first = utils.add_raw_job("t", "old", JobSpec::new().job_key("k")).unwrap();
+    assert_eq!(utils.add_raw_job("t", "old", preserve()).unwrap().run_at(), first.run_at());
+    db.worker().define_raw_job("t", |_| Err("no")).init().unwrap().run_once().unwrap();
+    let failed = "select run_at > now() and attempts = 1 and last_error = 'no' from graphile_worker.jobs";
+    assert!(db.one::<bool>(failed));
+    let again = utils.add_raw_job("t", "new", preserve()).unwrap();
+    assert_eq!(again.id(), first.id());
+    assert!(db.one::<bool>("select run_at <= now() from graphile_worker.jobs"), "due at once");
+    assert_eq!(rows(&db), ["\"new\" k 0/25"], "with all of its attempts, and no error");
+}
+
+#[test]
+fn a_mode_that_nobody_knows_is_refused_by_the_shared_functions() {
+    let db = TestDb::new();
+    let add = "select graphile_worker.add_job('t', job_key => 'k', job_key_mode => 'often')";
+    let error = db.client().batch_execute(add).unwrap_err();
+    assert_eq!(error.code().map(|code| code.code()), Some("GWBKM"));
+    assert_eq!(db.jobs(), 0);
+}
+
+#[test]
+fn the_key_of_a_job_that_is_done_makes_a_new_one() {
+    let db = TestDb::new();
+    let first = db.add("'t', job_key => 'k'");
+    db.worker().define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
+    assert_ne!(db.add("'t', job_key => 'k'"), first);
+    assert_eq!(rows(&db), ["{} k 0/25"]);
+}
+
+#[test]
+fn the_key_of_a_running_job_makes_a_second_and_the_first_is_never_tried_again() {
+    let db = TestDb::new();
+    db.add("'t', '\"old\"', job_key => 'k'");
+    let (running, release) = running(&db);
+    db.add("'t', '\"new\"', job_key => 'k', run_at => now() + interval '1 day'");
+    assert_eq!(rows(&db), ["\"old\" no key 25/25", "\"new\" k 0/25"]);
+    drop(release);
+    eventually(SOON, || running.worker.stats().failed == 1);
+    assert_eq!(rows(&db), ["\"old\" no key 25/25 too late", "\"new\" k 0/25"]);
+    assert_eq!((db.locks(), running.worker.stats().lost), (0, 0));
+}
+
+#[test]
+fn a_pending_job_that_is_removed_is_gone_and_a_running_one_ends_and_is_never_tried_again() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    db.add("'t', job_key => 'k'");
+    assert!(utils.remove_job("k").unwrap());
+    assert_eq!(db.jobs(), 0);
+    for (payload, expected) in [("old", vec!["\"old\" no key 25/25 too late"]), ("new", vec![])] {
+        db.execute("delete from graphile_worker._private_jobs");
+        db.add(&format!("'t', '\"{payload}\"', job_key => 'k'"));
+        let (running, release) = running(&db);
+        assert!(utils.remove_job("k").unwrap());
+        assert_eq!(rows(&db), [format!("\"{payload}\" no key 25/25")]);
+        drop(release);
+        eventually(SOON, || running.worker.stats().failed + running.worker.stats().completed == 1);
+        assert_eq!((rows(&db), db.locks()), (expected.into_iter().map(str::to_owned).collect(), 0));
+    }
+}
+
+#[test]
+fn lists_of_one_key_are_joined_and_anything_else_is_replaced() {
+    let db = TestDb::new();
+    let add = |payload: &str| {
+        db.add(&format!("'t', '{payload}', job_key => 'k'"));
+        db.one::<String>("select payload::text from graphile_worker._private_jobs")
+    };
+    assert_eq!(add("[1]"), "[1]");
+    assert_eq!(add("[{\"a\": 2}]"), "[1, {\"a\": 2}]");
+    assert_eq!(add("{\"a\": 3}"), "{\"a\": 3}");
+    assert_eq!(add("[4]"), "[4]");
+}
+
+#[test] // Upstream: the async crate's test of deduplication
+fn of_many_that_add_the_key_of_a_running_job_at_once_none_is_lost_and_one_job_has_it() {
+    let db = TestDb::new();
+    db.add("'t', '\"old\"', job_key => 'k'");
+    let (_running, release) = running(&db);
+    let spec = JobSpec::new().job_key("k").run_at("2040-01-01T00:00:00Z".parse().unwrap());
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (utils, spec) = (db.utils(), spec.clone());
+            scope.spawn(move || {
+                let job = RawJob { identifier: "t".into(), payload: format!("[{n}]"), spec };
+                assert_eq!(utils.add_raw_jobs(vec![job]).unwrap()[0].key(), Some("k"));
+            });
+        }
+    });
+    // Lists of one key are joined: who came first shows that nobody was lost.
+    let had: Vec<i32> = db.all(
+        "select value::text::int from graphile_worker._private_jobs, json_array_elements(payload)
+          where key = 'k' order by 1",
+    );
+    assert_eq!((had, db.jobs()), ((0..8).collect(), 2));
+    drop(release);
+}
+
+#[test]
+fn a_job_that_was_superseded_while_it_ran_is_not_revived_by_a_stop() {
+    let db = TestDb::new();
+    for supersede in ["add_job('t', '\"new\"', job_key => 'k', run_at => '2040-01-01')", "remove_job('k')"] {
+        db.execute("delete from graphile_worker._private_jobs");
+        // Its only attempt: nothing but the key tells it from a job that may be tried again.
+        db.add("'t', '\"old\"', job_key => 'k', max_attempts => 1");
+        let options =
+            db.worker().shutdown_grace_period(Duration::from_millis(50)).define_raw_job("t", |ctx: WorkerContext| {
+                while !ctx.is_cancelled() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err("stopped early")
+            });
+        let running = Running::start(options);
+        eventually(SOON, || running.worker.stats().running == 1);
+        db.execute(&format!("select graphile_worker.{supersede}"));
+        running.stop().0.unwrap();
+        let old: String = db.one(
+            "select is_available || ' ' || (locked_at is null) || ' ' || (key is null)
+               from graphile_worker._private_jobs where payload::text = '\"old\"'",
+        );
+        assert_eq!(old, "false true true", "after {supersede}");
+    }
+}
