@@ -414,7 +414,7 @@ impl Crew {
 /// Cron and the worker do not know each other: this is what the one needs of the other.
 fn schedule(shared: &Shared, crons: &[Cron]) {
     let decisions = shared.facts.has_crontabs;
-    cron::cron(crons, shared.store("cron"), decisions, &shared.worker_id, &shared.stats, &shared.stop);
+    cron::cron(crons, shared.store("cron"), decisions, &shared.worker_id, &shared.stats, &shared.events, &shared.stop);
 }
 
 fn recovery(shared: &Shared) -> Recovery {

@@ -6,7 +6,7 @@ use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::migrate::Facts;
 use crate::schema::Schema;
-use crate::spec::JobSpec;
+use crate::spec::RawJob;
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -316,20 +316,21 @@ impl Store {
         &mut self,
         identifier: &str,
         tick: DateTime<Utc>,
-        task: &str,
-        payload: String,
-        spec: &JobSpec,
+        job: RawJob,
+        wanted: bool,
     ) -> Result<Option<i64>> {
+        let spec = job.spec;
         let params: Vec<Param> = vec![
             Box::new(identifier.to_owned()),
             Box::new(tick),
-            Box::new(task.to_owned()),
-            Box::new(payload),
-            Box::new(spec.queue_name.clone()),
+            Box::new(job.identifier),
+            Box::new(job.payload),
+            Box::new(spec.queue_name),
             Box::new(spec.max_attempts),
-            Box::new(spec.job_key.clone()),
+            Box::new(spec.job_key),
             Box::new(spec.priority),
             Box::new(spec.job_key_mode.unwrap_or_default().as_sql()),
+            Box::new(wanted),
         ];
         let query = &self.cron_tick;
         let rows = self.seat.with(|session| session.query(query, params)).map_err(|error| match error.sqlstate() {

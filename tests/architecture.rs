@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 6] = [
     &[
         "worker",
         "worker/listen",
+        "worker/local_queue",
         "worker/dispatch",
         "worker/fetch",
         "worker/run",

@@ -2,7 +2,7 @@
 
 use super::schedule::{DAY, Field, HOUR, MINUTE, MONTH, Schedule, Set, WEEKDAY};
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::{JobKeyMode, JobSpec, TaskName, check_text};
+use crate::spec::{JobKeyMode, JobSpec, RawJob, TaskName, check_text};
 use crate::task::TaskHandler;
 use chrono::{DateTime, Utc, Weekday};
 use serde::Serialize;
@@ -305,12 +305,16 @@ impl Cron {
         check().map_err(|e| e.context(format_args!("crontab entry {:?}", self.identifier())))
     }
 
-    /// The payload of one tick's job.
-    pub(super) fn payload_at(&self, tick: DateTime<Utc>, backfilled: bool) -> String {
+    /// The job of one tick.
+    pub(super) fn job_at(&self, tick: DateTime<Utc>, backfilled: bool) -> RawJob {
         let mut payload = self.payload.clone();
         let ts = tick.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         payload.insert("_cron".to_owned(), json!({ "ts": ts, "backfilled": backfilled }));
-        Value::Object(payload).to_string()
+        RawJob {
+            identifier: self.task.clone(),
+            payload: Value::Object(payload).to_string(),
+            spec: JobSpec { run_at: Some(tick), ..self.spec.clone() },
+        }
     }
 }
 

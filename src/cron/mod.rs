@@ -6,6 +6,8 @@ pub(crate) mod schedule;
 
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::events::Events;
+use crate::hooks::{CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext};
 use crate::shutdown::ShutdownSignal;
 use crate::stats::{Stats, add};
 use crate::store::{KnownCrontab, Store};
@@ -26,10 +28,11 @@ pub(crate) fn cron(
     decisions: bool,
     worker_id: &str,
     stats: &Stats,
+    events: &Events,
     stop: &ShutdownSignal,
 ) {
     let entries = entries.iter().map(|cron| Entry { cron, next: None }).collect();
-    let mut scheduler = Scheduler { entries, store, decisions, worker_id, stop, start: None };
+    let mut scheduler = Scheduler { entries, store, decisions, worker_id, events, stop, start: None, told: None };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let pause = match scheduler.tick() {
@@ -63,9 +66,12 @@ struct Scheduler<'a> {
     /// Whether the database has room for until when ticks were decided.
     decisions: bool,
     worker_id: &'a str,
+    events: &'a Events,
     stop: &'a ShutdownSignal,
     /// The database's time when this scheduler saw it first.
     start: Option<DateTime<Utc>>,
+    /// The minute that observers have heard of.
+    told: Option<DateTime<Utc>>,
 }
 
 impl Scheduler<'_> {
@@ -84,6 +90,10 @@ impl Scheduler<'_> {
             if let Some(last) = last.filter(|last| entry.next.is_some_and(|next| next <= *last)) {
                 entry.next = entry.cron.schedule.next_after(last);
             }
+        }
+        if self.told.replace(floor(now)) != Some(floor(now)) {
+            let crontabs = || self.entries.iter().map(|entry| item(entry.cron)).collect();
+            self.events.send(CronTick, || CronTickContext { timestamp: floor(now), crontabs: crontabs() });
         }
         let failed = self.take_ticks(start, now)?;
         if self.decisions {
@@ -109,17 +119,27 @@ impl Scheduler<'_> {
             }
             let cron = entry.cron;
             let (identifier, task) = (cron.identifier(), cron.task_identifier());
-            let payload = cron.payload_at(tick, tick < start);
-            match self.store.cron_tick(identifier, tick, task, payload, &cron.spec) {
+            let job = cron.job_at(tick, tick < start);
+            let (job, vetoed) = match self.events.hooks.schedule(job.clone()) {
+                Ok(job) => (job, None),
+                Err(veto) => (job, Some(veto)),
+            };
+            match self.store.cron_tick(identifier, tick, job, vetoed.is_none()) {
                 Ok(added) => {
                     entry.next = cron.schedule.next_after(tick);
                     // Here, and nowhere else, it is certain whether this scheduler's tick made a job.
-                    match added {
-                        Some(job_id) => {
+                    match (added, vetoed) {
+                        (Some(job_id), _) => {
                             info!(worker_id = self.worker_id, crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
-                            backfilled = tick < start; "crontab job scheduled")
+                            backfilled = tick < start; "crontab job scheduled");
+                            let context = || CronJobScheduledContext { crontab: item(cron), scheduled_at: tick };
+                            self.events.send(CronJobScheduled, context);
                         }
-                        None => {
+                        (None, Some(veto)) => {
+                            warn!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(), error:% = veto;
+                            "a hook left out the tick")
+                        }
+                        (None, None) => {
                             debug!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(); "another scheduler took the tick")
                         }
                     }
@@ -168,6 +188,11 @@ impl Scheduler<'_> {
         let names: HashSet<&str> = self.entries.iter().map(|entry| entry.cron.identifier()).collect();
         names.into_iter().filter(|name| wanted(name)).map(str::to_owned).collect()
     }
+}
+
+/// What observers are told of an entry.
+fn item(cron: &Cron) -> CronItem {
+    CronItem { identifier: cron.identifier().to_owned(), task_identifier: cron.task_identifier().to_owned() }
 }
 
 /// The first moment whose ticks a scheduler that begins now must take care of.

@@ -211,9 +211,9 @@ events! {
         /// A handler takes longer than its task may, and is asked to end; told once more if it then goes on
         /// for longer than the grace period. Not in the async crate.
         JobTimeout(job_timeout, JobTimeoutContext, NONE);
-        /// The scheduler has reached a minute.
+        /// The scheduler has reached a minute, by the database's clock.
         CronTick(cron_tick, CronTickContext, NONE);
-        /// A job of a crontab entry was added.
+        /// A job of a crontab entry was added, by this worker's scheduler.
         CronJobScheduled(cron_job_scheduled, CronJobScheduledContext, NONE);
         /// The local queue is set up.
         LocalQueueInit(local_queue_init, LocalQueueInitContext, NONE);
@@ -243,7 +243,8 @@ events! {
         AfterJobRun(after_job_run, AfterJobRunContext) -> HookResult;
         /// Decides over a job that is about to be added through this worker: by its
         /// [`create_utils`](crate::Worker::create_utils), by a handler, by cron. Asked on the thread that adds
-        /// it. One that panics refuses the job. What others add, or plain SQL, is not asked about.
+        /// it. One that panics refuses the job. What others add, or plain SQL, is not asked about. A tick of
+        /// cron whose job is skipped or refused is over, for all schedulers that come to it later.
         BeforeJobSchedule(before_job_schedule, BeforeJobScheduleContext) -> JobScheduleResult;
         /// Decides what becomes of a job that a dead worker held; asked on the recovery's thread. One that
         /// panics decides nothing.

@@ -3,6 +3,7 @@
 -- tick and adding the job happen both or not at all: when a worker takes the keyed job from under
 -- add_job, which then answers an empty row, the division undoes the whole statement (22012).
 --   $1 identifier  $2 tick  $3 task  $4 payload  $5 queue  $6 max_attempts  $7 key  $8 priority  $9 key mode
+--   $10 false: take the tick, and add nothing
 with taken as (
   insert into :GRAPHILE_WORKER_SCHEMA._private_known_crontabs as k (identifier, known_since, last_execution)
   values ($1::text, $2::timestamptz, $2::timestamptz)
@@ -23,3 +24,4 @@ select j.id, 1 / (case when j.id is null then 0 else 1 end) as added
     job_key => $7::text,
     priority => $8::int,
     job_key_mode => $9::text) j
+ where $10::bool

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::core::{CEILING, Core, Event, Seen, Step};
 use super::fetch::{Fetched, Order};
+use super::local_queue::{LocalQueue, Pause};
 use crate::backoff::random_unit;
 use crate::config::RefetchDelay;
 use crossbeam_channel::{after, at, never, select};
@@ -28,15 +29,18 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
         core = core.with_fixed(queue.capacity, queue.size);
     }
     let mut refetch = Refetch::new(fixed.and_then(|queue| queue.refetch).filter(|_| !until_empty));
+    let mut queue = LocalQueue::new(shared);
     let mut next_poll = Instant::now() + shared.config.poll_interval;
     let mut rested_at = None;
     let mut watch = Watch::default();
     loop {
         let seen = shell.look();
+        queue.holds(seen.queued);
         shared.low_water.store(core.low_water(seen), Ordering::Relaxed);
         match core.step(seen) {
             Step::Claim(asked) => {
                 next_poll = Instant::now() + shared.config.poll_interval;
+                queue.asks();
                 shell.order(asked, seen.entries);
                 core.on(Event::Asked(asked));
             }
@@ -46,7 +50,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     Some(queue) => shell.ttl_is_over(now, queue.ttl, seen.queued),
                     None => watch.patience_is_over(now, seen.queued, shared.taken.load(Ordering::Relaxed)),
                 } {
-                    shared.take_back();
+                    queue.expired(shared.take_back());
                     core.on(Event::GaveBack);
                     rested_at = Some(now + shared.config.poll_interval);
                     continue;
@@ -67,7 +71,10 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 select! {
                     recv(wires.fetched.1) -> fetched => {
                         let event = shell.fetched(fetched.expect("we hold the other end too"));
-                        refetch.claimed(Instant::now(), event, shell.notifications());
+                        if let Event::Claimed { asked, got, .. } = event {
+                            queue.fetched(got);
+                            queue.refetch(refetch.claimed(Instant::now(), asked, got, shell.notifications()));
+                        }
                         core.on(event);
                     }
                     recv(wires.wake.1) -> _ => refetch.wanted = true,
@@ -81,7 +88,8 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     recv(look_again) -> _ => {}
                     recv(shared.stop.receiver()) -> _ => core.on(Event::Stop),
                 }
-                if refetch.may_claim(Instant::now(), shell.notifications()) {
+                queue.refetch(refetch.look(Instant::now(), shell.notifications()));
+                if refetch.may_claim() {
                     core.on(Event::Wake);
                 }
                 if rested_at.is_some_and(|at| Instant::now() >= at) {
@@ -95,7 +103,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
             core.on(Event::Stop);
         }
     }
-    shared.take_back();
+    queue.released(shared.take_back());
 }
 
 /// Holds claims back for a while after one that brought little, unless many jobs are announced.
@@ -105,32 +113,44 @@ struct Refetch {
     wanted: bool,
     /// The end of the pause.
     until: Option<Instant>,
-    /// The pause is over when there were so many notifications.
-    abort_at: u64,
+    /// How many notifications there were when it began.
+    heard: u64,
+    /// The pause is over after so many more; none if it does not listen.
+    abort_after: Option<u64>,
 }
 
 impl Refetch {
     fn new(config: Option<RefetchDelay>) -> Self {
-        Self { config, wanted: false, until: None, abort_at: 0 }
+        Self { config, wanted: false, until: None, heard: 0, abort_after: None }
     }
 
-    fn claimed(&mut self, now: Instant, event: Event, notifications: u64) {
-        let (Some(config), Event::Claimed { asked, got, .. }) = (self.config, event) else { return };
-        if got <= config.threshold && got < asked {
-            self.until = Some(now + config.duration.mul_f64(0.5 + 0.5 * random_unit()));
-            let pulses = (config.max_abort as f64 * random_unit()) as u64;
-            self.abort_at = match config.max_abort {
-                usize::MAX => u64::MAX,
-                _ => notifications + pulses.max(1),
-            };
-        }
+    /// A claim was answered; if that was little, a pause begins.
+    fn claimed(&mut self, now: Instant, asked: usize, got: usize, notifications: u64) -> Option<Pause> {
+        let config = self.config.filter(|config| got <= config.threshold && got < asked)?;
+        let duration = config.duration.mul_f64(0.5 + 0.5 * random_unit());
+        let pulses = (config.max_abort as f64 * random_unit()) as u64;
+        self.until = Some(now + duration);
+        self.heard = notifications;
+        self.abort_after = (config.max_abort < usize::MAX).then(|| pulses.max(1));
+        Some(Pause::Begins { duration, threshold: config.threshold, abort_after: self.abort_after })
     }
 
-    /// Whether a claim is wanted, and the pause over.
-    fn may_claim(&mut self, now: Instant, notifications: u64) -> bool {
-        if self.until.is_some_and(|until| now >= until || notifications >= self.abort_at) {
-            self.until = None;
-        }
+    /// Ends the pause if it is over.
+    fn look(&mut self, now: Instant, notifications: u64) -> Option<Pause> {
+        let until = self.until?;
+        let announced = notifications - self.heard;
+        let aborted = self.abort_after.filter(|&after| announced >= after);
+        let ends = match aborted {
+            Some(abort_after) => Pause::Aborted { announced, abort_after },
+            None if now >= until => Pause::Expires,
+            None => return None,
+        };
+        self.until = None;
+        Some(ends)
+    }
+
+    /// Whether a claim is wanted, and there is no pause.
+    fn may_claim(&mut self) -> bool {
         self.until.is_none() && std::mem::take(&mut self.wanted)
     }
 }
@@ -257,21 +277,25 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let after = |config, got| {
             let mut refetch = Refetch::new(config);
-            refetch.claimed(start, Event::Claimed { asked: 5, got, entries: 0 }, 70);
+            refetch.claimed(start, 5, got, 70);
             refetch.wanted = true;
             refetch
         };
-        assert!(after(None, 0).may_claim(start, 70), "no pause is asked for");
-        assert!(after(Some(config), 4).may_claim(start, 70), "above the threshold");
+        let may_claim = |mut refetch: Refetch, now, notifications| {
+            refetch.look(now, notifications);
+            refetch.may_claim()
+        };
+        assert!(may_claim(after(None, 0), start, 70), "no pause is asked for");
+        assert!(may_claim(after(Some(config), 4), start, 70), "above the threshold");
         let full = RefetchDelay { threshold: 5, ..config };
-        assert!(after(Some(full), 5).may_claim(start, 70), "a full claim");
-        assert!(!after(Some(config), 3).may_claim(at(49), 70));
-        assert!(after(Some(config), 3).may_claim(at(100), 70));
-        assert!(after(Some(config), 3).may_claim(start, 71), "a notification ends it");
+        assert!(may_claim(after(Some(full), 5), start, 70), "a full claim");
+        assert!(!may_claim(after(Some(config), 3), at(49), 70));
+        assert!(may_claim(after(Some(config), 3), at(100), 70));
+        assert!(may_claim(after(Some(config), 3), start, 71), "a notification ends it");
         let deaf = RefetchDelay { max_abort: usize::MAX, ..config };
-        assert!(!after(Some(deaf), 3).may_claim(start, 1_000_000));
+        assert!(!may_claim(after(Some(deaf), 3), start, 1_000_000));
         let mut idle = after(Some(config), 3);
         idle.wanted = false;
-        assert!(!idle.may_claim(at(100), 70), "nobody wants one");
+        assert!(!may_claim(idle, at(100), 70), "nobody wants one");
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod dispatch;
 pub(crate) mod fetch;
 pub(crate) mod lease;
 pub(crate) mod listen;
+pub(crate) mod local_queue;
 pub(crate) mod run;
 pub(crate) mod settle;
 pub(crate) mod watch;
@@ -170,11 +171,9 @@ impl Shared {
             .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
     }
 
-    /// Gives back what no thread has begun, for others to run.
-    pub(crate) fn take_back(&self) {
-        for active in self.wires.jobs.1.try_iter() {
-            active.give_back(None);
-        }
+    /// Gives back what no thread has begun, for others to run; answers how many jobs that were.
+    pub(crate) fn take_back(&self) -> usize {
+        self.wires.jobs.1.try_iter().filter(|active| active.give_back(None)).count()
     }
 
     /// For how long the oldest handler of this task has been running.

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::unbounded;
 use graphile_worker::{
-    Cron, CrontabFill, ErrorKind, IntoTaskHandlerResult, JobKeyMode, TaskHandler, WorkerContext, WorkerOptions,
+    BeforeJobSchedule, Cron, CronJobScheduled, CronTick, CrontabFill, ErrorKind, IntoTaskHandlerResult, JobKeyMode,
+    JobScheduleResult, TaskHandler, WorkerContext, WorkerOptions,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -256,6 +258,46 @@ fn an_entry_that_the_database_refuses_holds_up_no_other_and_catches_up() {
 }
 
 #[test]
+fn hooks_hear_of_ticks_and_decide_over_their_jobs_and_a_tick_left_out_is_over() {
+    let db = Clocked::new("2026-03-03 10:29:59.999+00");
+    let (notes, heard) = unbounded();
+    let (ticks, jobs) = (notes.clone(), notes);
+    let options = db
+        .idle()
+        .with_cron("30 * * * * good\n30 * * * * skipped\n30 * * * * refused ?id=other")
+        .unwrap()
+        .on(BeforeJobSchedule, |ctx| match ctx.identifier.as_str() {
+            "skipped" => JobScheduleResult::Skip,
+            "refused" => JobScheduleResult::Fail("not today".into()),
+            _ => {
+                assert_eq!(ctx.spec.run_at, Some("2026-03-03T10:30:00Z".parse().unwrap()));
+                let mut payload = ctx.payload;
+                payload["more"] = json!(1);
+                JobScheduleResult::Continue(payload)
+            }
+        })
+        .on(CronTick, move |ctx| ticks.send(format!("{} {}", ctx.timestamp, ctx.crontabs.len())).unwrap())
+        .on(CronJobScheduled, move |ctx| {
+            jobs.send(format!("{} {}", ctx.crontab.identifier, ctx.scheduled_at)).unwrap();
+        });
+    let running = Running::start(options);
+    eventually(SOON, || db.known() == 3);
+    db.set("2026-03-03 10:30:00.001+00");
+    db.settled();
+    let next = || heard.recv_timeout(SOON).unwrap();
+    assert_eq!(next(), "2026-03-03 10:29:00 UTC 3");
+    assert_eq!(next(), "2026-03-03 10:30:00 UTC 3");
+    assert_eq!(next(), "good 2026-03-03 10:30:00 UTC");
+    assert_eq!(db.0.jobs(), 1);
+    assert_eq!(db.payload()["more"], 1);
+    let taken =
+        "select count(*) from graphile_worker._private_known_crontabs where last_execution = '2026-03-03 10:30+00'";
+    assert_eq!(db.0.one::<i64>(taken), 3);
+    running.stop().0.unwrap();
+    assert!(heard.try_recv().is_err(), "nothing else was told");
+}
+
+#[test]
 fn a_year_of_minutes_runs_in_seconds() {
     let db = Clocked::new("2025-12-31 23:59:59.999Z");
     let _running = db.scheduler("0 7 * * * daily\n0 */6 * * * quarterly ?tz=Europe/Berlin");
@@ -280,10 +322,11 @@ fn cron_has_a_session_only_where_there_are_entries() {
     let error = idle().max_pg_conn(5).with_cron("* * * * * t").unwrap().init().err().expect("must be refused");
     assert!(error.to_string().contains("5 is fewer than 6: 5 for the engine"), "{error}");
     let running = Running::start(idle().max_pg_conn(6).with_cron("0 0 1 1 * t").unwrap());
-    eventually(SOON, || db.backends("cron").len() == 1);
+    let entered = || db.one::<i64>("select count(*) from graphile_worker._private_known_crontabs");
+    eventually(SOON, || db.backends("cron").len() == 1 && entered() == 1);
     running.stop().0.unwrap();
     idle().with_cron("* * * * * t").unwrap().init().unwrap().run_once().unwrap();
-    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_known_crontabs"), 1);
+    assert_eq!(entered(), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What is held ahead and how outcomes are grouped, where the caller has fixed it.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
-use crossbeam_channel::{Receiver, Sender, bounded};
-use graphile_worker::{LocalQueueConfig, RefetchDelayConfig, WorkerContext, WorkerOptions};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use graphile_worker::*;
 use std::time::{Duration, Instant};
 
 /// A worker of one thread whose handlers of `t` wait for the sender: or for its end.
@@ -57,6 +57,63 @@ fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
     eventually(SOON, || running.worker.stats().returned == 9);
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 9, "unspent");
     drop(release);
+}
+
+/// Notes what observers are told of a local queue.
+fn observed(options: WorkerOptions) -> (WorkerOptions, Receiver<String>) {
+    let (notes, heard) = unbounded();
+    let note = || {
+        let notes = notes.clone();
+        move |text: String| _ = notes.send(text)
+    };
+    let (init, mode, came, back) = (note(), note(), note(), note());
+    let (pause, abort, expired) = (note(), note(), note());
+    let options = options
+        .on(LocalQueueInit, move |_| init("init".into()))
+        .on(LocalQueueSetMode, move |ctx| mode(format!("{:?} to {:?}", ctx.old_mode, ctx.new_mode)))
+        .on(LocalQueueGetJobsComplete, move |ctx| came(format!("{} came", ctx.jobs_count)))
+        .on(LocalQueueReturnJobs, move |ctx| back(format!("{} went back", ctx.jobs_count)))
+        .on(LocalQueueRefetchDelayStart, move |ctx| pause(format!("pause, at most {} came", ctx.threshold)))
+        .on(LocalQueueRefetchDelayAbort, move |ctx| abort(format!("abort at {}", ctx.abort_threshold)))
+        .on(LocalQueueRefetchDelayExpired, move |_| expired("goes on".into()));
+    (options, heard)
+}
+
+/// Waits for these notes, in this order, whatever comes between.
+#[track_caller]
+fn hears(heard: &Receiver<String>, words: &[&str]) {
+    for word in words {
+        while heard.recv_timeout(SOON).unwrap_or_else(|_| panic!("never heard {word:?}")) != *word {}
+    }
+}
+
+#[test]
+fn observers_hear_what_a_fixed_local_queue_does() {
+    let db = TestDb::new();
+    let delay = RefetchDelayConfig::default().with_threshold(1).with_max_abort_threshold(1);
+    let queue = |delay| LocalQueueConfig::default().with_size(3).with_refetch_delay(delay);
+    let worker = || db.worker().concurrency(1).poll_interval(Duration::from_secs(3600));
+
+    let short = queue(delay.clone().with_duration(Duration::from_millis(1))).with_ttl(Duration::from_millis(100));
+    let (options, heard) = observed(worker().local_queue(short));
+    let (options, release) = slow(options);
+    add(&db, 3, "");
+    let running = Running::start(options);
+    hears(&heard, &["init", "Starting to Polling", "3 came", "Polling to Waiting", "2 went back"]);
+    hears(&heard, &["Waiting to TtlExpired"]);
+    drop(release);
+    hears(&heard, &["TtlExpired to Polling", "pause, at most 1 came", "goes on"]);
+    eventually(SOON, || db.jobs() == 0);
+    running.stop().0.unwrap();
+    hears(&heard, &["Polling to Released"]);
+
+    let long = queue(delay.with_duration(Duration::from_secs(3600)));
+    let (options, heard) = observed(worker().local_queue(long).define_raw_job("t", |_| ()));
+    let running = Running::start(options);
+    hears(&heard, &["0 came", "pause, at most 1 came"]);
+    eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
+    add(&db, 1, "");
+    hears(&heard, &["abort at 1", "1 came"]);
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! What observers hear of a local queue of fixed size: its mode, and what comes and goes.
+//! Decides nothing; silent where no such queue was asked for.
+
+use super::Shared;
+use crate::hooks::{
+    LocalQueueGetJobsComplete, LocalQueueGetJobsCompleteContext, LocalQueueInit, LocalQueueInitContext, LocalQueueMode,
+    LocalQueueRefetchDelayAbort, LocalQueueRefetchDelayAbortContext, LocalQueueRefetchDelayExpired,
+    LocalQueueRefetchDelayExpiredContext, LocalQueueRefetchDelayStart, LocalQueueRefetchDelayStartContext,
+    LocalQueueReturnJobs, LocalQueueReturnJobsContext, LocalQueueSetMode, LocalQueueSetModeContext, Observed,
+};
+use std::time::Duration;
+
+/// What becomes of the pause after a claim that brought little.
+pub(crate) enum Pause {
+    Begins {
+        duration: Duration,
+        threshold: usize,
+        abort_after: Option<u64>,
+    },
+    /// So many notifications came that somebody should look.
+    Aborted {
+        announced: u64,
+        abort_after: u64,
+    },
+    Expires,
+}
+
+/// A local queue as its observers see it.
+pub(crate) struct LocalQueue<'a> {
+    shared: &'a Shared,
+    mode: LocalQueueMode,
+}
+
+impl<'a> LocalQueue<'a> {
+    pub(crate) fn new(shared: &'a Shared) -> Self {
+        let mut queue = Self { shared, mode: LocalQueueMode::Starting };
+        queue.tell(LocalQueueInit, |worker_id| LocalQueueInitContext { worker_id });
+        queue.enters(LocalQueueMode::Polling);
+        queue
+    }
+
+    /// A claim was answered with so many jobs.
+    pub(crate) fn fetched(&mut self, jobs: usize) {
+        let context = |worker_id| LocalQueueGetJobsCompleteContext { worker_id, jobs_count: jobs };
+        self.tell(LocalQueueGetJobsComplete, context);
+        if jobs > 0 {
+            self.enters(LocalQueueMode::Waiting);
+        }
+    }
+
+    /// So many jobs wait for a thread.
+    pub(crate) fn holds(&mut self, jobs: usize) {
+        if jobs == 0 && self.mode == LocalQueueMode::Waiting {
+            self.enters(LocalQueueMode::Polling);
+        }
+    }
+
+    /// A claim is sent.
+    pub(crate) fn asks(&mut self) {
+        if self.mode == LocalQueueMode::TtlExpired {
+            self.enters(LocalQueueMode::Polling);
+        }
+    }
+
+    /// Its jobs were held for too long, and so many went back.
+    pub(crate) fn expired(&mut self, jobs: usize) {
+        self.returned(jobs);
+        self.enters(LocalQueueMode::TtlExpired);
+    }
+
+    /// The worker stops, and so many jobs went back.
+    pub(crate) fn released(&mut self, jobs: usize) {
+        self.returned(jobs);
+        self.enters(LocalQueueMode::Released);
+    }
+
+    pub(crate) fn refetch(&self, pause: Option<Pause>) {
+        match pause {
+            None => {}
+            Some(Pause::Begins { duration, threshold, abort_after }) => {
+                let abort_threshold = abort_after.map_or(usize::MAX, |after| after as usize);
+                self.tell(LocalQueueRefetchDelayStart, |worker_id| LocalQueueRefetchDelayStartContext {
+                    worker_id,
+                    duration,
+                    threshold,
+                    abort_threshold,
+                });
+            }
+            Some(Pause::Aborted { announced, abort_after }) => {
+                let (count, abort_threshold) = (announced as usize, abort_after as usize);
+                let context = |worker_id| LocalQueueRefetchDelayAbortContext { worker_id, count, abort_threshold };
+                self.tell(LocalQueueRefetchDelayAbort, context);
+            }
+            Some(Pause::Expires) => {
+                self.tell(LocalQueueRefetchDelayExpired, |worker_id| LocalQueueRefetchDelayExpiredContext {
+                    worker_id,
+                });
+            }
+        }
+    }
+
+    fn returned(&self, jobs: usize) {
+        if jobs > 0 {
+            let context = |worker_id| LocalQueueReturnJobsContext { worker_id, jobs_count: jobs };
+            self.tell(LocalQueueReturnJobs, context);
+        }
+    }
+
+    fn enters(&mut self, new_mode: LocalQueueMode) {
+        let old_mode = std::mem::replace(&mut self.mode, new_mode);
+        if old_mode != new_mode {
+            self.tell(LocalQueueSetMode, |worker_id| LocalQueueSetModeContext { worker_id, old_mode, new_mode });
+        }
+    }
+
+    fn tell<E: Observed>(&self, event: E, context: impl FnOnce(String) -> E::Context) {
+        if self.shared.config.local_queue.is_some() {
+            self.shared.events.send(event, || context(self.shared.worker_id.clone()));
+        }
+    }
+}
