@@ -91,8 +91,10 @@ const ALL = {
 const us = {
   name: "ours",
   changes: [
-    "added TABLE _native_migrations", "added CONSTRAINT _native_migrations _native_migrations_pkey",
-    "added ROW SECURITY _native_migrations", "added INDEX _native_jobs_queue",
+    "added INDEX _native_jobs_queue",
+    ...["_native_migrations", "_native_workers", "_native_recoveries", "_native_crontabs"].flatMap((table) => [
+      `added TABLE ${table}`, `added CONSTRAINT ${table} ${table}_pkey`, `added ROW SECURITY ${table}`,
+    ]),
   ],
   migrate: (url) => ours(url, "migrate"),
   add: (url, task, count, kind = "plain") => ours(url, "add", task, `${count}`, ...(kind === "plain" ? [] : [`--${kind}`])),
