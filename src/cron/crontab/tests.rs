@@ -189,9 +189,9 @@ fn options_out_of_range_and_entries_of_one_name_are_refused() {
 fn the_payload_always_says_when_it_was_due() {
     let tick = "2024-01-15T10:31:00Z".parse().unwrap();
     assert_eq!(
-        one("* * * * * t").payload_at(tick, false),
+        one("* * * * * t").job_at(tick, false).payload,
         r#"{"_cron":{"backfilled":false,"ts":"2024-01-15T10:31:00.000Z"}}"#
     );
-    let payload: Value = serde_json::from_str(&one("* * * * * t {_cron:1,a:2}").payload_at(tick, true)).unwrap();
+    let payload: Value = serde_json::from_str(&one("* * * * * t {_cron:1,a:2}").job_at(tick, true).payload).unwrap();
     assert_eq!(payload, json!({"a": 2, "_cron": {"ts": "2024-01-15T10:31:00.000Z", "backfilled": true}}));
 }
