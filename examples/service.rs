@@ -16,10 +16,11 @@ impl TaskHandler for Report {
     const IDENTIFIER: &'static str = "report";
 
     fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult {
-        match ctx.job().attempts() {
-            1 => Err("the figures are not there yet"),
-            _ => Ok(println!("report of week {}", self.week)),
+        if ctx.job().attempts() == 1 {
+            return Err("the figures are not there yet");
         }
+        println!("report of week {}", self.week);
+        Ok(())
     }
 }
 
