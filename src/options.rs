@@ -202,8 +202,9 @@ impl WorkerOptions {
     }
 
     /// Whether SIGINT, SIGTERM and SIGHUP stop the worker while it runs. Defaults to true. The first
-    /// signal stops, the second cancels running jobs at once, the third ends the process.
-    /// Source: the guide, Shutdown Signals.
+    /// signal stops, the second cancels running jobs at once, the third ends the process. On Linux, one that is
+    /// ignored when the first worker of the process starts (as under nohup) stays ignored, and one that the program
+    /// handles itself stays its own, with a warning. Source: the guide, Shutdown Signals.
     pub fn listen_os_shutdown_signals(mut self, listen: bool) -> Self {
         self.listen_signals = listen;
         self

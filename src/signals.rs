@@ -4,7 +4,11 @@
 use crate::shutdown::ShutdownSignal;
 use log::warn;
 use parking_lot::Mutex;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::sync::Once;
+use std::{fs, io, thread};
 
 /// What a signal triggers in one worker: the first one, the second one.
 struct Listener {
@@ -15,9 +19,6 @@ struct Listener {
 
 static LISTENERS: Mutex<Vec<Listener>> = Mutex::new(Vec::new());
 static REGISTER: Once = Once::new();
-
-/// The exit status of a process that SIGINT ended, as shells report it.
-const INTERRUPTED: i32 = 130;
 
 /// Keeps a worker's signals connected until it is dropped.
 pub(crate) struct Guard(u64);
@@ -36,21 +37,50 @@ pub(crate) fn listen(stop: &ShutdownSignal, cancel: &ShutdownSignal) -> Guard {
     listeners.push(Listener { id, stop: stop.clone(), cancel: cancel.clone() });
     drop(listeners);
     REGISTER.call_once(|| {
-        if let Err(error) = ctrlc::try_set_handler(on_signal) {
-            warn!(error:% = error; "signals are handled elsewhere and do not stop the worker");
+        if let Err(error) = register() {
+            warn!(error:% = error; "no signal stops the worker");
         }
     });
     Guard(id)
 }
 
-fn on_signal() {
+/// Takes the signals that are still at their default. One that is ignored stays so: a shell wants that of what it
+/// starts in the background, nohup of what it starts. What the application handles is the application's.
+fn register() -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let (ignored, handled) = (Set::read(&status, "SigIgn:"), Set::read(&status, "SigCgt:"));
+    for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| handled.has(*signal)) {
+        warn!(signal = signal_name(signal); "a signal is handled elsewhere and does not stop the worker");
+    }
+    let ours = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !ignored.has(*signal) && !handled.has(*signal));
+    let mut signals = Signals::new(ours)?;
+    thread::Builder::new().name("gw-signals".into()).spawn(move || signals.forever().for_each(on_signal))?;
+    Ok(())
+}
+
+fn on_signal(signal: i32) {
     let listeners = LISTENERS.lock();
     let (fresh, told): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| !listener.stop.is_triggered());
     if !fresh.is_empty() {
         fresh.iter().for_each(|listener| listener.stop.trigger());
     } else if told.iter().any(|listener| !listener.cancel.is_triggered()) {
         told.iter().for_each(|listener| listener.cancel.trigger());
-    } else {
-        std::process::exit(INTERRUPTED);
+    } else if let Err(error) = emulate_default_handler(signal) {
+        warn!(error:% = error; "cannot end the process as the signal would");
+    }
+}
+
+/// A set of signals as Linux writes it: bit `n - 1` of a hexadecimal number. Elsewhere nothing is known, and the
+/// set is empty.
+struct Set(u64);
+
+impl Set {
+    fn read(status: &str, name: &str) -> Self {
+        let digits = status.lines().find_map(|line| line.strip_prefix(name));
+        Self(digits.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    fn has(&self, signal: i32) -> bool {
+        self.0 >> (signal - 1) & 1 == 1
     }
 }

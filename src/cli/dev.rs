@@ -1,6 +1,6 @@
 //! `dev`: a private PostgreSQL, for as long as this process runs.
 
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::{Exit, Failure, on_interrupt};
 use crate::cli::screen::Screen;
 use crossbeam_channel::bounded;
 use graphile_worker::devdb::{DevDb, Options};
@@ -10,7 +10,7 @@ use serde_json::json;
 pub(crate) fn run(schema: Schema, screen: &Screen) -> Result<Exit, Failure> {
     // Before the server starts: a Ctrl-C at any moment ends in an orderly way.
     let (interrupted, wait) = bounded(1);
-    if let Err(error) = ctrlc::set_handler(move || _ = interrupted.try_send(())) {
+    if let Err(error) = on_interrupt(move || _ = interrupted.try_send(())) {
         eprintln!(
             "graphile-worker: signals cannot be handled ({error}); the server ends with this process all the same"
         );

@@ -1,9 +1,11 @@
 //! How the process ends: its status, and what it says when something went wrong.
 
 use graphile_worker::{Error, ErrorKind};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::fmt::Write;
-use std::io;
 use std::process::ExitCode;
+use std::{io, thread};
 
 /// What the process answers to whoever started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,13 +105,16 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Ends the process in an orderly way on Ctrl-C or SIGTERM. Every change is one transaction, so that there is
-/// nothing to undo; a cleanup keeps the batches that it has done.
-pub(crate) fn on_interrupt() {
-    let end = || {
-        eprintln!("graphile-worker: interrupted");
-        std::process::exit(Exit::Interrupted as i32);
-    };
-    // Without a handler the signal ends us all the same.
-    let _ = ctrlc::set_handler(end);
+/// Does `then`, once, on Ctrl-C or SIGTERM, on a thread of its own.
+pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().spawn(move || signals.forever().next().map(|_| then()))?;
+    Ok(())
+}
+
+/// Ends the process. Every change is one transaction, so that there is nothing to undo; a cleanup keeps the
+/// batches that it has done.
+pub(crate) fn interrupted() {
+    eprintln!("graphile-worker: interrupted");
+    std::process::exit(Exit::Interrupted as i32);
 }

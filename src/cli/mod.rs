@@ -109,7 +109,8 @@ impl Cli {
         if matches!(self.command, Command::Dev) {
             return dev::run(self.place.schema()?, screen);
         }
-        exit::on_interrupt();
+        // Without a handler the signal ends us all the same.
+        let _ = exit::on_interrupt(exit::interrupted);
         let utils = self.place.utils()?;
         match &self.command {
             Command::Migrate => upkeep::migrate(utils, &self.place.schema, screen),

@@ -24,6 +24,7 @@ mod proxy;
 mod queues;
 mod recovery;
 mod retry;
+mod signals;
 mod stop;
 mod timeout;
 mod wire;

@@ -1,0 +1,153 @@
+//! Signals of the operating system, each against a process of its own: this test binary, started again.
+
+use crate::harness::{SOON, TestDb, eventually, is_alive, signal};
+use graphile_worker::{WorkerContext, WorkerOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const INT: i32 = 2;
+const TERM: i32 = 15;
+
+/// What a process of the tests below does; a test that passes when run by itself.
+#[test]
+fn child() {
+    let Ok(url) = std::env::var("SIGNALS_TEST_URL") else { return };
+    let worker = |task: &str| {
+        let handler = |ctx: WorkerContext| {
+            let start = Instant::now();
+            let patience = Duration::from_millis(ctx.job().payload_as().unwrap());
+            while start.elapsed() < patience && !ctx.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // Deaf to what it was asked: only the end of the process ends it.
+            if ctx.job().task_identifier() == "deaf" {
+                std::thread::sleep(patience);
+            }
+        };
+        let options = WorkerOptions::default().database_url(&url).concurrency(1).define_raw_job(task, handler);
+        options.shutdown_grace_period(3 * SOON).init().unwrap()
+    };
+    match std::env::var("SIGNALS_TEST").unwrap().as_str() {
+        "two" => {
+            let workers = [worker("one"), worker("other")];
+            std::thread::scope(|scope| {
+                let runs = workers.each_ref().map(|worker| scope.spawn(|| worker.run()));
+                runs.into_iter().for_each(|run| run.join().unwrap().unwrap());
+            });
+        }
+        "over" => {
+            worker("t").run_once().unwrap();
+            say(&url, "over");
+            std::thread::sleep(3 * SOON);
+        }
+        task => worker(task).run().unwrap(),
+    }
+    say(&url, "ended well");
+}
+
+fn say(url: &str, word: &str) {
+    let mut client = postgres::Client::connect(url, postgres::NoTls).unwrap();
+    client.execute("insert into public.said values ($1)", &[&word]).unwrap();
+}
+
+/// A process that ends with its test.
+struct Process {
+    child: Child,
+    db: TestDb,
+}
+
+impl Process {
+    /// Starts one by a line of sh: `$0` is the program, `$@` what it is told.
+    fn start(what: &str, shell: &str) -> Self {
+        let db = TestDb::new();
+        db.execute("create table public.said (word text)");
+        let mut command = Command::new("sh");
+        command.args(["-c", shell]).arg(std::env::current_exe().unwrap()).args(["--exact", "signals::child", "-q"]);
+        command.env("SIGNALS_TEST_URL", db.url()).env("SIGNALS_TEST", what);
+        Self { child: command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), db }
+    }
+
+    fn says(&self, word: &str) {
+        eventually(SOON, || self.db.all::<String>("select word from public.said").contains(&word.to_owned()));
+    }
+
+    /// Waits until so many workers of it listen.
+    fn listens(&self, workers: usize) {
+        eventually(SOON, || self.db.backends("listen").len() == workers);
+    }
+
+    fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits for its end.
+    fn status(&mut self) -> ExitStatus {
+        eventually(SOON, || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn one_signal_stops_every_worker_of_the_process() {
+    for name in ["INT", "TERM", "HUP"] {
+        let mut process = Process::start("two", "exec \"$0\" \"$@\"");
+        process.listens(2);
+        process.signal(name);
+        assert!(process.status().success(), "{name}");
+        process.says("ended well");
+    }
+}
+
+#[test]
+fn a_signal_after_the_worker_has_ended_ends_the_process_as_if_there_had_been_none() {
+    for (name, number) in [("INT", INT), ("TERM", TERM)] {
+        let mut process = Process::start("over", "exec \"$0\" \"$@\"");
+        process.says("over");
+        process.signal(name);
+        assert_eq!(process.status().signal(), Some(number));
+    }
+}
+
+#[test]
+fn the_second_signal_cancels_running_jobs_and_the_third_ends_the_process() {
+    let mut process = Process::start("t", "exec \"$0\" \"$@\"");
+    process.db.add("'t', '60000'");
+    eventually(SOON, || process.db.locks() == 1);
+    process.signal("TERM");
+    // Two signals at once are one to the operating system.
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(is_alive(process.child.id()), "the grace period has just begun");
+    process.signal("TERM");
+    assert!(process.status().success());
+
+    let mut process = Process::start("deaf", "exec \"$0\" \"$@\"");
+    process.db.add("'deaf', '60000'");
+    eventually(SOON, || process.db.locks() == 1);
+    for _ in 0..3 {
+        process.signal("INT");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(process.status().signal(), Some(INT));
+}
+
+#[test]
+fn a_signal_that_the_shell_ignores_stays_ignored_and_another_stops_the_worker() {
+    for ignored in ["HUP", "INT"] {
+        let mut process = Process::start("t", &format!("trap '' {ignored}; exec \"$0\" \"$@\""));
+        process.listens(1);
+        process.signal(ignored);
+        process.db.add("'t', '0'");
+        eventually(SOON, || process.db.jobs() == 0);
+        process.signal("TERM");
+        assert!(process.status().success(), "{ignored}");
+        process.says("ended well");
+    }
+}
