@@ -142,7 +142,7 @@ fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
 /// Every name that a log line of this crate may give to a field, and nothing that could hold a payload.
 const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error outcome thread seconds jobs queues \
     job_key doing left_out schema concurrency tasks server_version newest_migration queue_index heartbeats retirements \
-    hook decision capacity events \
+    hook decision capacity events signal \
     path file timeout_ms unfit known role reason crontab tick backfilled previous_worker_id workers";
 
 #[test]
