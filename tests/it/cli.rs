@@ -1,10 +1,10 @@
 //! The program `graphile-worker`: its commands, what they print, and how they end.
 
-use crate::harness::{SOON, TestDb, eventually, signal};
+use crate::harness::{SOON, Started, TestDb, eventually};
 use postgres::{Client, NoTls};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 pub fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_graphile-worker"));
@@ -248,7 +248,7 @@ fn a_payload_may_come_from_a_file_or_standard_input() {
         .args(["add", "t", "--payload-file", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let mut started = Started(program.spawn().unwrap());
+    let mut started = Started::new(&mut program);
     started.0.stdin.take().unwrap().write_all(b"3").unwrap();
     assert!(started.0.wait().unwrap().success());
     assert_eq!(
@@ -284,7 +284,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     );
     let mut program = program();
     program.env("DATABASE_URL", db.url()).args(["list", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut listing = Started(program.spawn().unwrap());
+    let mut listing = Started::new(&mut program);
     let mut first = [0; 1];
     listing.0.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let mut text = String::new();
@@ -302,12 +302,12 @@ fn ctrl_c_ends_a_command_at_once_and_what_it_had_begun_is_undone() {
         transaction.execute("select from graphile_worker._private_jobs for update", &[]).unwrap();
         let mut program = program();
         program.env("DATABASE_URL", db.url()).args(["complete", &id]).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut completing = Started(program.spawn().unwrap());
+        let mut completing = Started::new(&mut program);
         eventually(SOON, || db.waiting() > 0);
-        signal(completing.0.id(), name);
+        completing.signal(name);
         let mut text = String::new();
         completing.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!((completing.0.wait().unwrap().code(), &*text), (Some(130), "graphile-worker: interrupted\n"));
+        assert_eq!((completing.status().code(), &*text), (Some(130), "graphile-worker: interrupted\n"));
         transaction.rollback().unwrap();
         // Its session goes on with the statement, and finds nobody there to commit it.
         let others = "select count(*) from pg_stat_activity
@@ -394,19 +394,9 @@ fn warnings_of_the_library_are_shown() {
     );
 }
 
-/// A program that does not outlive its test.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn dev_gives_a_database_until_ctrl_c_and_leaves_nothing() {
-    let mut dev = Started(program().arg("dev").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut dev = Started::new(program().arg("dev").stdout(Stdio::piped()).stderr(Stdio::null()));
     let mut url = String::new();
     BufReader::new(dev.0.stdout.take().unwrap()).read_line(&mut url).unwrap();
     let mut client = Client::connect(url.trim(), NoTls).unwrap();
@@ -415,8 +405,8 @@ fn dev_gives_a_database_until_ctrl_c_and_leaves_nothing() {
     let port: String = client.query_one("show port", &[]).unwrap().get(0);
     assert!(std::path::Path::new(&folder).exists());
 
-    signal(dev.0.id(), "INT");
-    assert!(dev.0.wait().unwrap().success());
+    dev.signal("INT");
+    assert!(dev.status().success());
     eventually(SOON, || !std::path::Path::new(&folder).exists());
     assert!(TcpStream::connect(format!("127.0.0.1:{port}")).is_err());
 }

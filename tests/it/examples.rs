@@ -1,6 +1,6 @@
 //! Every example runs and prints what it promises; the README's first block is one of them.
 
-use crate::harness::{TestDb, signal};
+use crate::harness::{SOON, Started, TestDb};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -47,20 +47,20 @@ fn transaction_runs_only_what_was_committed() {
 #[test]
 fn service_retries_sends_batches_and_ends_by_a_signal() {
     let db = TestDb::new();
-    let mut service =
-        Command::new(built("service")).env("DATABASE_URL", db.url()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = Vec::new();
-    for line in BufReader::new(service.stdout.take().unwrap()).lines() {
-        lines.push(line.unwrap());
-        if lines.len() == 4 {
-            signal(service.id(), "INT");
-        }
-    }
-    assert!(service.wait().unwrap().success());
+    let mut command = Command::new(built("service"));
+    let mut service = Started::new(command.env("DATABASE_URL", db.url()).stdout(Stdio::piped()));
+    let (say, said) = crossbeam_channel::unbounded();
+    let stdout = BufReader::new(service.0.stdout.take().unwrap());
+    let reader = std::thread::spawn(move || stdout.lines().for_each(|line| say.send(line.unwrap()).unwrap()));
+    let mut lines: Vec<String> = (0..4).map(|_| said.recv_timeout(SOON).unwrap()).collect();
+    service.signal("INT");
+    assert!(service.status().success());
+    reader.join().unwrap();
+    lines.extend(said);
     lines.sort();
-    let said =
+    let expected =
         ["letter to Ada", "letter to Grace", "report failed: the figures are not there yet", "report of week 48"];
-    assert_eq!(lines, said);
+    assert_eq!(lines, expected);
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_known_crontabs"), 1);
 }
 

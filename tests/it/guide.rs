@@ -2,7 +2,7 @@
 //! of `docs/deployment-guide.async.md`, and a test translates the guide anew and compares.
 //! What surrounds a block (tasks, database, what is looked at afterwards) stands here.
 
-use crate::harness::{Running, SOON, TestDb, eventually, log_lines};
+use crate::harness::{Running, SOON, Started, TestDb, eventually, log_lines};
 use graphile_worker::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -234,26 +234,14 @@ fn process(block: &str, url: &str) -> Command {
     process
 }
 
-/// A process that ends with its test.
-struct Child(std::process::Child);
-
-impl Child {
-    fn start(block: &str, db: &TestDb) -> Self {
-        Self(process(block, &db.url()).spawn().unwrap())
-    }
-
-    /// Stops it by a signal; answers whether it ended with success.
-    fn terminate(&mut self) -> bool {
-        crate::harness::signal(self.0.id(), "TERM");
-        self.0.wait().unwrap().success()
-    }
+fn start(block: &str, db: &TestDb) -> Started {
+    Started::new(&mut process(block, &db.url()))
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Stops it by a signal; answers whether it ended with success.
+fn terminate(mut process: Started) -> bool {
+    process.signal("TERM");
+    process.status().success()
 }
 
 #[test]
@@ -325,10 +313,10 @@ fn due_jobs_are_found_twice_a_second() {
 fn the_program_runs_until_a_signal() {
     let db = prepared();
     send(&db, "ada", "");
-    let mut program = Child::start("102", &db);
+    let mut program = start("102", &db);
     eventually(SOON, || sent(&db) == ["ada"] && db.jobs() == 0);
     assert!(program.0.try_wait().unwrap().is_none(), "it goes on");
-    assert!(program.terminate());
+    assert!(terminate(program));
 }
 
 #[test]
@@ -375,13 +363,13 @@ fn a_signal_of_the_callers_stops_the_worker() {
 #[test]
 fn recovery_is_on() {
     let db = prepared();
-    let mut worker = Child::start("178", &db);
+    let worker = start("178", &db);
     let beats = || db.utils().list_active_workers(Duration::from_secs(300)).unwrap().len() == 1;
     let threads = || std::fs::read_dir(format!("/proc/{}/task", worker.0.id())).unwrap().flatten();
     let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
     let sweeps = || threads().any(|thread| name(thread).trim_end() == "gw-recovery");
     eventually(SOON, || beats() && sweeps());
-    assert!(worker.terminate());
+    assert!(terminate(worker));
 }
 
 #[track_caller]

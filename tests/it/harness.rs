@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::DerefMut;
 use std::panic::Location;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use graphile_worker::devdb::{DevDb, Options};
 use graphile_worker::{Result, Worker, WorkerOptions, WorkerUtils};
 use postgres::types::{FromSql, ToSql};
 use postgres::{Client, NoTls, Row};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// How long a test waits for what must happen, on a machine that does other things as well.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -181,6 +182,49 @@ impl Drop for TestDb {
             pids.iter().flatten().for_each(|row| signal(row.get::<_, i32>(0) as u32, "CONT"));
         }
         drop_database(&mut admin, &self.name);
+    }
+}
+
+/// Lets the processes that tests start take signals as usual. This one may itself have been started with
+/// some ignored, as in the background of a shell, and would hand that on; a handler is not handed on.
+fn default_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0);
+        for signal in [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+            signal_hook::flag::register(signal, Arc::default()).expect("a handler that does nothing");
+        }
+    });
+}
+
+/// A process that does not outlive its test.
+pub struct Started(pub Child);
+
+impl Started {
+    #[track_caller]
+    pub fn new(command: &mut Command) -> Self {
+        default_signals();
+        Self(command.spawn().expect("starting a process"))
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.0.id(), name);
+    }
+
+    /// Waits for its end, which must come soon.
+    #[track_caller]
+    pub fn status(&mut self) -> ExitStatus {
+        eventually(SOON, || self.0.try_wait().unwrap().is_some());
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,11 +1,11 @@
 //! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
 
-use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::harness::{Running, SOON, Started, TestDb, eventually};
 use graphile_worker::{
     ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, ListenerState, SweepStaleWorkersOptions, WorkerContext,
     WorkerOptions, WorkerRecoveryConfig,
 };
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const NOW: SweepStaleWorkersOptions =
@@ -213,21 +213,10 @@ fn swallow(_: WorkerContext) {
     std::process::abort();
 }
 
-struct Process(Child);
-
-impl Process {
-    fn start(db: &TestDb) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "recovery::child", "-q"]).env("RECOVERY_TEST_URL", db.url());
-        Self(command.stdout(std::process::Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(db: &TestDb) -> Started {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "recovery::child", "-q"]).env("RECOVERY_TEST_URL", db.url());
+    Started::new(command.stdout(std::process::Stdio::null()))
 }
 
 /// `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make it longer.
@@ -245,7 +234,7 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
         "select graphile_worker.add_job('t', queue_name => case when n % 5 = 0 then 'q' || n % 50 end)
            from generate_series(1, {jobs}) n"
     ));
-    let mut processes: Vec<_> = (0..4).map(|_| Process::start(&db)).collect();
+    let mut processes: Vec<_> = (0..4).map(|_| start(&db)).collect();
     eventually(SOON, || db.one::<i64>("select count(distinct pid) from public.ran") == 4);
     for kill in 0..kills {
         std::thread::sleep(pause);
@@ -254,7 +243,7 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
         processes[place] = {
             processes[place].0.kill().unwrap();
             db.execute(&format!("insert into public.killed values ({pid})"));
-            Process::start(&db)
+            start(&db)
         };
     }
     let start = Instant::now();
@@ -288,12 +277,12 @@ fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
     db.execute("create table public.ran (job bigint, pid int, run_at timestamptz)");
     let pill = db.add("'pill'");
     db.execute("select graphile_worker.add_job('t', '300') from generate_series(1, 200)");
-    let mut processes: Vec<_> = (0..2).map(|_| Process::start(&db)).collect();
+    let mut processes: Vec<_> = (0..2).map(|_| start(&db)).collect();
     let unfinished = "select count(*) from graphile_worker._private_jobs where attempts < max_attempts";
     eventually(LONG, || {
         for process in &mut processes {
             if process.0.try_wait().unwrap().is_some() {
-                *process = Process::start(&db);
+                *process = start(&db);
             }
         }
         db.one::<i64>(unfinished) == 0

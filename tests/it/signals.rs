@@ -1,9 +1,9 @@
 //! Signals of the operating system, each against a process of its own: this test binary, started again.
 
-use crate::harness::{SOON, TestDb, eventually, is_alive, signal};
+use crate::harness::{SOON, Started, TestDb, eventually, is_alive};
 use graphile_worker::{WorkerContext, WorkerOptions};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const INT: i32 = 2;
@@ -51,9 +51,9 @@ fn say(url: &str, word: &str) {
     client.execute("insert into public.said values ($1)", &[&word]).unwrap();
 }
 
-/// A process that ends with its test.
+/// A process of its own, and its database.
 struct Process {
-    child: Child,
+    started: Started,
     db: TestDb,
 }
 
@@ -65,7 +65,7 @@ impl Process {
         let mut command = Command::new("sh");
         command.args(["-c", shell]).arg(std::env::current_exe().unwrap()).args(["--exact", "signals::child", "-q"]);
         command.env("SIGNALS_TEST_URL", db.url()).env("SIGNALS_TEST", what);
-        Self { child: command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), db }
+        Self { started: Started::new(command.stdout(Stdio::null()).stderr(Stdio::null())), db }
     }
 
     fn says(&self, word: &str) {
@@ -76,23 +76,6 @@ impl Process {
     fn listens(&self, workers: usize) {
         eventually(SOON, || self.db.backends("listen").len() == workers);
     }
-
-    fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    /// Waits for its end.
-    fn status(&mut self) -> ExitStatus {
-        eventually(SOON, || self.child.try_wait().unwrap().is_some());
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -100,8 +83,8 @@ fn one_signal_stops_every_worker_of_the_process() {
     for name in ["INT", "TERM", "HUP"] {
         let mut process = Process::start("two", "exec \"$0\" \"$@\"");
         process.listens(2);
-        process.signal(name);
-        assert!(process.status().success(), "{name}");
+        process.started.signal(name);
+        assert!(process.started.status().success(), "{name}");
         process.says("ended well");
     }
 }
@@ -111,8 +94,8 @@ fn a_signal_after_the_worker_has_ended_ends_the_process_as_if_there_had_been_non
     for (name, number) in [("INT", INT), ("TERM", TERM)] {
         let mut process = Process::start("over", "exec \"$0\" \"$@\"");
         process.says("over");
-        process.signal(name);
-        assert_eq!(process.status().signal(), Some(number));
+        process.started.signal(name);
+        assert_eq!(process.started.status().signal(), Some(number));
     }
 }
 
@@ -121,21 +104,21 @@ fn the_second_signal_cancels_running_jobs_and_the_third_ends_the_process() {
     let mut process = Process::start("t", "exec \"$0\" \"$@\"");
     process.db.add("'t', '60000'");
     eventually(SOON, || process.db.locks() == 1);
-    process.signal("TERM");
+    process.started.signal("TERM");
     // Two signals at once are one to the operating system.
     std::thread::sleep(Duration::from_millis(50));
-    assert!(is_alive(process.child.id()), "the grace period has just begun");
-    process.signal("TERM");
-    assert!(process.status().success());
+    assert!(is_alive(process.started.0.id()), "the grace period has just begun");
+    process.started.signal("TERM");
+    assert!(process.started.status().success());
 
     let mut process = Process::start("deaf", "exec \"$0\" \"$@\"");
     process.db.add("'deaf', '60000'");
     eventually(SOON, || process.db.locks() == 1);
     for _ in 0..3 {
-        process.signal("INT");
+        process.started.signal("INT");
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(process.status().signal(), Some(INT));
+    assert_eq!(process.started.status().signal(), Some(INT));
 }
 
 #[test]
@@ -143,11 +126,11 @@ fn a_signal_that_the_shell_ignores_stays_ignored_and_another_stops_the_worker() 
     for ignored in ["HUP", "INT"] {
         let mut process = Process::start("t", &format!("trap '' {ignored}; exec \"$0\" \"$@\""));
         process.listens(1);
-        process.signal(ignored);
+        process.started.signal(ignored);
         process.db.add("'t', '0'");
         eventually(SOON, || process.db.jobs() == 0);
-        process.signal("TERM");
-        assert!(process.status().success(), "{ignored}");
+        process.started.signal("TERM");
+        assert!(process.started.status().success(), "{ignored}");
         process.says("ended well");
     }
 }
