@@ -1,6 +1,7 @@
 //! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
 
 use crate::harness::{Running, SOON, Started, TestDb, eventually};
+use crate::proxy::Proxy;
 use graphile_worker::{
     ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, ListenerState, SweepStaleWorkersOptions, WorkerContext,
     WorkerOptions, WorkerRecoveryConfig,
@@ -469,4 +470,70 @@ fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
         ["another"]
     );
     assert_eq!(row(&db, last, "last_error"), "the worker died during the last attempt");
+}
+
+#[test]
+fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
+    for hooked in [false, true] {
+        let db = TestDb::new();
+        // As installs have it where superseding writes a note.
+        db.execute("create table graphile_worker._private_job_retirements (id bigint primary key)");
+        silent(&db, "dead", 6);
+        let [noted, other] = [(); 2].map(|()| held(&db, "dead", "'t', max_attempts => 1"));
+        db.execute(&format!("insert into graphile_worker._private_job_retirements values ({noted})"));
+        db.execute("update graphile_worker._private_jobs set updated_at = created_at");
+        let mut hooks = HookRegistry::new();
+        if hooked {
+            hooks.on(JobRecovery, |_| JobRecoveryResult::Default);
+        }
+        db.utils().with_hooks(hooks.into()).sweep_stale_workers(NOW).unwrap();
+        assert_eq!(db.locks(), 0);
+        assert_eq!((row(&db, noted, "attempts"), row(&db, other, "attempts")), ("1".into(), "0".into()), "{hooked}");
+    }
+}
+
+/// Takes a minute, beside the others: locks are renewed when they are that old.
+#[test]
+fn the_lock_of_a_long_job_and_of_its_queue_is_renewed_and_nothing_else_of_its_row() {
+    let db = TestDb::new();
+    let job = db.add("'t', queue_name => 'q'");
+    let (release, wait) = crossbeam_channel::bounded::<()>(0);
+    let running = Running::start(db.worker().define_raw_job("t", move |_| _ = wait.recv_timeout(12 * SOON)));
+    eventually(SOON, || db.locks() == 2);
+    let claimed = row(&db, job, "locked_at");
+    let updated = row(&db, job, "updated_at");
+    eventually(9 * SOON, || row(&db, job, "locked_at") != claimed);
+    assert_eq!(
+        row(
+            &db,
+            job,
+            "locked_at - timestamptz '%' between interval '30 seconds' and interval '80 seconds'"
+                .replace('%', &claimed)
+                .as_str()
+        ),
+        "true"
+    );
+    let queue = "select locked_at::text from graphile_worker._private_job_queues";
+    eventually(SOON, || db.one::<String>(queue) == row(&db, job, "locked_at"));
+    assert_eq!(row(&db, job, "updated_at"), updated);
+    assert_eq!(running.worker.stats().lost, 0);
+    drop(release);
+    eventually(SOON, || db.jobs() == 0);
+}
+
+#[test]
+fn a_worker_whose_last_question_is_cut_off_asks_again_and_leaves_nothing_behind() {
+    let db = TestDb::new();
+    let proxy = Proxy::to_server_of(&db.url());
+    let options = db.worker().database_url(&proxy.url(&db.url())).define_raw_job("t", |_| ());
+    let running = Running::start(options);
+    db.add("'t'");
+    eventually(SOON, || db.jobs() == 0);
+    // Held by this worker, which does not know it: nothing but its last look gives it back in time.
+    let stranded = held(&db, &running.worker.worker_id().unwrap(), "'u'");
+    proxy.drop_reply_to(1, |sent| sent.application_name.ends_with("lease") && sent.sql.contains("keyless"));
+    running.stop().0.unwrap();
+    assert_eq!((proxy.replies_dropped(), db.locks()), (1, 0));
+    assert_eq!(row(&db, stranded, "attempts"), "0");
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._native_workers"), 0);
 }
