@@ -73,6 +73,8 @@
 mod admin;
 mod backoff;
 mod batch;
+#[cfg(feature = "capi")]
+mod capi;
 mod claim;
 mod cleanup;
 mod config;
