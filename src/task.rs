@@ -348,8 +348,19 @@ impl WorkerContext {
         self.active.wish_snooze(delay.min(LONGEST_DELAY));
     }
 
-    /// The next attempt waits for `delay`, if this one fails. At most 100 years; the last call counts.
-    pub(crate) fn retry_after(&self, delay: Duration) {
+    /// Lets the next attempt wait for `delay`, if this one fails, whatever its task's policy says. At most 100 years;
+    /// the last call counts.
+    ///
+    /// ```
+    /// # use graphile_worker::WorkerContext;
+    /// # use std::time::Duration;
+    /// fn handler(ctx: WorkerContext) -> Result<(), String> {
+    ///     let asked_to_wait = Duration::from_secs(90); // Say, by the other side's answer.
+    ///     ctx.retry_after(asked_to_wait);
+    ///     Err("too many requests".into())
+    /// }
+    /// ```
+    pub fn retry_after(&self, delay: Duration) {
         self.active.wish_delay(delay.min(LONGEST_DELAY));
     }
 
