@@ -18,12 +18,12 @@ fn main() {
 mod header {
     use std::path::Path;
 
-    /// The files in the order of the header's sections.
-    const SOURCES: [&str; 12] = [
-        "mod.rs",
-        "text.rs",
+    /// The files in the order of the header's sections. Their modules are not followed.
+    const SOURCES: [&str; 13] = [
         "library.rs",
+        "text.rs",
         "status.rs",
+        "user_data.rs",
         "log.rs",
         "config.rs",
         "spec.rs",
@@ -32,6 +32,7 @@ mod header {
         "task.rs",
         "worker.rs",
         "events.rs",
+        "cron.rs",
     ];
 
     pub fn write() {
@@ -42,7 +43,7 @@ mod header {
         println!("cargo::rerun-if-changed={}", committed.display());
 
         let mut builder = cbindgen::Builder::new().with_config(config());
-        for source in SOURCES.iter().chain(&["cron.rs"]) {
+        for source in SOURCES {
             builder = builder.with_src(root.join("src/capi").join(source));
         }
         // A mistake in the sources is for the compiler to tell, not for us.

@@ -4,8 +4,9 @@ use super::bell::{Bell, deadline};
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::json::{job, reason};
 use super::status::{Failure, GW_ERR_DEADLOCK, GW_OK, GW_STOPPED, GW_TIMEOUT, gw_error_t, gw_status_t};
+use super::user_data::{UserData, gw_free_fn};
 use super::worker::{self, gw_worker_t};
-use super::{UserData, call, gw_free_fn, inside, is_inside, put, read, status_of, text};
+use super::{call, inside, is_inside, put, read, status_of, text};
 use crate::{
     AfterJobRun, BeforeJobRun, BeforeJobSchedule, CronItem, CronJobScheduled, CronTick, Event, HookRegistry,
     HookResult, Job, JobComplete, JobFail, JobFetch, JobInterrupted, JobKeyMode, JobLost, JobPermanentlyFail,

@@ -2,7 +2,8 @@
 
 use super::events::{EventQueue, EventValue, give_next, gw_event_t};
 use super::status::{Failure, GW_ERR_DEADLOCK, GW_STOPPED, gw_error_t, gw_status_t};
-use super::{UserData, gw_free_fn, text};
+use super::text;
+use super::user_data::{UserData, gw_free_fn};
 use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::RwLock;

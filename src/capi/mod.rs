@@ -22,37 +22,14 @@ mod spec;
 mod status;
 mod task;
 mod text;
+mod user_data;
 mod worker;
 
 use crate::hooks::panic_text;
 use status::{ErrorValue, Failure, GW_ERR_PANIC, GW_OK, gw_error_t, gw_status_t};
 use std::cell::Cell;
-use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-
-/// Frees what a `user_data` points to. Called once, on any thread, also if the call that was given it failed.
-pub type gw_free_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
-
-/// Something of the caller's that comes with a function, freed by the last who needs it.
-struct UserData {
-    pointer: *mut c_void,
-    free: gw_free_fn,
-}
-
-// SAFETY: the header says that it is used and freed on any thread.
-unsafe impl Send for UserData {}
-// SAFETY: the same.
-unsafe impl Sync for UserData {}
-
-impl Drop for UserData {
-    fn drop(&mut self) {
-        if let Some(free) = self.free {
-            // SAFETY: the caller gave both together, and this is the only call.
-            unsafe { free(self.pointer) };
-        }
-    }
-}
 
 /// Makes one call of the library. Its failure becomes a status, and an error object if the caller wants one.
 fn call(error: *mut *mut gw_error_t, work: impl FnOnce() -> Result<gw_status_t, Failure>) -> gw_status_t {

@@ -143,7 +143,7 @@ pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_cha
         // SAFETY: see "Rules" in the header.
         let key = unsafe { text::optional("key", key) }?.map(str::to_owned);
         let mode = match mode {
-            _ if key.is_none() => None,
+            GW_KEY_REPLACE if key.is_none() => None,
             GW_KEY_REPLACE => Some(JobKeyMode::Replace),
             GW_KEY_PRESERVE_RUN_AT => Some(JobKeyMode::PreserveRunAt),
             GW_KEY_UNSAFE_DEDUPE => Some(JobKeyMode::UnsafeDedupe),

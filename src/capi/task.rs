@@ -1,7 +1,8 @@
 //! Task functions of the host's: how one is called, and what its answer means.
 
 use super::job::{Home, Life, gw_job_t};
-use super::{UserData, inside, job};
+use super::user_data::UserData;
+use super::{inside, job};
 use crate::task::StartedJob;
 use log::error;
 use std::ffi::c_void;

@@ -12,7 +12,8 @@ use super::status::{
     gw_error_t, gw_status_t,
 };
 use super::task::{TaskFunction, gw_task_fn};
-use super::{UserData, call, cron, gw_free_fn, is_inside, json, put, read, text};
+use super::user_data::{UserData, gw_free_fn};
+use super::{call, cron, is_inside, json, put, read, text};
 use crate::task::Runner;
 use crate::worker::pull::{Counter, Next};
 use crate::{Cron, JobDefinition, RetryPolicy, Worker, WorkerStats, db::deadline::HELPER_BEGINS};
