@@ -248,11 +248,15 @@ const OBSERVED: [&CStr; 21] = [
 
 const DECIDED: [&CStr; 4] = [c"BeforeJobRun", c"AfterJobRun", c"BeforeJobSchedule", c"JobRecovery"];
 
-fn find(names: &'static [&'static CStr], name: &str) -> Result<&'static str, Failure> {
-    let found = names.iter().filter_map(|known| known.to_str().ok()).find(|known| *known == name);
-    found.ok_or_else(|| {
-        let all: Vec<_> = names.iter().filter_map(|known| known.to_str().ok()).collect();
-        Failure::config(format!("event {name:?}: is none of {}", all.join(", ")))
+/// The name of an event; `advice` for one of `others`.
+fn find(names: &'static [&'static CStr], others: &[&CStr], advice: &str, name: &str) -> Result<&'static str, Failure> {
+    let all: Vec<&'static str> = names.iter().filter_map(|known| known.to_str().ok()).collect();
+    all.iter().find(|known| **known == name).copied().ok_or_else(|| {
+        let elsewhere = others.iter().any(|other| other.to_bytes() == name.as_bytes());
+        Failure::config(match elsewhere {
+            true => format!("event {name:?}: {advice}"),
+            false => format!("event {name:?}: is none of {}", all.join(", ")),
+        })
     })
 }
 
@@ -423,7 +427,8 @@ pub unsafe extern "C" fn gw_worker_on_event(
     call(err, || {
         let user_data = UserData { pointer: user_data, free: free_fn };
         // SAFETY: see "Rules" in the header.
-        let name = find(&OBSERVED, unsafe { text::required("name", name) }?)?;
+        let name = unsafe { text::required("name", name) }?;
+        let name = find(&OBSERVED, &DECIDED, "decides; register it with gw_worker_intercept", name)?;
         worker::add_hook(worker, |queue| {
             let queue = queue.clone();
             let does: Arc<dyn Fn(EventValue) + Send + Sync> = match handler {
@@ -456,7 +461,8 @@ pub unsafe extern "C" fn gw_worker_intercept(
     call(err, || {
         let user_data = UserData { pointer: user_data, free: free_fn };
         // SAFETY: see "Rules" in the header.
-        let name = find(&DECIDED, unsafe { text::required("name", name) }?)?;
+        let name = unsafe { text::required("name", name) }?;
+        let name = find(&DECIDED, &OBSERVED, "only tells; register it with gw_worker_on_event", name)?;
         let function = decide.ok_or_else(|| Failure::invalid("decide: is NULL"))?;
         worker::add_hook(worker, |_| Ok(Hook { name, does: Does::Decide(Arc::new(Decide { function, user_data })) }))
     })
