@@ -689,8 +689,8 @@ gw_status_t gw_log_next(int64_t timeout_ms,
 GW_API gw_config_t *gw_config_new(void);
 
 /**
- * Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false`, lists have
- * commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
+ * Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false` (or
+ * on and off, yes and no, 1 and 0), lists have commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
  * what is made of the configuration.
  */
 GW_API
@@ -1185,7 +1185,8 @@ GW_API gw_status_t gw_worker_flush(gw_worker_t *worker, int64_t timeout_ms, gw_e
 
 /**
  * Frees a worker; one that runs is aborted first, and waited for until its stop is over. NULL does nothing. Handles of
- * its jobs stay good. From within a function that the library calls it stops the worker, and frees nothing.
+ * its jobs stay good. What came with its functions has been freed when this returns, if none of them still runs and no
+ * handle of a job is left. From within a function that the library calls it stops the worker, and frees nothing.
  */
 GW_API
 void gw_worker_free(gw_worker_t *worker);
