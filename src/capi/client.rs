@@ -14,11 +14,11 @@ use serde::de::DeserializeOwned;
 use std::ffi::c_char;
 use std::time::Duration;
 
-/// Jobs that have failed for good are deleted.
+/// Cleanup: jobs that have failed for good are deleted.
 pub const GW_CLEANUP_DELETE_PERMAFAILED: u32 = 1;
-/// Tasks that no job is of are deleted.
+/// Cleanup: tasks that no job is of are deleted.
 pub const GW_CLEANUP_GC_TASKS: u32 = 2;
-/// Named queues that no job belongs to are deleted.
+/// Cleanup: named queues that no job belongs to are deleted.
 pub const GW_CLEANUP_GC_QUEUES: u32 = 4;
 
 /// Adds and manages jobs, on connections of its own. Thread-safe; freed with `gw_client_free`.

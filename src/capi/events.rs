@@ -22,17 +22,17 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-/// Go on: the next interceptor decides, or nothing changes.
+/// Decision: go on; the next interceptor decides, or nothing changes.
 pub const GW_DECIDE_CONTINUE: i32 = 0x6B01;
-/// The job counts as done, or is not added, or stays locked.
+/// Decision: the job counts as done, or is not added, or stays locked.
 pub const GW_DECIDE_SKIP: i32 = 0x6B02;
-/// The attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
+/// Decision: the attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
 pub const GW_DECIDE_FAIL: i32 = 0x6B03;
-/// The job is added with the payload that `gw_decision_set_text` gave.
+/// Decision: the job is added with the payload that `gw_decision_set_text` gave.
 pub const GW_DECIDE_PAYLOAD: i32 = 0x6B04;
-/// The job of a dead worker runs again when `gw_decision_set_run_at` says.
+/// Decision: the job of a dead worker runs again when `gw_decision_set_run_at` says.
 pub const GW_DECIDE_RESCHEDULE: i32 = 0x6B05;
-/// The job of a dead worker has failed, and is tried again after its backoff.
+/// Decision: the job of a dead worker has failed, and is tried again after its backoff.
 pub const GW_DECIDE_FAIL_WITH_BACKOFF: i32 = 0x6B06;
 
 /// Something that happened. Immutable, for any thread; owned where `gw_worker_next_event` gives one, borrowed within a

@@ -10,20 +10,20 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use std::ffi::c_char;
 
-/// What happens to a waiting job of the same key: it takes over everything of the new one.
+/// Key mode: a waiting job of the same key takes over everything of the new one.
 pub const GW_KEY_REPLACE: i32 = 1;
-/// The same, but one that was never tried keeps its time.
+/// Key mode: the same, but a job that was never tried keeps its time.
 pub const GW_KEY_PRESERVE_RUN_AT: i32 = 2;
-/// Nothing changes if any job has the key, also one that runs or has failed for good.
+/// Key mode: nothing changes if any job has the key, also one that runs or has failed for good.
 pub const GW_KEY_UNSAFE_DEDUPE: i32 = 3;
 
-/// Parameters are `$1` to `$9`.
+/// Style of a statement: parameters are `$1` to `$9`.
 pub const GW_SQL_DOLLAR: i32 = 1;
-/// Parameters are `%s`, in order.
+/// Style of a statement: parameters are `%s`, in order.
 pub const GW_SQL_FORMAT: i32 = 2;
-/// Parameters are `:identifier`, `:payload` and so on.
+/// Style of a statement: parameters are `:identifier`, `:payload` and so on.
 pub const GW_SQL_NAMED: i32 = 3;
-/// Parameters are `%(identifier)s`, `%(payload)s` and so on.
+/// Style of a statement: parameters are `%(identifier)s`, `%(payload)s` and so on.
 pub const GW_SQL_PYFORMAT: i32 = 4;
 
 /// A job to add. Thread-safe; freed with `gw_spec_free`. It can be added again and again.

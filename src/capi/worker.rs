@@ -26,25 +26,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
-/// Nothing more is claimed, running jobs have the grace period.
+/// Stop: nothing more is claimed, running jobs have the grace period.
 pub const GW_STOP_GRACEFUL: i32 = 1;
-/// The same, and running jobs are cancelled at once.
+/// Stop: the same, and running jobs are cancelled at once.
 pub const GW_STOP_ABORT: i32 = 2;
 
-/// Until a stop.
+/// Run: until a stop.
 pub const GW_RUN_FOREVER: i32 = 1;
-/// Until no job is due.
+/// Run: until no job is due.
 pub const GW_RUN_ONCE: i32 = 2;
 
-/// Not started yet.
+/// State: not started yet.
 pub const GW_STATE_NEW: i32 = 0;
-/// It runs.
+/// State: it runs.
 pub const GW_STATE_RUNNING: i32 = 1;
-/// It was asked to stop, and has not ended.
+/// State: it was asked to stop, and has not ended.
 pub const GW_STATE_STOPPING: i32 = 2;
-/// It has ended.
+/// State: it has ended.
 pub const GW_STATE_STOPPED: i32 = 3;
-/// It has ended with an error, which `gw_worker_wait` tells.
+/// State: it has ended with an error, which `gw_worker_wait` tells.
 pub const GW_STATE_FAILED: i32 = 4;
 
 /// A worker. Thread-safe; freed with `gw_worker_free`.
