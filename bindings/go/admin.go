@@ -220,24 +220,21 @@ func (c *Client) Cleanup(ctx context.Context, tasks CleanupTask) (Cleaned, error
 	})
 }
 
-// SweepOptions are what a sweep by hand does differently.
+// SweepOptions are what a sweep by hand does differently. What is nil is as usual.
 type SweepOptions struct {
-	SweepThreshold time.Duration // after what silence a worker is dead; defaults to 5 min
-	RecoveryDelay  time.Duration // how long recovered jobs wait; defaults to 30 s
-	DryRun         bool          // only tell which workers are dead
+	SweepThreshold *time.Duration // after what silence a worker is dead; defaults to 5 min
+	RecoveryDelay  *time.Duration // how long recovered jobs wait; defaults to 30 s
+	DryRun         bool           // only tell which workers are dead
 }
 
 // MarshalJSON writes the options as the library reads them.
 func (o SweepOptions) MarshalJSON() ([]byte, error) {
-	options := map[string]any{}
-	if o.SweepThreshold != 0 {
-		options["sweep_threshold_ms"] = milliseconds(o.SweepThreshold)
+	options := map[string]any{"dry_run": o.DryRun}
+	if o.SweepThreshold != nil {
+		options["sweep_threshold_ms"] = milliseconds(*o.SweepThreshold)
 	}
-	if o.RecoveryDelay != 0 {
-		options["recovery_delay_ms"] = milliseconds(o.RecoveryDelay)
-	}
-	if o.DryRun {
-		options["dry_run"] = true
+	if o.RecoveryDelay != nil {
+		options["recovery_delay_ms"] = milliseconds(*o.RecoveryDelay)
 	}
 	return json.Marshal(options)
 }

@@ -119,7 +119,8 @@ func TestOperatorsCleanUp(t *testing.T) {
 	unlocked, err = client.ForceUnlock(ctx)
 	must(t, err)
 	equal(t, "unlocked", unlocked, Unlocked{})
-	swept, err := client.SweepStaleWorkers(ctx, SweepOptions{SweepThreshold: time.Minute, RecoveryDelay: time.Second, DryRun: true})
+	threshold, delay := time.Minute, time.Duration(0)
+	swept, err := client.SweepStaleWorkers(ctx, SweepOptions{SweepThreshold: &threshold, RecoveryDelay: &delay, DryRun: true})
 	must(t, err)
 	equal(t, "recovered", swept.RecoveredCount, 0)
 }

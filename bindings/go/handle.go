@@ -25,7 +25,7 @@ import (
 // A job runs at least once: make handlers safe to repeat.
 type HandlerFunc func(ctx context.Context, job *Job) error
 
-// TaskOption is a limit of one task: [Timeout], [FixedBackoff], [LinearBackoff], [ExponentialBackoff].
+// TaskOption is a limit of one task.
 type TaskOption struct{ key, value string }
 
 // Timeout is how long a job may run before its context is cancelled and the attempt counts as failed. Without it there
@@ -47,6 +47,9 @@ func LinearBackoff(step, longest time.Duration) TaskOption {
 func ExponentialBackoff(first, longest time.Duration) TaskOption {
 	return TaskOption{"backoff", "exponential " + durationText(first) + " " + durationText(longest)}
 }
+
+// OptionText is a limit by the library's own key and text, such as "backoff", "linear 10s 1h".
+func OptionText(key, value string) TaskOption { return TaskOption{key, value} }
 
 // Handle makes handler run the jobs of the task. Register before Run; what is wrong (a name longer than 128 characters
 // or registered already, a limit out of range, a worker that runs) is told by Run and RunOnce, which do not start then.
@@ -110,7 +113,7 @@ func HandleBatch[T any](w *Worker, task string, handler func(ctx context.Context
 	w.Handle(task, func(ctx context.Context, job *Job) error {
 		items, err := decode[[]T](job)
 		if err != nil {
-			return err
+			return fmt.Errorf("the payload of a batch is a JSON array: %w", err)
 		}
 		errs := handler(ctx, job, items)
 		if errs == nil {

@@ -141,12 +141,12 @@ func (r *run) start(mode C.int32_t) error {
 		hooks.remove()
 		return err
 	}
-	hooks.listen()
 	r.bell, r.hooks = bell, hooks
 	r.id = C.GoString(C.gw_worker_id(w.native))
 	w.mu.Lock()
 	w.id = r.id
 	w.mu.Unlock()
+	hooks.listen()
 	r.mu.Lock()
 	asked := r.mode
 	r.mu.Unlock()
