@@ -1,6 +1,15 @@
 # Every recipe does its own set-up on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-interop bench
+.PHONY: help demo demo-languages test test-rust test-doors test-interop bench library header install stage
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# Where tests and demos find header and libraries, as others do after an install.
+STAGE := $(TARGET)/stage
+PREFIX ?= /usr/local
+# What the tests of the other languages are told.
+export GRAPHILE_WORKER_PREFIX := $(STAGE)
+export GRAPHILE_WORKER_BIN := $(TARGET)/debug/graphile-worker
+export GRAPHILE_WORKER_DOORS := $(TARGET)/doors
 
 # Which peers `make test-interop` runs against.
 PEERS ?= node rust
@@ -12,12 +21,41 @@ demo: ## start a private PostgreSQL and watch a worker at work
 	@sh tests/setup.sh postgres
 	cargo run --locked --release --example demo
 
-test: ## check the code, run every test, build the documentation
+demo-languages: stage ## one queue, workers in Rust, C, Python, Go and Node: who enqueued, who ran
+	@sh tests/setup.sh postgres c python go node
+	cargo build --locked --example robot --bin graphile-worker
+	sh tests/doors/demo.sh
+
+test: test-rust test-doors ## check the code, run every test of every language, build the documentation
+
+test-rust: ## the part of `make test` that needs Rust and PostgreSQL only
 	@sh tests/setup.sh postgres
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features header -- -D warnings
 	cargo test --locked
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+test-doors: stage ## the part of `make test` for C, C++, Python and Go
+	@sh tests/setup.sh postgres c python go
+	cargo build --locked --bins --examples
+	sh bindings/c/test.sh
+	sh bindings/python/test.sh
+	sh bindings/go/test.sh
+	sh tests/doors/build.sh
+	cargo test --locked --test it doors -- --include-ignored
+
+library: ## build the shared and the static library, in target/library
+	@sh tests/setup.sh
+	cargo rustc --locked --profile library --lib --no-default-features --features capi --crate-type cdylib,staticlib
+
+header: ## write include/graphile_worker.h anew
+	GW_BLESS_HEADER=1 cargo check --locked --features header
+
+install: library ## header, libraries, pkg-config and CMake files to PREFIX=/usr/local
+	TARGET=$(TARGET)/library sh bindings/c/install.sh "$(PREFIX)"
+
+stage: library
+	@TARGET=$(TARGET)/library sh bindings/c/install.sh "$(STAGE)"
 
 test-interop: ## run side by side with the peers, all or PEERS=node
 	@sh tests/setup.sh postgres node

@@ -175,9 +175,11 @@ begin
     spec.job_key,
     coalesce(spec.priority, 0::smallint),
     (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
-  from unnest(add_jobs.specs) as spec
+  from unnest(add_jobs.specs) with ordinality as spec
   join :GRAPHILE_WORKER_SCHEMA._private_tasks as task on task.identifier = spec.identifier
   left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = spec.queue_name
+  -- The jobs of one queue run in the order of the call.
+  order by spec.ordinality
   on conflict (key) do update
      set job_queue_id = excluded.job_queue_id,
          task_id = excluded.task_id,

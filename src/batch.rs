@@ -91,15 +91,24 @@ impl<E: Display> IntoBatchTaskHandlerResult for Vec<Result<(), E>> {
 
 /// Runs one batch job; answers the failure's text.
 pub(crate) fn run<T: BatchTaskHandler>(ctx: WorkerContext) -> Result<(), String> {
-    // Each item's own text, so that one that is tried again is the same to the byte.
-    let texts: Vec<Box<RawValue>> = serde_json::from_slice(ctx.payload())
-        .map_err(|_| format!("the payload of a job of batch task {} must be a JSON array", T::IDENTIFIER))?;
-    let items: Vec<T> = ctx.job().payload_as().map_err(|e| e.to_string())?;
-    let results = match T::run_batch(items, ctx.clone()).into_batch_result() {
-        BatchTaskResult::Complete => return Ok(()),
-        BatchTaskResult::Failed(text) => return Err(text),
-        BatchTaskResult::Items(results) => results,
-    };
+    let unfit = |error: Error| texts(&ctx).err().unwrap_or_else(|| error.to_string());
+    let items: Vec<T> = ctx.job().payload_as().map_err(unfit)?;
+    match T::run_batch(items, ctx.clone()).into_batch_result() {
+        BatchTaskResult::Complete => Ok(()),
+        BatchTaskResult::Failed(text) => Err(text),
+        BatchTaskResult::Items(results) => outcome(&ctx, &results),
+    }
+}
+
+/// Each item's own text, so that one that is tried again is the same to the byte.
+fn texts(ctx: &WorkerContext) -> Result<Vec<Box<RawValue>>, String> {
+    serde_json::from_slice(ctx.payload())
+        .map_err(|_| format!("the payload of a job of batch task {} must be a JSON array", ctx.job().task_identifier()))
+}
+
+/// What becomes of a batch job whose items ended so: those that failed are left for its next attempt.
+pub(crate) fn outcome(ctx: &WorkerContext, results: &[Result<(), String>]) -> Result<(), String> {
+    let texts = texts(ctx)?;
     if results.len() != texts.len() {
         return Err(format!("the batch handler returned {} results for {} items", results.len(), texts.len()));
     }

@@ -58,6 +58,7 @@ pub(crate) struct Failure {
 #[derive(Default)]
 struct Wishes {
     snooze: Option<Duration>,
+    delay: Option<Duration>,
     rest: Option<String>,
 }
 
@@ -74,6 +75,8 @@ pub(crate) struct ActiveJob {
     pub(crate) claim: Claim,
     state: AtomicU8,
     cancelled: AtomicBool,
+    /// Called when it is cancelled, for those who cannot keep asking.
+    when_cancelled: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Whether it was cancelled because it took longer than its task may.
     timed_out: AtomicBool,
     /// Whether it was reported as ignoring that.
@@ -145,7 +148,17 @@ impl ActiveJob {
     }
 
     pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        if !self.cancelled.swap(true, Ordering::AcqRel) {
+            self.when_cancelled.get().inspect(|tell| tell());
+        }
+    }
+
+    /// Has `tell` called when the job is cancelled; at once if it is already, and twice if both happen together.
+    pub(crate) fn when_cancelled(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.when_cancelled.set(Box::new(tell));
+        if self.is_cancelled() {
+            self.when_cancelled.get().inspect(|tell| tell());
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -173,6 +186,11 @@ impl ActiveJob {
         self.wishes.lock().snooze = Some(delay);
     }
 
+    /// Try it again after `delay`, if the handler fails, whatever its task's policy says.
+    pub(crate) fn wish_delay(&self, delay: Duration) {
+        self.wishes.lock().delay = Some(delay);
+    }
+
     /// Only this payload is left to do, if the handler fails.
     pub(crate) fn wish_rest(&self, payload: String) {
         self.wishes.lock().rest = Some(payload);
@@ -180,6 +198,10 @@ impl ActiveJob {
 
     pub(crate) fn take_snooze(&self) -> Option<Duration> {
         self.wishes.lock().snooze.take()
+    }
+
+    pub(crate) fn take_delay(&self) -> Option<Duration> {
+        self.wishes.lock().delay.take()
     }
 
     pub(crate) fn take_rest(&self) -> Option<String> {
@@ -258,6 +280,7 @@ impl Ledger {
                 claim: Claim { number, task, job: Arc::new(job), alone },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
+                when_cancelled: OnceLock::new(),
                 timed_out: AtomicBool::new(false),
                 wedged: AtomicBool::new(false),
                 wishes: Mutex::default(),

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The settings of one worker, all checked.
@@ -11,6 +12,10 @@ pub(crate) struct Config {
     pub(crate) schema: Schema,
     /// How many jobs run at once.
     pub(crate) concurrency: usize,
+    /// How many threads start them; as many as jobs, unless tasks end theirs elsewhere.
+    pub(crate) threads: usize,
+    /// Whether jobs are given to those who come for them, instead of being run on threads of ours.
+    pub(crate) pull: Option<Pull>,
     /// How many claims can be under way at once, each on a session of its own.
     pub(crate) claimers: usize,
     pub(crate) poll_interval: Duration,
@@ -33,6 +38,15 @@ pub(crate) struct Config {
     pub(crate) listen_signals: bool,
     /// The caller's own signal to stop.
     pub(crate) shutdown: Option<ShutdownSignal>,
+}
+
+/// How jobs are pulled.
+#[derive(Clone)]
+pub(crate) struct Pull {
+    /// Called when there may be something to come for. Must not block.
+    pub(crate) ring: Arc<dyn Fn() + Send + Sync>,
+    /// Whether whoever comes is told of jobs that are cancelled, too.
+    pub(crate) tells_cancelled: bool,
 }
 
 /// A local queue of fixed size, all checked.

@@ -29,7 +29,7 @@ pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[Raw
             let mut order: Vec<usize> = (0..jobs.len()).collect();
             order.sort_by_key(|&place| {
                 let spec = &jobs[place].spec;
-                (spec.job_key.clone(), spec.queue_name.clone(), jobs[place].identifier.clone())
+                (spec.job_key.clone(), spec.queue_name.clone())
             });
             for mode in [JobKeyMode::Replace, JobKeyMode::PreserveRunAt] {
                 let places: Vec<usize> = order

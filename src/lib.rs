@@ -69,10 +69,14 @@
 //! Every call blocks. On a thread of a tokio runtime calls answer [`ErrorKind::Misuse`]: use
 //! `spawn_blocking`.
 #![warn(missing_docs)]
+// The engine is one, with or without its C door; some of it only that door uses.
+#![cfg_attr(not(feature = "capi"), allow(dead_code))]
 
 mod admin;
 mod backoff;
 mod batch;
+#[cfg(feature = "capi")]
+mod capi;
 mod claim;
 mod cleanup;
 mod config;

@@ -1,8 +1,7 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
 use crate::batch::BatchTaskHandler;
-use crate::config::Config;
-use crate::config::WorkerRecoveryConfig;
+use crate::config::{Config, Pull, WorkerRecoveryConfig};
 use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
@@ -48,6 +47,8 @@ pub struct WorkerOptions {
     schema: String,
     migrate: bool,
     concurrency: usize,
+    threads: Option<usize>,
+    pull: Option<Pull>,
     poll_interval: Duration,
     notifications: bool,
     local_time: bool,
@@ -77,6 +78,8 @@ impl Default for WorkerOptions {
             schema: "graphile_worker".to_owned(),
             migrate: true,
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: None,
+            pull: None,
             poll_interval: Duration::from_secs(1),
             notifications: true,
             local_time: false,
@@ -160,6 +163,19 @@ impl WorkerOptions {
     /// Source: the guide, Pool and Concurrency.
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;
+        self
+    }
+
+    /// How many threads start jobs. Defaults to `concurrency`; fewer are enough where tasks end their jobs
+    /// elsewhere.
+    pub(crate) fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Gives jobs to those who come for them, instead of running them on threads of its own.
+    pub(crate) fn pull(mut self, pull: Pull) -> Self {
+        self.pull = Some(pull);
         self
     }
 
@@ -409,6 +425,8 @@ impl WorkerOptions {
         let config = Config {
             schema: Schema::new(&self.schema)?,
             concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
+            threads: in_range("threads", self.threads.unwrap_or(self.concurrency), 1, self.concurrency)?,
+            pull: self.pull,
             claimers: 1 + extra as usize,
             poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?,
             notifications: self.notifications,
@@ -470,6 +488,19 @@ impl WorkerOptions {
             concurrency: config.concurrency,
         });
         Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions).with_crons(self.crons))
+    }
+}
+
+#[cfg(test)]
+impl WorkerOptions {
+    /// Every setting as text, for comparisons.
+    pub(crate) fn described(&self) -> String {
+        let connections = (&self.database_url, self.max_pg_conn, self.database_timeout, &self.schema, self.migrate);
+        let running = (self.concurrency, self.threads, self.poll_interval, self.notifications, self.local_time);
+        let stopping = (self.grace_period, self.interrupted_delay, self.listen_signals);
+        let holding = (self.complete_delay, self.fail_delay, &self.local_queue);
+        let choosing = (&self.forbidden_flags, &self.accepted_flags, self.crons.len(), &self.recovery);
+        format!("{connections:?} {running:?} {stopping:?} {holding:?} {choosing:?}")
     }
 }
 

@@ -18,6 +18,7 @@ use crate::signals;
 use crate::stats::{Health, Stats, WorkerStats};
 use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
+use crate::worker::pull::Counter;
 use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle, watch};
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
@@ -97,7 +98,7 @@ impl Worker {
     /// back, their threads go on. `Misuse` if it runs already, or on a thread of an async runtime.
     /// Source: the guide, Worker Process.
     pub fn run(&self) -> Result<()> {
-        self.live(false)
+        self.live(false, |_| (), || ())
     }
 
     /// Runs jobs until none is due, then returns: what is due meanwhile runs too, what fails waits for
@@ -106,13 +107,26 @@ impl Worker {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_once(&self) -> Result<()> {
-        self.live(true)
+        self.live(true, |_| (), || ())
     }
 
     /// Asks the worker to stop, and returns at once. May be called from anywhere, also from a handler,
     /// and before [`run`](Self::run), which then returns at once.
     pub fn request_shutdown(&self) {
         self.stop.trigger();
+    }
+
+    /// The same without the grace period: running jobs are cancelled at once. Also after
+    /// [`request_shutdown`](Self::request_shutdown), as a second signal does.
+    pub fn abort(&self) {
+        self.stop.trigger();
+        self.current.lock().as_ref().inspect(|shared| shared.cancel.trigger());
+    }
+
+    /// Whether every outcome that was given by now is in the database.
+    pub(crate) fn is_settled(&self) -> bool {
+        let shared = self.current.lock().clone();
+        shared.is_none_or(|shared| shared.ledger.all().iter().all(|active| active.unsettled_for().is_none()))
     }
 
     /// The utilities, on the worker's own connections.
@@ -143,19 +157,27 @@ impl Worker {
         }
     }
 
-    fn live(&self, until_empty: bool) -> Result<()> {
+    /// Runs. `begins` is told where its jobs can be had before there are any, `started` when all threads are there.
+    pub(crate) fn live(&self, until_empty: bool, begins: impl FnOnce(&Counter), started: impl FnOnce()) -> Result<()> {
         refuse_async_context()?;
         let Some(_running) = self.running.try_lock() else {
             return Err(Error::new(ErrorKind::Misuse, "the worker runs already; make another one with init()"));
         };
         let shared = Arc::new(self.start());
         *self.current.lock() = Some(shared.clone());
-        let cancel = ShutdownSignal::new();
-        let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop, &cancel));
+        let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop, &shared.cancel));
         info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
             tasks = self.tasks.len(); "worker started");
 
-        let crew = Crew::start(&shared, &self.utils, &self.extensions, &self.crons, until_empty)?;
+        let around = Arc::new(Surroundings {
+            worker_id: shared.worker_id.clone(),
+            utils: self.utils.clone(),
+            extensions: self.extensions.clone(),
+        });
+        let counter = Counter { shared: shared.clone(), around };
+        begins(&counter);
+        let crew = Crew::start(&counter, &self.crons, until_empty)?;
+        started();
         shared.events.send(WorkerStart, || WorkerStartContext {
             utils: self.utils.clone(),
             worker_id: shared.worker_id.clone(),
@@ -170,7 +192,7 @@ impl Worker {
             // Only a run until empty comes to an end by itself.
             recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
         };
-        crew.stop(&shared, &cancel, &self.utils, reason)
+        crew.stop(&shared, &self.utils, reason)
     }
 
     fn start(&self) -> Shared {
@@ -193,10 +215,11 @@ impl Worker {
             taken: AtomicUsize::new(0),
             low_water: AtomicUsize::new(0),
             stop: ShutdownSignal::new(),
+            cancel: ShutdownSignal::new(),
             over: ShutdownSignal::new(),
             left: ShutdownSignal::new(),
             interrupt: Interrupt::new(),
-            wires: Wires::new(self.config.claimers),
+            wires: Wires::new(self.config.claimers, self.config.concurrency),
             complaints: Complaints::new(),
             health: Arc::new(Health::new()),
         }
@@ -263,27 +286,18 @@ struct Crew {
 
 impl Crew {
     /// Starts every thread, those first that others rely on.
-    fn start(
-        shared: &Arc<Shared>,
-        utils: &WorkerUtils,
-        extensions: &Arc<Extensions>,
-        crons: &Arc<Vec<Cron>>,
-        until_empty: bool,
-    ) -> Result<Self> {
+    fn start(counter: &Counter, crons: &Arc<Vec<Cron>>, until_empty: bool) -> Result<Self> {
+        let shared = &counter.shared;
         let start = || -> Result<Self> {
             let observed = shared.events.are_observed();
             let events = observed.then(|| Hand::start("gw-events".into(), shared, |shared| shared.events.observe()));
             let events = events.transpose()?;
             let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
             let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
-            let around = Arc::new(Surroundings {
-                worker_id: shared.worker_id.clone(),
-                utils: utils.clone(),
-                extensions: extensions.clone(),
-            });
-            let run = (0..shared.config.concurrency).map(|place| {
-                let around = around.clone();
-                Hand::start(format!("gw-run-{place}"), shared, move |shared| run::run(shared, &around, place))
+            let threads = if shared.config.pull.is_some() { 0 } else { shared.config.threads };
+            let run = (0..threads).map(|place| {
+                let Counter { shared: own, around } = counter.clone();
+                Hand::start(format!("gw-run-{place}"), shared, move |_| run::run(&own, &around))
             });
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
@@ -316,7 +330,7 @@ impl Crew {
     }
 
     /// Ends the worker, step by step, within the grace period and a second.
-    fn stop(self, shared: &Shared, cancel: &ShutdownSignal, utils: &WorkerUtils, reason: ShutdownReason) -> Result<()> {
+    fn stop(self, shared: &Shared, utils: &WorkerUtils, reason: ShutdownReason) -> Result<()> {
         let worker_id = shared.worker_id.as_str();
         let start = Instant::now();
         let grace_ends = start + shared.config.grace_period;
@@ -330,19 +344,11 @@ impl Crew {
         shared.stop.trigger();
         shared.gate.release();
         shared.others.release();
+        shared.ring();
 
         // 2. Running jobs have the grace period, unless somebody is in a hurry.
-        let mut hurried = false;
-        for hand in &self.run {
-            select! {
-                recv(hand.finished) -> _ => {}
-                recv(cancel.receiver()) -> _ => hurried = true,
-                recv(crossbeam_channel::at(grace_ends)) -> _ => {}
-            }
-            if hurried {
-                must_end = must_end.min(Instant::now() + STOP_PATIENCE);
-                break;
-            }
+        if shared.all_seats_free_by(grace_ends, &shared.cancel) == Waited::Cancelled {
+            must_end = must_end.min(Instant::now() + STOP_PATIENCE);
         }
 
         // 3. Those still running are asked to end, and have half a second more.
@@ -352,9 +358,7 @@ impl Crew {
             active.cancel();
         }
         let patience = (Instant::now() + CANCEL_PATIENCE).min(must_end);
-        for hand in &self.run {
-            hand.ended_by(patience);
-        }
+        shared.all_seats_free_by(patience, &ShutdownSignal::new());
 
         // 4. Those that ignored it are given back; their threads are left behind.
         let wedged: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
@@ -385,6 +389,8 @@ impl Crew {
             }
         }
 
+        shared.wires.alone.1.try_iter().for_each(drop);
+
         // 7. Observers hear of the end, if they have come so far by now.
         if let Some(events) = self.events {
             shared.events.end(last, || WorkerShutdownContext {
@@ -408,6 +414,28 @@ impl Crew {
                 wedged.join(", ")
             ),
         ))
+    }
+}
+
+/// How a wait for running jobs ended.
+#[derive(PartialEq, Eq)]
+enum Waited {
+    AllFree,
+    TimeIsUp,
+    Cancelled,
+}
+
+impl Shared {
+    /// Waits until no job runs any more.
+    fn all_seats_free_by(&self, deadline: Instant, cancel: &ShutdownSignal) -> Waited {
+        while !self.wires.seats.1.is_full() {
+            select! {
+                recv(self.wires.seat_freed.1) -> _ => {}
+                recv(cancel.receiver()) -> _ => return Waited::Cancelled,
+                recv(crossbeam_channel::at(deadline)) -> _ => return Waited::TimeIsUp,
+            }
+        }
+        Waited::AllFree
     }
 }
 

@@ -59,7 +59,7 @@ pub struct SweepStaleWorkersResult {
 }
 
 /// A worker that says, or said, that it lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ActiveWorkerRow {
     /// The id under which it locks jobs.
     pub worker_id: String,

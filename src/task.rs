@@ -9,6 +9,7 @@ use crate::retry::{LONGEST_DELAY, RetryPolicy};
 use crate::spec::{JobSpec, TaskName};
 use crate::trace;
 use crate::utils::WorkerUtils;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::{Any, TypeId};
@@ -73,8 +74,15 @@ impl<E: Display> IntoTaskHandlerResult for Result<(), E> {
     }
 }
 
-/// A handler with its types erased: called with a job's context, answers the failure's text.
-pub(crate) type Handler = Box<dyn Fn(WorkerContext) -> Result<(), String> + Send + Sync>;
+/// How the jobs of a task are run.
+pub(crate) enum Runner {
+    /// A function is called with the job's context; what it answers is the outcome.
+    Call(Box<dyn Fn(WorkerContext) -> Result<(), String> + Send + Sync>),
+    /// A function is given the job; whoever it leaves it to says how it ended, then or later.
+    Give(Box<dyn Fn(StartedJob) + Send + Sync>),
+    /// Nothing is called: the job is given to whoever asks the worker for one.
+    Pull,
+}
 
 /// A task as a value: its name, its handler, and how its jobs are run. What a module can run is a
 /// list of these, given to [`WorkerOptions::define_jobs`](crate::WorkerOptions::define_jobs).
@@ -102,7 +110,7 @@ pub(crate) type Handler = Box<dyn Fn(WorkerContext) -> Result<(), String> + Send
 #[must_use = "a definition does nothing until define_jobs() registers it"]
 pub struct JobDefinition {
     identifier: String,
-    handler: Handler,
+    runner: Runner,
     backoff: Option<RetryPolicy>,
     timeout: Option<Duration>,
 }
@@ -131,8 +139,11 @@ impl JobDefinition {
         identifier: &str,
         handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
     ) -> Self {
-        let handler: Handler = Box::new(move |ctx| handler(ctx).into_result());
-        Self { identifier: identifier.to_owned(), handler, backoff: None, timeout: None }
+        Self::run_by(identifier, Runner::Call(Box::new(move |ctx| handler(ctx).into_result())))
+    }
+
+    pub(crate) fn run_by(identifier: &str, runner: Runner) -> Self {
+        Self { identifier: identifier.to_owned(), runner, backoff: None, timeout: None }
     }
 
     /// The task's name in the database.
@@ -170,7 +181,7 @@ impl JobDefinition {
 /// One task of a worker, checked.
 pub(crate) struct Task {
     pub(crate) name: TaskName,
-    pub(crate) handler: Handler,
+    pub(crate) runner: Runner,
     pub(crate) backoff: Option<RetryPolicy>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) pace: Pace,
@@ -178,7 +189,7 @@ pub(crate) struct Task {
 
 impl Task {
     pub(crate) fn checked(definition: JobDefinition) -> Result<Self> {
-        let JobDefinition { identifier, handler, backoff, timeout } = definition;
+        let JobDefinition { identifier, runner, backoff, timeout } = definition;
         if let Some(longest) =
             backoff.as_ref().and_then(RetryPolicy::longest).filter(|&longest| longest > LONGEST_DELAY)
         {
@@ -187,7 +198,7 @@ impl Task {
         if let Some(timeout) = timeout.filter(|&timeout| timeout < Duration::from_millis(1)) {
             return Err(Error::config(format!("timeout of task {identifier:?}: {timeout:?} is shorter than 1 ms")));
         }
-        Ok(Self { name: TaskName::new(&identifier)?, handler, backoff, timeout, pace: Pace::default() })
+        Ok(Self { name: TaskName::new(&identifier)?, runner, backoff, timeout, pace: Pace::default() })
     }
 }
 
@@ -337,6 +348,22 @@ impl WorkerContext {
         self.active.wish_snooze(delay.min(LONGEST_DELAY));
     }
 
+    /// Lets the next attempt wait for `delay`, if this one fails, whatever its task's policy says. At most 100 years;
+    /// the last call counts.
+    ///
+    /// ```
+    /// # use graphile_worker::WorkerContext;
+    /// # use std::time::Duration;
+    /// fn handler(ctx: WorkerContext) -> Result<(), String> {
+    ///     let asked_to_wait = Duration::from_secs(90); // Say, by the other side's answer.
+    ///     ctx.retry_after(asked_to_wait);
+    ///     Err("too many requests".into())
+    /// }
+    /// ```
+    pub fn retry_after(&self, delay: Duration) {
+        self.active.wish_delay(delay.min(LONGEST_DELAY));
+    }
+
     /// Only this payload is left for the next attempt, if this one fails.
     pub(crate) fn keep_only(&self, payload: String) {
         self.active.wish_rest(payload);
@@ -351,5 +378,40 @@ impl WorkerContext {
     /// The value of type `T` given to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension).
     pub fn get_ext<T: 'static>(&self) -> Option<&T> {
         self.around.extensions.get()
+    }
+}
+
+/// A started job, until it is said how it ended: by whoever holds this, on any thread. Dropped before, it fails.
+pub(crate) struct StartedJob {
+    context: WorkerContext,
+    /// Taken by the first who says how it ended.
+    end: Mutex<Option<Arc<dyn End>>>,
+}
+
+/// The engine's end of a started job; dropped once the job has left its handler.
+pub(crate) trait End: Send + Sync {
+    /// Gives the job its outcome; false if it has one, or is no longer ours.
+    fn with(&self, result: Result<(), String>) -> bool;
+}
+
+impl StartedJob {
+    pub(crate) fn new(context: WorkerContext, end: Arc<dyn End>) -> Self {
+        Self { context, end: Mutex::new(Some(end)) }
+    }
+
+    pub(crate) fn context(&self) -> &WorkerContext {
+        &self.context
+    }
+
+    /// Ends the job, once, with the failure's text if it failed; false if somebody has done so before.
+    pub(crate) fn finish(&self, result: Result<(), String>) -> bool {
+        let end = self.end.lock().take();
+        end.is_some_and(|end| end.with(result))
+    }
+}
+
+impl Drop for StartedJob {
+    fn drop(&mut self) {
+        self.finish(Err("the job was dropped before it was said how it ended".into()));
     }
 }

@@ -184,6 +184,15 @@ impl WorkerUtils {
         work(&mut Sweep { session, schema, facts: &facts, hooks, worker_id: "worker_utils" })
     }
 
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// `Connect` or `Timeout` if it gives none.
+    pub fn ping(&self) -> Result<()> {
+        let end = Instant::now() + self.database.deadline();
+        self.database.run(end, |client| Ok(client.simple_query("").map(drop)?))?
+    }
+
     /// Borrows a connection of the pool.
     ///
     /// # Errors

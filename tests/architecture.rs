@@ -22,6 +22,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker/watch",
         "worker/lease",
         "worker/pull",
+        "worker/seat",
         "worker/core",
         "worker/pace",
         "cron",

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that what the recipes of the Makefile need is on this machine:
-#   sh tests/setup.sh postgres [node] [python] [go]
+#   sh tests/setup.sh [postgres] [c] [python] [go] [node]
 # Installs what is missing if that takes no question (as root, or with a sudo that asks none),
 # else names the command and exits 1.
 set -eu
@@ -36,7 +36,13 @@ whole_server() {
 }
 
 has_node() { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; }
-has_python() { command -v python3 >/dev/null 2>&1; }
+has_python() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1; }
+# What the tests of the C door need beside a C compiler.
+has_c() {
+  for tool in c++ pkg-config cmake; do command -v "$tool" >/dev/null 2>&1 || return 1; done
+  # Not to be had on macOS.
+  [ "$(uname -s)" != Linux ] || command -v valgrind >/dev/null 2>&1
+}
 has_go() { command -v go >/dev/null 2>&1; }
 
 # The name of a package here.
@@ -44,12 +50,15 @@ package() {
   case $manager:$1 in
     apt:postgres) echo postgresql ;;
     apt:node) echo nodejs npm ;;
-    apt:python) echo python3 ;;
+    apt:c) echo g++ pkg-config cmake valgrind ;;
+    apt:python) echo python3 python3-venv ;;
     apt:go) echo golang-go ;;
     brew:postgres) echo postgresql@16 ;;
+    brew:c) echo pkg-config cmake ;;
     brew:*) echo "$1" ;;
     dnf:postgres) echo postgresql-server ;;
     dnf:node) echo nodejs npm ;;
+    dnf:c) echo gcc-c++ pkgconf-pkg-config cmake valgrind ;;
     dnf:python) echo python3 ;;
     dnf:go) echo golang ;;
   esac
@@ -103,9 +112,9 @@ install_packages() {
 missing=
 for need in "$@"; do
   case $need in
-    postgres | node | python | go) ;;
+    postgres | c | node | python | go) ;;
     *)
-      say "setup.sh: nothing is known about '$need' (postgres, node, python, go)"
+      say "setup.sh: nothing is known about '$need' (postgres, c, python, go, node)"
       exit 2
       ;;
   esac

@@ -7,16 +7,24 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Helpers that wait for work. A helper leaves after ten idle seconds.
-static IDLE: Mutex<Vec<Sender<Task>>> = Mutex::new(Vec::new());
+/// Helpers that wait for work, and the process they are of: a forked child has the list, and not the threads. A
+/// helper leaves after ten idle seconds.
+static IDLE: Mutex<(u32, Vec<Sender<Task>>)> = Mutex::new((0, Vec::new()));
 const IDLE_TIME: Duration = Duration::from_secs(10);
+
+/// Whoever held the list when this process was forked holds it for ever; then there are no helpers to find.
+const LIST_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Called by each helper as it begins. Set by whoever has rules for the threads of its process.
+pub(crate) static HELPER_BEGINS: OnceLock<fn()> = OnceLock::new();
 
 /// Runs `call` and waits for its answer no longer than `deadline`.
 ///
@@ -29,7 +37,7 @@ pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() ->
             let _ = answer.send(value);
         }
     });
-    let idle = IDLE.lock().pop();
+    let idle = idle().and_then(|mut idle| idle.1.pop());
     let helper = match idle {
         Some(helper) => helper,
         None => spawn()?,
@@ -48,6 +56,16 @@ pub(crate) fn missed(deadline: Duration) -> Error {
     Error::new(ErrorKind::Timeout, format!("the database did not answer within {deadline:?}"))
 }
 
+/// The helpers of this process that wait for work.
+fn idle() -> Option<MutexGuard<'static, (u32, Vec<Sender<Task>>)>> {
+    let mut idle = IDLE.try_lock_for(LIST_PATIENCE)?;
+    let process = std::process::id();
+    if idle.0 != process {
+        *idle = (process, Vec::new());
+    }
+    Some(idle)
+}
+
 fn spawn() -> Result<Sender<Task>> {
     let (sender, tasks) = bounded(1);
     let own = sender.clone();
@@ -59,17 +77,19 @@ fn spawn() -> Result<Sender<Task>> {
 }
 
 fn help(own: &Sender<Task>, tasks: &Receiver<Task>) {
+    HELPER_BEGINS.get().inspect(|begins| begins());
     loop {
         match tasks.recv_timeout(IDLE_TIME) {
             Ok(task) => {
                 task();
-                IDLE.lock().push(own.clone());
+                let Some(mut idle) = idle() else { return };
+                idle.1.push(own.clone());
             }
             Err(_) => {
-                let mut idle = IDLE.lock();
-                let before = idle.len();
-                idle.retain(|helper| !helper.same_channel(own));
-                if idle.len() < before {
+                let Some(mut idle) = idle() else { return };
+                let before = idle.1.len();
+                idle.1.retain(|helper| !helper.same_channel(own));
+                if idle.1.len() < before {
                     return;
                 }
                 // Somebody took us off the list a moment ago: a task is on its way.

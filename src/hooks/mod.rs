@@ -23,7 +23,7 @@ use serde_json::Value;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A set of hooks that belong together, registered by [`WorkerOptions::add_plugin`](crate::WorkerOptions::add_plugin).
 /// Source: the guide, Observability.
@@ -300,23 +300,26 @@ impl HookRegistry {
         answers.into_iter().find(decides)
     }
 
-    /// Runs a job's handler between its interceptors, on the job's own thread; answers what is to become
-    /// of the job.
-    pub(crate) fn around(
+    /// Asks the interceptors before a run, on the job's own thread: what they have decided over the job, or `None` if
+    /// it is to run, which its observers are then told of.
+    pub(crate) fn before_run(&self, job: &Arc<Job>, worker_id: &str) -> Option<Result<(), String>> {
+        match self.before(job, worker_id) {
+            HookResult::Continue => {}
+            HookResult::Skip => return Some(Ok(())),
+            HookResult::Fail(text) => return Some(Err(text)),
+        }
+        self.tell::<JobStart>(|| JobStartContext { job: job.clone(), worker_id: worker_id.to_owned() });
+        None
+    }
+
+    /// Asks the interceptors after a run; answers what is to become of the job.
+    pub(crate) fn after_run(
         &self,
         job: &Arc<Job>,
         worker_id: &str,
-        handler: impl FnOnce() -> Result<(), String>,
+        result: Result<(), String>,
+        duration: Duration,
     ) -> Result<(), String> {
-        match self.before(job, worker_id) {
-            HookResult::Continue => {}
-            HookResult::Skip => return Ok(()),
-            HookResult::Fail(text) => return Err(text),
-        }
-        self.tell::<JobStart>(|| JobStartContext { job: job.clone(), worker_id: worker_id.to_owned() });
-        let start = Instant::now();
-        let result = handler();
-        let duration = start.elapsed();
         match self.after(job, worker_id, &result, duration) {
             HookResult::Continue => result,
             HookResult::Skip => Ok(()),

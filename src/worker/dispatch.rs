@@ -23,7 +23,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     let claimers = wires.orders.len();
     let mut shell =
         Shell { shared, mix: HashMap::new(), free: (0..claimers).rev().collect(), ttl_look: Instant::now() };
-    let mut core = Core::new(shared.config.concurrency, claimers, until_empty);
+    let mut core = Core::new(shared.config.threads, claimers, until_empty);
     let fixed = shared.config.local_queue;
     if let Some(queue) = fixed {
         core = core.with_fixed(queue.capacity, queue.size);
@@ -191,12 +191,7 @@ struct Shell<'a> {
 impl Shell<'_> {
     fn look(&self) -> Seen {
         let queued = self.shared.wires.jobs.1.len();
-        Seen {
-            idle: self.shared.idle.load(Ordering::Acquire),
-            queued,
-            entries: self.shared.ledger.len(),
-            pace: self.pace(),
-        }
+        Seen { idle: self.shared.idle(), queued, entries: self.shared.ledger.len(), pace: self.pace() }
     }
 
     /// How many jobs of the usual mix all threads together start within the horizon.
@@ -213,7 +208,7 @@ impl Shell<'_> {
             let expected = average.max(self.shared.oldest_running(task));
             mean += expected.as_secs_f64() * share / weight;
         }
-        let threads = self.shared.config.concurrency as f64;
+        let threads = self.shared.config.threads as f64;
         (threads * HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
     }
 

@@ -129,6 +129,9 @@ fn claim(
             .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
         shared.wires.jobs.0.send(active).expect("we hold the other end too");
     }
+    if !rows.is_empty() {
+        shared.ring();
+    }
     for active in doubled {
         let job = active.job();
         warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;

@@ -143,7 +143,7 @@ impl<'a> Lease<'a> {
         self.beat = Instant::now() + config.heartbeat_interval.min(LONGEST_BEAT_INTERVAL);
         if shared.stats.claims.load(Ordering::Relaxed) == 0 {
             // Nothing was ever claimed, so there is nothing to be in doubt about.
-            shared.gate.open();
+            shared.open_gate();
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl<'a> Lease<'a> {
                 self.lost(active);
             }
         }
-        shared.gate.open();
+        shared.open_gate();
         if reclaimed > 0 {
             add(&shared.stats.reconciled, reclaimed);
             info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that the database held for us without our knowing");

@@ -6,7 +6,9 @@ pub(crate) mod fetch;
 pub(crate) mod lease;
 pub(crate) mod listen;
 pub(crate) mod local_queue;
+pub(crate) mod pull;
 pub(crate) mod run;
+pub(crate) mod seat;
 pub(crate) mod settle;
 pub(crate) mod watch;
 
@@ -21,7 +23,7 @@ use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
 use crate::stats::{Health, Stats, add};
 use crate::store::Store;
-use crate::task::Task;
+use crate::task::{StartedJob, Task, WorkerContext};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fetch::{Fetched, Order};
 use log::warn;
@@ -50,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// Closed while one job is to run alone: all others wait.
     pub(crate) others: Gate,
-    /// What each thread runs. One entry a thread.
+    /// What runs, by its seat.
     pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
     /// How many threads wait for a job.
     pub(crate) idle: AtomicUsize,
@@ -60,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) low_water: AtomicUsize,
     /// Ends claiming: the first step of a stop.
     pub(crate) stop: ShutdownSignal,
+    /// Running jobs are not waited for any longer.
+    pub(crate) cancel: ShutdownSignal,
     /// No more outcomes will come: settle writes what it has, listen ends.
     pub(crate) over: ShutdownSignal,
     /// All outcomes are written: lease looks a last time.
@@ -87,15 +91,29 @@ pub(crate) struct Wires {
     pub(crate) orders: Vec<(Sender<Order>, Receiver<Order>)>,
     /// fetch -> dispatch.
     pub(crate) fetched: (Sender<Fetched>, Receiver<Fetched>),
-    /// fetch -> run.
+    /// fetch -> run, or whoever pulls.
     pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
+    /// The free seats: whoever takes one may start a job.
+    pub(crate) seats: (Sender<usize>, Receiver<usize>),
+    /// run -> the stop: a seat came free.
+    pub(crate) seat_freed: (Sender<()>, Receiver<()>),
+    /// gw-alone -> whoever pulls: a job that had to wait until it was alone.
+    pub(crate) alone: (Sender<StartedJob>, Receiver<StartedJob>),
+    /// stop, watch, lease -> whoever pulls: a job that was given out is cancelled.
+    pub(crate) notices: (Sender<WorkerContext>, Receiver<WorkerContext>),
     /// run, fetch, dispatch -> settle.
     pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
 }
 
 impl Wires {
-    pub(crate) fn new(claimers: usize) -> Self {
+    pub(crate) fn new(claimers: usize, concurrency: usize) -> Self {
+        let seats = bounded(concurrency);
+        (0..concurrency).for_each(|number| seats.0.send(number).expect("room for all"));
         Self {
+            seats,
+            seat_freed: bounded(1),
+            alone: unbounded(),
+            notices: unbounded(),
             wake: bounded(1),
             low: bounded(1),
             freed: bounded(1),
@@ -142,11 +160,27 @@ impl Shared {
     /// Holds the caller back while nobody can say what is ours. Before every claim and every start: a
     /// worker that was silent for a threshold may have been taken for dead, and its jobs with it.
     pub(crate) fn pass_gate(&self) {
+        self.look_for_silence();
+        self.gate.pass();
+    }
+
+    /// The same for those who must not wait: whether they are held back.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.look_for_silence();
+        self.gate.holds() || self.others.holds()
+    }
+
+    fn look_for_silence(&self) {
         if self.health.is_silent(self.config.recovery.sweep_threshold) {
             self.gate.close();
             raise(&self.wires.reconcile);
         }
-        self.gate.pass();
+    }
+
+    /// It is known again what is ours.
+    pub(crate) fn open_gate(&self) {
+        self.gate.open();
+        self.ring();
     }
 
     /// Waits until a claim may be sent; until the answer is dropped, nobody sees one not in flight.
@@ -233,12 +267,17 @@ impl Gate {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether it is closed, and somebody would be held back.
+    pub(crate) fn holds(&self) -> bool {
+        self.closed.load(Ordering::Acquire) && !self.released.load(Ordering::Acquire)
+    }
+
     pub(crate) fn pass(&self) {
         if !self.closed.load(Ordering::Acquire) {
             return;
         }
         let mut held = self.lock.lock();
-        while self.closed.load(Ordering::Acquire) && !self.released.load(Ordering::Acquire) {
+        while self.holds() {
             self.opened.wait(&mut held);
         }
     }

@@ -1,12 +1,12 @@
 //! gw-run-N: runs handlers, one job at a time. Never touches the database.
 
+use super::seat::Seat;
 use super::{Shared, raise};
-use crate::claim::{ActiveJob, Failure, Outcome};
+use crate::claim::ActiveJob;
 use crate::hooks::panic_text;
-use crate::retry::RetryPolicy;
-use crate::task::{Surroundings, Task, WorkerContext};
+use crate::task::{Runner, Surroundings};
 use crossbeam_channel::select;
-use log::warn;
+use log::{error, warn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,31 +20,43 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// When it tries again.
 const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
-/// Runs jobs until a stop. `place` is this thread's number.
-pub(crate) fn run(shared: &Shared, around: &Arc<Surroundings>, place: usize) {
-    while let Some(active) = next(shared) {
+/// Runs jobs until a stop.
+pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<Surroundings>) {
+    while let Some(number) = seat(shared) {
+        let Some(active) = next(shared) else {
+            shared.give_seat(number);
+            return;
+        };
         shared.pass_gate();
-        if shared.stop.is_triggered() {
+        let starts = if shared.stop.is_triggered() {
             active.give_back(None);
+            false
         } else if active.claim.alone {
-            run_alone(shared, around, place, &active);
+            may_run_alone(shared, &active)
         } else if shared.others.is_closed() {
             active.give_back(None);
-        } else if active.start() {
-            work(shared, around, place, &active);
+            false
+        } else {
+            active.start()
+        };
+        if starts {
+            work(around, &Seat::take(shared, &active, number));
+        } else {
+            shared.ledger.returned(&active);
+            shared.give_seat(number);
         }
-        shared.ledger.returned(&active);
         shared.others.pass();
     }
 }
 
-/// Runs a job that may be what kills its workers, once this worker holds nothing else: who dies with it
-/// then is known. The others go back, for other workers to run.
-fn run_alone(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<ActiveJob>) {
+/// Starts a job that may be what kills its workers once this worker holds nothing else: who dies with it then is
+/// known. The others go back, for other workers to run. Answers whether it was started; if so, the others are
+/// held up until its seat is free.
+pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
     if !shared.others.close() {
         // Another one is to run alone; this one is claimed again after it.
         active.give_back(None);
-        return;
+        return false;
     }
     let job = active.job();
     let patience_ends = Instant::now() + ALONE_PATIENCE;
@@ -64,16 +76,27 @@ fn run_alone(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: 
             "a job that was recovered often did not come to run alone, because others take long; it waits a minute");
         active.give_back(Some(ALONE_AGAIN));
     } else if active.start() {
-        work(shared, around, place, active);
+        return true;
     }
-    shared.others.open();
-    raise(&shared.wires.freed);
+    shared.let_others_run();
+    false
 }
 
 /// Whether one job is all that this worker holds, and no claim may bring more.
 fn is_alone(shared: &Shared) -> bool {
     let no_claim_in_flight = shared.claiming.try_write().is_some();
     no_claim_in_flight && shared.ledger.len() == 1
+}
+
+/// A seat for the next job, once one is free. `None` at a stop.
+fn seat(shared: &Shared) -> Option<usize> {
+    let seats = &shared.wires.seats.1;
+    seats.try_recv().ok().or_else(|| {
+        select! {
+            recv(seats) -> number => number.ok(),
+            recv(shared.stop.receiver()) -> _ => None,
+        }
+    })
 }
 
 /// The next job; asks dispatch for more when few are left. `None` at a stop.
@@ -88,39 +111,38 @@ fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
         }
     });
     shared.idle.fetch_sub(1, Ordering::AcqRel);
-    shared.taken.fetch_add(1, Ordering::Relaxed);
-    if jobs.len() <= shared.low_water.load(Ordering::Relaxed) {
-        raise(&shared.wires.low);
-    }
+    shared.note_taken();
     job
 }
 
-fn work(shared: &Shared, around: &Arc<Surroundings>, place: usize, active: &Arc<ActiveJob>) {
-    let task = &shared.tasks[active.claim.task];
-    let start = Instant::now();
-    *shared.now_running[place].lock() = Some(active.clone());
-    let context = WorkerContext::new(active.clone(), around.clone());
-    let result = shared.events.hooks.around(&active.claim.job, &shared.worker_id, || {
-        catch_unwind(AssertUnwindSafe(|| (task.handler)(context)))
-            .unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic))))
-    });
-    *shared.now_running[place].lock() = None;
-    let took = start.elapsed();
-    task.pace.took(took);
-    shared.stats.handler_times.note(took.as_micros() as u64);
-    active.finish(match result {
-        Ok(()) => active.take_snooze().map_or(Outcome::Done, Outcome::Snoozed),
-        Err(text) if active.is_timed_out() => failed(task, active, format!("timed out: {text}")),
-        // It was asked to end early, and did: the attempt does not count.
-        Err(_) if active.is_cancelled() => Outcome::GivenBack(Some(shared.config.interrupted_delay)),
-        Err(text) => failed(task, active, text),
-    });
+impl Shared {
+    /// A job was taken: that some are is what dispatch wants to see, and it claims more when few are left.
+    pub(crate) fn note_taken(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        if self.wires.jobs.1.len() <= self.low_water.load(Ordering::Relaxed) {
+            raise(&self.wires.low);
+        }
+    }
 }
 
-/// A failed attempt, with the delay that the task's policy gives it.
-fn failed(task: &Task, active: &ActiveJob, text: String) -> Outcome {
-    let attempt = active.job().attempts.max(1).unsigned_abs().into();
-    let ask = |policy: &RetryPolicy| catch_unwind(AssertUnwindSafe(|| policy.delay(attempt, &text)));
-    let delay = task.backoff.as_ref().map(ask).and_then(|answer| answer.map_err(std::mem::forget).ok());
-    Outcome::Failed(Failure { delay, rest: active.take_rest(), text })
+/// Lets the task have the job. It may end it later, and elsewhere; this thread is free for the next one then.
+fn work(around: &Arc<Surroundings>, seat: &Arc<Seat>) {
+    let start = Instant::now();
+    let started = seat.hand_out(around);
+    match (&seat.task().runner, started) {
+        (_, None) => {}
+        (Runner::Call(handler), Some(started)) => {
+            let context = started.context().clone();
+            let result = catch_unwind(AssertUnwindSafe(|| handler(context)));
+            started.finish(result.unwrap_or_else(|panic| Err(format!("the handler panicked: {}", panic_text(panic)))));
+        }
+        (Runner::Give(handler), Some(started)) => {
+            // Unwinding drops the job, which fails it.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(started))) {
+                error!(task = seat.task().name.as_str(), error = panic_text(panic).as_str(); "a task panicked");
+            }
+        }
+        (Runner::Pull, Some(_)) => unreachable!("no thread runs where jobs are pulled"),
+    }
+    seat.task().pace.took(start.elapsed());
 }

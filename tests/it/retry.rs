@@ -49,6 +49,19 @@ fn a_policy_that_panics_leaves_the_delay_to_the_default() {
 }
 
 #[test]
+fn a_handler_may_say_how_long_its_next_attempt_waits() {
+    let db = TestDb::new();
+    db.add("'t'");
+    let handler = |ctx: WorkerContext| {
+        ctx.retry_after(Duration::from_secs(5));
+        ctx.retry_after(Duration::from_secs(90));
+        Err("asked to wait")
+    };
+    run(&db, JobDefinition::raw("t", handler).backoff(RetryPolicy::fixed(Duration::ZERO)));
+    assert_eq!(db.one::<String>(ROW), "1|t|90|asked to wait");
+}
+
+#[test]
 fn a_policy_gives_no_more_attempts_than_the_job_has() {
     let db = TestDb::new();
     db.add("'t', max_attempts => 1");

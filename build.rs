@@ -1,0 +1,120 @@
+//! Names the shared library, and writes or checks the C header when built with the feature `header`.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
+    let capi = std::env::var_os("CARGO_FEATURE_CAPI").is_some();
+    if linux && capi {
+        // GW_ABI_VERSION of src/capi/library.rs; a test compares them.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libgraphile_worker.so.1");
+        // Its threads must not lose their code under their feet: dlclose leaves it where it is.
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    }
+    #[cfg(feature = "header")]
+    header::write();
+}
+
+#[cfg(feature = "header")]
+mod header {
+    use std::path::Path;
+
+    /// The files in the order of the header's sections. Their modules are not followed.
+    const SOURCES: [&str; 13] = [
+        "library.rs",
+        "text.rs",
+        "status.rs",
+        "user_data.rs",
+        "log.rs",
+        "config.rs",
+        "spec.rs",
+        "client.rs",
+        "job.rs",
+        "task.rs",
+        "worker.rs",
+        "events.rs",
+        "cron.rs",
+    ];
+
+    pub fn write() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        println!("cargo::rerun-if-changed=src/capi");
+        println!("cargo::rerun-if-env-changed=GW_BLESS_HEADER");
+        let committed = root.join("include/graphile_worker.h");
+        println!("cargo::rerun-if-changed={}", committed.display());
+
+        let mut builder = cbindgen::Builder::new().with_config(config());
+        for source in SOURCES {
+            builder = builder.with_src(root.join("src/capi").join(source));
+        }
+        // A mistake in the sources is for the compiler to tell, not for us.
+        let Ok(bindings) = builder.generate() else { return };
+        let mut text = Vec::new();
+        bindings.write(&mut text);
+        if std::fs::read(&committed).is_ok_and(|known| known == text) {
+            return;
+        }
+        match std::env::var_os("GW_BLESS_HEADER") {
+            Some(_) => std::fs::write(&committed, text).expect("writing include/graphile_worker.h"),
+            None => panic!("include/graphile_worker.h is not what src/capi declares; run: make header"),
+        }
+    }
+
+    fn config() -> cbindgen::Config {
+        let part = |name: &str| std::env::var(format!("CARGO_PKG_VERSION_{name}")).expect("cargo sets it");
+        let (major, minor, patch) = (part("MAJOR"), part("MINOR"), part("PATCH"));
+        cbindgen::Config {
+            language: cbindgen::Language::C,
+            cpp_compat: true,
+            header: Some(HEADER.to_owned()),
+            include_guard: Some("GRAPHILE_WORKER_H".to_owned()),
+            no_includes: true,
+            sys_includes: ["stdbool.h", "stddef.h", "stdint.h"].map(str::to_owned).to_vec(),
+            after_includes: Some(format!(
+                "{AFTER_INCLUDES}\n/* The version of this header. */\n#define GW_VERSION_MAJOR {major}\n\
+                 #define GW_VERSION_MINOR {minor}\n#define GW_VERSION_PATCH {patch}\n\
+                 #define GW_VERSION (GW_VERSION_MAJOR << 16 | GW_VERSION_MINOR << 8 | GW_VERSION_PATCH)\n\n\
+                 /* In place of a length: the text ends with NUL. */\n#define GW_NUL ((size_t)-1)"
+            )),
+            usize_is_size_t: true,
+            style: cbindgen::Style::Type,
+            documentation_style: cbindgen::DocumentationStyle::Doxy,
+            line_length: 110,
+            function: cbindgen::FunctionConfig { prefix: Some("GW_API".to_owned()), ..Default::default() },
+            export: cbindgen::ExportConfig { exclude: vec!["GW_NUL".to_owned()], ..Default::default() },
+            ..Default::default()
+        }
+    }
+
+    const HEADER: &str = "\
+/* libgraphile_worker: Graphile Worker's PostgreSQL job queue for C, and for whoever can call C.
+ *
+ * Generated from src/capi by `make header`. Do not edit.
+ *
+ * Rules
+ *
+ * - Handles are opaque. NULL, freed handles, handles of another kind and those of a parent process are found out:
+ *   calls answer GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED, accessors NULL, 0 or false. Freeing NULL does nothing.
+ * - A call that can fail answers a status: 0 well, above 0 no error but not as hoped, below 0 an error. Its last
+ *   parameter `err` may be NULL; else it is always written: NULL, or an error that the caller frees with
+ *   gw_error_free. Other results are written when it went well, and as said where more is so.
+ * - Text is UTF-8. What goes in ends with NUL, or comes with its length, which may be GW_NUL; it is copied before the
+ *   call returns. `const char *` results are borrowed: valid until the handle that they were read from is freed.
+ *   `char *` results are the caller's, for gw_string_free.
+ * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds; a timeout below 0 is for ever, 0
+ *   does not wait.
+ * - Every `user_data` comes with a function that frees it (or NULL): called once, on any thread, also when the call that
+ *   was given it failed. The same pointer is used on many threads.
+ * - Functions of the caller's are called on threads of the library, which have all signals blocked. From within them,
+ *   calls that wait (run, wait, flush, next with a timeout) answer GW_ERR_DEADLOCK. Neither exceptions nor
+ *   longjmp may leave them.
+ * - The library installs no signal handlers (unless `listen_os_shutdown_signals` is set), no atexit functions, and
+ *   writes nothing to standard output.
+ * - After a fork, the child makes handles of its own.
+ */";
+
+    const AFTER_INCLUDES: &str = "
+#ifndef GW_API
+#define GW_API
+#endif
+";
+}

@@ -1,0 +1,135 @@
+//! Configurations: string keys and values.
+
+use super::handle::{self, Slab, Slabs, Value, give};
+use super::keys::{self, KEYS, Values};
+use super::status::{GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
+use super::{call, put, read, text};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ffi::{CString, c_char};
+use std::ptr;
+use std::sync::OnceLock;
+
+/// A configuration. Thread-safe; copied by what is made of it, and freed with `gw_config_free`.
+pub struct gw_config_t;
+
+#[derive(Default)]
+pub(super) struct ConfigValue(Mutex<Values>);
+
+impl Value for ConfigValue {
+    const KIND: u64 = 3;
+    const NAME: &'static str = "configuration";
+
+    fn slab(slabs: &Slabs) -> &Slab<Self> {
+        &slabs.configs
+    }
+}
+
+impl ConfigValue {
+    pub(super) fn values(&self) -> Values {
+        self.0.lock().clone()
+    }
+}
+
+/// A configuration with nothing set. The caller frees it.
+#[unsafe(no_mangle)]
+pub extern "C" fn gw_config_new() -> *mut gw_config_t {
+    read(ptr::null_mut(), || Ok(give(ConfigValue::default())))
+}
+
+/// Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false`, lists have
+/// commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
+/// what is made of the configuration.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_config_set(
+    config: *mut gw_config_t,
+    key: *const c_char,
+    value: *const c_char,
+    err: *mut *mut gw_error_t,
+) -> gw_status_t {
+    call(err, || {
+        let config = handle::look::<ConfigValue, _>(config)?;
+        // SAFETY: see "Rules" in the header.
+        let (key, value) = unsafe { (text::required("key", key)?, text::required("value", value)?) };
+        let key = keys::find(key)?;
+        key.check(value)?;
+        config.0.lock().insert(key.name, value.to_owned());
+        Ok(GW_OK)
+    })
+}
+
+/// Gives what a key was set to, or else its default, for the caller to free. GW_NOT_FOUND if there is neither.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_config_get(
+    config: *const gw_config_t,
+    key: *const c_char,
+    value: *mut *mut c_char,
+    err: *mut *mut gw_error_t,
+) -> gw_status_t {
+    call(err, || {
+        let config = handle::look::<ConfigValue, _>(config)?;
+        // SAFETY: see "Rules" in the header.
+        let key = keys::find(unsafe { text::required("key", key) }?)?;
+        let set = config.0.lock().get(key.name).cloned();
+        let Some(found) = set.or_else(|| key.default.map(str::to_owned)) else { return Ok(GW_NOT_FOUND) };
+        // SAFETY: see "Rules" in the header.
+        unsafe { put(value, text::give(found)) };
+        Ok(GW_OK)
+    })
+}
+
+/// Sets what the environment has: DATABASE_URL, and GRAPHILE_WORKER_ with the key in capitals
+/// (GRAPHILE_WORKER_CONCURRENCY). Call it before other threads change the environment.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut *mut gw_error_t) -> gw_status_t {
+    call(err, || {
+        let config = handle::look::<ConfigValue, _>(config)?;
+        let mut found = Values::new();
+        for key in KEYS {
+            let own = std::env::var(format!("GRAPHILE_WORKER_{}", key.name.to_ascii_uppercase())).ok();
+            let common = || (key.name == "database_url").then(|| std::env::var("DATABASE_URL").ok()).flatten();
+            if let Some(value) = own.or_else(common) {
+                key.check(&value)?;
+                found.insert(key.name, value);
+            }
+        }
+        config.0.lock().extend(found);
+        Ok(GW_OK)
+    })
+}
+
+/// Every key, by its place from 0 on; NULL after the last. Static text.
+#[unsafe(no_mangle)]
+pub extern "C" fn gw_config_key_at(index: usize) -> *const c_char {
+    read(ptr::null(), || Ok(KEYS.get(index).map_or(ptr::null(), |key| described()[key.name].0.as_ptr())))
+}
+
+/// What a key is, as JSON: key, type (text, number, bool, duration, list, crontab), default (null if it has none), for
+/// (worker, client, both), doc. NULL for an unknown key. Static text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_config_key_info(key: *const c_char) -> *const c_char {
+    read(ptr::null(), || {
+        // SAFETY: see "Rules" in the header.
+        let key = unsafe { text::required("key", key) }?;
+        Ok(described().get(key).map_or(ptr::null(), |(_, info)| info.as_ptr()))
+    })
+}
+
+/// Names and descriptions for C, made once.
+fn described() -> &'static HashMap<&'static str, (CString, CString)> {
+    static DESCRIBED: OnceLock<HashMap<&'static str, (CString, CString)>> = OnceLock::new();
+    DESCRIBED.get_or_init(|| {
+        let entry = |key: &keys::Key| {
+            let info = serde_json::json!({ "key": key.name, "type": key.kind.name(), "default": key.default,
+                "for": key.of.name(), "doc": key.doc });
+            (key.name, (text::owned(key.name), text::owned(info.to_string())))
+        };
+        KEYS.iter().map(entry).collect()
+    })
+}
+
+/// Frees a configuration. NULL does nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_config_free(config: *mut gw_config_t) {
+    read((), || handle::free::<ConfigValue, _>(config));
+}

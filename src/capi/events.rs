@@ -1,0 +1,566 @@
+//! Events of a worker's life, and decisions over its jobs, by name and as JSON.
+
+use super::bell::{Bell, deadline};
+use super::handle::{self, Slab, Slabs, Value, give};
+use super::json::{job, reason};
+use super::status::{Failure, GW_ERR_DEADLOCK, GW_OK, GW_STOPPED, GW_TIMEOUT, gw_error_t, gw_status_t};
+use super::user_data::{UserData, gw_free_fn};
+use super::worker::{self, gw_worker_t};
+use super::{call, inside, is_inside, put, read, status_of, text};
+use crate::{
+    AfterJobRun, BeforeJobRun, BeforeJobSchedule, CronItem, CronJobScheduled, CronTick, Event, HookRegistry,
+    HookResult, Job, JobComplete, JobFail, JobFetch, JobInterrupted, JobKeyMode, JobLost, JobPermanentlyFail,
+    JobRecovery, JobRecoveryResult, JobScheduleResult, JobStart, JobTimeout, LocalQueueGetJobsComplete, LocalQueueInit,
+    LocalQueueMode, LocalQueueRefetchDelayAbort, LocalQueueRefetchDelayExpired, LocalQueueRefetchDelayStart,
+    LocalQueueReturnJobs, LocalQueueSetMode, Plugin, ShutdownReason, WorkerInit, WorkerRecovered, WorkerShutdown,
+    WorkerStart,
+};
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
+
+/// Go on: the next interceptor decides, or nothing changes.
+pub const GW_DECIDE_CONTINUE: i32 = 0x6B01;
+/// The job counts as done, or is not added, or stays locked.
+pub const GW_DECIDE_SKIP: i32 = 0x6B02;
+/// The attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
+pub const GW_DECIDE_FAIL: i32 = 0x6B03;
+/// The job is added with the payload that `gw_decision_set_text` gave.
+pub const GW_DECIDE_PAYLOAD: i32 = 0x6B04;
+/// The job of a dead worker runs again when `gw_decision_set_run_at` says.
+pub const GW_DECIDE_RESCHEDULE: i32 = 0x6B05;
+/// The job of a dead worker has failed, and is tried again after its backoff.
+pub const GW_DECIDE_FAIL_WITH_BACKOFF: i32 = 0x6B06;
+
+/// Something that happened. Immutable, for any thread; owned where `gw_worker_next_event` gives one, borrowed within a
+/// function that observes or decides.
+pub struct gw_event_t;
+
+/// Where an interceptor says more than its answer does. Borrowed within it.
+pub struct gw_decision_t;
+
+/// Observes an event, on a thread of the library's; should be quick.
+pub type gw_event_fn = Option<unsafe extern "C" fn(event: *const gw_event_t, user_data: *mut c_void)>;
+
+/// Decides, on the thread where the thing happens: answers one of GW_DECIDE_...; another number counts as a failure of
+/// the interceptor itself.
+pub type gw_decide_fn =
+    Option<unsafe extern "C" fn(event: *const gw_event_t, decision: *mut gw_decision_t, user_data: *mut c_void) -> i32>;
+
+#[derive(Clone)]
+pub(super) struct EventValue {
+    name: &'static CStr,
+    json: CString,
+    job_id: i64,
+    borrowed: bool,
+}
+
+impl Value for EventValue {
+    const KIND: u64 = 8;
+    const NAME: &'static str = "event";
+
+    fn slab(slabs: &Slabs) -> &Slab<Self> {
+        &slabs.events
+    }
+}
+
+impl EventValue {
+    pub(super) fn new(name: &'static CStr, job: Option<&Job>, mut fields: Json, worker_id: Option<&str>) -> Self {
+        if let Some(fields) = fields.as_object_mut() {
+            job.inspect(|&about| _ = fields.insert("job".into(), self::job(about)));
+            worker_id.inspect(|&id| _ = fields.insert("worker_id".into(), id.into()));
+        }
+        Self { name, json: text::owned(fields.to_string()), job_id: job.map_or(0, Job::id), borrowed: false }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct DecisionValue(Mutex<Decision>);
+
+#[derive(Default)]
+struct Decision {
+    text: String,
+    run_at: Option<(i64, i32)>,
+}
+
+impl Value for DecisionValue {
+    const KIND: u64 = 9;
+    const NAME: &'static str = "decision";
+
+    fn slab(slabs: &Slabs) -> &Slab<Self> {
+        &slabs.decisions
+    }
+}
+
+/// Events that wait to be pulled.
+pub(super) struct EventQueue {
+    pub(super) bell: Bell,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    events: VecDeque<EventValue>,
+    /// How many found no room since the last that did.
+    dropped: u64,
+    closed: bool,
+}
+
+/// The most events that wait.
+const CAPACITY: usize = 1024;
+
+impl EventQueue {
+    pub(super) fn new() -> Result<Self, Failure> {
+        Ok(Self { bell: Bell::new()?, waiting: Mutex::default() })
+    }
+
+    pub(super) fn push(&self, event: EventValue) {
+        let mut waiting = self.waiting.lock();
+        if waiting.events.len() >= CAPACITY {
+            waiting.dropped += 1;
+            return;
+        }
+        let dropped = std::mem::take(&mut waiting.dropped);
+        if dropped > 0 {
+            waiting.events.push_back(EventValue::new(c"EventsDropped", None, json!({ "events": dropped }), None));
+        }
+        waiting.events.push_back(event);
+        self.bell.ring();
+    }
+
+    /// A worker starts: there will be more.
+    pub(super) fn open(&self) {
+        self.waiting.lock().closed = false;
+    }
+
+    /// It has ended: nothing more will come.
+    pub(super) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.bell.ring();
+    }
+
+    pub(super) fn next(&self, timeout_ms: i64) -> Result<Result<EventValue, gw_status_t>, Failure> {
+        let until = deadline(timeout_ms);
+        loop {
+            let mut waiting = self.waiting.lock();
+            if let Some(event) = waiting.events.pop_front() {
+                return Ok(Ok(event));
+            }
+            if waiting.closed {
+                return Ok(Err(GW_STOPPED));
+            }
+            // Under the lock, so nothing can have come meanwhile.
+            self.bell.silence();
+            drop(waiting);
+            if timeout_ms != 0 && is_inside() {
+                let text = "a function that the library calls must not wait for an event";
+                return Err(Failure::new(GW_ERR_DEADLOCK, text));
+            }
+            if timeout_ms == 0 || !self.bell.wait(until) {
+                return Ok(Err(GW_TIMEOUT));
+            }
+        }
+    }
+}
+
+/// A hook of the host's.
+#[derive(Clone)]
+pub(super) struct Hook {
+    name: &'static str,
+    does: Does,
+}
+
+#[derive(Clone)]
+enum Does {
+    Observe(Arc<dyn Fn(EventValue) + Send + Sync>),
+    Decide(Arc<Decide>),
+}
+
+struct Decide {
+    function: unsafe extern "C" fn(*const gw_event_t, *mut gw_decision_t, *mut c_void) -> i32,
+    user_data: UserData,
+}
+
+impl Decide {
+    /// Asks; answers the code, and what else was said.
+    fn ask(&self, event: EventValue) -> (i32, Decision) {
+        let event: *mut gw_event_t = give(EventValue { borrowed: true, ..event });
+        let decision: *mut gw_decision_t = give(DecisionValue::default());
+        // SAFETY: the host gave both together; both handles are lent until it returns.
+        let code = inside(|| unsafe { (self.function)(event, decision, self.user_data.pointer) });
+        let said = handle::look::<DecisionValue, _>(decision).map(|said| std::mem::take(&mut *said.0.lock()));
+        let _ = handle::free::<EventValue, _>(event);
+        let _ = handle::free::<DecisionValue, _>(decision);
+        (code, said.unwrap_or_default())
+    }
+
+    /// What an interceptor of a run decides. An unknown answer is a panic: what that means is the library's to say.
+    fn run(&self, event: EventValue) -> HookResult {
+        match self.ask(event) {
+            (GW_DECIDE_CONTINUE, _) => HookResult::Continue,
+            (GW_DECIDE_SKIP, _) => HookResult::Skip,
+            (GW_DECIDE_FAIL, said) => HookResult::Fail(said.text),
+            (other, _) => panic!("{other} is no decision over a run"),
+        }
+    }
+}
+
+/// The hooks of a worker, for the library.
+pub(super) struct Hooks(pub(super) Vec<Hook>);
+
+impl Plugin for Hooks {
+    fn register(self, hooks: &mut HookRegistry) {
+        for hook in self.0 {
+            match hook.does {
+                Does::Observe(tell) => observe(hooks, hook.name, tell),
+                Does::Decide(decide) => intercept(hooks, hook.name, decide),
+            }
+        }
+    }
+}
+
+const OBSERVED: [&CStr; 21] = [
+    c"WorkerInit",
+    c"WorkerStart",
+    c"WorkerShutdown",
+    c"WorkerRecovered",
+    c"JobFetch",
+    c"JobStart",
+    c"JobComplete",
+    c"JobFail",
+    c"JobPermanentlyFail",
+    c"JobInterrupted",
+    c"JobLost",
+    c"JobTimeout",
+    c"CronTick",
+    c"CronJobScheduled",
+    c"LocalQueueInit",
+    c"LocalQueueSetMode",
+    c"LocalQueueGetJobsComplete",
+    c"LocalQueueReturnJobs",
+    c"LocalQueueRefetchDelayStart",
+    c"LocalQueueRefetchDelayAbort",
+    c"LocalQueueRefetchDelayExpired",
+];
+
+const DECIDED: [&CStr; 4] = [c"BeforeJobRun", c"AfterJobRun", c"BeforeJobSchedule", c"JobRecovery"];
+
+fn find(names: &'static [&'static CStr], name: &str) -> Result<&'static str, Failure> {
+    let found = names.iter().filter_map(|known| known.to_str().ok()).find(|known| *known == name);
+    found.ok_or_else(|| {
+        let all: Vec<_> = names.iter().filter_map(|known| known.to_str().ok()).collect();
+        Failure::config(format!("event {name:?}: is none of {}", all.join(", ")))
+    })
+}
+
+/// Registers an observer. Each event is told as its context has it.
+fn observe(hooks: &mut HookRegistry, name: &'static str, tell: Arc<dyn Fn(EventValue) + Send + Sync>) {
+    /// `event { context => fields, about its job and worker where it has them }`
+    macro_rules! on {
+        ($event:ident, $name:literal, $c:ident => $job:expr, $worker:expr, $fields:expr) => {{
+            hooks.on($event, move |$c| tell(EventValue::new($name, $job, $fields, $worker)));
+        }};
+    }
+    macro_rules! about_job {
+        ($event:ident, $name:literal, $c:ident => $fields:expr) => {
+            on!($event, $name, $c => Some(&*$c.job), Some(&$c.worker_id), $fields)
+        };
+    }
+    macro_rules! about_worker {
+        ($event:ident, $name:literal, $c:ident => $fields:expr) => {
+            on!($event, $name, $c => None, Some(&$c.worker_id), $fields)
+        };
+    }
+    match name {
+        "WorkerInit" => {
+            on!(WorkerInit, c"WorkerInit", c => None, None, json!({ "schema": c.schema.name(), "concurrency": c.concurrency }))
+        }
+        "WorkerStart" => about_worker!(WorkerStart, c"WorkerStart", c => json!({})),
+        "WorkerShutdown" => {
+            about_worker!(WorkerShutdown, c"WorkerShutdown", c => json!({ "reason": shutdown(c.reason) }))
+        }
+        "WorkerRecovered" => about_worker!(WorkerRecovered, c"WorkerRecovered", c =>
+            json!({ "dead_worker_ids": c.dead_worker_ids, "jobs_recovered": c.jobs_recovered })),
+        "JobFetch" => about_job!(JobFetch, c"JobFetch", c => json!({})),
+        "JobStart" => about_job!(JobStart, c"JobStart", c => json!({})),
+        "JobComplete" => {
+            about_job!(JobComplete, c"JobComplete", c => json!({ "duration_us": c.duration.as_micros() as u64 }))
+        }
+        "JobFail" => {
+            about_job!(JobFail, c"JobFail", c => json!({ "error": c.error, "will_retry": c.will_retry }))
+        }
+        "JobPermanentlyFail" => {
+            about_job!(JobPermanentlyFail, c"JobPermanentlyFail", c => json!({ "error": c.error }))
+        }
+        "JobInterrupted" => {
+            about_job!(JobInterrupted, c"JobInterrupted", c => json!({ "reason": reason(c.reason) }))
+        }
+        "JobLost" => about_job!(JobLost, c"JobLost", c => json!({})),
+        "JobTimeout" => about_job!(JobTimeout, c"JobTimeout", c =>
+            json!({ "thread": c.thread, "timeout_us": c.timeout.as_micros() as u64, "wedged": c.wedged })),
+        "CronTick" => on!(CronTick, c"CronTick", c => None, None,
+            json!({ "timestamp": c.timestamp, "crontabs": c.crontabs.iter().map(item).collect::<Vec<_>>() })),
+        "CronJobScheduled" => on!(CronJobScheduled, c"CronJobScheduled", c => None, None,
+            json!({ "crontab": item(&c.crontab), "scheduled_at": c.scheduled_at })),
+        "LocalQueueInit" => about_worker!(LocalQueueInit, c"LocalQueueInit", c => json!({})),
+        "LocalQueueSetMode" => about_worker!(LocalQueueSetMode, c"LocalQueueSetMode", c =>
+            json!({ "old_mode": mode(c.old_mode), "new_mode": mode(c.new_mode) })),
+        "LocalQueueGetJobsComplete" => about_worker!(LocalQueueGetJobsComplete, c"LocalQueueGetJobsComplete", c =>
+            json!({ "jobs_count": c.jobs_count })),
+        "LocalQueueReturnJobs" => about_worker!(LocalQueueReturnJobs, c"LocalQueueReturnJobs", c =>
+            json!({ "jobs_count": c.jobs_count })),
+        "LocalQueueRefetchDelayStart" => {
+            about_worker!(LocalQueueRefetchDelayStart, c"LocalQueueRefetchDelayStart", c =>
+            json!({ "duration_us": c.duration.as_micros() as u64, "threshold": c.threshold,
+                "abort_threshold": c.abort_threshold }))
+        }
+        "LocalQueueRefetchDelayAbort" => {
+            about_worker!(LocalQueueRefetchDelayAbort, c"LocalQueueRefetchDelayAbort", c =>
+            json!({ "count": c.count, "abort_threshold": c.abort_threshold }))
+        }
+        "LocalQueueRefetchDelayExpired" => {
+            about_worker!(LocalQueueRefetchDelayExpired, c"LocalQueueRefetchDelayExpired", c => json!({}))
+        }
+        _ => unreachable!("{name} was looked up before"),
+    }
+}
+
+/// Registers an interceptor.
+fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) {
+    match name {
+        BeforeJobRun::NAME => {
+            _ = hooks.on(BeforeJobRun, move |c| {
+                decide.run(EventValue::new(c"BeforeJobRun", Some(&*c.job), json!({}), Some(&c.worker_id)))
+            })
+        }
+        AfterJobRun::NAME => {
+            _ = hooks.on(AfterJobRun, move |c| {
+                let fields = json!({ "error": c.result.err(), "duration_us": c.duration.as_micros() as u64 });
+                decide.run(EventValue::new(c"AfterJobRun", Some(&*c.job), fields, Some(&c.worker_id)))
+            })
+        }
+        BeforeJobSchedule::NAME => {
+            _ = hooks.on(BeforeJobSchedule, move |c| {
+                let spec = &c.spec;
+                let key_mode = spec.job_key_mode.map(JobKeyMode::as_sql);
+                let fields = json!({ "identifier": c.identifier, "payload": c.payload, "queue_name": spec.queue_name,
+                "run_at": spec.run_at, "max_attempts": spec.max_attempts, "job_key": spec.job_key,
+                "job_key_mode": key_mode, "priority": spec.priority, "flags": spec.flags });
+                match decide.ask(EventValue::new(c"BeforeJobSchedule", None, fields, None)) {
+                    (GW_DECIDE_CONTINUE, _) => JobScheduleResult::Continue(c.payload),
+                    (GW_DECIDE_SKIP, _) => JobScheduleResult::Skip,
+                    (GW_DECIDE_FAIL, said) => JobScheduleResult::Fail(said.text),
+                    (GW_DECIDE_PAYLOAD, said) => match serde_json::from_str(&said.text) {
+                        Ok(payload) => JobScheduleResult::Continue(payload),
+                        Err(_) => JobScheduleResult::Fail("the interceptor's payload is not JSON".to_owned()),
+                    },
+                    (other, _) => panic!("{other} is no decision over an enqueue"),
+                }
+            })
+        }
+        JobRecovery::NAME => {
+            _ = hooks.on(JobRecovery, move |c| {
+                let fields = json!({ "previous_worker_id": c.previous_worker_id, "reason": reason(c.reason) });
+                match decide.ask(EventValue::new(c"JobRecovery", Some(&*c.job), fields, Some(&c.worker_id))) {
+                    (GW_DECIDE_CONTINUE, _) => JobRecoveryResult::Default,
+                    (GW_DECIDE_SKIP, _) => JobRecoveryResult::Skip,
+                    (GW_DECIDE_FAIL_WITH_BACKOFF, _) => JobRecoveryResult::FailWithBackoff,
+                    (GW_DECIDE_RESCHEDULE, Decision { run_at: Some((micros, attempts)), .. }) => {
+                        let run_at =
+                            super::spec::time("run_at", micros).unwrap_or_else(|failure| panic!("{}", failure.message));
+                        JobRecoveryResult::Reschedule {
+                            run_at,
+                            attempts: i16::try_from(attempts).ok().filter(|&n| n >= 0),
+                        }
+                    }
+                    (other, _) => {
+                        panic!("{other} is no decision over a recovery, or gw_decision_set_run_at was not called")
+                    }
+                }
+            })
+        }
+        _ => unreachable!("{name} was looked up before"),
+    }
+}
+
+fn item(item: &CronItem) -> Json {
+    json!({ "identifier": item.identifier, "task": item.task_identifier })
+}
+
+fn shutdown(reason: ShutdownReason) -> &'static str {
+    match reason {
+        ShutdownReason::Signal => "signal",
+        ShutdownReason::Error => "error",
+        ShutdownReason::Graceful => "graceful",
+    }
+}
+
+fn mode(mode: LocalQueueMode) -> &'static str {
+    match mode {
+        LocalQueueMode::Starting => "starting",
+        LocalQueueMode::Polling => "polling",
+        LocalQueueMode::Waiting => "waiting",
+        LocalQueueMode::TtlExpired => "ttl_expired",
+        LocalQueueMode::Released => "released",
+    }
+}
+
+/// Observes an event, by its name: one of `gw_event_name_at` that is not an interceptor's. `handler` is called on a thread
+/// for events (`WorkerInit` and `JobStart`: where it happens); NULL: the event waits for `gw_worker_next_event`. At most
+/// 1024 wait; an event `EventsDropped` tells how many found no room. Before the start only.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_worker_on_event(
+    worker: *mut gw_worker_t,
+    name: *const c_char,
+    handler: gw_event_fn,
+    user_data: *mut c_void,
+    free_fn: gw_free_fn,
+    err: *mut *mut gw_error_t,
+) -> gw_status_t {
+    call(err, || {
+        let user_data = UserData { pointer: user_data, free: free_fn };
+        // SAFETY: see "Rules" in the header.
+        let name = find(&OBSERVED, unsafe { text::required("name", name) }?)?;
+        worker::add_hook(worker, |queue| {
+            let queue = queue.clone();
+            let does: Arc<dyn Fn(EventValue) + Send + Sync> = match handler {
+                None => Arc::new(move |event| queue.push(event)),
+                Some(function) => Arc::new(move |event| {
+                    let user_data = &user_data;
+                    let event: *mut gw_event_t = give(EventValue { borrowed: true, ..event });
+                    // SAFETY: the host gave both together; the event is lent until it returns.
+                    inside(|| unsafe { function(event, user_data.pointer) });
+                    let _ = handle::free::<EventValue, _>(event);
+                }),
+            };
+            Ok(Hook { name, does: Does::Observe(does) })
+        })
+    })
+}
+
+/// Decides at an event: `BeforeJobRun` and `AfterJobRun` (continue, skip, fail), `BeforeJobSchedule` (continue, skip, fail,
+/// payload; asked for what is added through this worker's client), `JobRecovery` (continue, skip, reschedule, fail with
+/// backoff). Called where the thing happens, and holds it up. Before the start only.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_worker_intercept(
+    worker: *mut gw_worker_t,
+    name: *const c_char,
+    decide: gw_decide_fn,
+    user_data: *mut c_void,
+    free_fn: gw_free_fn,
+    err: *mut *mut gw_error_t,
+) -> gw_status_t {
+    call(err, || {
+        let user_data = UserData { pointer: user_data, free: free_fn };
+        // SAFETY: see "Rules" in the header.
+        let name = find(&DECIDED, unsafe { text::required("name", name) }?)?;
+        let function = decide.ok_or_else(|| Failure::invalid("decide: is NULL"))?;
+        worker::add_hook(worker, |_| Ok(Hook { name, does: Does::Decide(Arc::new(Decide { function, user_data })) }))
+    })
+}
+
+/// Says more than the answer does: for GW_DECIDE_FAIL the reason, for GW_DECIDE_PAYLOAD the JSON. `len` may be GW_NUL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_decision_set_text(
+    decision: *mut gw_decision_t,
+    text: *const c_char,
+    len: usize,
+) -> gw_status_t {
+    status_of(|| {
+        // SAFETY: see "Rules" in the header.
+        let said = unsafe { text::sized("text", text, len) }?.to_owned();
+        handle::look::<DecisionValue, _>(decision)?.0.lock().text = said;
+        Ok(())
+    })
+}
+
+/// For GW_DECIDE_RESCHEDULE: when the job runs again, in microseconds since 1970, and how many attempts count as used;
+/// below 0: as they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_decision_set_run_at(
+    decision: *mut gw_decision_t,
+    unix_us: i64,
+    attempts: i32,
+) -> gw_status_t {
+    status_of(|| {
+        handle::look::<DecisionValue, _>(decision)?.0.lock().run_at = Some((unix_us, attempts));
+        Ok(())
+    })
+}
+
+/// The name of every event, by its place from 0 on, those of interceptors last; NULL after them. Static text.
+#[unsafe(no_mangle)]
+pub extern "C" fn gw_event_name_at(index: usize) -> *const c_char {
+    OBSERVED.iter().chain(&DECIDED).nth(index).map_or(ptr::null(), |name| name.as_ptr())
+}
+
+/// Gives the next event that was registered for without a handler: GW_OK, GW_TIMEOUT, or GW_STOPPED once the worker has
+/// ended and all were given. The caller frees it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_worker_next_event(
+    worker: *mut gw_worker_t,
+    timeout_ms: i64,
+    event: *mut *mut gw_event_t,
+    err: *mut *mut gw_error_t,
+) -> gw_status_t {
+    call(err, || {
+        let queue = worker::events(worker)?;
+        give_next(&queue, timeout_ms, event)
+    })
+}
+
+/// Gives the next of some events to the caller.
+pub(super) fn give_next(
+    queue: &EventQueue,
+    timeout_ms: i64,
+    event: *mut *mut gw_event_t,
+) -> Result<gw_status_t, Failure> {
+    if event.is_null() {
+        return Err(Failure::invalid("event: is NULL"));
+    }
+    match queue.next(timeout_ms)? {
+        Err(status) => Ok(status),
+        Ok(found) => {
+            // SAFETY: it is not NULL; see "Rules" in the header.
+            unsafe { put(event, handle::try_give(found)?) };
+            Ok(GW_OK)
+        }
+    }
+}
+
+/// A file descriptor to poll for reading: readable while `gw_worker_next_event` with a timeout of 0 would not answer
+/// GW_TIMEOUT. Rules as for `gw_worker_fd`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_worker_event_fd(worker: *const gw_worker_t) -> i32 {
+    read(-1, || Ok(worker::events(worker)?.bell.fd()))
+}
+
+/// The event's name: `"JobComplete"`. Static text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_event_name(event: *const gw_event_t) -> *const c_char {
+    read(ptr::null(), || Ok(handle::look::<EventValue, _>(event)?.name.as_ptr()))
+}
+
+/// What it tells, as a JSON object. Valid until the event is freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_event_json(event: *const gw_event_t) -> *const c_char {
+    read(ptr::null(), || Ok(handle::look::<EventValue, _>(event)?.json.as_ptr()))
+}
+
+/// The job it is about; 0 if it is about none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_event_job_id(event: *const gw_event_t) -> i64 {
+    read(0, || Ok(handle::look::<EventValue, _>(event)?.job_id))
+}
+
+/// Frees an event. NULL does nothing, and so does one that is only borrowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_event_free(event: *mut gw_event_t) {
+    read((), || {
+        let borrowed = handle::look::<EventValue, _>(event)?.borrowed;
+        if borrowed { Ok(()) } else { handle::free::<EventValue, _>(event) }
+    });
+}

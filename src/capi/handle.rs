@@ -1,0 +1,318 @@
+//! Handles: numbers dressed as pointers. One that is NULL, freed, of another kind, or from before a fork is found out
+//! by looking at it, never by touching memory that is gone. Knows nothing of what the values are.
+
+use super::status::{Failure, GW_ERR_FORKED, GW_ERR_HANDLE, GW_ERR_INVALID, GW_ERR_NOMEM};
+use parking_lot::Mutex;
+use std::cell::UnsafeCell;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+// A handle is, from the top: 4 bits of kind, 8 of forks, 20 of slot, 32 of generation.
+const KIND: u32 = 60;
+const FORKS: u32 = 52;
+const SLOT: u32 = 32;
+const CHUNK: usize = 1 << 10;
+const CHUNKS: usize = 1 << 10;
+
+// A slot's word is, from the top: 32 bits of generation, 1 that it is freed, 31 of uses under way.
+const FREED: u64 = 1 << 31;
+const USES: u64 = FREED - 1;
+
+const _: () = assert!(usize::BITS == 64, "a handle has 64 bits");
+
+/// What a handle can stand for.
+pub(super) trait Value: Send + Sync + Sized + 'static {
+    /// 1 to 15.
+    const KIND: u64;
+    /// What C calls it.
+    const NAME: &'static str;
+
+    fn slab(slabs: &Slabs) -> &Slab<Self>;
+}
+
+/// Every value that has a handle in this process. A forked child begins with new ones: locks of the old may be held
+/// for ever by threads that it does not have.
+#[derive(Default)]
+pub(super) struct Slabs {
+    pub(super) errors: Slab<super::status::ErrorValue>,
+    pub(super) configs: Slab<super::config::ConfigValue>,
+    pub(super) clients: Slab<super::client::ClientValue>,
+    pub(super) specs: Slab<super::spec::SpecValue>,
+    pub(super) workers: Slab<super::worker::WorkerValue>,
+    pub(super) jobs: Slab<super::job::JobValue>,
+    pub(super) events: Slab<super::events::EventValue>,
+    pub(super) decisions: Slab<super::events::DecisionValue>,
+    pub(super) crontabs: Slab<super::cron::CrontabValue>,
+}
+
+static SLABS: AtomicPtr<Slabs> = AtomicPtr::new(ptr::null_mut());
+
+/// How often this process is a fork of one that had loaded the library.
+static FORKED: AtomicU32 = AtomicU32::new(0);
+
+/// How often this process is a fork of one that had loaded the library, by 256.
+pub(super) fn forks() -> u64 {
+    u64::from(FORKED.load(Ordering::Relaxed)) & 0xff
+}
+
+extern "C" fn in_the_child() {
+    FORKED.fetch_add(1, Ordering::Relaxed);
+    // Left as they are: what they hold belongs to the parent.
+    SLABS.store(ptr::null_mut(), Ordering::Release);
+}
+
+fn slabs() -> &'static Slabs {
+    static WATCH_FORKS: Once = Once::new();
+    let mut known = SLABS.load(Ordering::Acquire);
+    if known.is_null() {
+        WATCH_FORKS.call_once(|| {
+            // SAFETY: the handler only stores to atomics, which a forked child may do.
+            unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+        });
+        let fresh = Box::into_raw(Box::<Slabs>::default());
+        match SLABS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => known = fresh,
+            Err(earlier) => {
+                // SAFETY: nobody else has seen it.
+                drop(unsafe { Box::from_raw(fresh) });
+                known = earlier;
+            }
+        }
+    }
+    // SAFETY: it came from a box and is never freed.
+    unsafe { &*known }
+}
+
+struct Slot<T> {
+    word: AtomicU64,
+    value: UnsafeCell<Option<T>>,
+}
+
+/// The values of one kind. Slots are never given back to the allocator, so that any handle can be looked at.
+pub(super) struct Slab<T> {
+    chunks: [AtomicPtr<[Slot<T>; CHUNK]>; CHUNKS],
+    free: Mutex<Free>,
+}
+
+#[derive(Default)]
+struct Free {
+    slots: Vec<u32>,
+    never_used: u32,
+}
+
+// SAFETY: a slot's value is written only by whoever took the slot off the free list or was the last to use it after
+// it was freed, and read only while a use is counted; the word orders the two.
+unsafe impl<T: Send + Sync> Sync for Slab<T> {}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self { chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS], free: Mutex::default() }
+    }
+}
+
+impl<T> Slab<T> {
+    fn slot(&self, number: usize) -> Option<&Slot<T>> {
+        let chunk = self.chunks.get(number / CHUNK)?.load(Ordering::Acquire);
+        // SAFETY: a chunk that is there came from a box and is never freed.
+        let chunk = unsafe { chunk.as_ref() }?;
+        Some(&chunk[number % CHUNK])
+    }
+
+    /// A slot that nobody uses; `None` if all million are used.
+    fn take(&self) -> Option<u32> {
+        let mut free = self.free.lock();
+        if let Some(number) = free.slots.pop() {
+            return Some(number);
+        }
+        let number = free.never_used;
+        let chunk = self.chunks.get(number as usize / CHUNK)?;
+        if chunk.load(Ordering::Acquire).is_null() {
+            let slots = std::array::from_fn(|_| Slot { word: AtomicU64::new(0), value: UnsafeCell::new(None) });
+            chunk.store(Box::into_raw(Box::new(slots)), Ordering::Release);
+        }
+        free.never_used += 1;
+        Some(number)
+    }
+
+    /// Empties a slot that was freed and that nobody uses any more.
+    fn empty(&self, number: u32, slot: &Slot<T>) {
+        // SAFETY: its word says freed and no use, so no new one can begin, and whoever saw that first is here alone.
+        let value = unsafe { (*slot.value.get()).take() };
+        let generation = (slot.word.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        slot.word.store(generation << 32 | FREED, Ordering::Release);
+        self.free.lock().slots.push(number);
+        drop(value);
+    }
+}
+
+/// A value in use: it is there until this is dropped, whoever frees the handle meanwhile.
+pub(super) struct Use<T: Value> {
+    slab: &'static Slab<T>,
+    slot: &'static Slot<T>,
+    number: u32,
+}
+
+impl<T: Value> Deref for Use<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: while a use is counted, the value is neither written nor taken.
+        unsafe { (*self.slot.value.get()).as_ref() }.expect("a slot in use has its value")
+    }
+}
+
+impl<T: Value> Drop for Use<T> {
+    fn drop(&mut self) {
+        let before = self.slot.word.fetch_sub(1, Ordering::AcqRel);
+        if before & (FREED | USES) == FREED | 1 {
+            self.slab.empty(self.number, self.slot);
+        }
+    }
+}
+
+/// A new handle for a value, of the pointer type that C knows it by. NULL if a million are in use.
+pub(super) fn give<T: Value, C>(value: T) -> *mut C {
+    try_give(value).unwrap_or(ptr::null_mut())
+}
+
+/// A new handle for a value.
+pub(super) fn try_give<T: Value, C>(value: T) -> Result<*mut C, Failure> {
+    let slab = T::slab(slabs());
+    let number =
+        slab.take().ok_or_else(|| Failure::new(GW_ERR_NOMEM, format!("a million of {} are in use", T::NAME)))?;
+    let slot = slab.slot(number as usize).expect("a slot that was taken is there");
+    // SAFETY: the slot was on the free list, so nobody else looks at its value.
+    unsafe { *slot.value.get() = Some(value) };
+    let generation = slot.word.load(Ordering::Relaxed) >> 32;
+    slot.word.store(generation << 32, Ordering::Release);
+    let handle = T::KIND << KIND | forks() << FORKS | u64::from(number) << SLOT | generation;
+    Ok(ptr::without_provenance_mut(handle as usize))
+}
+
+/// The value of a handle.
+pub(super) fn look<T: Value, C>(handle: *const C) -> Result<Use<T>, Failure> {
+    let Found { slab, slot, number, generation } = find::<T>(handle.addr())?;
+    let mut word = slot.word.load(Ordering::Acquire);
+    loop {
+        if word >> 32 != generation || word & FREED != 0 {
+            return Err(freed::<T>());
+        }
+        match slot.word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Ok(Use { slab, slot, number }),
+            Err(now) => word = now,
+        }
+    }
+}
+
+/// Frees a handle; its value goes when nobody uses it any more.
+pub(super) fn free<T: Value, C>(handle: *const C) -> Result<(), Failure> {
+    let Found { slab, slot, number, generation } = find::<T>(handle.addr())?;
+    let mut word = slot.word.load(Ordering::Acquire);
+    loop {
+        if word >> 32 != generation || word & FREED != 0 {
+            return Err(freed::<T>());
+        }
+        match slot.word.compare_exchange_weak(word, word | FREED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) if word & USES == 0 => {
+                slab.empty(number, slot);
+                return Ok(());
+            }
+            Ok(_) => return Ok(()),
+            Err(now) => word = now,
+        }
+    }
+}
+
+/// Where a handle points to, if it can be one.
+struct Found<T: Value> {
+    slab: &'static Slab<T>,
+    slot: &'static Slot<T>,
+    number: u32,
+    generation: u64,
+}
+
+fn find<T: Value>(handle: usize) -> Result<Found<T>, Failure> {
+    let handle = handle as u64;
+    if handle == 0 {
+        return Err(Failure::new(GW_ERR_INVALID, format!("the {} is NULL", T::NAME)));
+    }
+    if handle >> KIND != T::KIND {
+        return Err(Failure::new(GW_ERR_HANDLE, format!("this is no {}", T::NAME)));
+    }
+    if handle >> FORKS & 0xff != forks() {
+        let text = format!("this {} is the parent process's; make one of your own after a fork", T::NAME);
+        return Err(Failure::new(GW_ERR_FORKED, text));
+    }
+    let number = (handle >> SLOT & 0xf_ffff) as u32;
+    let slab = T::slab(slabs());
+    let slot = slab.slot(number as usize).ok_or_else(freed::<T>)?;
+    Ok(Found { slab, slot, number, generation: handle & 0xffff_ffff })
+}
+
+fn freed<T: Value>() -> Failure {
+    Failure::new(GW_ERR_HANDLE, format!("this {} was freed", T::NAME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::status::ErrorValue;
+    use super::*;
+
+    fn value(text: &str) -> ErrorValue {
+        ErrorValue::new(Failure::new(GW_ERR_INVALID, text.to_owned()))
+    }
+
+    #[test]
+    fn a_freed_handle_is_found_out_also_when_its_slot_is_used_again() {
+        let first: *mut u8 = give(value("first"));
+        free::<ErrorValue, _>(first).unwrap();
+        let second: *mut u8 = give(value("second"));
+        assert_eq!(look::<ErrorValue, _>(first).err().map(|failure| failure.status), Some(GW_ERR_HANDLE));
+        assert_eq!(free::<ErrorValue, _>(first).err().map(|failure| failure.status), Some(GW_ERR_HANDLE));
+        assert!(look::<ErrorValue, _>(second).is_ok());
+        free::<ErrorValue, _>(second).unwrap();
+    }
+
+    #[test]
+    fn a_value_in_use_outlives_its_handle() {
+        let handle: *mut u8 = give(value("here"));
+        let used = look::<ErrorValue, _>(handle).unwrap();
+        free::<ErrorValue, _>(handle).unwrap();
+        assert!(look::<ErrorValue, _>(handle).is_err());
+        assert_eq!(used.message.to_str(), Ok("here"));
+    }
+
+    #[test]
+    fn handles_are_told_apart_by_kind_and_number() {
+        let handle: *mut u8 = give(value("one"));
+        assert!(look::<super::super::spec::SpecValue, _>(handle).is_err());
+        assert!(look::<ErrorValue, u8>(ptr::without_provenance(handle.addr() + (1 << SLOT))).is_err());
+        assert!(look::<ErrorValue, u8>(ptr::without_provenance(0x1234)).is_err());
+        free::<ErrorValue, _>(handle).unwrap();
+    }
+
+    #[test]
+    fn threads_that_use_and_free_the_same_handles_never_meet_a_value_that_is_gone() {
+        for _ in 0..200 {
+            let handles: Vec<usize> = (0..16).map(|number| give::<_, u8>(value(&number.to_string())).addr()).collect();
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let handles = &handles;
+                    scope.spawn(move || {
+                        for &handle in handles {
+                            let handle: *const u8 = ptr::without_provenance(handle);
+                            if let Ok(used) = look::<ErrorValue, _>(handle) {
+                                assert!(!used.message.is_empty());
+                            }
+                            if thread == 3 {
+                                free::<ErrorValue, _>(handle).unwrap();
+                            }
+                        }
+                    });
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The keys of a configuration, each with its type, its default and what it sets.
+
+use super::bell::Bell;
+use super::status::Failure;
+use crate::config::Pull;
+use crate::{Cron, LocalQueueConfig, RefetchDelayConfig, WorkerOptions, WorkerRecoveryConfig};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a value looks like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Number,
+    Bool,
+    Duration,
+    List,
+    Crontab,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Number => "number",
+            Self::Bool => "bool",
+            Self::Duration => "duration",
+            Self::List => "list",
+            Self::Crontab => "crontab",
+        }
+    }
+}
+
+/// Who reads a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    Worker,
+    Client,
+    Both,
+}
+
+impl For {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Client => "client",
+            Self::Both => "both",
+        }
+    }
+}
+
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As it would be written; `None` if there is none, or it depends on the machine.
+    pub(super) default: Option<&'static str>,
+    pub(super) of: For,
+    pub(super) doc: &'static str,
+}
+
+const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, of: For, doc: &'static str) -> Key {
+    Key { name, kind, default, of, doc }
+}
+
+/// Every key. The names are those of `WorkerOptions` where there is one.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Key] = &[
+    key("database_url", Kind::Text, None, For::Both, "URL or key=value text as libpq reads it, sslmode included; what is left out comes from the PG* environment"),
+    key("max_pg_conn", Kind::Number, Some("20"), For::Both, "how many connections are opened at most; a worker needs 4 for itself, one each for cron and recovery, and 1 for handlers"),
+    key("database_timeout", Kind::Duration, Some("10s"), For::Both, "how long to wait for an answer of the database; at least 100ms"),
+    key("schema", Kind::Text, Some("graphile_worker"), For::Both, "the schema of the queue"),
+    key("migrate", Kind::Bool, Some("true"), For::Worker, "install the schema at the start, or take over the one that is there"),
+    key("concurrency", Kind::Number, None, For::Worker, "how many jobs run at once, 1 to 100000; default: as many as there are CPUs"),
+    key("threads", Kind::Number, None, For::Worker, "how many threads call tasks; default: concurrency; fewer are enough where tasks answer GW_TASK_PENDING"),
+    key("poll_interval", Kind::Duration, Some("1s"), For::Worker, "how long to wait between polls when no notification comes; at least 1ms"),
+    key("use_notification_delivery", Kind::Bool, Some("true"), For::Worker, "listen for notifications of new jobs"),
+    key("use_local_time", Kind::Bool, Some("false"), For::Worker, "compare run_at with this machine's clock instead of the database's"),
+    key("shutdown_grace_period", Kind::Duration, Some("5s"), For::Worker, "how long running jobs may go on after a stop, before they are cancelled"),
+    key("shutdown_interrupted_job_retry_delay", Kind::Duration, Some("30s"), For::Worker, "how long a job that a stop interrupted waits for its next run"),
+    key("listen_os_shutdown_signals", Kind::Bool, Some("false"), For::Worker, "stop on SIGINT, SIGTERM and SIGHUP; installs signal handlers"),
+    key("complete_job_batch_delay", Kind::Duration, Some("0"), For::Worker, "how long a completed job waits at least for others to be written with; at most 60s"),
+    key("fail_job_batch_delay", Kind::Duration, Some("0"), For::Worker, "the same for failed jobs"),
+    key("local_queue_size", Kind::Number, Some("100"), For::Worker, "hold so many jobs ahead, instead of as many as can start within 20ms; this and each of the following turn the fixed local queue on"),
+    key("local_queue_count", Kind::Number, Some("1"), For::Worker, "how many local queues there are"),
+    key("local_queue_ttl", Kind::Duration, Some("5m"), For::Worker, "how long a job is held before all that are held go back"),
+    key("local_queue_refetch_delay", Kind::Duration, Some("100ms"), For::Worker, "how long to pause at most after a fetch that brought little; this and the next two turn the pause on"),
+    key("local_queue_refetch_threshold", Kind::Number, Some("0"), For::Worker, "a pause follows a fetch of no more than so many jobs"),
+    key("local_queue_refetch_max_abort_threshold", Kind::Number, None, For::Worker, "up to so many notifications end the pause early; default: five times the size"),
+    key("forbidden_flags", Kind::List, Some(""), For::Worker, "leave jobs with one of these flags to other workers"),
+    key("accepted_flags", Kind::List, Some(""), For::Worker, "run only jobs with one of these flags"),
+    key("worker_recovery", Kind::Bool, None, For::Worker, "recover the jobs of workers that died; default: true if one of the keys of recovery is set"),
+    key("heartbeat_interval", Kind::Duration, Some("30s"), For::Worker, "how often the worker says that it lives; turns recovery on"),
+    key("sweep_interval", Kind::Duration, Some("60s"), For::Worker, "how often to look for dead workers; turns recovery on"),
+    key("sweep_threshold", Kind::Duration, Some("5m"), For::Worker, "after how long a silence a worker is dead; turns recovery on"),
+    key("recovery_delay", Kind::Duration, Some("30s"), For::Worker, "how long a recovered job waits, doubled with each recovery; turns recovery on"),
+    key("resilient_sweep_threshold_multiplier", Kind::Number, Some("3"), For::Worker, "a worker that holds a job with a resilient flag is dead after so many thresholds"),
+    key("resilient_job_flags", Kind::List, Some("infrastructure_resilient"), For::Worker, "the flags of such jobs"),
+    key("max_recoveries", Kind::Number, Some("5"), For::Worker, "how often a job may be recovered before it fails for good, if it was alone when its worker died"),
+    key("crontab", Kind::Crontab, None, For::Worker, "jobs by the clock: lines of crontab text"),
+    key("deliver_cancellations", Kind::Bool, Some("false"), For::Worker, "gw_worker_next also tells of jobs that are to end early"),
+    key("dry_run", Kind::Bool, Some("false"), For::Client, "undo what the client changes, and answer what it would be"),
+];
+
+pub(super) fn find(name: &str) -> Result<&'static Key, Failure> {
+    KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
+        let close = KEYS.iter().max_by_key(|key| common(key.name, name)).expect("there are keys");
+        Failure::config(format!("{name}: is no configuration key; did you mean {}?", close.name))
+    })
+}
+
+/// How many letters two names have in common, at their beginnings and ends.
+fn common(one: &str, other: &str) -> usize {
+    let start = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    start + one.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count()
+}
+
+/// The values of a configuration, each checked for its form when it was set.
+pub(super) type Values = BTreeMap<&'static str, String>;
+
+impl Key {
+    /// Checks that a value has the key's form. Its limits are checked where it is used.
+    pub(super) fn check(&self, value: &str) -> Result<(), Failure> {
+        match self.kind {
+            Kind::Text | Kind::List => Ok(()),
+            Kind::Number => number(self.name, value).map(drop),
+            Kind::Bool => boolean(self.name, value).map(drop),
+            Kind::Duration => duration(self.name, value).map(drop),
+            Kind::Crontab => super::cron::parse(value).map(drop),
+        }
+    }
+}
+
+fn number(name: &str, value: &str) -> Result<usize, Failure> {
+    value.trim().parse().map_err(|_| Failure::config(format!("{name}: {value:?} is not a whole number")))
+}
+
+fn boolean(name: &str, value: &str) -> Result<bool, Failure> {
+    match value.trim() {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err(Failure::config(format!("{name}: {value:?} is neither true nor false"))),
+    }
+}
+
+/// Reads a duration: a whole number and `us`, `ms`, `s`, `m`, `h` or `d`; 0 needs none.
+pub(super) fn duration(name: &str, value: &str) -> Result<Duration, Failure> {
+    let refuse = || Failure::config(format!("{name}: {value:?} is not a duration; write 250ms, 30s, 5m, 2h or 1d"));
+    let text = value.trim();
+    let (number, unit) = text.split_at(text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len());
+    let number: u64 = number.parse().map_err(|_| refuse())?;
+    let micros = match unit.trim() {
+        "" if number == 0 => 0,
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return Err(refuse()),
+    };
+    match number.checked_mul(micros) {
+        Some(micros) if micros <= 100 * 366 * 86_400_000_000 => Ok(Duration::from_micros(micros)),
+        _ => Err(Failure::config(format!("{name}: {value:?} is longer than a hundred years"))),
+    }
+}
+
+fn list(value: &str) -> Vec<String> {
+    value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// Reads one value, where it is set.
+pub(super) struct Reader<'a>(pub(super) &'a Values);
+
+impl Reader<'_> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Failure> {
+        self.text(name).map(|value| number(name, value)).transpose()
+    }
+
+    fn small(&self, name: &str) -> Result<Option<u32>, Failure> {
+        let number = self.number(name)?;
+        let refuse = |number| Failure::config(format!("{name}: {number} is larger than {}", u32::MAX));
+        number.map(|number| u32::try_from(number).map_err(|_| refuse(number))).transpose()
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<bool>, Failure> {
+        self.text(name).map(|value| boolean(name, value)).transpose()
+    }
+
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, Failure> {
+        self.text(name).map(|value| duration(name, value)).transpose()
+    }
+
+    fn list(&self, name: &str) -> Option<Vec<String>> {
+        self.text(name).map(list)
+    }
+
+    pub(super) fn connections(&self, otherwise: u32) -> Result<u32, Failure> {
+        Ok(self.small("max_pg_conn")?.unwrap_or(otherwise))
+    }
+
+    /// The options of a worker. `bell` is rung where its jobs are pulled.
+    pub(super) fn options(&self, bell: Option<Arc<Bell>>) -> Result<WorkerOptions, Failure> {
+        let mut options = WorkerOptions::default().listen_os_shutdown_signals(false);
+        // One line a key: what is not set stays as it is.
+        macro_rules! set {
+            ($read:expr, $option:ident) => {
+                if let Some(value) = $read {
+                    options = options.$option(value);
+                }
+            };
+        }
+        set!(self.text("database_url"), database_url);
+        set!(self.small("max_pg_conn")?, max_pg_conn);
+        set!(self.duration("database_timeout")?, database_timeout);
+        set!(self.text("schema"), schema);
+        set!(self.boolean("migrate")?, migrate);
+        set!(self.number("concurrency")?, concurrency);
+        set!(self.number("threads")?, threads);
+        set!(self.duration("poll_interval")?, poll_interval);
+        set!(self.boolean("use_notification_delivery")?, use_notification_delivery);
+        set!(self.boolean("use_local_time")?, use_local_time);
+        set!(self.duration("shutdown_grace_period")?, shutdown_grace_period);
+        set!(self.duration("shutdown_interrupted_job_retry_delay")?, shutdown_interrupted_job_retry_delay);
+        set!(self.boolean("listen_os_shutdown_signals")?, listen_os_shutdown_signals);
+        set!(self.duration("complete_job_batch_delay")?, complete_job_batch_delay);
+        set!(self.duration("fail_job_batch_delay")?, fail_job_batch_delay);
+        set!(self.local_queue()?, local_queue);
+        set!(self.recovery()?, worker_recovery);
+        for flag in self.list("forbidden_flags").into_iter().flatten() {
+            options = options.add_forbidden_flag(flag);
+        }
+        for flag in self.list("accepted_flags").into_iter().flatten() {
+            options = options.add_accepted_flag(flag);
+        }
+        if let Some(text) = self.text("crontab") {
+            options = options.with_crons(super::cron::parse(text)? as Vec<Cron>);
+        }
+        let tells_cancelled = self.boolean("deliver_cancellations")?.unwrap_or(false);
+        set!(bell.map(|bell| Pull { ring: Arc::new(move || bell.ring()), tells_cancelled }), pull);
+        Ok(options)
+    }
+
+    /// Any of its keys turns it on.
+    fn local_queue(&self) -> Result<Option<LocalQueueConfig>, Failure> {
+        let (mut queue, mut refetch) = (LocalQueueConfig::default(), RefetchDelayConfig::default());
+        if let Some(size) = self.number("local_queue_size")? {
+            queue = queue.with_size(size);
+        }
+        if let Some(count) = self.number("local_queue_count")? {
+            queue = queue.with_queue_count(count);
+        }
+        if let Some(ttl) = self.duration("local_queue_ttl")? {
+            queue = queue.with_ttl(ttl);
+        }
+        if let Some(delay) = self.duration("local_queue_refetch_delay")? {
+            refetch = refetch.with_duration(delay);
+        }
+        if let Some(threshold) = self.number("local_queue_refetch_threshold")? {
+            refetch = refetch.with_threshold(threshold);
+        }
+        if let Some(most) = self.number("local_queue_refetch_max_abort_threshold")? {
+            refetch = refetch.with_max_abort_threshold(most);
+        }
+        if self.0.keys().any(|key| key.starts_with("local_queue_refetch_")) {
+            queue = queue.with_refetch_delay(refetch);
+        }
+        Ok(self.0.keys().any(|key| key.starts_with("local_queue_")).then_some(queue))
+    }
+
+    fn recovery(&self) -> Result<Option<WorkerRecoveryConfig>, Failure> {
+        let mut recovery = WorkerRecoveryConfig::default();
+        let unset = recovery.clone();
+        macro_rules! set {
+            ($read:expr, $field:ident) => {
+                if let Some(value) = $read {
+                    recovery.enabled = true;
+                    recovery.$field = value;
+                }
+            };
+        }
+        set!(self.duration("heartbeat_interval")?, heartbeat_interval);
+        set!(self.duration("sweep_interval")?, sweep_interval);
+        set!(self.duration("sweep_threshold")?, sweep_threshold);
+        set!(self.duration("recovery_delay")?, recovery_delay);
+        set!(self.small("resilient_sweep_threshold_multiplier")?, resilient_sweep_threshold_multiplier);
+        set!(self.list("resilient_job_flags"), resilient_job_flags);
+        set!(self.small("max_recoveries")?, max_recoveries);
+        recovery.enabled = self.boolean("worker_recovery")?.unwrap_or(recovery.enabled);
+        Ok((recovery != unset).then_some(recovery))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_have_the_form_of_their_keys() {
+        for key in KEYS {
+            let default = key.default.map(|default| key.check(default));
+            assert!(default.is_none_or(|check| check.is_ok()), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn defaults_that_are_told_are_those_of_the_options() {
+        let told: Values = KEYS
+            .iter()
+            // These turn something on by being set.
+            .filter(|key| !key.name.starts_with("local_queue") && key.name != "dry_run")
+            .filter_map(|key| Some((key.name, key.default?.to_owned())))
+            .chain([("worker_recovery", "false".to_owned())])
+            .collect();
+        let told = Reader(&told).options(None).map(|options| options.described()).unwrap();
+        let nothing = Reader(&Values::new()).options(None).map(|options| options.described()).unwrap();
+        assert_eq!(told, nothing);
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_likeliest() {
+        let error = find("shutdown_grace").err().unwrap();
+        assert!(error.message.contains("shutdown_grace_period"), "{}", error.message);
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        #[track_caller]
+        fn check(text: &str, micros: u64) {
+            assert_eq!(duration("d", text).unwrap(), Duration::from_micros(micros));
+        }
+        check("0", 0);
+        check("250ms", 250_000);
+        check("30s", 30_000_000);
+        check(" 5 m ", 300_000_000);
+        check("1d", 86_400_000_000);
+        for wrong in ["", "5", "s", "-1s", "1.5h", "5 days", "99999999999999999999s"] {
+            assert!(duration("d", wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The C door: what `include/graphile_worker.h` declares. Conversions only: each function looks at its handles, reads
+//! its arguments, makes one call of the library, and gives what that answers.
+//!
+//! Every function goes through [`call`] or [`read`]: no panic leaves them. Times are microseconds since 1970, timeouts
+//! and delays milliseconds. Numbers from C are never Rust enums, so one that is not known is an error.
+#![allow(unsafe_code)]
+#![allow(clippy::missing_safety_doc)] // What C owes is in section "Rules" of the header.
+#![allow(non_camel_case_types)] // The names are C's.
+
+mod bell;
+mod client;
+mod config;
+mod cron;
+mod events;
+mod handle;
+mod job;
+mod json;
+mod keys;
+mod library;
+mod log;
+mod spec;
+mod status;
+mod task;
+mod text;
+mod user_data;
+mod worker;
+
+use crate::hooks::panic_text;
+use status::{ErrorValue, Failure, GW_ERR_PANIC, GW_OK, gw_error_t, gw_status_t};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Makes one call of the library. Its failure becomes a status, and an error object if the caller wants one.
+fn call(error: *mut *mut gw_error_t, work: impl FnOnce() -> Result<gw_status_t, Failure>) -> gw_status_t {
+    let result =
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Failure::new(GW_ERR_PANIC, panic_text(panic))));
+    let (status, object) = match result {
+        Ok(status) => (status, std::ptr::null_mut()),
+        Err(failure) => {
+            let status = failure.status;
+            (status, if error.is_null() { std::ptr::null_mut() } else { handle::give(ErrorValue::new(failure)) })
+        }
+    };
+    if !error.is_null() {
+        // SAFETY: the header says that it is NULL or points to where an error may be written.
+        unsafe { *error = object };
+    }
+    status
+}
+
+/// The same for calls that answer nothing but a status.
+fn status_of(work: impl FnOnce() -> Result<(), Failure>) -> gw_status_t {
+    call(std::ptr::null_mut(), || work().map(|()| GW_OK))
+}
+
+/// Reads something of a handle; `otherwise` if that cannot be.
+fn read<T>(otherwise: T, work: impl FnOnce() -> Result<T, Failure>) -> T {
+    catch_unwind(AssertUnwindSafe(work)).ok().and_then(Result::ok).unwrap_or(otherwise)
+}
+
+/// Writes an answer to where the caller wants it, if anywhere.
+///
+/// # Safety
+/// `out` is NULL or may be written to.
+unsafe fn put<T>(out: *mut T, value: T) {
+    if !out.is_null() {
+        // SAFETY: the caller says so.
+        unsafe { *out = value };
+    }
+}
+
+/// A span of C's.
+fn millis(name: &str, millis: i64) -> Result<Duration, Failure> {
+    let span = u64::try_from(millis).map(Duration::from_millis);
+    span.map_err(|_| Failure::config(format!("{name}: {millis} ms are less than none")))
+}
+
+thread_local! {
+    /// Inside of how many of the host's functions this thread is.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Calls a function of the host's; meanwhile this thread must not wait for what needs it.
+fn inside<T>(function: impl FnOnce() -> T) -> T {
+    INSIDE.set(INSIDE.get() + 1);
+    let answer = function();
+    INSIDE.set(INSIDE.get() - 1);
+    answer
+}
+
+fn is_inside() -> bool {
+    INSIDE.get() > 0
+}

@@ -1,0 +1,240 @@
+//! Jobs to add.
+
+use super::handle::{self, Slab, Slabs, Value, give};
+use super::status::{Failure, GW_ERR_JSON, GW_OK, gw_error_t, gw_status_t};
+use super::{call, read, status_of, text};
+use crate::spec::check_run_at;
+use crate::{JobKeyMode, JobSpec, RawJob, Schema, TaskName, trace};
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
+use std::ffi::c_char;
+
+/// What happens to a waiting job of the same key: it takes over everything of the new one.
+pub const GW_KEY_REPLACE: i32 = 1;
+/// The same, but one that was never tried keeps its time.
+pub const GW_KEY_PRESERVE_RUN_AT: i32 = 2;
+/// Nothing changes if any job has the key, also one that runs or has failed for good.
+pub const GW_KEY_UNSAFE_DEDUPE: i32 = 3;
+
+/// Parameters are `$1` to `$9`.
+pub const GW_SQL_DOLLAR: i32 = 1;
+/// Parameters are `%s`, in order.
+pub const GW_SQL_FORMAT: i32 = 2;
+/// Parameters are `:identifier`, `:payload` and so on.
+pub const GW_SQL_NAMED: i32 = 3;
+/// Parameters are `%(identifier)s`, `%(payload)s` and so on.
+pub const GW_SQL_PYFORMAT: i32 = 4;
+
+/// A job to add. Thread-safe; freed with `gw_spec_free`. It can be added again and again.
+pub struct gw_spec_t;
+
+pub(super) struct SpecValue(Mutex<RawJob>);
+
+impl Value for SpecValue {
+    const KIND: u64 = 2;
+    const NAME: &'static str = "spec";
+
+    fn slab(slabs: &Slabs) -> &Slab<Self> {
+        &slabs.specs
+    }
+}
+
+impl SpecValue {
+    /// The job, once its limits were checked and its trace context stands in its payload.
+    pub(super) fn checked(&self) -> Result<RawJob, Failure> {
+        let RawJob { identifier, payload, mut spec } = self.0.lock().clone();
+        TaskName::new(&identifier)?;
+        spec.check()?;
+        let payload = match spec.traceparent.take() {
+            None => payload,
+            Some(traceparent) => {
+                trace::check(&traceparent)?;
+                trace::carry(&payload, &traceparent).ok_or_else(|| {
+                    Failure::config("traceparent: it travels in the payload, which must be a JSON object for that")
+                })?
+            }
+        };
+        Ok(RawJob { identifier, payload, spec })
+    }
+}
+
+/// Changes a spec; nothing is checked against its limits before it is added or checked.
+fn change(spec: *mut gw_spec_t, work: impl FnOnce(&mut RawJob) -> Result<(), Failure>) -> gw_status_t {
+    status_of(|| work(&mut handle::look::<SpecValue, _>(spec)?.0.lock()))
+}
+
+/// A time of C's.
+pub(super) fn time(name: &str, unix_us: i64) -> Result<DateTime<Utc>, Failure> {
+    let time = DateTime::from_timestamp_micros(unix_us)
+        .ok_or_else(|| Failure::config(format!("{name}: {unix_us} microseconds are outside of the calendar")))?;
+    check_run_at(time)?;
+    Ok(time)
+}
+
+/// A job of this task, with payload `{}` and the database's defaults. NULL if the name is NULL or not UTF-8; its
+/// length is checked when it is added. The caller frees it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_new(task: *const c_char) -> *mut gw_spec_t {
+    read(std::ptr::null_mut(), || {
+        // SAFETY: see "Rules" in the header.
+        let identifier = unsafe { text::required("task", task) }?.to_owned();
+        Ok(give(SpecValue(Mutex::new(RawJob { identifier, payload: "{}".to_owned(), spec: JobSpec::new() }))))
+    })
+}
+
+/// Sets the payload: JSON text, stored byte for byte. `len` may be GW_NUL. GW_ERR_JSON, naming the place, if it is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_payload(spec: *mut gw_spec_t, payload: *const c_char, len: usize) -> gw_status_t {
+    change(spec, |job| {
+        // SAFETY: see "Rules" in the header.
+        let payload = unsafe { text::sized("payload", payload, len) }?;
+        serde_json::from_str::<&RawValue>(payload).map_err(|e| {
+            let place = format!("line {}, column {}", e.line(), e.column());
+            Failure::new(GW_ERR_JSON, format!("payload: is not JSON ({place})"))
+        })?;
+        job.payload = payload.to_owned();
+        Ok(())
+    })
+}
+
+/// Sets the named queue: its jobs run one after the other. At most 128 characters. NULL: none, the default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_queue(spec: *mut gw_spec_t, queue: *const c_char) -> gw_status_t {
+    change(spec, |job| {
+        // SAFETY: see "Rules" in the header.
+        job.spec.queue_name = unsafe { text::optional("queue", queue) }?.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// Sets before when the job does not start. Default: now, by the database's clock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_run_at(spec: *mut gw_spec_t, unix_us: i64) -> gw_status_t {
+    change(spec, |job| {
+        job.spec.run_at = Some(time("run_at", unix_us)?);
+        Ok(())
+    })
+}
+
+/// Sets how often it is tried, 1 to 32767. Default: 25.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_max_attempts(spec: *mut gw_spec_t, max_attempts: i32) -> gw_status_t {
+    change(spec, |job| {
+        job.spec.max_attempts = Some(max_attempts);
+        Ok(())
+    })
+}
+
+/// Sets the priority, -32768 to 32767, lower first. Default: 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_priority(spec: *mut gw_spec_t, priority: i32) -> gw_status_t {
+    change(spec, |job| {
+        job.spec.priority = Some(priority);
+        Ok(())
+    })
+}
+
+/// Sets the key, 1 to 512 characters, and what happens to a waiting job of the same key: one of GW_KEY_REPLACE,
+/// GW_KEY_PRESERVE_RUN_AT, GW_KEY_UNSAFE_DEDUPE. NULL: no key, the default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_char, mode: i32) -> gw_status_t {
+    change(spec, |job| {
+        // SAFETY: see "Rules" in the header.
+        let key = unsafe { text::optional("key", key) }?.map(str::to_owned);
+        let mode = match mode {
+            GW_KEY_REPLACE if key.is_none() => None,
+            GW_KEY_REPLACE => Some(JobKeyMode::Replace),
+            GW_KEY_PRESERVE_RUN_AT => Some(JobKeyMode::PreserveRunAt),
+            GW_KEY_UNSAFE_DEDUPE => Some(JobKeyMode::UnsafeDedupe),
+            other => return Err(Failure::invalid(format!("mode: {other} is none of GW_KEY_..."))),
+        };
+        (job.spec.job_key, job.spec.job_key_mode) = (key, mode);
+        Ok(())
+    })
+}
+
+/// Adds a flag, by which workers can leave the job to others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_add_flag(spec: *mut gw_spec_t, flag: *const c_char) -> gw_status_t {
+    change(spec, |job| {
+        // SAFETY: see "Rules" in the header.
+        let flag = unsafe { text::required("flag", flag) }?.to_owned();
+        job.spec.flags.get_or_insert_default().push(flag);
+        Ok(())
+    })
+}
+
+/// Sets the W3C trace context that the job belongs to. It travels in the payload, as `_trace.traceparent`, so that must
+/// be a JSON object. NULL: none, the default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_set_traceparent(spec: *mut gw_spec_t, traceparent: *const c_char) -> gw_status_t {
+    change(spec, |job| {
+        // SAFETY: see "Rules" in the header.
+        job.spec.traceparent = unsafe { text::optional("traceparent", traceparent) }?.map(str::to_owned);
+        Ok(())
+    })
+}
+
+/// Checks everything against its limits, as adding it would: GW_ERR_CONFIG names the field and the limit.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_check(spec: *const gw_spec_t, err: *mut *mut gw_error_t) -> gw_status_t {
+    call(err, || handle::look::<SpecValue, _>(spec)?.checked().map(|_| GW_OK))
+}
+
+/// Frees a spec. NULL does nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_spec_free(spec: *mut gw_spec_t) {
+    read((), || handle::free::<SpecValue, _>(spec));
+}
+
+/// The names of the statement's parameters, in their order.
+const PARAMETERS: [&str; 9] =
+    ["identifier", "payload", "queue_name", "run_at", "max_attempts", "job_key", "priority", "flags", "job_key_mode"];
+
+/// The statement that adds a job, for a transaction of the caller's own. Parameters, in this order and by these names:
+/// identifier text, payload text (JSON), queue_name text, run_at timestamptz, max_attempts int4, job_key text, priority
+/// int4, flags text[], job_key_mode text (`replace`, `preserve_run_at` or `unsafe_dedupe`). All but the first two may be
+/// null; each is cast by the statement, so a driver may send text. `schema` NULL: `graphile_worker`. `style`: one of
+/// GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT.
+///
+/// It answers one row, the job's, its id first. No row: a worker has just taken the job of this key, and nothing was
+/// added. Repeat it then, at most 20 times and some milliseconds apart, while the transaction is READ COMMITTED;
+/// under another isolation only a new transaction can succeed. Check what is sent with `gw_spec_check` before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gw_sql_add_job(
+    schema: *const c_char,
+    style: i32,
+    sql: *mut *mut c_char,
+    err: *mut *mut gw_error_t,
+) -> gw_status_t {
+    call(err, || {
+        // SAFETY: see "Rules" in the header.
+        let schema = unsafe { text::optional("schema", schema) }?.map_or_else(|| Ok(Schema::default()), Schema::new)?;
+        // A name in the schema's place must not be read as a parameter.
+        let (quoted, percent) = (schema.quoted(), matches!(style, GW_SQL_FORMAT | GW_SQL_PYFORMAT));
+        let quoted = if percent { quoted.replace('%', "%%") } else { quoted.to_owned() };
+        let parameter = |place: usize| match style {
+            GW_SQL_DOLLAR => Ok(format!("${}", place + 1)),
+            GW_SQL_FORMAT => Ok("%s".to_owned()),
+            GW_SQL_NAMED => Ok(format!(":{}", PARAMETERS[place])),
+            GW_SQL_PYFORMAT => Ok(format!("%({})s", PARAMETERS[place])),
+            other => Err(Failure::invalid(format!("style: {other} is none of GW_SQL_..."))),
+        };
+        let mut statement = String::new();
+        for line in include_str!("../sql/add_job.sql").lines().filter(|line| !line.starts_with("--")) {
+            let mut parts = line.split('$');
+            statement.push_str(parts.next().unwrap_or_default());
+            for part in parts {
+                let (place, rest) = part.split_at(1);
+                statement.push_str(&parameter(place.parse::<usize>().expect("$1 to $9 in our own statement") - 1)?);
+                statement.push_str(rest);
+            }
+            statement.push('\n');
+        }
+        let statement = statement.replace(":GRAPHILE_WORKER_SCHEMA", &quoted);
+        // SAFETY: see "Rules" in the header.
+        unsafe { super::put(sql, text::give(statement.trim_end())) };
+        Ok(GW_OK)
+    })
+}
