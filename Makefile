@@ -23,8 +23,10 @@ demo: ## start a private PostgreSQL and watch a worker at work
 
 demo-languages: stage ## one queue, workers in Rust, C, Python, Go and Node: who enqueued, who ran
 	@sh tests/setup.sh postgres c python go node
-	cargo build --locked --example robot --bin graphile-worker
-	sh tests/doors/demo.sh
+	cargo build --locked --examples
+	sh tests/doors/build.sh
+	cd tests/interop && npm ci --silent
+	$(TARGET)/debug/examples/languages
 
 test: test-rust test-doors ## check the code, run every test of every language, build the documentation
 

@@ -51,157 +51,157 @@
 #define GW_ABI_VERSION 1
 
 /**
- * Nothing.
+ * Level of log records: none at all.
  */
 #define GW_LOG_OFF 0
 
 /**
- * A person must act.
+ * Level of log records: a person must act.
  */
 #define GW_LOG_ERROR 1
 
 /**
- * Something failed and is tried again.
+ * Level of log records: something failed and is tried again.
  */
 #define GW_LOG_WARN 2
 
 /**
- * A worker's or a job's life.
+ * Level of log records: a worker's or a job's life.
  */
 #define GW_LOG_INFO 3
 
 /**
- * Decisions.
+ * Level of log records: decisions.
  */
 #define GW_LOG_DEBUG 4
 
 /**
- * Everything.
+ * Level of log records: everything.
  */
 #define GW_LOG_TRACE 5
 
 /**
- * What happens to a waiting job of the same key: it takes over everything of the new one.
+ * Key mode: a waiting job of the same key takes over everything of the new one.
  */
 #define GW_KEY_REPLACE 1
 
 /**
- * The same, but one that was never tried keeps its time.
+ * Key mode: the same, but a job that was never tried keeps its time.
  */
 #define GW_KEY_PRESERVE_RUN_AT 2
 
 /**
- * Nothing changes if any job has the key, also one that runs or has failed for good.
+ * Key mode: nothing changes if any job has the key, also one that runs or has failed for good.
  */
 #define GW_KEY_UNSAFE_DEDUPE 3
 
 /**
- * Parameters are `$1` to `$9`.
+ * Style of a statement: parameters are `$1` to `$9`.
  */
 #define GW_SQL_DOLLAR 1
 
 /**
- * Parameters are `%s`, in order.
+ * Style of a statement: parameters are `%s`, in order.
  */
 #define GW_SQL_FORMAT 2
 
 /**
- * Parameters are `:identifier`, `:payload` and so on.
+ * Style of a statement: parameters are `:identifier`, `:payload` and so on.
  */
 #define GW_SQL_NAMED 3
 
 /**
- * Parameters are `%(identifier)s`, `%(payload)s` and so on.
+ * Style of a statement: parameters are `%(identifier)s`, `%(payload)s` and so on.
  */
 #define GW_SQL_PYFORMAT 4
 
 /**
- * Jobs that have failed for good are deleted.
+ * Cleanup: jobs that have failed for good are deleted.
  */
 #define GW_CLEANUP_DELETE_PERMAFAILED 1
 
 /**
- * Tasks that no job is of are deleted.
+ * Cleanup: tasks that no job is of are deleted.
  */
 #define GW_CLEANUP_GC_TASKS 2
 
 /**
- * Named queues that no job belongs to are deleted.
+ * Cleanup: named queues that no job belongs to are deleted.
  */
 #define GW_CLEANUP_GC_QUEUES 4
 
 /**
- * Nothing more is claimed, running jobs have the grace period.
+ * Stop: nothing more is claimed, running jobs have the grace period.
  */
 #define GW_STOP_GRACEFUL 1
 
 /**
- * The same, and running jobs are cancelled at once.
+ * Stop: the same, and running jobs are cancelled at once.
  */
 #define GW_STOP_ABORT 2
 
 /**
- * Until a stop.
+ * Run: until a stop.
  */
 #define GW_RUN_FOREVER 1
 
 /**
- * Until no job is due.
+ * Run: until no job is due.
  */
 #define GW_RUN_ONCE 2
 
 /**
- * Not started yet.
+ * State: not started yet.
  */
 #define GW_STATE_NEW 0
 
 /**
- * It runs.
+ * State: it runs.
  */
 #define GW_STATE_RUNNING 1
 
 /**
- * It was asked to stop, and has not ended.
+ * State: it was asked to stop, and has not ended.
  */
 #define GW_STATE_STOPPING 2
 
 /**
- * It has ended.
+ * State: it has ended.
  */
 #define GW_STATE_STOPPED 3
 
 /**
- * It has ended with an error, which `gw_worker_wait` tells.
+ * State: it has ended with an error, which `gw_worker_wait` tells.
  */
 #define GW_STATE_FAILED 4
 
 /**
- * Go on: the next interceptor decides, or nothing changes.
+ * Decision: go on; the next interceptor decides, or nothing changes.
  */
 #define GW_DECIDE_CONTINUE 27393
 
 /**
- * The job counts as done, or is not added, or stays locked.
+ * Decision: the job counts as done, or is not added, or stays locked.
  */
 #define GW_DECIDE_SKIP 27394
 
 /**
- * The attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
+ * Decision: the attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
  */
 #define GW_DECIDE_FAIL 27395
 
 /**
- * The job is added with the payload that `gw_decision_set_text` gave.
+ * Decision: the job is added with the payload that `gw_decision_set_text` gave.
  */
 #define GW_DECIDE_PAYLOAD 27396
 
 /**
- * The job of a dead worker runs again when `gw_decision_set_run_at` says.
+ * Decision: the job of a dead worker runs again when `gw_decision_set_run_at` says.
  */
 #define GW_DECIDE_RESCHEDULE 27397
 
 /**
- * The job of a dead worker has failed, and is tried again after its backoff.
+ * Decision: the job of a dead worker has failed, and is tried again after its backoff.
  */
 #define GW_DECIDE_FAIL_WITH_BACKOFF 27398
 
@@ -565,17 +565,18 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 #define GW_ERR_PANIC -99
 
 /**
- * The job is done.
+ * Outcome of a task function: the job is done.
  */
 #define GW_TASK_DONE 27137
 
 /**
- * The attempt failed; `gw_job_set_error` says why.
+ * Outcome of a task function: the attempt failed; `gw_job_set_error` says why.
  */
 #define GW_TASK_FAILED 27138
 
 /**
- * Somebody else ends the job later, with the handle that `gw_job_retain` gave. Without one the job fails at once.
+ * Outcome of a task function: somebody else ends the job later, with the handle that `gw_job_retain` gave. Without one
+ * the job fails at once.
  */
 #define GW_TASK_PENDING 27139
 
@@ -689,8 +690,8 @@ gw_status_t gw_log_next(int64_t timeout_ms,
 GW_API gw_config_t *gw_config_new(void);
 
 /**
- * Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false`, lists have
- * commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
+ * Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false` (or
+ * on and off, yes and no, 1 and 0), lists have commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
  * what is made of the configuration.
  */
 GW_API
@@ -1185,7 +1186,8 @@ GW_API gw_status_t gw_worker_flush(gw_worker_t *worker, int64_t timeout_ms, gw_e
 
 /**
  * Frees a worker; one that runs is aborted first, and waited for until its stop is over. NULL does nothing. Handles of
- * its jobs stay good. From within a function that the library calls it stops the worker, and frees nothing.
+ * its jobs stay good. What came with its functions has been freed when this returns, if none of them still runs and no
+ * handle of a job is left. From within a function that the library calls it stops the worker, and frees nothing.
  */
 GW_API
 void gw_worker_free(gw_worker_t *worker);

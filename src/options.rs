@@ -402,6 +402,41 @@ impl WorkerOptions {
         self
     }
 
+    /// Checks what can be checked without a database and without tasks; answers the database's deadline.
+    pub(crate) fn check(&self) -> Result<Duration> {
+        crontab::check_all(&self.crons)?;
+        self.recovery.check()?;
+        self.config()?;
+        at_least("database_timeout", self.database_timeout, Duration::from_millis(100))
+    }
+
+    /// What will run, with one claimer.
+    fn config(&self) -> Result<Config> {
+        let concurrency = in_range("concurrency", self.concurrency, 1, 100_000)?;
+        let threads = self.threads.filter(|_| self.pull.is_none()).unwrap_or(concurrency);
+        let local_queue = self.local_queue.as_ref().map(|queue| queue.checked(concurrency, self.poll_interval));
+        Ok(Config {
+            schema: Schema::new(&self.schema)?,
+            concurrency,
+            threads: in_range("threads", threads, 1, concurrency)?,
+            pull: self.pull.clone(),
+            claimers: 1,
+            poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?,
+            notifications: self.notifications,
+            grace_period: self.grace_period,
+            interrupted_delay: self.interrupted_delay,
+            complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
+            fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
+            local_queue: local_queue.transpose()?,
+            forbidden_flags: self.forbidden_flags.clone(),
+            accepted_flags: self.accepted_flags.clone(),
+            local_time: self.local_time,
+            recovery: self.recovery.clone(),
+            listen_signals: self.listen_signals,
+            shutdown: self.shutdown.clone(),
+        })
+    }
+
     /// Checks the options, connects, installs or takes over the schema, and registers the tasks.
     ///
     /// # Errors
@@ -409,10 +444,7 @@ impl WorkerOptions {
     /// `Schema` if the schema cannot be used; `Misuse` on a thread of an async runtime.
     pub fn init(self) -> Result<Worker> {
         refuse_async_context()?;
-        let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
-        check_tasks(&tasks)?;
-        crontab::check_all(&self.crons)?;
-        self.recovery.check()?;
+        let timeout = self.check()?;
         let connections = match (&self.pool, &self.database_url) {
             (Some(_), Some(_)) => u32::MAX,
             (Some(pool), None) => pool.max_size(),
@@ -422,30 +454,9 @@ impl WorkerOptions {
         let asked_for = [(!self.crons.is_empty(), ", cron"), (self.recovery.enabled, ", recovery")];
         let asked_for: Vec<&str> = asked_for.into_iter().filter_map(|(asked, role)| asked.then_some(role)).collect();
         let engine = ENGINE_SESSIONS + asked_for.len() as u32;
-        let config = Config {
-            schema: Schema::new(&self.schema)?,
-            concurrency: in_range("concurrency", self.concurrency, 1, 100_000)?,
-            threads: in_range("threads", self.threads.unwrap_or(self.concurrency), 1, self.concurrency)?,
-            pull: self.pull,
-            claimers: 1 + extra as usize,
-            poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?,
-            notifications: self.notifications,
-            grace_period: self.grace_period,
-            interrupted_delay: self.interrupted_delay,
-            complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
-            fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
-            local_queue: self
-                .local_queue
-                .map(|queue| queue.checked(self.concurrency, self.poll_interval))
-                .transpose()?,
-            forbidden_flags: self.forbidden_flags,
-            accepted_flags: self.accepted_flags,
-            local_time: self.local_time,
-            recovery: self.recovery,
-            listen_signals: self.listen_signals,
-            shutdown: self.shutdown,
-        };
-        let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
+        let config = Config { claimers: 1 + extra as usize, ..self.config()? };
+        let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
+        check_tasks(&tasks)?;
         let database = match (self.pool, self.database_url) {
             (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
             (None, Some(url)) => {

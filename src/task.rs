@@ -403,6 +403,11 @@ impl StartedJob {
         &self.context
     }
 
+    /// Whether nobody has ended it yet.
+    pub(crate) fn is_open(&self) -> bool {
+        self.end.lock().is_some()
+    }
+
     /// Ends the job, once, with the failure's text if it failed; false if somebody has done so before.
     pub(crate) fn finish(&self, result: Result<(), String>) -> bool {
         let end = self.end.lock().take();
@@ -412,6 +417,6 @@ impl StartedJob {
 
 impl Drop for StartedJob {
     fn drop(&mut self) {
-        self.finish(Err("the job was dropped before it was said how it ended".into()));
+        self.finish(Err("handle dropped without a result".into()));
     }
 }

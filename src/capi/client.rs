@@ -14,11 +14,11 @@ use serde::de::DeserializeOwned;
 use std::ffi::c_char;
 use std::time::Duration;
 
-/// Jobs that have failed for good are deleted.
+/// Cleanup: jobs that have failed for good are deleted.
 pub const GW_CLEANUP_DELETE_PERMAFAILED: u32 = 1;
-/// Tasks that no job is of are deleted.
+/// Cleanup: tasks that no job is of are deleted.
 pub const GW_CLEANUP_GC_TASKS: u32 = 2;
-/// Named queues that no job belongs to are deleted.
+/// Cleanup: named queues that no job belongs to are deleted.
 pub const GW_CLEANUP_GC_QUEUES: u32 = 4;
 
 /// Adds and manages jobs, on connections of its own. Thread-safe; freed with `gw_client_free`.
@@ -59,7 +59,9 @@ pub unsafe extern "C" fn gw_client_new(
         super::worker::prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         let values = Reader(&values);
-        let url = values.text("database_url").unwrap_or_default();
+        let url = values.text("database_url").ok_or_else(|| {
+            Failure::config("database_url: missing; set it, to \"\" if the PG* environment says everything")
+        })?;
         let schema = values.text("schema").map(Schema::new).transpose()?.unwrap_or_default();
         let _blocked = super::worker::SignalsBlocked::now();
         let mut utils = WorkerUtils::connect_with_max_connections(url, values.connections(10)?)?.schema(schema);
@@ -143,10 +145,7 @@ pub unsafe extern "C" fn gw_client_add_jobs(
         let specs = unsafe { text::list("specs", specs, count) }?;
         let jobs = specs.iter().enumerate().map(|(place, spec)| {
             let checked = handle::look::<SpecValue, _>(*spec).and_then(|spec| spec.checked());
-            checked.map_err(|mut failure| {
-                failure.message = format!("job {place}: {}", failure.message);
-                failure
-            })
+            checked.map_err(|failure| failure.within(format_args!("job {place}")))
         });
         let added = client.utils.add_raw_jobs(jobs.collect::<Result<_, _>>()?)?;
         if !ids.is_null() {

@@ -2,7 +2,7 @@
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::keys::{self, KEYS, Values};
-use super::status::{GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
+use super::status::{Failure, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
 use super::{call, put, read, text};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -37,8 +37,8 @@ pub extern "C" fn gw_config_new() -> *mut gw_config_t {
     read(ptr::null_mut(), || Ok(give(ConfigValue::default())))
 }
 
-/// Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false`, lists have
-/// commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
+/// Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false` (or
+/// on and off, yes and no, 1 and 0), lists have commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
 /// what is made of the configuration.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_set(
@@ -68,6 +68,9 @@ pub unsafe extern "C" fn gw_config_get(
 ) -> gw_status_t {
     call(err, || {
         let config = handle::look::<ConfigValue, _>(config)?;
+        if value.is_null() {
+            return Err(Failure::invalid("value: is NULL"));
+        }
         // SAFETY: see "Rules" in the header.
         let key = keys::find(unsafe { text::required("key", key) }?)?;
         let set = config.0.lock().get(key.name).cloned();
@@ -86,10 +89,11 @@ pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut 
         let config = handle::look::<ConfigValue, _>(config)?;
         let mut found = Values::new();
         for key in KEYS {
-            let own = std::env::var(format!("GRAPHILE_WORKER_{}", key.name.to_ascii_uppercase())).ok();
-            let common = || (key.name == "database_url").then(|| std::env::var("DATABASE_URL").ok()).flatten();
-            if let Some(value) = own.or_else(common) {
-                key.check(&value)?;
+            let own = format!("GRAPHILE_WORKER_{}", key.name.to_ascii_uppercase());
+            let names = [Some(own.as_str()), (key.name == "database_url").then_some("DATABASE_URL")];
+            let set = names.into_iter().flatten().find_map(|name| Some((name, std::env::var(name).ok()?)));
+            if let Some((name, value)) = set {
+                key.check(&value).map_err(|failure| failure.within(name))?;
                 found.insert(key.name, value);
             }
         }

@@ -22,17 +22,17 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-/// Go on: the next interceptor decides, or nothing changes.
+/// Decision: go on; the next interceptor decides, or nothing changes.
 pub const GW_DECIDE_CONTINUE: i32 = 0x6B01;
-/// The job counts as done, or is not added, or stays locked.
+/// Decision: the job counts as done, or is not added, or stays locked.
 pub const GW_DECIDE_SKIP: i32 = 0x6B02;
-/// The attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
+/// Decision: the attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
 pub const GW_DECIDE_FAIL: i32 = 0x6B03;
-/// The job is added with the payload that `gw_decision_set_text` gave.
+/// Decision: the job is added with the payload that `gw_decision_set_text` gave.
 pub const GW_DECIDE_PAYLOAD: i32 = 0x6B04;
-/// The job of a dead worker runs again when `gw_decision_set_run_at` says.
+/// Decision: the job of a dead worker runs again when `gw_decision_set_run_at` says.
 pub const GW_DECIDE_RESCHEDULE: i32 = 0x6B05;
-/// The job of a dead worker has failed, and is tried again after its backoff.
+/// Decision: the job of a dead worker has failed, and is tried again after its backoff.
 pub const GW_DECIDE_FAIL_WITH_BACKOFF: i32 = 0x6B06;
 
 /// Something that happened. Immutable, for any thread; owned where `gw_worker_next_event` gives one, borrowed within a
@@ -248,11 +248,15 @@ const OBSERVED: [&CStr; 21] = [
 
 const DECIDED: [&CStr; 4] = [c"BeforeJobRun", c"AfterJobRun", c"BeforeJobSchedule", c"JobRecovery"];
 
-fn find(names: &'static [&'static CStr], name: &str) -> Result<&'static str, Failure> {
-    let found = names.iter().filter_map(|known| known.to_str().ok()).find(|known| *known == name);
-    found.ok_or_else(|| {
-        let all: Vec<_> = names.iter().filter_map(|known| known.to_str().ok()).collect();
-        Failure::config(format!("event {name:?}: is none of {}", all.join(", ")))
+/// The name of an event; `advice` for one of `others`.
+fn find(names: &'static [&'static CStr], others: &[&CStr], advice: &str, name: &str) -> Result<&'static str, Failure> {
+    let all: Vec<&'static str> = names.iter().filter_map(|known| known.to_str().ok()).collect();
+    all.iter().find(|known| **known == name).copied().ok_or_else(|| {
+        let elsewhere = others.iter().any(|other| other.to_bytes() == name.as_bytes());
+        Failure::config(match elsewhere {
+            true => format!("event {name:?}: {advice}"),
+            false => format!("event {name:?}: is none of {}", all.join(", ")),
+        })
     })
 }
 
@@ -423,7 +427,8 @@ pub unsafe extern "C" fn gw_worker_on_event(
     call(err, || {
         let user_data = UserData { pointer: user_data, free: free_fn };
         // SAFETY: see "Rules" in the header.
-        let name = find(&OBSERVED, unsafe { text::required("name", name) }?)?;
+        let name = unsafe { text::required("name", name) }?;
+        let name = find(&OBSERVED, &DECIDED, "decides; register it with gw_worker_intercept", name)?;
         worker::add_hook(worker, |queue| {
             let queue = queue.clone();
             let does: Arc<dyn Fn(EventValue) + Send + Sync> = match handler {
@@ -456,7 +461,8 @@ pub unsafe extern "C" fn gw_worker_intercept(
     call(err, || {
         let user_data = UserData { pointer: user_data, free: free_fn };
         // SAFETY: see "Rules" in the header.
-        let name = find(&DECIDED, unsafe { text::required("name", name) }?)?;
+        let name = unsafe { text::required("name", name) }?;
+        let name = find(&DECIDED, &OBSERVED, "only tells; register it with gw_worker_on_event", name)?;
         let function = decide.ok_or_else(|| Failure::invalid("decide: is NULL"))?;
         worker::add_hook(worker, |_| Ok(Hook { name, does: Does::Decide(Arc::new(Decide { function, user_data })) }))
     })

@@ -79,22 +79,33 @@ impl Life {
 
     /// Ends the job; an error if it has ended already, or its worker has.
     pub(super) fn finish(&self, result: Result<(), String>) -> Result<gw_status_t, Failure> {
-        let Some(started) = &self.started else {
-            return Err(Failure::new(
-                GW_ERR_STATE,
-                "this handle only tells of the job; end it by the one it came with",
-            ));
-        };
-        if started.finish(result) {
-            return Ok(GW_OK);
+        match self.started()?.finish(result) {
+            true => Ok(GW_OK),
+            false => Err(self.finished()),
         }
-        Err(match self.home.over.load(Ordering::Acquire) {
+    }
+
+    /// The job, if it has not ended: what else is asked for must come before.
+    fn open(&self) -> Result<&WorkerContext, Failure> {
+        match self.started()?.is_open() {
+            true => Ok(&self.context),
+            false => Err(self.finished()),
+        }
+    }
+
+    fn started(&self) -> Result<&StartedJob, Failure> {
+        let text = "this handle only tells of the job; end it by the one it came with";
+        self.started.as_ref().ok_or_else(|| Failure::new(GW_ERR_STATE, text))
+    }
+
+    fn finished(&self) -> Failure {
+        match self.home.over.load(Ordering::Acquire) {
             true => Failure::new(GW_ERR_CLOSED, "the worker of this job has stopped; the job was given back"),
             false => Failure::new(
                 GW_ERR_ALREADY_FINISHED,
                 "this job has its outcome already, or is no longer this worker's: it will run elsewhere, or has",
             ),
-        })
+        }
     }
 }
 
@@ -233,7 +244,9 @@ pub unsafe extern "C" fn gw_job_set_error(job: *mut gw_job_t, message: *const c_
     status_of(|| {
         // SAFETY: see "Rules" in the header.
         let message = unsafe { text::repaired(message, len) };
-        *look(job)?.life.error.lock() = Some(message);
+        let job = look(job)?;
+        job.life.open()?;
+        *job.life.error.lock() = Some(message);
         Ok(())
     })
 }
@@ -242,7 +255,7 @@ pub unsafe extern "C" fn gw_job_set_error(job: *mut gw_job_t, message: *const c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_snooze(job: *mut gw_job_t, delay_ms: i64) -> gw_status_t {
     status_of(|| {
-        look(job)?.life.context.snooze(millis("delay_ms", delay_ms)?);
+        look(job)?.life.open()?.snooze(millis("delay_ms", delay_ms)?);
         Ok(())
     })
 }
@@ -251,7 +264,7 @@ pub unsafe extern "C" fn gw_job_snooze(job: *mut gw_job_t, delay_ms: i64) -> gw_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_retry_after(job: *mut gw_job_t, delay_ms: i64) -> gw_status_t {
     status_of(|| {
-        look(job)?.life.context.retry_after(millis("delay_ms", delay_ms)?);
+        look(job)?.life.open()?.retry_after(millis("delay_ms", delay_ms)?);
         Ok(())
     })
 }

@@ -13,17 +13,17 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Arc, Once};
 use std::time::SystemTime;
 
-/// Nothing.
+/// Level of log records: none at all.
 pub const GW_LOG_OFF: i32 = 0;
-/// A person must act.
+/// Level of log records: a person must act.
 pub const GW_LOG_ERROR: i32 = 1;
-/// Something failed and is tried again.
+/// Level of log records: something failed and is tried again.
 pub const GW_LOG_WARN: i32 = 2;
-/// A worker's or a job's life.
+/// Level of log records: a worker's or a job's life.
 pub const GW_LOG_INFO: i32 = 3;
-/// Decisions.
+/// Level of log records: decisions.
 pub const GW_LOG_DEBUG: i32 = 4;
-/// Everything.
+/// Level of log records: everything.
 pub const GW_LOG_TRACE: i32 = 5;
 
 /// A log record. All of it is valid within the call only. Fields are only ever added, at the end.

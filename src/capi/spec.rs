@@ -10,26 +10,32 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use std::ffi::c_char;
 
-/// What happens to a waiting job of the same key: it takes over everything of the new one.
+/// Key mode: a waiting job of the same key takes over everything of the new one.
 pub const GW_KEY_REPLACE: i32 = 1;
-/// The same, but one that was never tried keeps its time.
+/// Key mode: the same, but a job that was never tried keeps its time.
 pub const GW_KEY_PRESERVE_RUN_AT: i32 = 2;
-/// Nothing changes if any job has the key, also one that runs or has failed for good.
+/// Key mode: nothing changes if any job has the key, also one that runs or has failed for good.
 pub const GW_KEY_UNSAFE_DEDUPE: i32 = 3;
 
-/// Parameters are `$1` to `$9`.
+/// Style of a statement: parameters are `$1` to `$9`.
 pub const GW_SQL_DOLLAR: i32 = 1;
-/// Parameters are `%s`, in order.
+/// Style of a statement: parameters are `%s`, in order.
 pub const GW_SQL_FORMAT: i32 = 2;
-/// Parameters are `:identifier`, `:payload` and so on.
+/// Style of a statement: parameters are `:identifier`, `:payload` and so on.
 pub const GW_SQL_NAMED: i32 = 3;
-/// Parameters are `%(identifier)s`, `%(payload)s` and so on.
+/// Style of a statement: parameters are `%(identifier)s`, `%(payload)s` and so on.
 pub const GW_SQL_PYFORMAT: i32 = 4;
 
 /// A job to add. Thread-safe; freed with `gw_spec_free`. It can be added again and again.
 pub struct gw_spec_t;
 
-pub(super) struct SpecValue(Mutex<RawJob>);
+pub(super) struct SpecValue(Mutex<Draft>);
+
+/// A job as it was told; what is outside its limits is told when it is checked.
+struct Draft {
+    job: RawJob,
+    run_at_us: Option<i64>,
+}
 
 impl Value for SpecValue {
     const KIND: u64 = 2;
@@ -43,7 +49,11 @@ impl Value for SpecValue {
 impl SpecValue {
     /// The job, once its limits were checked and its trace context stands in its payload.
     pub(super) fn checked(&self) -> Result<RawJob, Failure> {
-        let RawJob { identifier, payload, mut spec } = self.0.lock().clone();
+        let (RawJob { identifier, payload, mut spec }, run_at_us) = {
+            let draft = self.0.lock();
+            (draft.job.clone(), draft.run_at_us)
+        };
+        spec.run_at = run_at_us.map(|micros| time("run_at", micros)).transpose()?;
         TaskName::new(&identifier)?;
         spec.check()?;
         let payload = match spec.traceparent.take() {
@@ -61,7 +71,7 @@ impl SpecValue {
 
 /// Changes a spec; nothing is checked against its limits before it is added or checked.
 fn change(spec: *mut gw_spec_t, work: impl FnOnce(&mut RawJob) -> Result<(), Failure>) -> gw_status_t {
-    status_of(|| work(&mut handle::look::<SpecValue, _>(spec)?.0.lock()))
+    status_of(|| work(&mut handle::look::<SpecValue, _>(spec)?.0.lock().job))
 }
 
 /// A time of C's.
@@ -79,7 +89,8 @@ pub unsafe extern "C" fn gw_spec_new(task: *const c_char) -> *mut gw_spec_t {
     read(std::ptr::null_mut(), || {
         // SAFETY: see "Rules" in the header.
         let identifier = unsafe { text::required("task", task) }?.to_owned();
-        Ok(give(SpecValue(Mutex::new(RawJob { identifier, payload: "{}".to_owned(), spec: JobSpec::new() }))))
+        let job = RawJob { identifier, payload: "{}".to_owned(), spec: JobSpec::new() };
+        Ok(give(SpecValue(Mutex::new(Draft { job, run_at_us: None }))))
     })
 }
 
@@ -111,8 +122,8 @@ pub unsafe extern "C" fn gw_spec_set_queue(spec: *mut gw_spec_t, queue: *const c
 /// Sets before when the job does not start. Default: now, by the database's clock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_run_at(spec: *mut gw_spec_t, unix_us: i64) -> gw_status_t {
-    change(spec, |job| {
-        job.spec.run_at = Some(time("run_at", unix_us)?);
+    status_of(|| {
+        handle::look::<SpecValue, _>(spec)?.0.lock().run_at_us = Some(unix_us);
         Ok(())
     })
 }

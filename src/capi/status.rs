@@ -133,6 +133,12 @@ impl Failure {
         Self::new(GW_ERR_INVALID, message)
     }
 
+    /// The same, with words on where it was.
+    pub(super) fn within(mut self, place: impl std::fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     pub(super) fn config(message: impl Into<String>) -> Self {
         Self::new(GW_ERR_CONFIG, message)
     }
@@ -141,6 +147,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
+            // No such schema. To the engine that is a database that is being restored; to whoever calls, a mistake.
+            ErrorKind::Database if error.sqlstate() == Some("3F000") => GW_ERR_SCHEMA,
             ErrorKind::Config => GW_ERR_CONFIG,
             ErrorKind::Connect => GW_ERR_CONNECT,
             ErrorKind::Auth => GW_ERR_AUTH,
@@ -158,7 +166,10 @@ impl From<Error> for Failure {
         };
         Self {
             status,
-            message: error.to_string(),
+            message: match error.sqlstate() {
+                Some("3F000") => format!("{error}; install it with gw_client_migrate, or by starting a worker"),
+                _ => error.to_string(),
+            },
             sqlstate: error.sqlstate().map(str::to_owned),
             retryable: error.is_transient(),
         }

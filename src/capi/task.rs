@@ -11,11 +11,12 @@ use std::sync::Arc;
 /// How a task function ended. No number that is returned by accident is one of them.
 pub type gw_outcome_t = i32;
 
-/// The job is done.
+/// Outcome of a task function: the job is done.
 pub const GW_TASK_DONE: gw_outcome_t = 0x6A01;
-/// The attempt failed; `gw_job_set_error` says why.
+/// Outcome of a task function: the attempt failed; `gw_job_set_error` says why.
 pub const GW_TASK_FAILED: gw_outcome_t = 0x6A02;
-/// Somebody else ends the job later, with the handle that `gw_job_retain` gave. Without one the job fails at once.
+/// Outcome of a task function: somebody else ends the job later, with the handle that `gw_job_retain` gave. Without one
+/// the job fails at once.
 pub const GW_TASK_PENDING: gw_outcome_t = 0x6A03;
 
 /// Runs one job, on a thread of the library's; may block. `job` is borrowed until it returns. What it answers counts only

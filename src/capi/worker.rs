@@ -22,28 +22,29 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
-/// Nothing more is claimed, running jobs have the grace period.
+/// Stop: nothing more is claimed, running jobs have the grace period.
 pub const GW_STOP_GRACEFUL: i32 = 1;
-/// The same, and running jobs are cancelled at once.
+/// Stop: the same, and running jobs are cancelled at once.
 pub const GW_STOP_ABORT: i32 = 2;
 
-/// Until a stop.
+/// Run: until a stop.
 pub const GW_RUN_FOREVER: i32 = 1;
-/// Until no job is due.
+/// Run: until no job is due.
 pub const GW_RUN_ONCE: i32 = 2;
 
-/// Not started yet.
+/// State: not started yet.
 pub const GW_STATE_NEW: i32 = 0;
-/// It runs.
+/// State: it runs.
 pub const GW_STATE_RUNNING: i32 = 1;
-/// It was asked to stop, and has not ended.
+/// State: it was asked to stop, and has not ended.
 pub const GW_STATE_STOPPING: i32 = 2;
-/// It has ended.
+/// State: it has ended.
 pub const GW_STATE_STOPPED: i32 = 3;
-/// It has ended with an error, which `gw_worker_wait` tells.
+/// State: it has ended with an error, which `gw_worker_wait` tells.
 pub const GW_STATE_FAILED: i32 = 4;
 
 /// A worker. Thread-safe; freed with `gw_worker_free`.
@@ -76,6 +77,8 @@ struct Inner {
     end: Mutex<Option<Result<(), (gw_status_t, String)>>>,
     ended: Condvar,
     events: Arc<EventQueue>,
+    /// gw-worker and gw-control.
+    hands: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What is told before the start.
@@ -162,7 +165,7 @@ pub unsafe extern "C" fn gw_worker_new(
         prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         // What can be found out without the database is found out now.
-        drop(Reader(&values).options(None)?);
+        Reader(&values).options(None)?.check()?;
         let inner = Inner {
             values,
             setup: Mutex::default(),
@@ -175,6 +178,7 @@ pub unsafe extern "C" fn gw_worker_new(
             end: Mutex::new(None),
             ended: Condvar::new(),
             events: Arc::new(EventQueue::new()?),
+            hands: Mutex::default(),
         };
         // SAFETY: it is not NULL; see "Rules" in the header.
         unsafe { put(out, handle::try_give(WorkerValue(Arc::new(inner)))?) };
@@ -330,7 +334,8 @@ impl Inner {
         self.events.open();
         let (inner, running) = (self.clone(), worker.clone());
         let life = move || inner.live(&running, until_empty, &home, started);
-        thread::Builder::new().name("gw-worker".into()).spawn(life).map_err(no_thread)?;
+        let hand = thread::Builder::new().name("gw-worker".into()).spawn(life).map_err(no_thread)?;
+        self.hands.lock().push(hand);
         if wait.recv().is_err() {
             // It has ended before it began, and said why.
             let end = self.end.lock().take();
@@ -340,12 +345,16 @@ impl Inner {
             return Err(Failure::new(status, message));
         }
         let inner = self.clone();
-        let control = thread::Builder::new().name("gw-control".into()).spawn(move || inner.obey(&worker));
-        if let Err(error) = control {
-            self.current.read().as_ref().inspect(|current| current.worker.abort());
-            return Err(no_thread(error));
+        match thread::Builder::new().name("gw-control".into()).spawn(move || inner.obey(&worker)) {
+            Ok(hand) => {
+                self.hands.lock().push(hand);
+                Ok(())
+            }
+            Err(error) => {
+                self.current.read().as_ref().inspect(|current| current.worker.abort());
+                Err(no_thread(error))
+            }
         }
-        Ok(())
     }
 
     /// gw-worker: one start of the worker, to its end.
@@ -428,6 +437,9 @@ impl Inner {
         timeout_ms: i64,
         mut find: impl FnMut(&Current) -> Result<Found<T>, Failure>,
     ) -> Result<Found<T>, Failure> {
+        if timeout_ms != 0 {
+            not_inside("wait for a job")?;
+        }
         let until = deadline(timeout_ms);
         let mut looked_twice = false;
         loop {
@@ -436,6 +448,9 @@ impl Inner {
             }
             let found = match &*self.current.read() {
                 None => return state_error("the worker was not started"),
+                Some(current) if current.counter.shared.config.pull.is_none() => {
+                    return state_error("the tasks of this worker are called; add them with NULL to pull their jobs");
+                }
                 Some(current) if current.home.over.load(Ordering::Acquire) => Found::Status(GW_STOPPED),
                 Some(current) => find(current)?,
             };
@@ -446,9 +461,6 @@ impl Inner {
                     looked_twice = true;
                 }
                 Found::Status(GW_TIMEOUT) => {
-                    if timeout_ms != 0 {
-                        not_inside("wait for a job")?;
-                    }
                     if timeout_ms == 0 || !self.bell.wait(until) {
                         return Ok(Found::Status(GW_TIMEOUT));
                     }
@@ -585,14 +597,14 @@ pub unsafe extern "C" fn gw_worker_flush(
 ) -> gw_status_t {
     call(err, || {
         let inner = look(worker)?.0.clone();
+        if timeout_ms != 0 {
+            not_inside("wait for outcomes")?;
+        }
         let until = deadline(timeout_ms);
         let Some(worker) = inner.current.read().as_ref().map(|current| current.worker.clone()) else {
             return Ok(GW_OK);
         };
         while !worker.is_settled() {
-            if timeout_ms != 0 {
-                not_inside("wait for outcomes")?;
-            }
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(GW_TIMEOUT);
             }
@@ -603,7 +615,8 @@ pub unsafe extern "C" fn gw_worker_flush(
 }
 
 /// Frees a worker; one that runs is aborted first, and waited for until its stop is over. NULL does nothing. Handles of
-/// its jobs stay good. From within a function that the library calls it stops the worker, and frees nothing.
+/// its jobs stay good. What came with its functions has been freed when this returns, if none of them still runs and no
+/// handle of a job is left. From within a function that the library calls it stops the worker, and frees nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
     read((), || {
@@ -617,7 +630,12 @@ pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
             }
             let _ = inner.wait(None);
         }
-        handle::free::<WorkerValue, _>(worker)
+        handle::free::<WorkerValue, _>(worker)?;
+        // What came with the caller's functions is freed before this returns, unless one of them has not.
+        for hand in std::mem::take(&mut *inner.hands.lock()) {
+            let _ = hand.join();
+        }
+        Ok(())
     });
 }
 

@@ -54,6 +54,8 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Core {
     threads: usize,
+    /// How many jobs may run at once: more than threads where jobs are left to others.
+    seats: usize,
     /// How many jobs to hold, and the most that one claim asks for, where that is fixed.
     fixed: Option<(usize, usize)>,
     /// How many claims can be under way at once.
@@ -80,6 +82,7 @@ impl Core {
     pub(crate) fn new(threads: usize, claimers: usize, until_empty: bool) -> Self {
         Self {
             threads,
+            seats: threads,
             fixed: None,
             claimers,
             until_empty,
@@ -92,6 +95,12 @@ impl Core {
             seen_empty: false,
             stopping: false,
         }
+    }
+
+    /// The same, for so many jobs at once.
+    pub(crate) fn with_seats(mut self, seats: usize) -> Self {
+        self.seats = seats;
+        self
     }
 
     /// The same, holding up to `capacity` jobs instead of what the threads can start, and asking for no
@@ -152,7 +161,7 @@ impl Core {
         let coming = seen.queued + self.asked;
         let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
         // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
-        let room = (2 * CEILING.max(self.ahead(seen)) + self.threads).saturating_sub(seen.entries + self.asked);
+        let room = (2 * CEILING.max(self.ahead(seen)) + self.seats).saturating_sub(seen.entries + self.asked);
         let claim = wanted.min(room).min(self.fixed.map_or(CLAIM, |(_, size)| size.min(CLAIM)));
         // A claim costs a round trip whatever it brings: not before a good part of what is ahead is used up.
         let worth_it = seen.idle > coming || coming <= self.enough(seen);
@@ -285,6 +294,12 @@ mod tests {
     fn unsettled_outcomes_bound_the_claims() {
         check(&[], Seen { entries: 2 * CEILING + THREADS, ..IDLE }, Step::Wait);
         check(&[], Seen { entries: 2 * CEILING + THREADS - 1, ..IDLE }, Step::Claim(1));
+    }
+
+    #[test]
+    fn jobs_that_are_left_to_others_keep_no_room_from_those_that_may_still_start() {
+        let core = Core::new(THREADS, 2, false).with_seats(10_000);
+        assert_eq!(core.step(Seen { entries: 9_999, ..IDLE }), Step::Claim(4));
     }
 
     #[test]

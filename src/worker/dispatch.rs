@@ -23,7 +23,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     let claimers = wires.orders.len();
     let mut shell =
         Shell { shared, mix: HashMap::new(), free: (0..claimers).rev().collect(), ttl_look: Instant::now() };
-    let mut core = Core::new(shared.config.threads, claimers, until_empty);
+    let mut core = Core::new(shared.config.threads, claimers, until_empty).with_seats(shared.config.concurrency);
     let fixed = shared.config.local_queue;
     if let Some(queue) = fixed {
         core = core.with_fixed(queue.capacity, queue.size);

@@ -1,0 +1,189 @@
+//! `make demo-languages`: one queue on a private PostgreSQL, and a worker each in Rust, C, Python, Go and Node, in processes
+//! of their own. Each of the five adds 100 jobs for each of the five, 10 of them under a key, 10 in a named queue, 5 that
+//! fail twice. Prints who added and who ran, and ends with 0 only if every job is accounted for.
+
+use graphile_worker::devdb::{DevDb, Options};
+use postgres::{Client, NoTls};
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+type Done<T> = Result<T, Box<dyn Error>>;
+
+const LANGUAGES: [&str; 5] = ["rust", "c", "python", "go", "node"];
+const JOBS: usize = 100;
+const KEYED: usize = 10;
+const QUEUED: usize = 10;
+const FAILING: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> Done<ExitCode> {
+    let server = DevDb::start(Options::default())?;
+    let start = |language| Robot::start(language, &server.url());
+    let mut robots = LANGUAGES.into_iter().map(start).collect::<Done<Vec<Robot>>>()?;
+    let mut database = Client::connect(&server.url(), NoTls)?;
+
+    for robot in &mut robots {
+        robot.tell(&["client"])?;
+        robot.work()?;
+    }
+    let start = Instant::now();
+    for robot in &mut robots {
+        robot.add_jobs()?;
+    }
+    let left = "select count(*) from graphile_worker._private_jobs where attempts < max_attempts";
+    while database.query_one(left, &[])?.get::<_, i64>(0) > 0 {
+        if start.elapsed() > PATIENCE {
+            eprintln!("jobs are left after {PATIENCE:?}");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = start.elapsed();
+
+    // For each (who added, who ran): how often each job ran.
+    let mut runs: BTreeMap<(String, String), HashMap<String, usize>> = BTreeMap::new();
+    for robot in &mut robots {
+        for note in robot.tell(&["ran"])? {
+            let job: Vec<&str> = note.splitn(3, ':').collect();
+            let payload: serde_json::Value = serde_json::from_str(job[2])?;
+            let text = |field: &str| payload[field].as_str().unwrap_or_default().to_owned();
+            let cell = runs.entry((text("from"), robot.language.to_owned())).or_default();
+            *cell.entry(format!("{} {} {}", text("to"), text("kind"), payload["n"])).or_default() += 1;
+        }
+        robot.tell(&["stop", "graceful"])?;
+    }
+
+    println!("\nwho added (down), who ran (across)\n{:>8}{}", "", LANGUAGES.map(|name| format!("{name:>8}")).concat());
+    for from in LANGUAGES {
+        let count = |to: &str| runs.get(&(from.to_owned(), to.to_owned())).map_or(0, HashMap::len);
+        println!("{from:>8}{}", LANGUAGES.map(|to| format!("{:>8}", count(to))).concat());
+    }
+    let mistakes = mistakes(&runs);
+    let failed: i64 = database.query_one("select count(*) from graphile_worker._private_jobs", &[])?.get(0);
+    let all = JOBS * LANGUAGES.len() * LANGUAGES.len();
+    println!("\n{all} jobs, of each cell {KEYED} keyed, {QUEUED} queued, {FAILING} failing twice, in {took:.1?}");
+    println!("left in the table: {failed}; wrong: {}", mistakes.len());
+    mistakes.iter().take(10).for_each(|mistake| println!("  {mistake}"));
+    Ok(if mistakes.is_empty() && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is not as it must be: each job once by the worker it was for, those that fail three times.
+fn mistakes(runs: &BTreeMap<(String, String), HashMap<String, usize>>) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for from in LANGUAGES {
+        for to in LANGUAGES {
+            let cell = runs.get(&(from.to_owned(), to.to_owned())).cloned().unwrap_or_default();
+            for (kind, n) in jobs() {
+                let job = format!("{to} {kind} {n}");
+                let expected = if kind == "failing" { 3 } else { 1 };
+                let ran = cell.get(&job).copied().unwrap_or(0);
+                if ran != expected {
+                    mistakes.push(format!("added by {from}, for {job}: ran {ran} times, not {expected}"));
+                }
+            }
+            if cell.len() != JOBS {
+                mistakes.push(format!("{to} ran {} jobs of {from}, not {JOBS}", cell.len()));
+            }
+        }
+    }
+    mistakes
+}
+
+/// The jobs that one language adds for another.
+fn jobs() -> impl Iterator<Item = (&'static str, usize)> {
+    (0..JOBS).map(|n| match n {
+        _ if n < KEYED => ("keyed", n),
+        _ if n < KEYED + QUEUED => ("queued", n),
+        _ if n < KEYED + QUEUED + FAILING => ("failing", n),
+        _ => ("plain", n),
+    })
+}
+
+/// A process that does what it is told in its language; see tests/doors/README.md.
+struct Robot {
+    language: &'static str,
+    process: Child,
+    hears: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Robot {
+    fn start(language: &'static str, url: &str) -> Done<Self> {
+        let folder = std::env::var_os("GRAPHILE_WORKER_DOORS").map_or_else(|| "target/doors".into(), PathBuf::from);
+        let own = std::env::current_exe()?;
+        let mut command = match language {
+            "rust" => Command::new(own.with_file_name("robot")),
+            "node" => {
+                let mut node = Command::new("node");
+                node.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/robot.mjs"));
+                node
+            }
+            other => Command::new(folder.join(format!("robot-{other}"))),
+        };
+        command.env("DATABASE_URL", url).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().map_err(|e| format!("{language}: {e}; make demo-languages builds it"))?;
+        let hears = process.stdin.take().expect("it is piped");
+        let says = BufReader::new(process.stdout.take().expect("it is piped"));
+        Ok(Self { language, process, hears, says })
+    }
+
+    /// Gives a command; answers what follows the `ok`.
+    fn tell(&mut self, command: &[&str]) -> Done<Vec<String>> {
+        writeln!(self.hears, "{}", command.join("\t"))?;
+        self.hears.flush()?;
+        let mut reply = String::new();
+        self.says.read_line(&mut reply)?;
+        let mut fields = reply.trim_end_matches('\n').split('\t').map(str::to_owned);
+        match fields.next().as_deref() {
+            Some("ok") => Ok(fields.collect()),
+            _ => Err(format!("{}: {command:?} was answered {reply:?}", self.language).into()),
+        }
+    }
+
+    /// Starts a worker that runs the jobs for its language only.
+    fn work(&mut self) -> Done<()> {
+        let own = format!("for_{}", self.language);
+        // Node's worker can only be told what to leave alone.
+        let others: Vec<String> =
+            LANGUAGES.iter().filter(|name| **name != self.language).map(|name| format!("for_{name}")).collect();
+        let flags = match self.language {
+            "node" => format!("forbidden_flags={}", others.join(",")),
+            _ => format!("accepted_flags={own}"),
+        };
+        self.tell(&["worker", "concurrency=4", "poll_interval=500ms", &flags])?;
+        self.tell(&["start"]).map(drop)
+    }
+
+    /// Adds the jobs for all languages, those for one in one call.
+    fn add_jobs(&mut self) -> Done<()> {
+        let from = self.language;
+        for to in LANGUAGES {
+            for (kind, n) in jobs() {
+                let payload = serde_json::json!({ "from": from, "to": to, "kind": kind, "n": n }).to_string();
+                let (flag, key, queue) =
+                    (format!("flag=for_{to}"), format!("key={from} {to} {n}"), format!("queue={to}"));
+                let task = if kind == "failing" { "fail_twice" } else { "ok" };
+                let mut command = vec!["and", task, &payload, &flag];
+                match kind {
+                    "keyed" => command.push(&key),
+                    "queued" => command.push(&queue),
+                    _ => {}
+                }
+                self.tell(&command)?;
+            }
+            self.tell(&["add_many"])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Robot {
+    fn drop(&mut self) {
+        let _ = self.hears.write_all(b"quit\n");
+        let _ = self.process.wait();
+    }
+}
