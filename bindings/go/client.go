@@ -1,0 +1,280 @@
+// Adds jobs, and sees to the schema. Knows nothing of running jobs.
+
+package graphileworker
+
+/*
+#include "native.h"
+*/
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Client adds and manages jobs over connections of its own. It is safe for use by many goroutines at once: a program
+// has one, and closes it at its end. A worker has one too, see [Worker.Client].
+//
+// Every method waits for the database no longer than Config.DatabaseTimeout. When its context ends earlier it returns
+// at once, while the call goes on behind it: the error then is the context's, and of the kind ErrUnknownOutcome too,
+// since what was asked for may still happen.
+type Client struct {
+	native *C.gw_client_t
+	worker *Worker // whose client it is, if it has none of its own
+	closed atomic.Bool
+	schema string
+	// slots has room for one call per connection. Others wait here, where they cost no thread.
+	slots chan struct{}
+
+	statementOnce sync.Once
+	statement     string
+	statementErr  error
+}
+
+// NewClient connects to the database, and tells at once if that is not possible: ErrConnect, ErrAuth, ErrTLS,
+// ErrConfig. It does not install the schema; a worker does when it starts, and [Client.Migrate].
+func NewClient(ctx context.Context, config Config) (*Client, error) {
+	settings, err := config.native()
+	if err != nil {
+		return nil, err
+	}
+	client, err := describe(settings)
+	if err != nil {
+		C.gw_config_free(settings)
+		return nil, err
+	}
+	native, err := interruptible(ctx, func() (*C.gw_client_t, error) {
+		defer C.gw_config_free(settings)
+		var native *C.gw_client_t
+		var fault *C.gw_error_t
+		if err := failure(C.gw_client_new(settings, &native, &fault), &fault); err != nil {
+			return nil, err
+		}
+		return native, nil
+	}, func(late *C.gw_client_t) { C.gw_client_free(late) })
+	if err != nil {
+		return nil, err
+	}
+	client.native = native
+	return client, nil
+}
+
+// describe makes a client that knows its settings and has no connection yet.
+func describe(settings *C.gw_config_t) (*Client, error) {
+	schema, err := configText(settings, "schema")
+	if err != nil {
+		return nil, err
+	}
+	text, err := configText(settings, "max_pg_conn")
+	if err != nil {
+		return nil, err
+	}
+	connections, _ := strconv.Atoi(text)
+	if connections < 1 {
+		connections = 1
+	}
+	return &Client{schema: schema, slots: make(chan struct{}, connections)}, nil
+}
+
+// Close ends the client's connections. Calls that are under way end as they will, later ones answer ErrClosed.
+// It may be called again. A worker's client is closed with the worker, and not by this.
+func (c *Client) Close() error {
+	if c.worker == nil && !c.closed.Swap(true) {
+		C.gw_client_free(c.native)
+	}
+	return nil
+}
+
+// handle is what the library knows the client by.
+func (c *Client) handle() (*C.gw_client_t, error) {
+	if c.worker != nil {
+		return c.worker.clientHandle()
+	}
+	if c.closed.Load() {
+		return nil, errorf(ErrClosed, "the client is closed")
+	}
+	return c.native, nil
+}
+
+// call runs a function of the library that waits for the database, on one of the client's slots. If it does not come
+// to that, unused is called instead (unless it is nil).
+func call[T any](ctx context.Context, c *Client, what func(native *C.gw_client_t) (T, error), unused func()) (T, error) {
+	native, err := c.enter(ctx)
+	if err != nil {
+		if unused != nil {
+			unused()
+		}
+		var none T
+		return none, err
+	}
+	return interruptible(ctx, func() (T, error) {
+		defer func() { <-c.slots }()
+		return what(native)
+	}, nil)
+}
+
+// enter takes one of the client's slots.
+func (c *Client) enter(ctx context.Context) (*C.gw_client_t, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("graphileworker: %w", err)
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("graphileworker: waiting for one of %d connections: %w", cap(c.slots), ctx.Err())
+	}
+	native, err := c.handle()
+	if err != nil {
+		<-c.slots
+	}
+	return native, err
+}
+
+// interruptible waits for what, but no longer than ctx lasts. What comes too late goes to discard.
+func interruptible[T any](ctx context.Context, what func() (T, error), discard func(T)) (T, error) {
+	if ctx.Done() == nil {
+		return what()
+	}
+	answers := make(chan answer[T], 1)
+	go func() {
+		value, err := what()
+		answers <- answer[T]{value, err}
+	}()
+	select {
+	case answer := <-answers:
+		return answer.value, answer.err
+	case <-ctx.Done():
+	}
+	if discard != nil {
+		go func() {
+			if late := <-answers; late.err == nil {
+				discard(late.value)
+			}
+		}()
+	}
+	var none T
+	return none, &abandoned{ctx.Err()}
+}
+
+type answer[T any] struct {
+	value T
+	err   error
+}
+
+// abandoned is the error of a call whose context ended while it was under way.
+type abandoned struct{ cause error }
+
+func (a *abandoned) Error() string {
+	return "graphileworker: " + a.cause.Error() + " during the call, which goes on: what was asked for may happen or not"
+}
+
+func (a *abandoned) Unwrap() error { return a.cause }
+
+func (a *abandoned) Is(target error) bool { return target == ErrUnknownOutcome }
+
+// AddJob adds a job for task and answers its id. The payload is what the handler gets, turned into JSON by
+// encoding/json; a json.RawMessage passes as it is, nil is {}.
+//
+// Errors: ErrConfig for a value outside its limits (the message names it), ErrJSON, ErrSchema if the schema is not
+// installed, ErrConflict if a worker took the waiting job of the same key at this very moment, twenty times in a row,
+// and those of the connection.
+func (c *Client) AddJob(ctx context.Context, task string, payload any, options ...JobOption) (int64, error) {
+	spec, err := newSpec(task, payload, options)
+	if err != nil {
+		return 0, err
+	}
+	native, err := spec.native()
+	if err != nil {
+		return 0, err
+	}
+	release := func() { C.gw_spec_free(native) }
+	return call(ctx, c, func(client *C.gw_client_t) (int64, error) {
+		defer release()
+		var id C.int64_t
+		var fault *C.gw_error_t
+		err := failure(C.gw_client_add_job(client, native, &id, &fault), &fault)
+		return int64(id), err
+	}, release)
+}
+
+// AddJobs adds all of the jobs or none, in one round trip, and answers their ids in the order of jobs. Errors are
+// those of [Client.AddJob].
+func (c *Client) AddJobs(ctx context.Context, jobs []NewJob) ([]int64, error) {
+	if len(jobs) == 0 {
+		return nil, nil
+	}
+	natives := make([]*C.gw_spec_t, 0, len(jobs))
+	release := func() {
+		for _, native := range natives {
+			C.gw_spec_free(native)
+		}
+	}
+	for i, job := range jobs {
+		spec, err := newSpec(job.Task, job.Payload, job.Options)
+		var native *C.gw_spec_t
+		if err == nil {
+			native, err = spec.native()
+		}
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("job %d of %d: %w", i+1, len(jobs), err)
+		}
+		natives = append(natives, native)
+	}
+	return call(ctx, c, func(client *C.gw_client_t) ([]int64, error) {
+		defer release()
+		ids := make([]int64, len(natives))
+		var fault *C.gw_error_t
+		status := C.gw_client_add_jobs(client, &natives[0], C.size_t(len(natives)), (*C.int64_t)(&ids[0]), &fault)
+		if err := failure(status, &fault); err != nil {
+			return nil, err
+		}
+		return ids, nil
+	}, release)
+}
+
+// RemoveJob removes the job of this key, and answers whether there was one. A job that runs goes on, and is not tried
+// again if it fails.
+func (c *Client) RemoveJob(ctx context.Context, key string) (bool, error) {
+	return call(ctx, c, func(client *C.gw_client_t) (bool, error) {
+		var lent texts
+		defer lent.free()
+		text := lent.c("key", key)
+		if lent.err != nil {
+			return false, lent.err
+		}
+		var fault *C.gw_error_t
+		status := C.gw_client_remove_job(client, text, &fault)
+		return status == C.GW_OK, failure(status, &fault)
+	}, nil)
+}
+
+// Migrate installs the schema, or brings an older one up to date. A worker does so when it starts.
+func (c *Client) Migrate(ctx context.Context) error {
+	return c.do(ctx, func(client *C.gw_client_t, fault **C.gw_error_t) C.gw_status_t {
+		return C.gw_client_migrate(client, fault)
+	})
+}
+
+// Check asks the database for an answer, and waits for it no longer than timeout. For health checks.
+func (c *Client) Check(ctx context.Context, timeout time.Duration) error {
+	return c.do(ctx, func(client *C.gw_client_t, fault **C.gw_error_t) C.gw_status_t {
+		return C.gw_client_check(client, C.int64_t(milliseconds(timeout)), fault)
+	})
+}
+
+func (c *Client) do(ctx context.Context, what func(*C.gw_client_t, **C.gw_error_t) C.gw_status_t) error {
+	_, err := call(ctx, c, func(client *C.gw_client_t) (struct{}, error) {
+		var fault *C.gw_error_t
+		status := what(client, &fault)
+		if status > 0 {
+			return struct{}{}, errorf(ErrDatabaseTimeout, "the database did not answer in time")
+		}
+		return struct{}{}, failure(status, &fault)
+	}, nil)
+	return err
+}

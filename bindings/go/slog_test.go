@@ -1,0 +1,57 @@
+//go:build go1.21
+
+package graphileworker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// lines is a writer that can be read while it is written to.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(text)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func TestLogAndEventsGoToSlog(t *testing.T) {
+	var logged, told lines
+	must(t, SetLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})), LogDebug))
+	defer SetLogLevel(testLogLevel)
+	worker, client := newWorker(t, Config{})
+	worker.Handle("t", func(context.Context, *Job) error { panic("out of cheese") })
+	worker.LogEvents(slog.New(slog.NewTextHandler(&told, nil)), "JobFail", "WorkerShutdown")
+	id := add(t, client, "t", greeting{"a secret"})
+	runOnce(t, worker)
+	contains(t, told.String(), "msg=JobFail", fmt.Sprintf("job_id=%d", id), "out of cheese", "msg=WorkerShutdown")
+	contains(t, logged.String(), `level=ERROR msg="a handler panicked"`, "task=t", "stack=")
+	if all := logged.String() + told.String(); strings.Contains(all, "a secret") {
+		t.Errorf("a payload is logged: %s", all)
+	}
+}
+
+func TestEventsAreAllLoggedUnlessNamed(t *testing.T) {
+	var told lines
+	worker, client := newWorker(t, Config{})
+	worker.Handle("t", func(context.Context, *Job) error { return errors.New("no") })
+	worker.LogEvents(slog.New(slog.NewTextHandler(&told, nil)))
+	add(t, client, "t", nil)
+	runOnce(t, worker)
+	contains(t, told.String(), "msg=WorkerStart", "msg=JobStart", "msg=JobFail", "msg=WorkerShutdown")
+}
