@@ -1,4 +1,5 @@
--- The ids of the tasks named, entering those that are new. Known names burn no sequence value.
+-- The ids of the tasks named, entering those that are new. Known names burn no sequence value. One that is being
+-- entered elsewhere at this moment may be missing: ask again.
 --   $1 identifiers
 with wanted as (
   select distinct name from unnest($1::text[]) w(name)

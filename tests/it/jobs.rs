@@ -259,3 +259,17 @@ fn whose_clock_decides_what_is_due_is_an_option() {
     };
     assert_eq!((run(false), run(true)), (1, 0));
 }
+
+#[test]
+fn a_task_whose_first_job_is_added_while_the_worker_starts_is_known_to_it() {
+    let db = TestDb::new();
+    let mut other = db.client();
+    let mut adding = other.transaction().unwrap();
+    adding.execute("select graphile_worker.add_job('t')", &[]).unwrap();
+    let options = db.worker().define_raw_job("t", |_| ());
+    let starting = std::thread::spawn(move || options.init().unwrap());
+    eventually(SOON, || db.waiting() > 0);
+    adding.commit().unwrap();
+    starting.join().unwrap().run_once().unwrap();
+    assert_eq!(db.jobs(), 0);
+}
