@@ -12,7 +12,7 @@ fn root() -> &'static Path {
 }
 
 /// Cargo builds the examples next to the tests.
-fn built(example: &str) -> PathBuf {
+pub fn built(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(example);
     assert!(path.exists(), "{} is not built; `cargo build --examples` or a plain `cargo test` does it", path.display());
@@ -69,8 +69,8 @@ fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
     let names = files
         .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
-    // `make demo` runs the demo, and `make test-interop` interop.
-    let known = ["demo", "hello", "interop", "service", "transaction"];
+    // `make demo` runs the demo, `make test-interop` interop, and doors.rs the robot.
+    let known = ["demo", "hello", "interop", "robot", "service", "transaction"];
     assert_eq!(names.collect::<BTreeSet<_>>(), known.map(str::to_owned).into());
 }
 

@@ -7,6 +7,7 @@ mod cli;
 mod connect;
 mod cron;
 mod devdb;
+mod doors;
 mod enqueue;
 mod examples;
 mod faults;
