@@ -249,10 +249,13 @@ func TestAWorkerRunsWhatATransactionAdded(t *testing.T) {
 			ran <- string(job.Payload) + job.Traceparent()
 			return nil
 		})
+		started := make(chan struct{}, 1)
+		worker.On("WorkerStart", func(gw.Event) { started <- struct{}{} })
 		ctx, cancel := context.WithTimeout(background, 30*time.Second)
 		defer cancel()
 		ended := make(chan error, 1)
 		go func() { ended <- worker.Run(ctx) }()
+		<-started
 		tx, err := s.db.BeginTx(background, nil)
 		must(t, err)
 		defer tx.Rollback()
