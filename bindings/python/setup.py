@@ -1,0 +1,92 @@
+"""Puts the shared library into the package, and names the wheel after the platform instead of a Python version.
+
+The library is the file `GRAPHILE_WORKER_LIBRARY`, or that of the installation at `GRAPHILE_WORKER_PREFIX`, or else it
+is built with cargo from the checkout around this folder.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.build_py import build_py
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1
+    from wheel.bdist_wheel import bdist_wheel
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = "libgraphile_worker.dylib" if sys.platform == "darwin" else "libgraphile_worker.so"
+
+
+def library() -> Path:
+    """The shared library, built if need be."""
+    if given := os.environ.get("GRAPHILE_WORKER_LIBRARY"):
+        path = Path(given)
+    elif prefix := os.environ.get("GRAPHILE_WORKER_PREFIX"):
+        path = Path(prefix) / "lib" / LIBRARY
+    else:
+        path = built()
+    if not path.is_file():
+        sys.exit(f"graphile_worker: there is no {path}; GRAPHILE_WORKER_LIBRARY names the file {LIBRARY}")
+    return path
+
+
+def built() -> Path:
+    """The library of the checkout that this folder stands in."""
+    checkout = HERE.parent.parent
+    if not (checkout / "Cargo.toml").is_file():
+        sys.exit(
+            "graphile_worker: the library is not here: set GRAPHILE_WORKER_LIBRARY to the file, or "
+            "GRAPHILE_WORKER_PREFIX to the folder it is installed in, or install from a checkout that has Cargo.toml"
+        )
+    command = ["cargo", "rustc", "--release", "--locked", "--lib", "--no-default-features", "--features", "capi"]
+    try:
+        subprocess.run([*command, "--crate-type", "cdylib"], cwd=checkout, check=True)
+    except FileNotFoundError:
+        sys.exit("graphile_worker: building the library needs Rust: https://rustup.rs")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"graphile_worker: building the library failed with status {error.returncode}; cargo says why above")
+    return Path(os.environ.get("CARGO_TARGET_DIR", checkout / "target")) / "release" / LIBRARY
+
+
+class BuildWithLibrary(build_py):
+    def run(self) -> None:
+        super().run()
+        package = HERE / "src" if getattr(self, "editable_mode", False) else Path(self.build_lib)
+        self.library = package / "graphile_worker" / LIBRARY
+        shutil.copyfile(library(), self.library)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list:
+        return [*super().get_outputs(include_bytecode), str(self.library)]
+
+
+class WheelOfPlatform(bdist_wheel):
+    def get_tag(self) -> tuple:
+        """For every Python 3 of this platform: the package has no code compiled for one version."""
+        platform = super().get_tag()[2]
+        if platform.startswith("linux_"):
+            platform = manylinux(platform) or platform
+        return "py3", "none", platform
+
+
+def manylinux(platform: str) -> str:
+    """The tag for the oldest glibc that the library can do with; none if it was built for another C library."""
+    symbols = (HERE / "build").rglob(LIBRARY)
+    versions = [int(minor) for file in symbols for minor in re.findall(rb"GLIBC_2\.(\d+)", file.read_bytes())]
+    return platform.replace("linux_", f"manylinux_2_{max(versions)}_", 1) if versions else ""
+
+
+class PlatformDistribution(Distribution):
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(
+    distclass=PlatformDistribution,
+    cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": WheelOfPlatform},
+)

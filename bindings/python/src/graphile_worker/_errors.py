@@ -1,0 +1,212 @@
+"""The exceptions: those that calls raise, and those that tasks may raise. Knows nothing of the library."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Optional, Union
+
+#: A length of time: a `timedelta`, or a number of seconds.
+Duration = Union[timedelta, float]
+
+
+class GraphileWorkerError(Exception):
+    """What every call of this package raises; its subclasses say what to do about it.
+
+    `status` names the answer of the library (`"GW_ERR_CONNECT"`), `sqlstate` is the database's code (`"28P01"`) or
+    None, and `retryable` says whether the same call may succeed later.
+    """
+
+    status = "GW_ERR_INVALID"
+    sqlstate: Optional[str] = None
+    retryable = False
+
+
+class InvalidArgumentError(GraphileWorkerError, ValueError):
+    """An argument is outside of its range, or of the wrong type."""
+
+
+class PayloadError(InvalidArgumentError):
+    """A payload is no JSON; the text names the field."""
+
+    status = "GW_ERR_JSON"
+
+
+class ConfigError(GraphileWorkerError, ValueError):
+    """An option is unknown, or its value is not possible."""
+
+    status = "GW_ERR_CONFIG"
+
+
+class CrontabError(ConfigError):
+    """A crontab text is wrong; the text names line and column."""
+
+    status = "GW_ERR_CRONTAB"
+
+
+class StateError(GraphileWorkerError):
+    """Not now: for instance a second start, or a task added to a worker that runs."""
+
+    status = "GW_ERR_STATE"
+
+
+class ClosedError(StateError):
+    """The client or worker was closed."""
+
+    status = "GW_ERR_CLOSED"
+
+
+class DeadlockError(StateError):
+    """A task or an observer waits for the worker that waits for it."""
+
+    status = "GW_ERR_DEADLOCK"
+
+
+class ForkedError(StateError):
+    """This process was forked from the one that made the object: make a new one here."""
+
+    status = "GW_ERR_FORKED"
+
+
+class AlreadyFinishedError(StateError):
+    """The job has its outcome already, or is no longer this worker's."""
+
+    status = "GW_ERR_ALREADY_FINISHED"
+
+
+class WedgedError(GraphileWorkerError):
+    """The worker stopped, but tasks did not return; the text names them."""
+
+    status = "GW_ERR_WEDGED"
+
+
+class DatabaseError(GraphileWorkerError):
+    """The database refused, or did not answer."""
+
+    status = "GW_ERR_DATABASE"
+
+
+class ConnectError(DatabaseError):
+    """The database cannot be reached."""
+
+    status = "GW_ERR_CONNECT"
+
+
+class AuthError(ConnectError):
+    """The database does not let this role in."""
+
+    status = "GW_ERR_AUTH"
+
+
+class TlsError(ConnectError):
+    """The encrypted connection was not agreed upon."""
+
+    status = "GW_ERR_TLS"
+
+
+class SchemaError(DatabaseError):
+    """The queue's schema is missing, or of another kind."""
+
+    status = "GW_ERR_SCHEMA"
+
+
+class DatabaseTimeoutError(DatabaseError):
+    """The database did not answer within `database_timeout`."""
+
+    status = "GW_ERR_DATABASE_TIMEOUT"
+
+
+class ConflictError(DatabaseError):
+    """Somebody else was quicker, again and again. Nothing was changed."""
+
+    status = "GW_ERR_CONFLICT"
+
+
+class UnknownOutcomeError(DatabaseError):
+    """The connection broke before the answer: it may have happened."""
+
+    status = "GW_ERR_UNKNOWN_OUTCOME"
+
+
+class SkippedError(GraphileWorkerError):
+    """A `BeforeJobSchedule` interceptor skipped the job: nothing was added."""
+
+    status = "GW_ERR_SKIPPED"
+
+
+class RefusedError(GraphileWorkerError):
+    """A `BeforeJobSchedule` interceptor refused the job, with this text: nothing was added."""
+
+    status = "GW_ERR_REFUSED"
+
+
+class UnsupportedError(GraphileWorkerError):
+    """Not possible with this driver, platform or version."""
+
+    status = "GW_ERR_UNSUPPORTED"
+
+
+class InternalError(GraphileWorkerError):
+    """A defect of the library, or no memory."""
+
+    status = "GW_ERR_PANIC"
+
+
+#: The class for each status; a status without one is a plain `GraphileWorkerError`.
+BY_STATUS = {
+    kind.status: kind
+    for kind in (
+        InvalidArgumentError, PayloadError, ConfigError, CrontabError, StateError, ClosedError, DeadlockError,
+        ForkedError, AlreadyFinishedError, WedgedError, DatabaseError, ConnectError, AuthError, TlsError, SchemaError,
+        DatabaseTimeoutError, ConflictError, UnknownOutcomeError, SkippedError, RefusedError, UnsupportedError,
+        InternalError,
+    )
+}
+BY_STATUS.update(
+    GW_ERR_UTF8=InvalidArgumentError, GW_ERR_HANDLE=ClosedError, GW_ERR_NOMEM=InternalError, GW_ERR_ABI=InternalError
+)
+
+
+def of_status(
+    status: str, message: str, sqlstate: Optional[str] = None, retryable: bool = False
+) -> GraphileWorkerError:
+    """The exception for a status of the library."""
+    error = BY_STATUS.get(status, GraphileWorkerError)(message)
+    error.status, error.sqlstate, error.retryable = status, sqlstate, retryable
+    return error
+
+
+class TaskFailed(Exception):
+    """Raise it in a task to fail the attempt with exactly this text as the job's `last_error`.
+
+    Any other exception fails the attempt too; it is stored as `"ValueError: no such user"`, its traceback is logged.
+    """
+
+
+class RetryAfter(TaskFailed):
+    """Raise it in a task to fail the attempt, and have the next one after `delay` instead of the usual backoff.
+
+    >>> raise RetryAfter(30, "the mail server is busy")   # doctest: +SKIP
+    """
+
+    def __init__(self, delay: Duration, message: str = "to be tried again later") -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class JobCancelled(TaskFailed):
+    """What `Context.raise_if_cancelled` raises: the worker stops, or the task has taken longer than its timeout."""
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def milliseconds(name: str, duration: Duration) -> int:
+    """A duration in milliseconds, rounded up: nothing waits for less than it was asked to."""
+    if isinstance(duration, (timedelta, int, float)) and not isinstance(duration, bool):
+        length = seconds(duration)
+        if 0 <= length < 1e12:
+            return math.ceil(round(length * 1000, 6))
+    raise InvalidArgumentError(f"{name}: is a timedelta or a number of seconds, not below zero; got {duration!r}")

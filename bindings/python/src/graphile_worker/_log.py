@@ -1,0 +1,119 @@
+"""What the library logs, handed to Python's `logging`. Knows nothing of what is logged.
+
+The library keeps its records, and a thread of ours fetches them: no handler of `logging` ever runs on a thread of the
+library's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import threading
+import traceback
+from ctypes import byref, c_void_p
+from typing import Any, Optional, Union
+
+from . import _native
+from ._errors import InvalidArgumentError
+from ._native import check, lib
+
+logger = logging.getLogger("graphile_worker")
+
+LEVELS = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "trace": logging.DEBUG // 2,
+}
+
+_lock = threading.Lock()
+_pid = 0
+_level: Optional[int] = None
+_thread: Optional[threading.Thread] = None
+_ending = False
+
+
+def set_log_level(level: Union[int, str]) -> None:
+    """Logs from this level up; the same as `logging.getLogger("graphile_worker").setLevel(level)`, but at once.
+
+    A level that was set by other means is seen when the next client or worker is made. Payloads are never logged.
+
+    >>> set_log_level("WARNING")
+    """
+    try:
+        logger.setLevel(level)
+    except (ValueError, TypeError) as error:
+        raise InvalidArgumentError(f"level: {error}") from None
+    follow()
+
+
+def follow() -> None:
+    """From now on the library's records go to `logging`, at the level that is in force there."""
+    global _pid, _level, _thread
+    with _lock:
+        # The library counts from 0, off, to 5, everything.
+        level = sum(logger.isEnabledFor(number) for number in LEVELS.values())
+        is_new = _pid != os.getpid()  # in this process: threads do not survive a fork
+        if is_new or level != _level:
+            check(lib.gw_log_set_queue(level))
+            _pid, _level = os.getpid(), level
+        if is_new:
+            _thread = threading.Thread(target=_fetch, name="graphile-worker-log", daemon=True)
+            _thread.start()
+
+
+def _fetch() -> None:
+    """The thread: hands on records until the process ends. A change of the level ends one queue, and begins another."""
+    while (status := _next(-1)) >= 0:
+        if status == _native.STOPPED and _ending:
+            return
+
+
+def _next(timeout: int) -> int:
+    """Hands on one record; the library's status."""
+    handle = c_void_p()
+    status: int = lib.gw_log_next(timeout, byref(handle), None)
+    if status == _native.OK:
+        try:
+            name, told = lib.gw_event_name(handle).decode(), json.loads(lib.gw_event_json(handle))
+        finally:
+            lib.gw_event_free(handle)
+        try:
+            _hand_on(name, told)
+        except Exception:  # of a filter of the program's; it must not end the log
+            traceback.print_exc()
+    return status
+
+
+def _hand_on(name: str, told: Any) -> None:
+    if name not in LEVELS:
+        logger.warning("%d records of the library found no room, and were not logged", told.get("events", 0))
+        return
+    place = told["target"].replace("::", ".")
+    log = logging.getLogger(place if place.startswith("graphile_worker") else f"graphile_worker.{place}")
+    if not log.isEnabledFor(LEVELS[name]):
+        return
+    fields = told["fields"]
+    pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value != "")
+    text = " ".join([told["message"], *pairs])
+    record = log.makeRecord(log.name, LEVELS[name], "libgraphile_worker", 0, "%s", (text,), None, "")
+    record.created, record.msecs = told["time_us"] / 1e6, told["time_us"] // 1000 % 1000
+    for key, value in fields.items():
+        record.__dict__.setdefault(key, value)  # `thread` and the like are logging's own
+    log.handle(record)
+
+
+@atexit.register
+def _end() -> None:
+    """Hands on what is left, and ends the thread. Runs after workers were stopped."""
+    global _ending
+    if _pid != os.getpid() or _thread is None:
+        return
+    while _next(0) == _native.OK:
+        pass
+    _ending = True
+    lib.gw_log_set_sink(None, None, None, min(_level or 0, 2))
+    _thread.join(1)

@@ -1,0 +1,84 @@
+"""A job to be added: its fields, their checks, and the library's form of it. Knows neither clients nor connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Optional, Sequence
+
+from . import _native
+from ._errors import ConfigError, InvalidArgumentError
+from ._native import call, check, lib
+from ._payload import dumped
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+KEY_MODES = {"replace": 1, "preserve_run_at": 2, "unsafe_dedupe": 3}
+
+
+@dataclass
+class NewJob:
+    """A job to add, for `Client.add_jobs`. The fields are the arguments of `Client.add_job`.
+
+    >>> NewJob("send_email", {"to": "ada@example.com"}, queue="user 42").max_attempts is None
+    True
+    """
+
+    task: str
+    payload: Any = field(default_factory=dict)
+    payload_json: Optional[str] = None
+    queue: Optional[str] = None
+    run_at: Optional[datetime] = None
+    max_attempts: Optional[int] = None
+    priority: Optional[int] = None
+    key: Optional[str] = None
+    key_mode: Optional[str] = None
+    flags: Sequence[str] = ()
+    traceparent: Optional[str] = None
+
+    def payload_text(self) -> bytes:
+        """The payload as JSON text, which goes to the database as it is."""
+        if self.payload_json is None:
+            return dumped(self.payload)
+        return _native.text("payload_json", self.payload_json)
+
+    def spec(self) -> _native.Owned:
+        """The library's form of this job, each of its limits checked."""
+        spec = _native.Owned(lib.gw_spec_new(_native.text("task", self.task)), lib.gw_spec_free)
+        payload = self.payload_text()
+        check(lib.gw_spec_set_payload(spec, payload, len(payload)))
+        if self.queue is not None:
+            check(lib.gw_spec_set_queue(spec, _native.text("queue", self.queue)))
+        if self.run_at is not None:
+            check(lib.gw_spec_set_run_at(spec, microseconds("run_at", self.run_at)))
+        if self.max_attempts is not None:
+            check(lib.gw_spec_set_max_attempts(spec, _native.integer("max_attempts", self.max_attempts)))
+        if self.priority is not None:
+            check(lib.gw_spec_set_priority(spec, _native.integer("priority", self.priority)))
+        if self.key_mode is not None and self.key_mode not in KEY_MODES:
+            raise ConfigError(f"key_mode: is one of {', '.join(KEY_MODES)}; got {self.key_mode!r}")
+        if self.key is not None:
+            check(lib.gw_spec_set_key(spec, _native.text("key", self.key), KEY_MODES[self.key_mode or "replace"]))
+        elif self.key_mode is not None:
+            raise ConfigError("key_mode: has no meaning without a key")
+        if isinstance(self.flags, str):
+            raise InvalidArgumentError(f"flags: is a list of texts, got the text {self.flags!r}")
+        for flag in self.flags:
+            check(lib.gw_spec_add_flag(spec, _native.text("flags", flag)))
+        if self.traceparent is not None:
+            check(lib.gw_spec_set_traceparent(spec, _native.text("traceparent", self.traceparent)))
+        call(lib.gw_spec_check, spec)
+        return spec
+
+
+def microseconds(name: str, moment: datetime) -> int:
+    """A moment in microseconds since 1970."""
+    if not isinstance(moment, datetime):
+        raise InvalidArgumentError(f"{name}: is a datetime, got {moment!r}")
+    if moment.tzinfo is None:
+        raise InvalidArgumentError(f"{name}: needs a time zone, as datetime.now(timezone.utc) has; got {moment!r}")
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The moment so many microseconds after 1970, in UTC."""
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Installs the package into a fresh virtual environment, and runs its tests there against a private PostgreSQL.
+#
+#   GRAPHILE_WORKER_PREFIX  where the library is installed; it is built with cargo if not set
+#   GRAPHILE_WORKER_BIN     the program graphile-worker, which starts the PostgreSQL; looked for in PATH if not set
+#   PYTHON                  the interpreter; python3 if not set
+#
+# Arguments are names of tests to run instead of all: tests/test_tasks.py, or -k snooze.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+folder=$(mktemp -d)
+server=
+cleanup() {
+    if [ -n "$server" ]; then kill "$server" 2>/dev/null && wait "$server" || true; fi
+    rm -rf "$folder"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+mkfifo "$folder/url"
+"${GRAPHILE_WORKER_BIN:-graphile-worker}" dev >"$folder/url" 2>"$folder/server.log" &
+server=$!
+
+"${PYTHON:-python3}" -m venv "$folder/venv"
+python=$folder/venv/bin/python
+"$python" -m pip install --quiet --disable-pip-version-check "$here" -r "$here/tests/drivers/requirements.txt"
+
+exec 3<"$folder/url"
+if ! read -r TEST_DATABASE_URL <&3; then
+    cat "$folder/server.log" >&2
+    exit 1
+fi
+export TEST_DATABASE_URL
+
+# Neither the library nor the database of whoever runs this.
+unset GRAPHILE_WORKER_LIBRARY DATABASE_URL PYTHONPATH
+cd "$here/tests"
+if [ $# -gt 0 ]; then
+    "$python" -W error::ResourceWarning -m unittest "$@"
+else
+    "$python" -W error::ResourceWarning -m unittest discover --top-level-directory .
+    "$python" -W error::ResourceWarning -m unittest discover --start-directory drivers --top-level-directory .
+fi

@@ -1,0 +1,308 @@
+"""Jobs that are added within the caller's own transaction: they exist if and only if it commits."""
+
+import asyncio
+import sys
+import threading
+import types
+import unittest
+from datetime import datetime, timezone
+
+import psycopg
+import psycopg.rows
+import sqlalchemy
+import sqlalchemy.ext.asyncio
+import sqlalchemy.orm
+
+from graphile_worker import Client, ConflictError, GraphileWorkerError, NewJob, PayloadError, UnsupportedError
+from harness import SOON, DatabaseTest, until
+
+AT = datetime(2030, 1, 1, 12, 30, 0, 250000, tzinfo=timezone.utc)
+EVERYTHING = dict(
+    queue="q", run_at=AT, max_attempts=3, priority=-2, key="k", key_mode="preserve_run_at", flags=["red", "blue"]
+)
+STORED = '{"n":1}|q|2030-01-01 12:30:00.25|3|-2|k|{"red": true, "blue": true}'
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class TransactionTest(DatabaseTest):
+    def setUp(self):
+        super().setUp()
+        self.sql("create table public.users (name text)")
+
+    def count(self):
+        return self.value("select (select count(*) from public.users) || ' users, ' || count(*) || ' jobs' from jobs")
+
+    def stored(self):
+        return self.sql("select j.payload, q.queue_name, run_at at time zone 'UTC', max_attempts, priority, key, flags"
+                        " from _private_jobs j left join _private_job_queues q on q.id = job_queue_id")
+
+    def alchemy(self):
+        """The URL as SQLAlchemy has it."""
+        return self.url.replace("postgres://", "postgresql+psycopg://", 1)
+
+
+class PsycopgTest(TransactionTest):
+    def connect(self, **options):
+        connection = psycopg.connect(self.url, **options)
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_a_job_exists_when_the_transaction_commits_and_not_before(self):
+        connection = self.connect()
+        connection.execute("insert into users values ('Ada')")
+        id = self.client.add_job("greet", {"name": "Ada"}, connection=connection)
+        self.assertEqual(self.count(), "0 users, 0 jobs")
+        connection.commit()
+        self.assertEqual(self.count(), "1 users, 1 jobs")
+        self.assertEqual(self.client.job(id)["payload"], {"name": "Ada"})
+
+    def test_a_job_does_not_exist_when_the_transaction_is_rolled_back(self):
+        with self.assertRaises(ZeroDivisionError), self.connect() as connection:
+            connection.execute("insert into users values ('Ada')")
+            self.client.add_job("greet", {"name": "Ada"}, connection=connection)
+            1 / 0
+        self.assertEqual(self.count(), "0 users, 0 jobs")
+
+    def test_every_option_is_stored_as_a_client_of_its_own_would_store_it(self):
+        with self.connect() as connection:
+            self.client.add_job("greet", {"n": 1}, **EVERYTHING, connection=connection)
+        mine = self.stored()
+        self.sql("delete from _private_jobs")
+        self.client.add_job("greet", {"n": 1}, **EVERYTHING)
+        self.assertEqual((mine, self.stored()), ([STORED], [STORED]))
+
+    def test_a_trace_context_is_carried_as_a_client_of_its_own_carries_it(self):
+        for payload in ({"n": 1}, {"_trace": {"x": 1}}):
+            with self.connect() as connection:
+                self.client.add_job("greet", payload, traceparent=TRACE, connection=connection)
+            self.client.add_job("greet", payload, traceparent=TRACE)
+        self.assertEqual(self.value("select count(distinct payload::jsonb) from _private_jobs"), "2")
+        with self.assertRaises(GraphileWorkerError), self.connect() as connection:
+            self.client.add_job("greet", [1], traceparent=TRACE, connection=connection)
+
+    def test_cursors_and_every_kind_of_row_will_do(self):
+        with self.connect() as connection, connection.cursor() as cursor:
+            self.client.add_job("greet", connection=cursor)
+        as_object = psycopg.rows.kwargs_row(types.SimpleNamespace)
+        for factory in (psycopg.rows.dict_row, psycopg.rows.namedtuple_row, as_object):
+            with self.connect(row_factory=factory) as connection:
+                self.assertGreater(self.client.add_job("greet", connection=connection), 0)
+        with self.connect(autocommit=True) as connection:
+            self.client.add_job("greet", connection=connection)
+        self.assertEqual(self.count(), "0 users, 5 jobs")
+
+    def test_many_jobs_are_added_in_one_transaction(self):
+        with self.connect() as connection:
+            ids = self.client.add_jobs((NewJob("t", n) for n in range(10)), connection=connection)
+        self.assertEqual([self.client.job(id)["payload"] for id in ids], list(range(10)))
+
+    def test_payloads_of_every_kind_and_percent_signs_arrive_whole(self):
+        payloads = ["%s %(x)s 100%", ":name ::text $1", "\u20ac\U0001f980'\"\\", None, [1, {"a": [True]}], {}]
+        with self.connect() as connection:
+            ids = self.client.add_jobs([NewJob("t", payload) for payload in payloads], connection=connection)
+        self.assertEqual([self.client.job(id)["payload"] for id in ids], payloads)
+
+    def test_what_cannot_be_a_job_is_refused_before_anything_is_sent(self):
+        connection = self.connect()
+        with self.assertRaises(PayloadError):
+            self.client.add_job("t", object(), connection=connection)
+        with self.assertRaises(GraphileWorkerError):
+            self.client.add_job("t" * 129, connection=connection)
+        self.assertEqual(connection.info.transaction_status, psycopg.pq.TransactionStatus.IDLE)
+
+    def test_a_schema_of_another_name_is_asked_for(self):
+        with Client(self.url, schema="other") as client, self.connect() as connection:
+            client.migrate()
+            client.add_job("t", connection=connection)
+            self.assertEqual(connection.execute("select count(*) from other.jobs").fetchone(), (1,))
+
+    def test_errors_are_the_drivers_own(self):
+        self.sql("drop schema graphile_worker cascade")
+        with self.assertRaises(psycopg.errors.InvalidSchemaName):
+            self.client.add_job("t", connection=self.connect())
+
+    def raced(self, isolation):
+        """Adds a job whose key is claimed at that very moment.
+
+        The adder waits for the claim's row lock, then finds the job taken, and its statement answers no row.
+        """
+        first = self.client.add_job("t", 1, key="k")
+        claim, adder = self.connect(), self.connect()
+        adder.isolation_level = isolation
+        claim.execute("update graphile_worker._private_jobs set locked_by = 'w', locked_at = now(), attempts = 1")
+        if isolation is not psycopg.IsolationLevel.READ_COMMITTED:
+            adder.execute("select 1 from graphile_worker.jobs").fetchall()  # its snapshot is from before the claim
+        answers = []
+
+        def add():
+            try:
+                answers.append(self.client.add_job("t", 2, key="k", connection=adder))
+                adder.commit()
+            except Exception as error:
+                answers.append(error)
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        pid = adder.info.backend_pid
+        until(lambda: self.value(f"select count(*) from pg_locks where pid = {pid} and not granted") == "1")
+        claim.commit()
+        thread.join(SOON)
+        return first, answers[0]
+
+    def test_a_job_whose_key_is_claimed_at_that_moment_is_added_all_the_same(self):
+        first, second = self.raced(psycopg.IsolationLevel.READ_COMMITTED)
+        self.assertIsInstance(second, int)
+        self.assertNotEqual(first, second)
+        self.assertEqual(self.sql("select payload from _private_jobs order by id"), ["1", "2"])
+
+    def test_a_transaction_that_cannot_see_the_claim_gets_an_error_and_no_false_success(self):
+        _, answer = self.raced(psycopg.IsolationLevel.REPEATABLE_READ)
+        self.assertIsInstance(answer, (ConflictError, psycopg.errors.SerializationFailure))
+        self.assertEqual(self.sql("select payload from _private_jobs"), ["1"])
+
+    def test_an_awaited_connection_is_for_the_awaited_call(self):
+        async def main():
+            async with await psycopg.AsyncConnection.connect(self.url) as connection:
+                with self.assertRaisesRegex(UnsupportedError, "add_job_async"):
+                    self.client.add_job("t", connection=connection)
+                await self.client.add_job_async("t", {"n": 1}, **EVERYTHING, connection=connection)
+                self.assertEqual(self.count(), "0 users, 0 jobs")
+            self.assertEqual(self.stored(), [STORED])
+            with self.assertRaises(ZeroDivisionError):
+                async with await psycopg.AsyncConnection.connect(self.url) as connection:
+                    await self.client.add_jobs_async([NewJob("t"), NewJob("t")], connection=connection)
+                    1 / 0
+            self.assertEqual(self.count(), "0 users, 1 jobs")
+
+        asyncio.run(main())
+
+
+class SqlAlchemyTest(TransactionTest):
+    def setUp(self):
+        super().setUp()
+        self.engine = sqlalchemy.create_engine(self.alchemy())
+        self.addCleanup(self.engine.dispose)
+
+    def test_a_job_lives_and_dies_with_the_connections_transaction(self):
+        with self.engine.begin() as connection:
+            connection.execute(sqlalchemy.text("insert into users values ('Ada')"))
+            self.client.add_job("greet", {"n": 1}, **EVERYTHING, connection=connection)
+            self.assertEqual(self.count(), "0 users, 0 jobs")
+        self.assertEqual(self.stored(), [STORED])
+        with self.assertRaises(ZeroDivisionError), self.engine.begin() as connection:
+            self.client.add_job("greet", connection=connection)
+            1 / 0
+        self.assertEqual(self.count(), "1 users, 1 jobs")
+
+    def test_a_job_lives_and_dies_with_the_sessions_transaction(self):
+        class Base(sqlalchemy.orm.DeclarativeBase):
+            pass
+
+        class User(Base):
+            __tablename__ = "users"
+            name = sqlalchemy.Column(sqlalchemy.Text, primary_key=True)
+
+        with sqlalchemy.orm.Session(self.engine) as session:
+            session.add(User(name="Ada"))
+            self.client.add_job("greet", {"name": ":x"}, connection=session)
+            session.commit()
+            session.add(User(name="Grace"))
+            self.client.add_job("greet", connection=session)
+            session.rollback()
+        self.assertEqual(self.count(), "1 users, 1 jobs")
+        scoped = sqlalchemy.orm.scoped_session(sqlalchemy.orm.sessionmaker(self.engine))
+        self.client.add_job("greet", connection=scoped)
+        scoped.commit()
+        scoped.remove()
+        self.assertEqual(self.count(), "1 users, 2 jobs")
+
+    def test_awaited_connections_and_sessions_will_do(self):
+        async def main():
+            engine = sqlalchemy.ext.asyncio.create_async_engine(self.alchemy())
+            async with engine.begin() as connection:
+                await self.client.add_job_async("greet", {"n": 1}, **EVERYTHING, connection=connection)
+            self.assertEqual(self.stored(), [STORED])
+            async with sqlalchemy.ext.asyncio.AsyncSession(engine) as session:
+                await self.client.add_job_async("greet", connection=session)
+                await session.rollback()
+                await self.client.add_job_async("greet", connection=session)
+                await session.commit()
+                with self.assertRaisesRegex(UnsupportedError, "add_job_async"):
+                    self.client.add_job("greet", connection=session)
+            await engine.dispose()
+            self.assertEqual(self.count(), "0 users, 2 jobs")
+
+        asyncio.run(main())
+
+
+class OtherDriversTest(TransactionTest):
+    """How drivers are asked that are not installed here: stand-ins write down what they get."""
+
+    def driver(self, package, paramstyle=None, **methods):
+        """A connection whose class is of a package with this name."""
+        module = types.ModuleType(package)
+        if paramstyle:
+            module.paramstyle = paramstyle
+        sys.modules[package] = module
+        self.addCleanup(sys.modules.pop, package)
+        self.sent = []
+        connection = type("Connection", (), {"__module__": f"{package}.connections", **methods})()
+        return connection
+
+    def cursor(self, rows=((7, "t"),)):
+        test, answers = self, iter(rows)
+
+        class Cursor:
+            def execute(self, sql, parameters):
+                test.sent.append((sql, parameters))
+
+            def fetchone(self):
+                return next(answers)
+
+        return lambda connection: Cursor()
+
+    def test_a_driver_of_the_style_format_gets_a_sequence(self):
+        connection = self.driver("pg_like", "format", cursor=self.cursor())
+        self.assertEqual(self.client.add_job("t", {"n": 1}, connection=connection), 7)
+        ((sql, parameters),) = self.sent
+        self.assertEqual((sql.count("%s"), len(parameters), parameters[:2]), (9, 9, ("t", '{"n":1}')))
+
+    def test_a_driver_of_the_style_named_gets_names(self):
+        connection = self.driver("named_like", "named", cursor=self.cursor())
+        self.client.add_job("t", connection=connection)
+        ((sql, parameters),) = self.sent
+        self.assertIn(":identifier", sql)
+        self.assertEqual(parameters["identifier"], "t")
+
+    def test_django_is_asked_in_the_style_format(self):
+        connection = self.driver("django", cursor=self.cursor())
+        self.client.add_job("t", connection=connection)
+        self.assertIsInstance(self.sent[0][1], tuple)
+
+    def test_asyncpg_is_asked_with_positions(self):
+        async def fetchrow(connection, sql, *parameters):
+            self.sent.append((sql, parameters))
+            return {"id": 9}
+
+        connection = self.driver("asyncpg", fetchrow=fetchrow)
+        self.assertEqual(asyncio.run(self.client.add_job_async("t", run_at=AT, connection=connection)), 9)
+        ((sql, parameters),) = self.sent
+        self.assertIn("$9", sql)
+        self.assertEqual(parameters[3], AT)
+
+    def test_an_answer_without_a_row_is_asked_for_again_and_never_success(self):
+        connection = self.driver("pg_like", "format", cursor=self.cursor([None, None, (5,)]))
+        self.assertEqual(self.client.add_job("t", key="k", connection=connection), 5)
+        connection = self.driver("pg_never", "format", cursor=self.cursor([None] * 20))
+        with self.assertRaisesRegex(ConflictError, "key 'k'") as caught:
+            self.client.add_job("t", key="k", connection=connection)
+        self.assertEqual((caught.exception.status, len(self.sent)), ("GW_ERR_CONFLICT", 20))
+
+    def test_what_is_no_connection_of_a_known_kind_is_refused_by_name(self):
+        for connection in (object(), 5, self.driver("mysql_like", "qmark", cursor=self.cursor())):
+            with self.assertRaisesRegex(UnsupportedError, type(connection).__qualname__):
+                self.client.add_job("t", connection=connection)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,147 @@
+"""What the tests share: databases, programs of their own, and waiting for something to become true."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+
+import graphile_worker
+from graphile_worker import Client, Worker
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parent
+CHECKOUT = PACKAGE.parent.parent
+#: How long anything may take that must happen.
+SOON = 20.0
+
+_server = os.environ["TEST_DATABASE_URL"]
+_numbers = iter(range(1_000_000))
+
+
+def psql(url, query):
+    """The answer's rows, each as text with its fields joined by `|`."""
+    command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query, url]
+    answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    if answer.returncode:
+        raise AssertionError(f"{query}: {answer.stderr}")
+    return answer.stdout.splitlines()
+
+
+def until(condition, what="the condition"):
+    """Waits until `condition()` is true, and answers what it answered."""
+    end = time.monotonic() + SOON
+    while not (answer := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not become true within {SOON} s")
+        time.sleep(0.01)
+    return answer
+
+
+class DatabaseTest(unittest.TestCase):
+    """A test with a database of its own, whose URL is `self.url`, and with the schema in it."""
+
+    def setUp(self):
+        name = f"gw_python_{os.getpid()}_{next(_numbers)}"
+        psql(_server, f"create database {name}")
+        self.addCleanup(psql, _server, f"drop database {name} with (force)")
+        base, _, query = _server.partition("?")
+        self.url = base.rpartition("/")[0] + f"/{name}" + (f"?{query}" if query else "")
+        self.client = Client(self.url)
+        self.addCleanup(self.client.close)
+        self.client.migrate()
+
+    def worker(self, **options):
+        """A worker that is closed with the test."""
+        worker = Worker(self.url, **{"shutdown_grace_period": 0.2, "concurrency": 4, **options})
+        self.addCleanup(worker.close)
+        return worker
+
+    def sql(self, query):
+        """The answer's rows as texts."""
+        return psql(self.url, f"set search_path = graphile_worker, public; {query}")
+
+    def value(self, query):
+        """The answer's only row."""
+        (row,) = self.sql(query)
+        return row
+
+    @contextlib.contextmanager
+    def logged(self):
+        """The records of the package and of the library, as they come; those of the library come a little later."""
+        records, logger = [], logging.getLogger("graphile_worker")
+        handler = logging.Handler()
+        handler.emit = records.append
+        level, logger.propagate = logger.level, False
+        logger.addHandler(handler)
+        try:
+            yield records
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = True
+            graphile_worker.set_log_level(level)
+
+    def program(self, source, *arguments, **options):
+        """Starts a Python program of its own, with this database as DATABASE_URL."""
+        program = Program(source, self.url, arguments, **options)
+        self.addCleanup(program.close)
+        return program
+
+
+class Program:
+    """A Python program of its own: its output line by line, its status, and what it said on stderr."""
+
+    def __init__(self, source, url, arguments, module=None):
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "program.py"
+        path.write_text(source, encoding="utf-8")
+        command = [sys.executable, *(["-m", module] if module else [str(path)]), *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, cwd=self.folder.name, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "DATABASE_URL": url, "PYTHONUNBUFFERED": "1"},
+            # Ctrl-C of a terminal is a signal like any other, even if who runs the tests ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        self._errors = []
+        self._reader = threading.Thread(target=lambda: self._errors.extend(self.process.stderr), daemon=True)
+        self._reader.start()
+        self._alarm = threading.Timer(60, self.process.kill)
+        self._alarm.start()
+
+    def line(self):
+        """The next line that it prints."""
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the program ended with {self.process.wait()}: {self.errors()}")
+        return line.rstrip("\n")
+
+    def signal(self, number):
+        """Sends a signal; answers when."""
+        now = time.monotonic()
+        self.process.send_signal(number)
+        return now
+
+    def ended(self):
+        """Waits for its end; its status."""
+        status = self.process.wait(SOON)
+        self._reader.join(SOON)
+        return status
+
+    def errors(self):
+        """What it wrote to stderr so far; all of it once it has ended."""
+        return "".join(self._errors)
+
+    def close(self):
+        self._alarm.cancel()
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(SOON)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        self.folder.cleanup()
