@@ -217,7 +217,7 @@ static int32_t key_mode(const char *name) {
 static gw_spec_t *new_spec(char **fields) {
   gw_spec_t *spec = gw_spec_new(fields[1]);
   gw_status_t status = spec ? gw_spec_set_payload(spec, fields[2], GW_NUL) : GW_ERR_UTF8;
-  const char *key = NULL, *mode = "replace";
+  const char *key = NULL, *mode = NULL;
   for (char **pair = fields + 3; status == GW_OK && *pair; pair++) {
     const char *value = value_of(*pair);
     if (strcmp(*pair, "queue") == 0) status = gw_spec_set_queue(spec, value);
@@ -229,7 +229,7 @@ static gw_spec_t *new_spec(char **fields) {
     if (strcmp(*pair, "key") == 0) key = value;
     if (strcmp(*pair, "key_mode") == 0) mode = value;
   }
-  if (status == GW_OK && key) status = gw_spec_set_key(spec, key, key_mode(mode));
+  if (status == GW_OK && (key || mode)) status = gw_spec_set_key(spec, key, key_mode(mode ? mode : "replace"));
   if (well(status, NULL)) return spec;
   gw_spec_free(spec);
   return NULL;

@@ -152,7 +152,7 @@ gw::spec new_spec(const strings& fields) {
   gw::spec spec{fields.at(1)};
   spec.payload(fields.at(2));
   std::optional<std::string> key_of_job;
-  auto mode = gw::key_mode::replace;
+  std::optional<gw::key_mode> mode;
   for (std::size_t i = 3; i < fields.size(); ++i) {
     const auto [key, value] = key_and_value(fields[i]);
     if (key == "queue") spec.queue(value);
@@ -164,7 +164,8 @@ gw::spec new_spec(const strings& fields) {
     if (key == "key") key_of_job = value;
     if (key == "key_mode") mode = modes.at(value);
   }
-  if (key_of_job) spec.key(*key_of_job, mode);
+  if (key_of_job) spec.key(*key_of_job, mode.value_or(gw::key_mode::replace));
+  else if (mode) gw_spec_set_key(spec.get(), nullptr, static_cast<std::int32_t>(*mode));  // For the library to refuse.
   return spec;
 }
 

@@ -74,6 +74,23 @@ TEST(without_a_sink_warnings_go_to_stderr_and_nothing_goes_to_stdout) {
   CHECK(strstr(text, "\033[") == NULL);
 }
 
+TEST(the_log_can_be_pulled_instead_until_there_is_a_sink_again) {
+  gw_event_t *line = NULL;
+  ANSWERS(GW_STOPPED, gw_log_next(0, &line, &err));
+  ANSWERS(GW_ERR_INVALID, gw_log_set_queue(99));
+  OK(gw_log_set_queue(GW_LOG_INFO));
+  work_a_little();
+  OK(gw_log_next(10000, &line, &err));
+  CHECK(!strcmp(gw_event_name(line), "info") || !strcmp(gw_event_name(line), "warn"));
+  CHECK_HAS(gw_event_json(line), "\"time_us\"");
+  CHECK_HAS(gw_event_json(line), "\"target\"");
+  CHECK_HAS(gw_event_json(line), "\"message\"");
+  CHECK_HAS(gw_event_json(line), "\"fields\"");
+  gw_event_free(line);
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  ANSWERS(GW_STOPPED, gw_log_next(0, &line, &err));
+}
+
 /* A sink in which the first line waits. */
 struct slow_sink {
   struct latch inside, release, done, freed;

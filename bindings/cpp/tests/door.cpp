@@ -630,4 +630,9 @@ TEST(the_log_goes_to_a_function_until_it_is_taken_away) {
   CHECK(lines > 0);
   CHECK_INT(alive, 0);
   THROWS(GW_ERR_INVALID, gw::log_to(nullptr));
+  gw::queue_log();
+  run_once([](gw::job&) {});
+  CHECK_INT(gw::next_log(10s).status, GW_OK);
+  gw::log_to_stderr(gw::log_level::off);
+  CHECK_INT(gw::next_log(0ms).status, GW_STOPPED);
 }
