@@ -1,0 +1,45 @@
+/* check.h: a test runner. Each test is a function whose name is a sentence, and runs in a process of its own.
+ * Knows nothing of jobs. C99 with GNU attributes; the C++ tests use it too. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Defines a test, and registers it before main starts. */
+#define TEST(name)                                                                       \
+  static void name(void);                                                                \
+  __attribute__((constructor)) static void register_##name(void) { check_add(#name, name); } \
+  static void name(void)
+
+/* A test is over with the first check that does not hold, on whatever thread it is. */
+#define CHECK(condition) check_that(__FILE__, __LINE__, #condition, (condition))
+#define CHECK_INT(actual, expected) \
+  check_int(__FILE__, __LINE__, #actual, (long long)(actual), (long long)(expected))
+#define CHECK_TEXT(actual, expected) check_text(__FILE__, __LINE__, #actual, (actual), (expected))
+#define CHECK_HAS(text, part) check_has(__FILE__, __LINE__, #text, (text), (part))
+
+void check_add(const char *name, void (*test)(void));
+void check_that(const char *file, int line, const char *expression, bool holds);
+void check_int(const char *file, int line, const char *expression, long long actual, long long expected);
+void check_text(const char *file, int line, const char *expression, const char *actual, const char *expected);
+void check_has(const char *file, int line, const char *expression, const char *text, const char *part);
+__attribute__((format(printf, 3, 4), noreturn)) void check_fail(const char *file, int line, const char *format, ...);
+
+/* A line that is shown although the test succeeds: something measured. */
+__attribute__((format(printf, 1, 2))) void check_note(const char *format, ...);
+
+/* How many to take of what a test would take 10,000 of; smaller where the machine is made slow (CHECK_SCALE=0.03). */
+size_t check_scaled(size_t count);
+
+/* Whether times mean anything: not under valgrind (CHECK_SLOW=1). */
+bool check_times_count(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,358 @@
+/* The client: connecting, adding, removing, administration. */
+#include <stdio.h>
+#include <string.h>
+
+#include "fixture.h"
+
+/* The URL of the test database with something of it replaced. */
+static char *url_with(const char *from, const char *to) {
+  const char *url = database_url(), *at = strstr(url, from);
+  if (!at) check_fail(__FILE__, __LINE__, "no %s in %s", from, url);
+  char *changed = malloc(strlen(url) + strlen(to) + 1);
+  sprintf(changed, "%.*s%s%s", (int)(at - url), url, to, at + strlen(from));
+  return changed;
+}
+
+static void connecting_answers(gw_status_t expected, const char *sqlstate, const char *url) {
+  gw_config_t *config = a_config_with("database_url", url, NULL);
+  gw_client_t *client = NULL;
+  int64_t start = clock_ns();
+  ANSWERS(expected, gw_client_new(config, &client, &err));
+  CHECK_TEXT(said_sqlstate(), sqlstate);
+  CHECK(client == NULL);
+  if (check_times_count()) CHECK(clock_ns() - start < 2000000000); /* At once, and not after a timeout. */
+  gw_config_free(config);
+}
+
+TEST(a_database_that_cannot_be_reached_or_refuses_is_told_at_once) {
+  char *nobody = url_with("postgres@", "nobody_of_that_name@");
+  connecting_answers(GW_ERR_CONNECT, NULL, "postgres://postgres@127.0.0.1:1/postgres");
+  connecting_answers(GW_ERR_AUTH, "28000", nobody);
+  connecting_answers(GW_ERR_CONFIG, NULL, "postgres://[not a host");
+  free(nobody);
+}
+
+TEST(a_client_sees_whether_its_database_answers) {
+  gw_client_t *client = a_client();
+  OK(gw_client_check(client, 5000, &err));
+  OK(gw_client_migrate(client, &err)); /* Safe to repeat. */
+  gw_client_free(client);
+}
+
+TEST(a_queue_that_is_not_installed_is_named) {
+  gw_config_t *config = a_config_with("migrate", "false", NULL);
+  gw_client_t *client = NULL;
+  gw_spec_t *spec = gw_spec_new("task");
+  OK(gw_client_new(config, &client, &err));
+  ANSWERS(GW_ERR_SCHEMA, gw_client_add_job(client, spec, NULL, &err));
+  CHECK_HAS(said(), schema());
+  gw_spec_free(spec);
+  gw_client_free(client);
+  gw_config_free(config);
+}
+
+TEST(a_job_is_stored_as_its_spec_says) {
+  gw_client_t *client = a_client();
+  gw_spec_t *spec = gw_spec_new("send_email");
+  int64_t id = 0;
+  OK(gw_spec_set_payload(spec, "{\"to\": \"Zoë\", \"amount\": 1.50}", GW_NUL));
+  OK(gw_spec_set_queue(spec, "mail"));
+  OK(gw_spec_set_run_at(spec, 1924995845000000)); /* 2031-01-01T01:04:05Z */
+  OK(gw_spec_set_max_attempts(spec, 3));
+  OK(gw_spec_set_priority(spec, -5));
+  OK(gw_spec_set_key(spec, "welcome", GW_KEY_REPLACE));
+  OK(gw_spec_add_flag(spec, "slow"));
+  OK(gw_spec_add_flag(spec, "gpu"));
+  OK(gw_spec_check(spec, &err));
+  OK(gw_client_add_job(client, spec, &id, &err));
+  gw_spec_free(spec);
+
+  CHECK_JOB(client, id, "task_identifier", "send_email");
+  CHECK_JOB(client, id, "payload", "{\"to\": \"Zoë\", \"amount\": 1.50}");
+  CHECK_JOB(client, id, "queue_name", "mail");
+  CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
+  CHECK_JOB(client, id, "max_attempts", "3");
+  CHECK_JOB(client, id, "priority", "-5");
+  CHECK_JOB(client, id, "key", "welcome");
+  CHECK_JOB(client, id, "state", "scheduled");
+  char *flags = job_field(client, id, "flags");
+  CHECK_HAS(flags, "\"gpu\"");
+  CHECK_HAS(flags, "\"slow\"");
+  free(flags);
+  gw_client_free(client);
+}
+
+TEST(a_payload_is_taken_by_its_length_or_up_to_its_nul) {
+  gw_client_t *client = a_client();
+  gw_spec_t *spec = gw_spec_new("task");
+  int64_t id = 0;
+  OK(gw_spec_set_payload(spec, "[1, 2]and more", 6));
+  OK(gw_client_add_job(client, spec, &id, &err));
+  CHECK_JOB(client, id, "payload", "[1, 2]");
+  OK(gw_spec_set_payload(spec, "[3]", GW_NUL));
+  OK(gw_client_add_job(client, spec, &id, &err));
+  CHECK_JOB(client, id, "payload", "[3]");
+  gw_spec_free(spec);
+  spec = gw_spec_new("task"); /* Without one. */
+  OK(gw_client_add_job(client, spec, &id, &err));
+  CHECK_JOB(client, id, "payload", "{}");
+  gw_spec_free(spec);
+  gw_client_free(client);
+}
+
+static void spec_refused(gw_spec_t *spec, gw_status_t expected, const char *field) {
+  ANSWERS(expected, gw_spec_check(spec, &err));
+  CHECK_HAS(said(), field);
+  gw_spec_free(spec);
+}
+
+static gw_spec_t *spec_of(gw_status_t status, gw_spec_t *spec) {
+  OK(status);
+  return spec;
+}
+
+TEST(a_spec_that_the_database_would_refuse_names_its_field) {
+  char longer[600];
+  gw_spec_t *spec;
+  memset(longer, 'x', sizeof longer - 1);
+  longer[sizeof longer - 1] = '\0';
+  spec_refused(gw_spec_new(""), GW_ERR_CONFIG, "task");
+  longer[129] = '\0';
+  spec_refused(gw_spec_new(longer), GW_ERR_CONFIG, "task");
+  spec = gw_spec_new("task");
+  spec_refused(spec_of(gw_spec_set_queue(spec, longer), spec), GW_ERR_CONFIG, "queue");
+  spec = gw_spec_new("task");
+  spec_refused(spec_of(gw_spec_set_max_attempts(spec, 0), spec), GW_ERR_CONFIG, "max_attempts");
+  spec = gw_spec_new("task");
+  spec_refused(spec_of(gw_spec_set_max_attempts(spec, 32768), spec), GW_ERR_CONFIG, "max_attempts");
+  spec = gw_spec_new("task");
+  spec_refused(spec_of(gw_spec_set_priority(spec, 40000), spec), GW_ERR_CONFIG, "priority");
+  spec = gw_spec_new("task");
+  ANSWERS(GW_ERR_JSON, gw_spec_set_payload(spec, "{not json", GW_NUL));
+  gw_spec_free(spec);
+  longer[129] = 'x';
+  spec = gw_spec_new("task");
+  spec_refused(spec_of(gw_spec_set_key(spec, longer, GW_KEY_REPLACE), spec), GW_ERR_CONFIG, "key");
+}
+
+TEST(many_jobs_are_added_in_their_order_all_or_none) {
+  gw_client_t *client = a_client();
+  gw_spec_t *good = gw_spec_new("good"), *other = gw_spec_new("other"), *bad = gw_spec_new("");
+  const gw_spec_t *three[] = {good, other, good}, *one_bad[] = {good, bad};
+  int64_t ids[3] = {0};
+  char *json = NULL;
+  OK(gw_client_add_jobs(client, three, 3, ids, &err));
+  CHECK_JOB(client, ids[0], "task_identifier", "good");
+  CHECK_JOB(client, ids[1], "task_identifier", "other");
+  CHECK_JOB(client, ids[2], "task_identifier", "good");
+  CHECK(ids[0] != ids[2]);
+  ANSWERS(GW_ERR_CONFIG, gw_client_add_jobs(client, one_bad, 2, NULL, &err));
+  OK(gw_client_add_jobs(client, three, 0, NULL, &err));
+  OK(gw_client_add_jobs(client, NULL, 0, NULL, &err));
+  OK(gw_client_stats(client, &json, &err));
+  CHECK_INT(json_number(json, "total"), 3);
+  gw_string_free(json);
+  gw_spec_free(good), gw_spec_free(other), gw_spec_free(bad);
+  gw_client_free(client);
+}
+
+static int64_t add_with_key(gw_client_t *client, const char *payload, int32_t mode) {
+  int64_t id = 0;
+  gw_spec_t *spec = gw_spec_new("task");
+  OK(gw_spec_set_payload(spec, payload, GW_NUL));
+  OK(gw_spec_set_key(spec, "the key", mode));
+  OK(gw_client_add_job(client, spec, &id, &err));
+  gw_spec_free(spec);
+  return id;
+}
+
+TEST(a_key_replaces_or_keeps_the_waiting_job_and_removes_it) {
+  gw_client_t *client = a_client();
+  int64_t id = add_with_key(client, "1", GW_KEY_REPLACE);
+  CHECK_INT(add_with_key(client, "2", GW_KEY_REPLACE), id);
+  CHECK_JOB(client, id, "payload", "2");
+  CHECK_INT(add_with_key(client, "3", GW_KEY_PRESERVE_RUN_AT), id);
+  CHECK_JOB(client, id, "payload", "3");
+  CHECK_INT(add_with_key(client, "4", GW_KEY_UNSAFE_DEDUPE), id);
+  CHECK_JOB(client, id, "payload", "3");
+  OK(gw_client_remove_job(client, "the key", &err));
+  CHECK(!job_exists(client, id));
+  ANSWERS(GW_NOT_FOUND, gw_client_remove_job(client, "the key", &err));
+  gw_client_free(client);
+}
+
+TEST(a_trace_context_travels_with_the_payload) {
+  static const char context[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  gw_job_t *job = NULL;
+  gw_spec_t *spec = gw_spec_new("task");
+  OK(gw_spec_set_payload(spec, "{\"a\": 1}", GW_NUL));
+  OK(gw_spec_set_traceparent(spec, context));
+  OK(gw_client_add_job(client, spec, NULL, &err));
+  OK(gw_spec_set_payload(spec, "[1]", GW_NUL)); /* No place for it there. */
+  ANSWERS(GW_ERR_CONFIG, gw_client_add_job(client, spec, NULL, &err));
+  gw_spec_free(spec);
+  add_job(client, "task", "{}");
+
+  add_task(worker, "task", NULL, NULL);
+  start(worker);
+  OK(gw_worker_next(worker, -1, &job, &err));
+  char *found = gw_job_traceparent(job);
+  CHECK_TEXT(found, context);
+  gw_string_free(found);
+  OK(gw_job_complete(job, &err));
+  gw_job_free(job);
+  OK(gw_worker_next(worker, -1, &job, &err));
+  CHECK(gw_job_traceparent(job) == NULL);
+  OK(gw_job_complete(job, &err));
+  gw_job_free(job);
+  end(worker);
+  gw_client_free(client);
+}
+
+TEST(jobs_are_listed_counted_completed_failed_and_rescheduled) {
+  gw_client_t *client = a_client();
+  int64_t done = add_job(client, "a", "1"), lost = add_job(client, "b", "2"), late = add_job(client, "b", "3");
+  char *json = NULL;
+  OK(gw_client_list_jobs(client, "{\"task\": \"b\", \"limit\": 1, \"offset\": 1}", &json, &err));
+  CHECK_INT(json_number(json, "id"), late);
+  gw_string_free(json);
+  OK(gw_client_complete_jobs(client, &done, 1, &json, &err));
+  CHECK_INT(json_number(json, "id"), done);
+  gw_string_free(json);
+  CHECK(!job_exists(client, done));
+  OK(gw_client_fail_jobs(client, &lost, 1, "gave up", &json, &err));
+  CHECK_INT(json_number(json, "id"), lost);
+  gw_string_free(json);
+  CHECK_JOB(client, lost, "last_error", "gave up");
+  CHECK_JOB(client, lost, "state", "failed");
+  OK(gw_client_reschedule_jobs(client, &late, 1, "{\"run_at\": 1924995845000000, \"priority\": 7}", &json, &err));
+  gw_string_free(json);
+  CHECK_JOB(client, late, "run_at", "2031-01-01T01:04:05Z");
+  CHECK_JOB(client, late, "priority", "7");
+  OK(gw_client_reschedule_jobs(client, &late, 1, "{\"run_at\": \"2032-01-01T00:00:00Z\"}", &json, &err));
+  gw_string_free(json);
+  CHECK_JOB(client, late, "run_at", "2032-01-01T00:00:00Z");
+  OK(gw_client_stats(client, &json, &err));
+  CHECK_INT(json_number(json, "total"), 2);
+  CHECK_INT(json_number(json, "failed"), 1);
+  CHECK_INT(json_number(json, "scheduled"), 1);
+  gw_string_free(json);
+  OK(gw_client_cleanup(client, GW_CLEANUP_DELETE_PERMAFAILED | GW_CLEANUP_GC_TASKS | GW_CLEANUP_GC_QUEUES, &json, &err));
+  gw_string_free(json);
+  CHECK(!job_exists(client, lost));
+  gw_client_free(client);
+}
+
+TEST(options_that_are_no_json_or_unknown_are_refused_by_name) {
+  gw_client_t *client = a_client();
+  int64_t id = add_job(client, "a", "1");
+  char *json = NULL;
+  ANSWERS(GW_ERR_JSON, gw_client_list_jobs(client, "{task", &json, &err));
+  ANSWERS(GW_ERR_JSON, gw_client_list_jobs(client, "{\"taks\": \"a\"}", &json, &err));
+  CHECK_HAS(said(), "taks");
+  ANSWERS(GW_ERR_CONFIG, gw_client_list_jobs(client, "{\"state\": \"lost\"}", &json, &err));
+  CHECK_HAS(said(), "state");
+  ANSWERS(GW_ERR_JSON, gw_client_reschedule_jobs(client, &id, 1, "{\"prio\": 1}", &json, &err));
+  CHECK_HAS(said(), "prio");
+  ANSWERS(GW_ERR_INVALID, gw_client_cleanup(client, 64, &json, &err));
+  CHECK(json == NULL);
+  gw_client_free(client);
+}
+
+TEST(a_client_that_runs_dry_changes_nothing) {
+  gw_client_t *client = a_client(), *dry = NULL;
+  gw_config_t *config = a_config_with("dry_run", "true", NULL);
+  int64_t id = add_job(client, "task", "{}");
+  char *json = NULL;
+  OK(gw_client_new(config, &dry, &err));
+  OK(gw_client_complete_jobs(dry, &id, 1, &json, &err));
+  CHECK_INT(json_number(json, "id"), id); /* What would have been. */
+  gw_string_free(json);
+  CHECK(job_exists(client, id));
+  gw_client_free(dry);
+  gw_config_free(config);
+  gw_client_free(client);
+}
+
+TEST(who_holds_what_is_seen_and_can_be_freed) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  gw_spec_t *spec = gw_spec_new("task");
+  gw_job_t *job = NULL;
+  char *json = NULL;
+  OK(gw_spec_set_queue(spec, "serial"));
+  OK(gw_client_add_job(client, spec, NULL, &err));
+  gw_spec_free(spec);
+  add_task(worker, "task", NULL, NULL);
+  start(worker);
+  OK(gw_worker_next(worker, -1, &job, &err));
+  int64_t id = gw_job_id(job);
+  const char *holder = gw_worker_id(worker);
+  CHECK_TEXT(gw_job_worker_id(job), holder);
+  CHECK_JOB(client, id, "locked_by", holder);
+  OK(gw_client_locked_workers(client, &json, &err));
+  CHECK_HAS(json, holder);
+  gw_string_free(json);
+  OK(gw_client_queues(client, &json, &err));
+  CHECK_HAS(json, "\"serial\"");
+  CHECK_HAS(json, holder);
+  gw_string_free(json);
+  OK(gw_client_active_workers(client, 60000, &json, &err));
+  CHECK_HAS(json, holder);
+  gw_string_free(json);
+  OK(gw_client_sweep_stale_workers(client, "{\"sweep_threshold_ms\": 3600000, \"dry_run\": true}", &json, &err));
+  CHECK(strstr(json, holder) == NULL); /* It lives. */
+  gw_string_free(json);
+  OK(gw_client_force_unlock(client, &holder, 1, &json, &err));
+  gw_string_free(json);
+  CHECK_JOB(client, id, "locked_by", "null");
+  gw_job_complete(job, NULL);
+  gw_job_free(job);
+  end(worker);
+  gw_client_free(client);
+}
+
+TEST(the_statement_adds_a_job_within_the_transaction_of_the_caller_if_it_commits) {
+  gw_client_t *client = a_client();
+  char *sql = NULL, *json = NULL, script[8192];
+  OK(gw_sql_add_job(schema(), GW_SQL_DOLLAR, &sql, &err));
+  snprintf(script, sizeof script,
+           "prepare add(text, text, text, timestamptz, int, text, int, text[], text) as %s;\n"
+           "begin;\nexecute add('undone', '{}', null, null, null, null, null, null, null);\nrollback;\n"
+           "begin;\nexecute add('kept', '{\"a\": 1}', 'q', '2031-01-01T01:04:05Z', 3, 'k', -5, '{f}', 'replace');\ncommit;",
+           sql);
+  gw_string_free(sql);
+  char *printed = psql(script);
+  OK(gw_client_list_jobs(client, NULL, &json, &err));
+  CHECK(strstr(json, "undone") == NULL);
+  int64_t id = json_number(json, "id");
+  gw_string_free(json);
+  const char *second_row = strchr(printed, '\n') + 1;
+  CHECK_INT(atoll(second_row), id);
+  CHECK_JOB(client, id, "task_identifier", "kept");
+  CHECK_JOB(client, id, "queue_name", "q");
+  CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
+  CHECK_JOB(client, id, "max_attempts", "3");
+  CHECK_JOB(client, id, "key", "k");
+  CHECK_JOB(client, id, "priority", "-5");
+  free(printed);
+  gw_client_free(client);
+}
+
+static void statement_has(int32_t style, const char *first, const char *last) {
+  char *sql = NULL;
+  OK(gw_sql_add_job(NULL, style, &sql, &err));
+  CHECK_HAS(sql, first);
+  CHECK_HAS(sql, last);
+  CHECK_HAS(sql, "graphile_worker");
+  gw_string_free(sql);
+}
+
+TEST(the_statement_is_written_in_the_style_of_the_driver) {
+  statement_has(GW_SQL_DOLLAR, "$1", "$9");
+  statement_has(GW_SQL_FORMAT, "%s", "%s");
+  statement_has(GW_SQL_NAMED, ":identifier", ":job_key_mode");
+  statement_has(GW_SQL_PYFORMAT, "%(identifier)s", "%(job_key_mode)s");
+}

@@ -1,0 +1,286 @@
+/* Deferred jobs: a task keeps its job and answers PENDING; another thread finishes it, or nobody does. */
+#include <stdio.h>
+#include <string.h>
+
+#include "fixture.h"
+
+/* A job on its way from a task to the test. */
+struct parcel {
+  gw_job_t *job;
+  struct latch sent, told;
+};
+
+static gw_outcome_t send_it(gw_job_t *job, void *user_data) {
+  struct parcel *parcel = user_data;
+  parcel->job = gw_job_retain(job);
+  CHECK(parcel->job != NULL);
+  count_up(&parcel->sent);
+  return GW_TASK_PENDING;
+}
+
+static void deferred_is(gw_status_t (*finish)(gw_job_t *), const char *last_error) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  int64_t id = add_job(client, "task", "{}");
+  add_task(worker, "task", send_it, &parcel);
+  start(worker);
+  wait_for(&parcel.sent, 1);
+  OK(finish(parcel.job));
+  OK(gw_worker_flush(worker, -1, &err));
+  if (last_error) {
+    CHECK_JOB(client, id, "last_error", last_error);
+  } else {
+    CHECK(!job_exists(client, id));
+  }
+  gw_job_free(parcel.job);
+  end(worker);
+  gw_client_free(client);
+}
+
+static gw_status_t complete(gw_job_t *job) { return gw_job_complete(job, NULL); }
+static gw_status_t refuse(gw_job_t *job) { return gw_job_fail(job, "refused and more", 7, NULL); }
+
+TEST(a_deferred_job_is_done_when_another_thread_says_so) { deferred_is(complete, NULL); }
+TEST(a_deferred_job_fails_when_another_thread_says_so) { deferred_is(refuse, "refused"); }
+
+TEST(a_deferred_job_stays_locked_until_its_outcome) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  int64_t id = add_job(client, "task", "{}");
+  add_task(worker, "task", send_it, &parcel);
+  start(worker);
+  wait_for(&parcel.sent, 1);
+  CHECK_JOB(client, id, "locked_by", gw_worker_id(worker));
+  CHECK_INT(gw_job_id(parcel.job), id);
+  OK(gw_job_complete(parcel.job, &err));
+  gw_job_free(parcel.job);
+  end(worker);
+  CHECK(!job_exists(client, id));
+  gw_client_free(client);
+}
+
+static void *complete_and_tell(void *user_data) {
+  struct parcel *parcel = user_data;
+  wait_for(&parcel->sent, 1);
+  OK(gw_job_complete(parcel->job, &err));
+  gw_job_free(parcel->job);
+  count_up(&parcel->told);
+  return NULL;
+}
+
+static gw_outcome_t wait_until_it_is_complete(gw_job_t *job, void *user_data) {
+  struct parcel *parcel = user_data;
+  gw_outcome_t outcome = send_it(job, user_data);
+  wait_for(&parcel->told, 1);
+  return outcome;
+}
+
+TEST(a_job_may_be_complete_before_its_task_answers_pending) {
+  gw_client_t *client = a_client();
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  int64_t id = add_job(client, "task", "{}");
+  pthread_t thread = start_thread(complete_and_tell, &parcel);
+  run_once("task", wait_until_it_is_complete, &parcel);
+  pthread_join(thread, NULL);
+  CHECK(!job_exists(client, id));
+  gw_client_free(client);
+}
+
+TEST(the_second_outcome_of_a_job_is_answered_and_changes_nothing) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  int64_t id = add_job(client, "task", "{}");
+  add_task(worker, "task", send_it, &parcel);
+  start(worker);
+  wait_for(&parcel.sent, 1);
+  OK(gw_job_complete(parcel.job, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_complete(parcel.job, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_fail(parcel.job, "no", GW_NUL, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_complete_items(parcel.job, NULL, 0, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_snooze(parcel.job, 1));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_retry_after(parcel.job, 1));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_set_error(parcel.job, "no", GW_NUL));
+  gw_job_free(parcel.job);
+  end(worker);
+  CHECK(!job_exists(client, id));
+  gw_client_free(client);
+}
+
+TEST(the_last_handle_of_an_unfinished_job_fails_it) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  int64_t id = add_job(client, "task", "{}");
+  add_task(worker, "task", send_it, &parcel);
+  start(worker);
+  wait_for(&parcel.sent, 1);
+  gw_job_t *another = gw_job_retain(parcel.job);
+  gw_job_free(parcel.job);
+  ANSWERS(GW_ERR_HANDLE, gw_job_complete(parcel.job, &err));
+  CHECK_INT(gw_job_id(another), id);
+  OK(gw_worker_flush(worker, -1, &err));
+  CHECK_JOB(client, id, "last_error", "null"); /* There is a handle left. */
+  gw_job_free(another);
+  end(worker);
+  CHECK_JOB(client, id, "last_error", "handle dropped without a result");
+  gw_client_free(client);
+}
+
+static gw_outcome_t forget_to_retain(gw_job_t *job, void *user_data) {
+  (void)job, (void)user_data;
+  return GW_TASK_PENDING;
+}
+
+TEST(a_task_that_answers_pending_without_a_handle_fails_at_once) {
+  gw_client_t *client = a_client();
+  int64_t id = add_job(client, "task", "{}");
+  run_once("task", forget_to_retain, NULL);
+  char *text = job_field(client, id, "last_error");
+  CHECK_HAS(text, "handle");
+  free(text);
+  CHECK_JOB(client, id, "attempts", "1");
+  gw_client_free(client);
+}
+
+TEST(a_borrowed_job_that_was_kept_without_retain_is_no_handle_any_more) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  add_job(client, "task", "{}");
+  add_task(worker, "task", send_it, &parcel);
+  start(worker);
+  wait_for(&parcel.sent, 1);
+  OK(gw_job_complete(parcel.job, &err));
+  gw_job_free(parcel.job);
+  end(worker);
+  ANSWERS(GW_ERR_HANDLE, gw_job_complete(parcel.job, &err));
+  CHECK(gw_job_task(parcel.job) == NULL);
+  gw_client_free(client);
+}
+
+TEST(a_job_outlives_its_worker_and_says_that_it_is_closed) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker_with("shutdown_grace_period", "50ms", NULL);
+  struct parcel parcel = {NULL, LATCH, LATCH};
+  int64_t id = add_job(client, "task", "{\"a\": 1}");
+  add_task(worker, "task", send_it, &parcel);
+  start(worker);
+  wait_for(&parcel.sent, 1);
+  gw_worker_free(worker);
+  CHECK_INT(gw_job_id(parcel.job), id);
+  CHECK_TEXT(gw_job_payload(parcel.job, NULL), "{\"a\": 1}");
+  CHECK(gw_job_is_cancelled(parcel.job));
+  gw_status_t late = gw_job_complete(parcel.job, NULL);
+  if (late != GW_ERR_CLOSED) CHECK_INT(late, GW_ERR_ALREADY_FINISHED); /* It was given back. */
+  gw_job_free(parcel.job);
+  CHECK_JOB(client, id, "locked_by", "null");
+  gw_client_free(client);
+}
+
+TEST(a_pending_job_keeps_its_place_but_no_thread) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker_with("concurrency", "3", "threads", "1", NULL);
+  struct parcel parcels[3] = {{NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}};
+  struct latch ran = LATCH;
+  add_job(client, "a", "{}");
+  add_job(client, "b", "{}");
+  add_job(client, "c", "{}");
+  add_task(worker, "a", send_it, &parcels[0]);
+  add_task(worker, "b", send_it, &parcels[1]);
+  add_task(worker, "c", send_it, &parcels[2]);
+  add_task(worker, "d", count_and_succeed, &ran);
+  start(worker);
+  for (int i = 0; i < 3; i++) wait_for(&parcels[i].sent, 1); /* On one thread. */
+  add_job(client, "d", "{}");
+  OK(gw_worker_flush(worker, -1, &err));
+  CHECK_INT(counted(&ran), 0); /* There is no place for a fourth, */
+  OK(gw_job_complete(parcels[0].job, &err));
+  wait_for(&ran, 1); /* until one comes free. */
+  OK(gw_job_complete(parcels[1].job, &err));
+  OK(gw_job_complete(parcels[2].job, &err));
+  for (int i = 0; i < 3; i++) gw_job_free(parcels[i].job);
+  end(worker);
+  gw_client_free(client);
+}
+
+/* Very many at once, finished by several threads in random order. */
+struct crowd {
+  pthread_mutex_t lock;
+  gw_job_t **jobs;
+  size_t came, left, count, done, failed;
+  struct latch all_came;
+};
+
+static gw_outcome_t join_the_crowd(gw_job_t *job, void *user_data) {
+  struct crowd *crowd = user_data;
+  pthread_mutex_lock(&crowd->lock);
+  crowd->jobs[crowd->came++] = gw_job_retain(job);
+  crowd->left++;
+  pthread_mutex_unlock(&crowd->lock);
+  if (crowd->came == crowd->count) count_up(&crowd->all_came);
+  return GW_TASK_PENDING;
+}
+
+/* Takes any one out; NULL when all have gone. */
+static gw_job_t *take_one(struct crowd *crowd, unsigned *seed) {
+  gw_job_t *job = NULL;
+  pthread_mutex_lock(&crowd->lock);
+  if (crowd->left > 0) {
+    size_t at = (size_t)rand_r(seed) % crowd->left;
+    job = crowd->jobs[at];
+    crowd->jobs[at] = crowd->jobs[--crowd->left];
+  }
+  pthread_mutex_unlock(&crowd->lock);
+  return job;
+}
+
+static void *finish_some(void *user_data) {
+  struct crowd *crowd = user_data;
+  unsigned seed = (unsigned)(uintptr_t)pthread_self();
+  size_t done = 0, failed = 0;
+  for (gw_job_t *job; (job = take_one(crowd, &seed)) != NULL;) {
+    switch (rand_r(&seed) % 3) {
+      case 0: OK(gw_job_complete(job, &err)), done++; break;
+      case 1: OK(gw_job_fail(job, "no", GW_NUL, &err)), failed++; break;
+      default: failed++; /* Forgotten. */
+    }
+    gw_job_free(job);
+  }
+  pthread_mutex_lock(&crowd->lock);
+  crowd->done += done;
+  crowd->failed += failed;
+  pthread_mutex_unlock(&crowd->lock);
+  return NULL;
+}
+
+TEST(ten_thousand_deferred_jobs_finished_by_other_threads_in_any_order_all_have_their_outcome) {
+  size_t count = check_scaled(10000);
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker_with("concurrency", "10000", "threads", "2", NULL);
+  struct crowd crowd = {.lock = PTHREAD_MUTEX_INITIALIZER, .jobs = calloc(count, sizeof(gw_job_t *)), .count = count,
+                        .all_came = LATCH};
+  pthread_t threads[4];
+  char *json = NULL;
+  add_jobs(client, "task", count);
+  add_task(worker, "task", join_the_crowd, &crowd);
+  start(worker);
+  wait_for(&crowd.all_came, 1);
+  for (int i = 0; i < 4; i++) threads[i] = start_thread(finish_some, &crowd);
+  for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+  OK(gw_worker_flush(worker, -1, &err));
+  gw_stats_t stats = stats_of(worker);
+  CHECK_INT(crowd.done + crowd.failed, count);
+  CHECK_INT(stats.completed, crowd.done);
+  CHECK_INT(stats.permanently_failed, crowd.failed);
+  CHECK_INT(stats.in_flight, 0);
+  end(worker);
+  OK(gw_client_stats(client, &json, &err));
+  CHECK_INT(json_number(json, "total"), crowd.failed);
+  CHECK_INT(json_number(json, "failed"), crowd.failed);
+  gw_string_free(json);
+  free(crowd.jobs);
+  gw_client_free(client);
+}

@@ -1,0 +1,206 @@
+/* The log sink: process-wide, replaced at any time, idle once it is replaced. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fixture.h"
+
+struct sink {
+  struct latch lines, freed;
+  int32_t worst, finest; /* The levels that came. */
+  bool well_formed;
+};
+#define SINK {LATCH, LATCH, GW_LOG_TRACE, GW_LOG_ERROR, true}
+
+static void note_line(const gw_log_record_t *line, void *user_data) {
+  struct sink *sink = user_data;
+  pthread_mutex_lock(&sink->lines.lock);
+  if (line->level < sink->worst) sink->worst = line->level;
+  if (line->level > sink->finest) sink->finest = line->level;
+  sink->well_formed = sink->well_formed && line->struct_size >= sizeof *line && line->target && line->message &&
+                      line->message[0] && line->fields && line->fields[0] == '{' && line->time_us > 1700000000000000;
+  pthread_mutex_unlock(&sink->lines.lock);
+  count_up(&sink->lines);
+}
+
+static void count_sink_freed(void *user_data) { count_up(&((struct sink *)user_data)->freed); }
+
+static void work_a_little(void) {
+  gw_client_t *client = a_client();
+  add_job(client, "task", "{}");
+  run_once("task", fail, "to be logged");
+  gw_client_free(client);
+}
+
+TEST(a_sink_gets_whole_records_up_to_its_level_and_is_freed_once) {
+  struct sink info = SINK, all = SINK;
+  OK(gw_log_set_sink(note_line, &info, count_sink_freed, GW_LOG_INFO));
+  work_a_little();
+  OK(gw_log_set_sink(note_line, &all, count_sink_freed, GW_LOG_TRACE));
+  CHECK_INT(counted(&info.freed), 1);
+  CHECK(counted(&info.lines) > 0);
+  CHECK(info.finest <= GW_LOG_INFO);
+  CHECK(info.well_formed);
+  work_a_little();
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  CHECK_INT(counted(&all.freed), 1);
+  CHECK(all.finest >= GW_LOG_DEBUG);
+  CHECK(all.well_formed);
+  size_t lines = counted(&all.lines);
+  work_a_little();
+  CHECK_INT(counted(&all.lines), lines);
+}
+
+TEST(a_level_that_does_not_exist_is_refused_and_what_came_with_it_freed) {
+  struct sink sink = SINK;
+  ANSWERS(GW_ERR_INVALID, gw_log_set_sink(note_line, &sink, count_sink_freed, 99));
+  CHECK_INT(counted(&sink.freed), 1);
+}
+
+TEST(without_a_sink_warnings_go_to_stderr_and_nothing_goes_to_stdout) {
+  char text[4096] = "";
+  FILE *errors = tmpfile(), *output = tmpfile();
+  dup2(fileno(errors), STDERR_FILENO);
+  dup2(fileno(output), STDOUT_FILENO);
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_INFO));
+  work_a_little();
+  fflush(NULL);
+  CHECK_INT(lseek(fileno(output), 0, SEEK_END), 0);
+  rewind(errors);
+  CHECK(fread(text, 1, sizeof text - 1, errors) > 0);
+  CHECK_HAS(text, "to be logged");
+  CHECK(strstr(text, "\033[") == NULL);
+}
+
+TEST(the_log_can_be_pulled_instead_until_there_is_a_sink_again) {
+  gw_event_t *line = NULL;
+  ANSWERS(GW_STOPPED, gw_log_next(0, &line, &err));
+  ANSWERS(GW_ERR_INVALID, gw_log_set_queue(99));
+  OK(gw_log_set_queue(GW_LOG_INFO));
+  work_a_little();
+  OK(gw_log_next(10000, &line, &err));
+  CHECK(!strcmp(gw_event_name(line), "info") || !strcmp(gw_event_name(line), "warn"));
+  CHECK_HAS(gw_event_json(line), "\"time_us\"");
+  CHECK_HAS(gw_event_json(line), "\"target\"");
+  CHECK_HAS(gw_event_json(line), "\"message\"");
+  CHECK_HAS(gw_event_json(line), "\"fields\"");
+  gw_event_free(line);
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  ANSWERS(GW_STOPPED, gw_log_next(0, &line, &err));
+}
+
+/* A sink in which the first line waits. */
+struct slow_sink {
+  struct latch inside, release, done, freed;
+};
+
+static void wait_inside(const gw_log_record_t *line, void *user_data) {
+  struct slow_sink *sink = user_data;
+  (void)line;
+  if (counted(&sink->inside) > 0) return;
+  count_up(&sink->inside);
+  wait_for(&sink->release, 1);
+  count_up(&sink->done);
+}
+
+static void check_done_then_freed(void *user_data) {
+  struct slow_sink *sink = user_data;
+  CHECK_INT(counted(&sink->done), 1);
+  count_up(&sink->freed);
+}
+
+static void *work(void *unused) {
+  (void)unused;
+  work_a_little();
+  return NULL;
+}
+
+static void *take_away(void *user_data) {
+  struct slow_sink *sink = user_data;
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  CHECK_INT(counted(&sink->done), 1);
+  CHECK_INT(counted(&sink->freed), 1);
+  return NULL;
+}
+
+TEST(replacing_a_sink_returns_only_when_no_thread_is_in_the_old_one) {
+  struct slow_sink sink = {LATCH, LATCH, LATCH, LATCH};
+  struct timespec moment = {0, 50000000};
+  OK(gw_log_set_sink(wait_inside, &sink, check_done_then_freed, GW_LOG_TRACE));
+  pthread_t worker = start_thread(work, NULL);
+  wait_for(&sink.inside, 1);
+  pthread_t replacer = start_thread(take_away, &sink);
+  nanosleep(&moment, NULL); /* A chance to return too early; nothing depends on it otherwise. */
+  CHECK_INT(counted(&sink.freed), 0);
+  count_up(&sink.release);
+  pthread_join(replacer, NULL);
+  pthread_join(worker, NULL);
+}
+
+/* Belongs to one sink; gone with it. */
+struct counter {
+  int alive;
+  struct latch *lines;
+};
+
+static void count_line(const gw_log_record_t *line, void *user_data) {
+  struct counter *counter = user_data;
+  (void)line;
+  CHECK_INT(counter->alive, 0x600d);
+  count_up(counter->lines);
+}
+
+static void bury(void *user_data) {
+  struct counter *counter = user_data;
+  counter->alive = 0xdead;
+  free(counter);
+}
+
+TEST(a_sink_can_be_replaced_over_and_over_while_threads_log) {
+  size_t count = check_scaled(300);
+  struct latch lines = LATCH;
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  add_task(worker, "task", fail, NULL);
+  start(worker);
+  for (size_t i = 0; i < count; i++) {
+    struct counter *counter = malloc(sizeof *counter);
+    counter->alive = 0x600d;
+    counter->lines = &lines;
+    OK(gw_log_set_sink(count_line, counter, bury, GW_LOG_TRACE));
+    add_job_once(client, "task", "{}");
+  }
+  end(worker);
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  CHECK(counted(&lines) > 0);
+  gw_client_free(client);
+}
+
+static void log_within_the_log(const gw_log_record_t *line, void *user_data) {
+  char *value = NULL;
+  gw_config_t *config = a_config();
+  gw_client_t *client = NULL;
+  (void)line;
+  gw_config_get(config, "schema", &value, NULL);
+  gw_string_free(value);
+  gw_client_new(config, &client, NULL); /* Would log, and so call us again, without end. */
+  gw_client_free(client);
+  gw_config_free(config);
+  count_up(user_data);
+}
+
+TEST(what_is_logged_from_within_a_sink_is_dropped) {
+  struct latch lines = LATCH;
+  gw_config_t *config = a_config();
+  gw_worker_t *worker = NULL;
+  OK(gw_log_set_sink(log_within_the_log, &lines, NULL, GW_LOG_INFO));
+  OK(gw_worker_new(config, &worker, &err));
+  add_task(worker, "task", succeed, NULL);
+  OK(gw_worker_run_once(worker, &err));
+  gw_worker_free(worker);
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  CHECK(counted(&lines) > 0);
+  gw_config_free(config);
+}
