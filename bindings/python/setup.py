@@ -44,14 +44,14 @@ def built() -> Path:
             "graphile_worker: the library is not here: set GRAPHILE_WORKER_LIBRARY to the file, or "
             "GRAPHILE_WORKER_PREFIX to the folder it is installed in, or install from a checkout that has Cargo.toml"
         )
-    command = ["cargo", "rustc", "--release", "--locked", "--lib", "--no-default-features", "--features", "capi"]
+    command = "cargo rustc --locked --profile library --lib --no-default-features --features capi --crate-type cdylib"
     try:
-        subprocess.run([*command, "--crate-type", "cdylib"], cwd=checkout, check=True)
+        subprocess.run(command.split(), cwd=checkout, check=True)
     except FileNotFoundError:
         sys.exit("graphile_worker: building the library needs Rust: https://rustup.rs")
     except subprocess.CalledProcessError as error:
         sys.exit(f"graphile_worker: building the library failed with status {error.returncode}; cargo says why above")
-    return Path(os.environ.get("CARGO_TARGET_DIR", checkout / "target")) / "release" / LIBRARY
+    return Path(os.environ.get("CARGO_TARGET_DIR", checkout / "target")) / "library" / LIBRARY
 
 
 class BuildWithLibrary(build_py):

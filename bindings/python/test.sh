@@ -5,7 +5,7 @@
 #   GRAPHILE_WORKER_BIN     the program graphile-worker, which starts the PostgreSQL; looked for in PATH if not set
 #   PYTHON                  the interpreter; python3 if not set
 #
-# Arguments are names of tests to run instead of all: tests/test_tasks.py, or -k snooze.
+# Arguments go to unittest, and say which tests to run instead of all: test_tasks, or -k snooze test_tasks.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,8 +38,9 @@ export TEST_DATABASE_URL
 unset GRAPHILE_WORKER_LIBRARY DATABASE_URL PYTHONPATH
 cd "$here/tests"
 if [ $# -gt 0 ]; then
-    "$python" -W error::ResourceWarning -m unittest "$@"
+    "$python" -W error::ResourceWarning -m unittest --buffer "$@"
 else
-    "$python" -W error::ResourceWarning -m unittest discover --top-level-directory .
-    "$python" -W error::ResourceWarning -m unittest discover --start-directory drivers --top-level-directory .
+    "$python" -W error::ResourceWarning -m unittest discover --buffer
+    cd drivers
+    PYTHONPATH=.. "$python" -W error::ResourceWarning -m unittest discover --buffer
 fi

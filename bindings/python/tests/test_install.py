@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import pkgutil
 import subprocess
 import sys
 import sysconfig
@@ -75,9 +74,8 @@ class ExampleTest(DatabaseTest):
 
 def load_tests(loader, tests, pattern):
     """The examples in the documentation are tests as well."""
-    for module in pkgutil.iter_modules(graphile_worker.__path__, "graphile_worker."):
-        if not module.name.endswith("__main__"):
-            tests.addTests(doctest.DocTestSuite(importlib.import_module(module.name)))
+    for file in sorted(Path(graphile_worker.__file__).parent.glob("_[a-z]*.py")):
+        tests.addTests(doctest.DocTestSuite(importlib.import_module(f"graphile_worker.{file.stem}")))
     return tests
 
 

@@ -13,7 +13,7 @@ from . import _log, _native, _options, _within
 from ._errors import ClosedError, Duration, InvalidArgumentError, RefusedError, SkippedError, milliseconds
 from ._hooks import Decision, Fail, Skip
 from ._native import call, lib
-from ._new_job import NewJob, microseconds
+from ._new_job import EMPTY, NewJob, microseconds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -72,7 +72,7 @@ class Client:
     def add_job(
         self,
         task: str,
-        payload: Any = {},  # never changed
+        payload: Any = EMPTY,
         *,
         payload_json: Optional[str] = None,
         queue: Optional[str] = None,
@@ -103,7 +103,7 @@ class Client:
         `UnknownOutcomeError` means that it may have been added.
         """
         job = NewJob(
-            task, payload, payload_json, queue, run_at, max_attempts, priority, key, key_mode, flags, traceparent
+            task, {} if payload is EMPTY else payload, payload_json, queue, run_at, max_attempts, priority, key, key_mode, flags, traceparent
         )
         return self.add_jobs([job], connection=connection)[0]
 
@@ -124,12 +124,13 @@ class Client:
             call(lib.gw_client_add_jobs, self._handle, handles, len(specs), ids)
         return list(ids)
 
-    async def add_job_async(self, task: str, payload: Any = {}, *, connection: Any = None, **options: Any) -> int:
+    async def add_job_async(self, task: str, payload: Any = EMPTY, *, connection: Any = None, **options: Any) -> int:
         """As `add_job`, with the same options, for `async def` code: the loop goes on meanwhile.
 
         `connection` may be psycopg's `AsyncConnection`, SQLAlchemy's `AsyncConnection` or `AsyncSession`, or asyncpg's.
         """
-        return (await self.add_jobs_async([NewJob(task, payload, **options)], connection=connection))[0]
+        job = NewJob(task, {} if payload is EMPTY else payload, **options)
+        return (await self.add_jobs_async([job], connection=connection))[0]
 
     async def add_jobs_async(self, jobs: Iterable[NewJob], *, connection: Any = None) -> List[int]:
         """As `add_jobs`, for `async def` code."""

@@ -12,6 +12,8 @@ from ._native import call, check, lib
 from ._payload import dumped
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: The payload of a job that is added without one. Only ever compared with: a job gets a dict of its own.
+EMPTY: Any = {}
 KEY_MODES = {"replace": 1, "preserve_run_at": 2, "unsafe_dedupe": 3}
 
 

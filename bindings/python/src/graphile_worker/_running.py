@@ -92,6 +92,8 @@ class Running:
                 self.spawn("-hooks", self._observe)
             self._puller.begin()
         except BaseException as error:
+            lib.gw_worker_request_stop(self._worker, _native.STOP_ABORT)
+            lib.gw_worker_wait(self._worker, -1, None)
             self._end(error)
             self.started.set_exception(error)
             return
@@ -109,7 +111,7 @@ class Running:
     def _farewell(self) -> None:
         """Waits for threads that are about to end, so that nothing is observed after `ended`."""
         deadline = time.monotonic() + FAREWELL
-        for thread in self._threads:
+        for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -282,7 +284,8 @@ class _ThreadPuller:
     """Takes jobs on the threads that run them.
 
     One thread at a time waits in the library; what it gets lies in `_taken` for all of them, so that no job waits
-    behind another one while a thread is idle. There are as many threads as jobs can be handed out.
+    behind another one while a thread is idle. Each thread starts the next one before its first job, up to as many as
+    jobs can be handed out: so one that has had no job yet is there for the next, and none is there that never had one.
     """
 
     def __init__(self, running: Running) -> None:
@@ -290,26 +293,39 @@ class _ThreadPuller:
         self._taken: Deque[Job] = deque()
         self._turn = threading.Lock()
         self._capacity = running._concurrency
+        self._started = 0
         self._handles = (c_void_p * self._capacity)()
         self._count = c_size_t()
 
     def begin(self) -> None:
-        for number in range(self._capacity):
-            self._running.spawn(f"-{number}", self._work)
+        self._running.spawn("-0", self._work)
+        self._started = 1
 
     def end(self) -> None:
         pass  # the threads hear of it from the library
 
     def _work(self) -> None:
-        while self._work_once():
-            pass
+        if self._work_once(self._grow):
+            while self._work_once():
+                pass
 
-    def _work_once(self) -> bool:
+    def _work_once(self, before: Callable[[], None] = lambda: None) -> bool:
         job = self._next()
         if job is None:
             return False
+        before()
         self._running.run(job)
         return True
+
+    def _grow(self) -> None:
+        # Only the last thread comes here, and each only once.
+        number = self._started
+        if number < self._capacity:
+            self._started = number + 1
+            try:
+                self._running.spawn(f"-{number}", self._work)
+            except RuntimeError as error:
+                logger.warning("no more than %d jobs run at once: %s", number, error)
 
     def _next(self) -> Optional[Job]:
         try:
@@ -407,10 +423,15 @@ class _LoopPuller:
             self._coroutines[job.id] = coroutine
             coroutine.add_done_callback(functools.partial(self._done, job))
             return
-        self._plain.put(job)
         if not self._idle.acquire(blocking=False):
-            self._threads += 1
-            self._running.spawn(f"-{self._threads - 1}", self._work)
+            try:
+                self._running.spawn(f"-{self._threads}", self._work)
+                self._threads += 1
+            except RuntimeError as error:
+                logger.warning("no more than %d plain tasks run at once: %s", self._threads, error)
+                if not self._threads:
+                    return self._running.drop(job, error)
+        self._plain.put(job)
 
     def _done(self, job: Job, coroutine: asyncio.Task[None]) -> None:
         if self._coroutines.get(job.id) is coroutine:
