@@ -137,16 +137,32 @@ new_queue() { # A schema that nobody has used.
 }
 says() { # EXPECTED PROGRAM
   new_queue
-  printed=$(echo one | "$2") || fail "$2 ended with $?"
+  printed=$("$2") || fail "$2 ended with $?"
   case $printed in
     *"$1"*) echo "$2: $printed" ;;
     *) fail "$2 said '$printed', not '$1'" ;;
   esac
 }
+# loop.c runs as long as its input is open: it is closed once the first job has been worked on.
+loop_says() { # EXPECTED PROGRAM
+  new_queue
+  rm -f "$build/in" "$build/out"
+  mkfifo "$build/in" "$build/out"
+  "$2" <"$build/in" >"$build/out" &
+  loop=$!
+  exec 3>"$build/in" 4<"$build/out"
+  echo one >&3
+  IFS= read -r printed <&4 || printed=
+  exec 3>&-
+  wait "$loop" || fail "$2 ended with $?"
+  exec 4<&-
+  [ "$printed" = "$1" ] || fail "$2 said '$printed', not '$1'"
+  echo "$2: $printed"
+}
 run_examples() { # FOLDER
   says 'Hello! Attempt 1 of job 1: {"name": "Ada"}' "$1/hello"
   says '{"to": "https://example.org/hook"}: delivered' "$1/deferred"
-  says 'line: {"from": "stdin"}' "$1/loop"
+  loop_says 'line: {"from": "stdin"}' "$1/loop"
   says 'Hello! Attempt 1 of job 1: {"name": "Ada"}' "$1/hello-cpp"
   unset GRAPHILE_WORKER_SCHEMA
 }

@@ -311,7 +311,6 @@ TEST(a_missing_argument_is_refused) {
   ANSWERS(GW_ERR_INVALID, gw_spec_set_payload(h.spec, NULL, GW_NUL));
   ANSWERS(GW_ERR_INVALID, gw_spec_set_key(h.spec, "key", 99));
   ANSWERS(GW_ERR_INVALID, gw_sql_add_job(NULL, 99, &text, &err));
-  ANSWERS(GW_ERR_INVALID, gw_sql_add_job(NULL, GW_SQL_DOLLAR, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_worker_new(h.config, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_worker_add_task(h.worker, NULL, succeed, NULL, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_worker_intercept(h.worker, "BeforeJobRun", NULL, NULL, NULL, &err));
