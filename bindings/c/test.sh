@@ -201,17 +201,20 @@ fi
 
 # --- The same C tests under the eyes of others. ---
 
+# An answer that is no decision is a panic within the library, whose payload it forgets on purpose: 51 bytes each time.
+leaks_on_purpose=is_no_decision
+
 if wanted sanitizers; then
   step "the C tests with AddressSanitizer and UndefinedBehaviorSanitizer"
   build_c "$build/tests-asan" -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
   nm "$build/tests-asan" | grep -q __asan_init || fail "AddressSanitizer is not in the program"
-  CHECK_SLOW=1 CHECK_SCALE=0.2 CHECK_TIMEOUT=180 ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0 "$build/tests-asan"
+  CHECK_EXCEPT=$leaks_on_purpose CHECK_SLOW=1 CHECK_SCALE=0.2 CHECK_TIMEOUT=180 ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0 "$build/tests-asan"
 fi
 
 if wanted valgrind; then
   step "the C tests under valgrind"
   [ -x "$build/tests" ] || build_c "$build/tests"
-  CHECK_SLOW=1 CHECK_SCALE=0.03 CHECK_TIMEOUT=600 valgrind --quiet --trace-children=no --child-silent-after-fork=no --leak-check=full \
+  CHECK_EXCEPT=$leaks_on_purpose CHECK_SLOW=1 CHECK_SCALE=0.03 CHECK_TIMEOUT=600 valgrind --quiet --trace-children=no --child-silent-after-fork=no --leak-check=full \
     --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=9 "$build/tests"
 fi
 

@@ -323,7 +323,6 @@ TEST(a_missing_argument_is_refused) {
   ANSWERS(GW_ERR_INVALID, gw_worker_stats(h.worker, NULL));
   ANSWERS(GW_ERR_INVALID, gw_job_complete_items(h.job, NULL, 1, &err));
   ANSWERS(GW_ERR_INVALID, gw_crontab_parse(NULL, &h.crontab, &err));
-  ANSWERS(GW_ERR_INVALID, gw_crontab_parse("* * * * * task", NULL, &err));
   CHECK_INT(gw_crontab_next(h.crontab, 0, 0, NULL, 1), 0);
   CHECK_INT(gw_crontab_next(h.crontab, 0, 0, &time, 0), 0);
   CHECK_INT(gw_crontab_next(h.crontab, 99, 0, &time, 1), 0);
