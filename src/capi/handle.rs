@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 // A handle is, from the top: 4 bits of kind, 8 of forks, 20 of slot, 32 of generation.
 const KIND: u32 = 60;
@@ -30,6 +30,11 @@ pub(super) trait Value: Send + Sync + Sized + 'static {
     const NAME: &'static str;
 
     fn slab(slabs: &Slabs) -> &Slab<Self>;
+
+    /// A number of the value that never changes, which is asked for so often that it stands beside it.
+    fn tag(&self) -> i64 {
+        0
+    }
 }
 
 /// Every value that has a handle in this process. A forked child begins with new ones: locks of the old may be held
@@ -87,6 +92,7 @@ fn slabs() -> &'static Slabs {
 
 struct Slot<T> {
     word: AtomicU64,
+    tag: AtomicI64,
     value: UnsafeCell<Option<T>>,
 }
 
@@ -129,7 +135,11 @@ impl<T> Slab<T> {
         let number = free.never_used;
         let chunk = self.chunks.get(number as usize / CHUNK)?;
         if chunk.load(Ordering::Acquire).is_null() {
-            let slots = std::array::from_fn(|_| Slot { word: AtomicU64::new(0), value: UnsafeCell::new(None) });
+            let slots = std::array::from_fn(|_| Slot {
+                word: AtomicU64::new(0),
+                tag: AtomicI64::new(0),
+                value: UnsafeCell::new(None),
+            });
             chunk.store(Box::into_raw(Box::new(slots)), Ordering::Release);
         }
         free.never_used += 1;
@@ -183,6 +193,7 @@ pub(super) fn try_give<T: Value, C>(value: T) -> Result<*mut C, Failure> {
     let number =
         slab.take().ok_or_else(|| Failure::new(GW_ERR_NOMEM, format!("a million of {} are in use", T::NAME)))?;
     let slot = slab.slot(number as usize).expect("a slot that was taken is there");
+    slot.tag.store(value.tag(), Ordering::Relaxed);
     // SAFETY: the slot was on the free list, so nobody else looks at its value.
     unsafe { *slot.value.get() = Some(value) };
     let generation = slot.word.load(Ordering::Relaxed) >> 32;
@@ -204,6 +215,18 @@ pub(super) fn look<T: Value, C>(handle: *const C) -> Result<Use<T>, Failure> {
             Err(now) => word = now,
         }
     }
+}
+
+/// The tag of a handle's value. Uses nothing: the tag is right if the handle was good before and after it was read.
+pub(super) fn tag<T: Value, C>(handle: *const C) -> Result<i64, Failure> {
+    let Found { slot, generation, .. } = find::<T>(handle.addr())?;
+    let is_good = |order| slot.word.load(order) & !USES == generation << 32;
+    if !is_good(Ordering::Acquire) {
+        return Err(freed::<T>());
+    }
+    let tag = slot.tag.load(Ordering::Relaxed);
+    fence(Ordering::Acquire);
+    if is_good(Ordering::Relaxed) { Ok(tag) } else { Err(freed::<T>()) }
 }
 
 /// Frees a handle; its value goes when nobody uses it any more.

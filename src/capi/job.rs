@@ -28,6 +28,10 @@ impl Value for JobValue {
     fn slab(slabs: &Slabs) -> &Slab<Self> {
         &slabs.jobs
     }
+
+    fn tag(&self) -> i64 {
+        self.life.context.job().id()
+    }
 }
 
 /// What all handles of one job share. The job fails when the last of them goes without having ended it.
@@ -134,7 +138,7 @@ fn context<T>(job: *const gw_job_t, otherwise: T, tell: impl FnOnce(&WorkerConte
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_id(job: *const gw_job_t) -> i64 {
     // Nothing here can panic, and hosts ask often.
-    look(job).map_or(0, |job| job.life.context.job().id())
+    handle::tag::<JobValue, _>(job).unwrap_or(0)
 }
 
 /// The task. Valid until this handle is freed.

@@ -220,6 +220,9 @@ pub unsafe extern "C" fn gw_sql_add_job(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
+        if sql.is_null() {
+            return Err(Failure::invalid("sql: is NULL"));
+        }
         // SAFETY: see "Rules" in the header.
         let schema = unsafe { text::optional("schema", schema) }?.map_or_else(|| Ok(Schema::default()), Schema::new)?;
         // A name in the schema's place must not be read as a parameter.

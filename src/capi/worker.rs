@@ -314,12 +314,21 @@ impl Inner {
         matches!(self.state.load(Ordering::Acquire), GW_STATE_RUNNING | GW_STATE_STOPPING)
     }
 
+    /// Waits for gw-worker and gw-control of a start that has ended.
+    fn join(&self) {
+        for hand in std::mem::take(&mut *self.hands.lock()) {
+            let _ = hand.join();
+        }
+    }
+
     /// Checks, connects, and starts all threads.
     fn start(self: &Arc<Self>, until_empty: bool) -> Result<(), Failure> {
         let setup = self.setup.lock();
         if self.runs() {
             return state_error("the worker runs already");
         }
+        // Those of the last start are on their way out, and must not take this one for theirs.
+        self.join();
         let _blocked = SignalsBlocked::now();
         let pulled = setup.tasks.first().is_some_and(|task| task.function.is_none());
         // Known when the worker runs, and told before its first job.
@@ -632,9 +641,7 @@ pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
         }
         handle::free::<WorkerValue, _>(worker)?;
         // What came with the caller's functions is freed before this returns, unless one of them has not.
-        for hand in std::mem::take(&mut *inner.hands.lock()) {
-            let _ = hand.join();
-        }
+        inner.join();
         Ok(())
     });
 }

@@ -17,6 +17,9 @@ const ALONE_PATIENCE: Duration = Duration::from_secs(30);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// How often a thread without a job lets others go first before it sleeps.
+const YIELDS: usize = 4;
+
 /// When it tries again.
 const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
@@ -105,6 +108,13 @@ fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
     shared.idle.fetch_add(1, Ordering::AcqRel);
     let job = jobs.try_recv().ok().or_else(|| {
         raise(&shared.wires.low);
+        // More are often on their way. Others work meanwhile, and sleeping would cost a wake for each job.
+        for _ in 0..YIELDS {
+            std::thread::yield_now();
+            if let Ok(job) = jobs.try_recv() {
+                return Some(job);
+            }
+        }
         select! {
             recv(jobs) -> job => job.ok(),
             recv(shared.stop.receiver()) -> _ => None,

@@ -69,8 +69,8 @@ fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
     let names = files
         .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
-    // `make demo` runs the demo, `make test-interop` interop, and doors.rs the robot.
-    let known = ["demo", "hello", "interop", "robot", "service", "transaction"];
+    // `make demo` and `make demo-languages` run the demos, `make test-interop` interop, and doors.rs the robot.
+    let known = ["demo", "hello", "interop", "languages", "robot", "service", "transaction"];
     assert_eq!(names.collect::<BTreeSet<_>>(), known.map(str::to_owned).into());
 }
 
@@ -80,4 +80,17 @@ fn the_whole_programs_of_the_readme_are_examples() {
     let blocks = readme.split("```rust\n").skip(1).map(|block| block.split_once("```").expect("the block ends").0);
     let programs: Vec<_> = blocks.filter(|block| block.contains("fn main()")).collect();
     assert_eq!(programs, [include_str!("../../examples/hello.rs"), include_str!("../../examples/service.rs")]);
+}
+
+#[test]
+fn the_programs_of_the_readme_in_other_languages_are_their_examples() {
+    let readme = include_str!("../../README.md");
+    for (language, program) in [
+        ("python", include_str!("../../bindings/python/examples/hello.py")),
+        ("go", include_str!("../../bindings/go/examples/hello/main.go")),
+        ("cpp", include_str!("../../bindings/cpp/examples/hello.cpp")),
+        ("c", include_str!("../../bindings/c/examples/hello.c")),
+    ] {
+        assert!(readme.contains(&format!("```{language}\n{program}```")), "{language}");
+    }
 }

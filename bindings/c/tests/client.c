@@ -306,8 +306,8 @@ TEST(who_holds_what_is_seen_and_can_be_freed) {
   CHECK(strstr(json, holder) == NULL); /* It lives. */
   gw_string_free(json);
   OK(gw_client_force_unlock(client, &holder, 1, &json, &err));
+  CHECK_INT(json_number(json, "jobs"), 1); /* The worker may take it again at once. */
   gw_string_free(json);
-  CHECK_JOB(client, id, "locked_by", "null");
   gw_job_complete(job, NULL);
   gw_job_free(job);
   end(worker);

@@ -39,8 +39,8 @@ const char *database_url(void) {
 }
 
 const char *schema(void) {
-  static char name[40];
-  if (!name[0]) snprintf(name, sizeof name, "test_%ld", (long)getpid()); /* Each test is a process. */
+  static char name[60];
+  if (!name[0]) snprintf(name, sizeof name, "test_%ld_%lld", (long)getpid(), (long long)now_us()); /* Each test is a process. */
   return name;
 }
 

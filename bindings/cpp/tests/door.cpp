@@ -16,8 +16,9 @@ using namespace std::chrono_literals;
 
 // Each test is a process, and has a queue of its own.
 static gw::config a_config() {
+  static const auto started = std::to_string(std::chrono::system_clock::now().time_since_epoch().count());
   auto config = gw::config::from_env();
-  config.set("schema", "cpp_" + std::to_string(getpid())).set("concurrency", 2);
+  config.set("schema", "cpp_" + std::to_string(getpid()) + '_' + started).set("concurrency", 2);
   return config;
 }
 
