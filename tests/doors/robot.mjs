@@ -5,8 +5,10 @@ import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
 const require = createRequire(new URL("../interop/package.json", import.meta.url));
-const { makeWorkerUtils, run } = require("gw18");
+const { Logger, makeWorkerUtils, run } = require("gw18");
 const connectionString = process.env.DATABASE_URL;
+// What it has to say must not stand among the answers.
+const logger = new Logger(() => (_level, message) => console.error(message));
 
 const ran = [];
 const note = (job, payload) => ran.push(`${job.task_identifier}:${job.attempts}:${JSON.stringify(payload)}`);
@@ -42,7 +44,7 @@ function spec(identifier, payload, fields) {
 
 const commands = {
   async client() {
-    utils = await makeWorkerUtils({ connectionString });
+    utils = await makeWorkerUtils({ connectionString, logger });
     await utils.migrate();
   },
   and: (task, payload, ...fields) => void specs.push(spec(task, payload, fields)),
@@ -55,6 +57,7 @@ const commands = {
     const given = Object.fromEntries(fields.map((field) => field.split(/=(.*)/s)));
     options = {
       connectionString,
+      logger,
       taskList,
       concurrency: Number(given.concurrency ?? 4),
       forbiddenFlags: given.forbidden_flags?.split(","),
