@@ -10,7 +10,7 @@ use r2d2::ManageConnection;
 use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A connection of the pool, borrowed until it is dropped. Use it as a [`postgres::Client`].
@@ -72,11 +72,17 @@ fn none_came_free(timeout: Duration, size: u32, e: r2d2::Error) -> Error {
     Error::new(ErrorKind::Connect, text).caused_by(e)
 }
 
-/// A client of our own pool. One whose server does not answer is dropped on another thread: the
-/// client's farewell waits for the answer that it still owes.
+/// How long a farewell is waited for.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// A client of our own pool. A client's farewell waits for its server, and for the answer that is still
+/// owed, without a deadline. So it is dropped on another thread, which is left behind when it is late.
 struct Kept {
     client: Option<postgres::Client>,
+    /// Whether this one did not answer.
     suspect: bool,
+    /// Whether a farewell of the pool was late: no other is waited for until the server answers again.
+    silent: Arc<AtomicBool>,
 }
 
 impl Deref for Kept {
@@ -96,8 +102,10 @@ impl DerefMut for Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         let client = self.client.take();
-        if self.suspect {
-            let _ = deadline::call(Duration::ZERO, move || drop(client));
+        let given_up = self.suspect || self.silent.load(Ordering::Relaxed);
+        let patience = if given_up { Duration::ZERO } else { FAREWELL };
+        if deadline::call(patience, move || drop(client)).is_err() {
+            self.silent.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -127,6 +135,7 @@ struct Manager {
     patience: Arc<AtomicU64>,
     /// What the database said last: r2d2 itself says only that it waited in vain.
     refusal: Arc<Mutex<Option<Error>>>,
+    silent: Arc<AtomicBool>,
 }
 
 impl ManageConnection for Manager {
@@ -136,17 +145,20 @@ impl ManageConnection for Manager {
     fn connect(&self) -> Result<Kept> {
         let (config, tls) = (self.config.clone(), self.tls.clone());
         let answer = deadline::call(self.patience(), move || config.connect(tls).map_err(Error::from));
-        answer.and_then(|answer| answer).map(|client| Kept { client: Some(client), suspect: false }).inspect_err(
-            |error| {
-                *self.refusal.lock() = Some(Error::new(error.kind(), error.to_string()));
-            },
-        )
+        let client = answer.and_then(|answer| answer).inspect_err(|error| {
+            *self.refusal.lock() = Some(Error::new(error.kind(), error.to_string()));
+        })?;
+        self.silent.store(false, Ordering::Relaxed);
+        Ok(Kept { client: Some(client), suspect: false, silent: self.silent.clone() })
     }
 
     /// Leaves time for another connection, should this one not answer.
     fn is_valid(&self, kept: &mut Kept) -> Result<()> {
         let answer = kept.is_valid((self.patience() / 4).min(Duration::from_secs(2)));
         kept.suspect = answer.is_err();
+        if !kept.suspect {
+            self.silent.store(false, Ordering::Relaxed);
+        }
         Ok(answer?)
     }
 
@@ -174,7 +186,8 @@ impl OwnPool {
         config.application_name("graphile-worker:handler");
         let refusal = Arc::new(Mutex::new(None));
         let patience = Arc::new(AtomicU64::new(10_000));
-        let manager = Manager { config, tls: tls.clone(), patience: patience.clone(), refusal: refusal.clone() };
+        let (tls, silent) = (tls.clone(), Arc::default());
+        let manager = Manager { config, tls, patience: patience.clone(), refusal: refusal.clone(), silent };
         let threads = ScheduledThreadPool::builder()
             .num_threads(1)
             .thread_name_pattern("gw-pool")

@@ -230,6 +230,29 @@ fn a_stopped_backend_of_the_pool_delays_an_enqueue_no_longer_than_its_deadline()
 }
 
 #[test]
+fn a_worker_is_dropped_in_time_while_the_server_is_paused() {
+    let db = TestDb::alone();
+    let options = db.worker().concurrency(2).define_raw_job("t", |ctx: WorkerContext| {
+        // What it prepares is closed with the connection's next words, which may be its last.
+        ctx.connection().unwrap().execute("select pg_sleep(0.05)", &[]).unwrap();
+    });
+    db.execute("select graphile_worker.add_job('t') from generate_series(1, 4)");
+    let worker = options.init().unwrap();
+    worker.run_once().unwrap();
+    assert!(!db.backends("handler").is_empty());
+    db.server().pause().unwrap();
+    let start = Instant::now();
+    let dropping = thread::spawn(move || drop(worker));
+    while !dropping.is_finished() && start.elapsed() < Duration::from_secs(1) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let in_time = dropping.is_finished();
+    db.server().resume().unwrap();
+    assert!(in_time, "it waits for a server that does not answer");
+    eventually(SOON, || db.backends("handler").is_empty());
+}
+
+#[test]
 fn a_paused_server_is_waited_for_with_few_words() {
     const PAUSE: Duration = Duration::from_secs(8);
     const GRACE: Duration = Duration::from_millis(500);
