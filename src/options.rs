@@ -402,12 +402,13 @@ impl WorkerOptions {
         self
     }
 
-    /// Checks what can be checked without a database and without tasks; answers the database's deadline.
-    pub(crate) fn check(&self) -> Result<Duration> {
+    /// Checks what can be checked without a database and without tasks; answers what will run, and the database's
+    /// deadline.
+    pub(crate) fn check(&self) -> Result<(Config, Duration)> {
         crontab::check_all(&self.crons)?;
         self.recovery.check()?;
-        self.config()?;
-        at_least("database_timeout", self.database_timeout, Duration::from_millis(100))
+        let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
+        Ok((self.config()?, timeout))
     }
 
     /// What will run, with one claimer.
@@ -444,7 +445,7 @@ impl WorkerOptions {
     /// `Schema` if the schema cannot be used; `Misuse` on a thread of an async runtime.
     pub fn init(self) -> Result<Worker> {
         refuse_async_context()?;
-        let timeout = self.check()?;
+        let (config, timeout) = self.check()?;
         let connections = match (&self.pool, &self.database_url) {
             (Some(_), Some(_)) => u32::MAX,
             (Some(pool), None) => pool.max_size(),
@@ -454,7 +455,7 @@ impl WorkerOptions {
         let asked_for = [(!self.crons.is_empty(), ", cron"), (self.recovery.enabled, ", recovery")];
         let asked_for: Vec<&str> = asked_for.into_iter().filter_map(|(asked, role)| asked.then_some(role)).collect();
         let engine = ENGINE_SESSIONS + asked_for.len() as u32;
-        let config = Config { claimers: 1 + extra as usize, ..self.config()? };
+        let config = Config { claimers: 1 + extra as usize, ..config };
         let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
         let database = match (self.pool, self.database_url) {

@@ -68,26 +68,30 @@ extern "C" fn in_the_child() {
     SLABS.store(ptr::null_mut(), Ordering::Release);
 }
 
+#[inline]
 fn slabs() -> &'static Slabs {
-    static WATCH_FORKS: Once = Once::new();
-    let mut known = SLABS.load(Ordering::Acquire);
-    if known.is_null() {
-        WATCH_FORKS.call_once(|| {
-            // SAFETY: the handler only stores to atomics, which a forked child may do.
-            unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
-        });
-        let fresh = Box::into_raw(Box::<Slabs>::default());
-        match SLABS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => known = fresh,
-            Err(earlier) => {
-                // SAFETY: nobody else has seen it.
-                drop(unsafe { Box::from_raw(fresh) });
-                known = earlier;
-            }
-        }
-    }
+    let known = SLABS.load(Ordering::Acquire);
+    let known = if known.is_null() { first_slabs() } else { known };
     // SAFETY: it came from a box and is never freed.
     unsafe { &*known }
+}
+
+#[cold]
+fn first_slabs() -> *mut Slabs {
+    static WATCH_FORKS: Once = Once::new();
+    WATCH_FORKS.call_once(|| {
+        // SAFETY: the handler only stores to atomics, which a forked child may do.
+        unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+    });
+    let fresh = Box::into_raw(Box::<Slabs>::default());
+    match SLABS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => fresh,
+        Err(earlier) => {
+            // SAFETY: nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+            earlier
+        }
+    }
 }
 
 struct Slot<T> {
@@ -204,11 +208,13 @@ pub(super) fn try_give<T: Value, C>(value: T) -> Result<*mut C, Failure> {
 
 /// The value of a handle.
 pub(super) fn look<T: Value, C>(handle: *const C) -> Result<Use<T>, Failure> {
-    let Found { slab, slot, number, generation } = find::<T>(handle.addr())?;
+    let Some(Found { slab, slot, number, generation }) = find::<T>(handle.addr()) else {
+        return Err(refusal::<T>(handle.addr()));
+    };
     let mut word = slot.word.load(Ordering::Acquire);
     loop {
         if word >> 32 != generation || word & FREED != 0 {
-            return Err(freed::<T>());
+            return Err(refusal::<T>(handle.addr()));
         }
         match slot.word.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Ok(Use { slab, slot, number }),
@@ -218,24 +224,27 @@ pub(super) fn look<T: Value, C>(handle: *const C) -> Result<Use<T>, Failure> {
 }
 
 /// The tag of a handle's value. Uses nothing: the tag is right if the handle was good before and after it was read.
-pub(super) fn tag<T: Value, C>(handle: *const C) -> Result<i64, Failure> {
+#[inline]
+pub(super) fn tag<T: Value, C>(handle: *const C) -> Option<i64> {
     let Found { slot, generation, .. } = find::<T>(handle.addr())?;
     let is_good = |order| slot.word.load(order) & !USES == generation << 32;
     if !is_good(Ordering::Acquire) {
-        return Err(freed::<T>());
+        return None;
     }
     let tag = slot.tag.load(Ordering::Relaxed);
     fence(Ordering::Acquire);
-    if is_good(Ordering::Relaxed) { Ok(tag) } else { Err(freed::<T>()) }
+    is_good(Ordering::Relaxed).then_some(tag)
 }
 
 /// Frees a handle; its value goes when nobody uses it any more.
 pub(super) fn free<T: Value, C>(handle: *const C) -> Result<(), Failure> {
-    let Found { slab, slot, number, generation } = find::<T>(handle.addr())?;
+    let Some(Found { slab, slot, number, generation }) = find::<T>(handle.addr()) else {
+        return Err(refusal::<T>(handle.addr()));
+    };
     let mut word = slot.word.load(Ordering::Acquire);
     loop {
         if word >> 32 != generation || word & FREED != 0 {
-            return Err(freed::<T>());
+            return Err(refusal::<T>(handle.addr()));
         }
         match slot.word.compare_exchange_weak(word, word | FREED, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) if word & USES == 0 => {
@@ -256,26 +265,34 @@ struct Found<T: Value> {
     generation: u64,
 }
 
-fn find<T: Value>(handle: usize) -> Result<Found<T>, Failure> {
+#[inline]
+fn find<T: Value>(handle: usize) -> Option<Found<T>> {
     let handle = handle as u64;
-    if handle == 0 {
-        return Err(Failure::new(GW_ERR_INVALID, format!("the {} is NULL", T::NAME)));
-    }
-    if handle >> KIND != T::KIND {
-        return Err(Failure::new(GW_ERR_HANDLE, format!("this is no {}", T::NAME)));
-    }
-    if handle >> FORKS & 0xff != forks() {
-        let text = format!("this {} is the parent process's; make one of your own after a fork", T::NAME);
-        return Err(Failure::new(GW_ERR_FORKED, text));
+    if handle >> KIND != T::KIND || handle >> FORKS & 0xff != forks() {
+        return None;
     }
     let number = (handle >> SLOT & 0xf_ffff) as u32;
     let slab = T::slab(slabs());
-    let slot = slab.slot(number as usize).ok_or_else(freed::<T>)?;
-    Ok(Found { slab, slot, number, generation: handle & 0xffff_ffff })
+    let slot = slab.slot(number as usize)?;
+    Some(Found { slab, slot, number, generation: handle & 0xffff_ffff })
 }
 
-fn freed<T: Value>() -> Failure {
-    Failure::new(GW_ERR_HANDLE, format!("this {} was freed", T::NAME))
+/// Why a handle is not good.
+#[cold]
+fn refusal<T: Value>(handle: usize) -> Failure {
+    let handle = handle as u64;
+    let name = T::NAME;
+    if handle == 0 {
+        return Failure::new(GW_ERR_INVALID, format!("the {name} is NULL"));
+    }
+    if handle >> KIND != T::KIND {
+        return Failure::new(GW_ERR_HANDLE, format!("this is no {name}"));
+    }
+    if handle >> FORKS & 0xff != forks() {
+        let text = format!("this {name} is the parent process's; make one of your own after a fork");
+        return Failure::new(GW_ERR_FORKED, text);
+    }
+    Failure::new(GW_ERR_HANDLE, format!("this {name} was freed"))
 }
 
 #[cfg(test)]

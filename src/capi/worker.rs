@@ -376,14 +376,15 @@ impl Inner {
     ) {
         let begins = |counter: &Counter| {
             let client = ClientValue { utils: worker.create_utils(), borrowed: true };
-            let of_this_start = Arc::new(Home {
-                worker_id: text::owned(counter.shared.worker_id.as_str()),
-                client: handle::give::<_, gw_client_t>(client).addr(),
-                over: AtomicBool::new(false),
+            let home = home.get_or_init(|| {
+                Arc::new(Home {
+                    worker_id: text::owned(counter.shared.worker_id.as_str()),
+                    client: handle::give::<_, gw_client_t>(client).addr(),
+                    over: AtomicBool::new(false),
+                })
             });
-            let of_this_start = home.get_or_init(|| of_this_start).clone();
             *self.current.write() =
-                Some(Current { worker: worker.clone(), counter: counter.clone(), home: of_this_start });
+                Some(Current { worker: worker.clone(), counter: counter.clone(), home: home.clone() });
         };
         let result = worker.live(until_empty, begins, || {
             self.state.store(GW_STATE_RUNNING, Ordering::Release);
