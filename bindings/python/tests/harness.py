@@ -94,6 +94,12 @@ class DatabaseTest(unittest.TestCase):
         return program
 
 
+def _take_signals():
+    """Lets a program take signals as usual, even if who runs the tests ignores some, as under nohup."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Program:
     """A Python program of its own: its output line by line, its status, and what it said on stderr."""
 
@@ -105,8 +111,7 @@ class Program:
         self.process = subprocess.Popen(
             command, cwd=self.folder.name, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "DATABASE_URL": url, "PYTHONUNBUFFERED": "1"},
-            # Ctrl-C of a terminal is a signal like any other, even if who runs the tests ignores it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_take_signals,
         )
         self._errors = []
         self._reader = threading.Thread(target=lambda: self._errors.extend(self.process.stderr), daemon=True)
