@@ -167,19 +167,23 @@ begin
     job_queue_id, task_id, payload, run_at, max_attempts, key, priority, flags
   )
   select
-    queue.id,
-    task.id,
+    spec.queue_id,
+    spec.task_id,
     coalesce(spec.payload, '{}'::json),
     coalesce(spec.run_at, now()),
     coalesce(spec.max_attempts, 25::smallint),
     spec.job_key,
     coalesce(spec.priority, 0::smallint),
     (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
-  from unnest(add_jobs.specs) with ordinality as spec
-  join :GRAPHILE_WORKER_SCHEMA._private_tasks as task on task.identifier = spec.identifier
-  left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = spec.queue_name
-  -- The jobs of one queue run in the order of the call.
-  order by spec.ordinality
+  -- The jobs of one queue run in the order of the call. Sorted before anything is computed from them, so that a spec
+  -- that is refused has used up its id, as it does elsewhere.
+  from (
+    select spec.*, task.id as task_id, queue.id as queue_id
+      from unnest(add_jobs.specs) with ordinality as spec
+      join :GRAPHILE_WORKER_SCHEMA._private_tasks as task on task.identifier = spec.identifier
+      left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = spec.queue_name
+     order by spec.ordinality
+  ) as spec
   on conflict (key) do update
      set job_queue_id = excluded.job_queue_id,
          task_id = excluded.task_id,
