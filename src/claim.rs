@@ -310,13 +310,15 @@ impl Ledger {
         Entered { startable, doubled, voided }
     }
 
-    /// The handler has returned.
-    pub(crate) fn returned(&self, active: &Arc<ActiveJob>) {
+    /// The handler has returned. Answers whether the job was settled before, and is forgotten now.
+    pub(crate) fn returned(&self, active: &Arc<ActiveJob>) -> bool {
         active.inside.store(false, Ordering::SeqCst);
         // Mostly it is not settled yet, and `settled` lets it go. The later of the two sees both marks.
-        if active.is_over() {
+        let over = active.is_over();
+        if over {
             self.let_go(std::slice::from_ref(active));
         }
+        over
     }
 
     /// The database knows the outcome, or there is none to tell.
@@ -421,7 +423,18 @@ mod tests {
         active.finish(Outcome::GivenBack(None));
         ledger.settled(std::slice::from_ref(&active));
         assert_eq!(ledger.len(), 1, "the handler is still inside");
-        ledger.returned(&active);
+        assert!(ledger.returned(&active), "it was settled before");
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn an_entry_outlives_its_handler_until_it_is_settled() {
+        let (ledger, active, _, _settle) = claimed(1);
+        active.start();
+        active.finish(Outcome::Done);
+        assert!(!ledger.returned(&active), "its outcome is still to be written");
+        assert_eq!(ledger.len(), 1);
+        ledger.settled(std::slice::from_ref(&active));
         assert_eq!(ledger.len(), 0);
     }
 }

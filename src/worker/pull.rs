@@ -77,7 +77,7 @@ impl Counter {
                     started => return started,
                 }
             }
-            shared.ledger.returned(&active);
+            shared.leave(&active);
             shared.give_seat(number);
         }
         None
@@ -105,7 +105,7 @@ impl Counter {
         let wait = move || {
             let shared = &counter.shared;
             let number = may_run_alone(shared, &waiting).then(|| shared.wires.seats.1.recv().ok()).flatten();
-            let Some(number) = number else { return shared.ledger.returned(&waiting) };
+            let Some(number) = number else { return shared.leave(&waiting) };
             if let Some(started) = counter.seated(&waiting, number) {
                 let _ = shared.wires.alone.0.send(started);
                 shared.ring();
@@ -114,7 +114,7 @@ impl Counter {
         if let Err(error) = thread::Builder::new().name("gw-alone".into()).spawn(wait) {
             warn!(worker_id = self.shared.worker_id.as_str(), error:% = error; "cannot start thread gw-alone");
             active.give_back(None);
-            self.shared.ledger.returned(&active);
+            self.shared.leave(&active);
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<Surroundings>) {
         if starts {
             work(around, &Seat::take(shared, &active, number));
         } else {
-            shared.ledger.returned(&active);
+            shared.leave(&active);
             shared.give_seat(number);
         }
         shared.others.pass();

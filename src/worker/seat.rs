@@ -78,7 +78,7 @@ impl Drop for Seat {
         if matches!(self.task().runner, Runner::Pull) {
             self.task().pace.took(self.start.elapsed());
         }
-        shared.ledger.returned(&self.active);
+        shared.leave(&self.active);
         shared.give_seat(self.number);
         if self.active.claim.alone {
             shared.let_others_run();
@@ -87,6 +87,15 @@ impl Drop for Seat {
 }
 
 impl Shared {
+    /// No handler has the job any more, or none ever had it.
+    pub(crate) fn leave(&self, active: &Arc<ActiveJob>) {
+        if self.ledger.returned(active) {
+            // Settled while a handler still had it: this, and not settling, may have been the last thing that
+            // a run until empty waits for.
+            raise(&self.wires.low);
+        }
+    }
+
     /// A seat is free. Somebody who came for a job while there was none looks again.
     pub(crate) fn give_seat(&self, number: usize) {
         let _ = self.wires.seats.0.send(number);
