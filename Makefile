@@ -13,6 +13,8 @@ export GRAPHILE_WORKER_DOORS := $(TARGET)/doors
 
 # Which peers `make test-interop` runs against.
 PEERS ?= node rust
+# Which benches `make bench` runs; all if empty.
+BENCH ?=
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +65,7 @@ test-interop: ## run side by side with the peers, all or PEERS=node
 	@sh tests/setup.sh postgres node
 	PEERS="$(PEERS)" bash tests/interop/run.sh
 
-bench: ## measure throughput and latency on a private PostgreSQL
-	@sh tests/setup.sh postgres
-	cargo bench --locked
+bench: stage ## measure throughput and latency on a private PostgreSQL, all or BENCH=doors
+	@sh tests/setup.sh postgres c python go
+	sh benches/doors/build.sh
+	cargo bench --locked $(addprefix --bench ,$(BENCH))

@@ -1,0 +1,150 @@
+//! What a no-op job costs through each door, against Rust in the same run, and beside Procrastinate: processes of
+//! their own that drain 100,000 jobs, in turn, five rounds on a private server with fsync on. Prints for each the
+//! median of jobs/s, its share of Rust's (the median of the rounds), and the process's CPU for 100,000 jobs.
+
+use graphile_worker::WorkerOptions;
+use graphile_worker::devdb::{DevDb, Options};
+use postgres::{Client, NoTls};
+use rustix::time::{ClockId, clock_gettime};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+const JOBS: u64 = 100_000;
+/// Procrastinate's runs would take minutes otherwise.
+const FEWER_JOBS: u64 = 2_000;
+const ROUNDS: usize = 5;
+/// As the programs of the other doors have it.
+const THREADS: usize = 4;
+
+struct Door {
+    name: &'static str,
+    /// The share of Rust's jobs/s that it is meant to reach.
+    target: Option<f64>,
+    command: fn() -> Command,
+    /// Whether it is one of ours: it drains what we have added.
+    ours: bool,
+}
+
+const DOORS: [Door; 7] = [
+    Door { name: "Rust", target: None, command: this_program, ours: true },
+    Door { name: "C", target: Some(0.9), command: || Command::new(built("noop-c")), ours: true },
+    Door { name: "Go", target: Some(0.6), command: || Command::new(built("noop-go")), ours: true },
+    Door { name: "Python, threads", target: Some(0.35), command: || python("noop.py", "threads"), ours: true },
+    Door { name: "Python, asyncio", target: Some(0.25), command: || python("noop.py", "asyncio"), ours: true },
+    Door { name: "Procrastinate, threads", target: None, command: || procrastinate("threads"), ours: false },
+    Door { name: "Procrastinate, asyncio", target: None, command: || procrastinate("asyncio"), ours: false },
+];
+
+/// Jobs per second, and seconds of CPU for 100,000.
+#[derive(Clone, Copy)]
+struct Cost {
+    rate: f64,
+    cpu: f64,
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--child") {
+        return drain();
+    }
+    let db = DevDb::start(Options::default()).expect("starting PostgreSQL");
+    WorkerOptions::default().database_url(&db.url()).define_raw_job("noop", |_| ()).init().expect("installing");
+    let mut rounds: Vec<Vec<Cost>> = Vec::new();
+    for round in 0..ROUNDS {
+        let costs: Vec<Cost> = DOORS.iter().map(|door| cost(door, &db.url())).collect();
+        let rates: Vec<String> = costs.iter().map(|cost| format!("{:.0}", cost.rate)).collect();
+        println!("round {round}: {} jobs/s", rates.join(", "));
+        rounds.push(costs);
+    }
+    println!("\n{:<24}{:>8}{:>10}{:>14}", "", "jobs/s", "of Rust's", "CPU s / 100k");
+    for (place, door) in DOORS.iter().enumerate() {
+        let of = |what: fn(&[Cost], usize) -> f64| median(rounds.iter().map(|round| what(round, place)).collect());
+        let rate = of(|round, place| round[place].rate);
+        let share = of(|round, place| round[place].rate / round[0].rate);
+        let cpu = of(|round, place| round[place].cpu);
+        let target = door.target.map_or_else(String::new, |target| format!("   target {target:.2}"));
+        println!("{:<24}{rate:>8.0}{share:>10.3}{cpu:>14.2}{target}", door.name);
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// One run through one door.
+fn cost(door: &Door, url: &str) -> Cost {
+    let jobs = if door.ours { JOBS } else { FEWER_JOBS };
+    let mut client = Client::connect(url, NoTls).expect("connecting");
+    if door.ours {
+        fill(&mut client);
+    }
+    let output =
+        (door.command)().env("DATABASE_URL", url).output().expect("starting a program; `make bench` builds it");
+    assert!(output.status.success(), "{}: {}", door.name, String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let [wall, cpu] = *text.split_whitespace().map(|word| word.parse::<f64>().expect("a number")).collect::<Vec<_>>()
+    else {
+        panic!("{}: {text}", door.name)
+    };
+    if door.ours {
+        let left = "select count(*) from graphile_worker._private_jobs";
+        assert_eq!(
+            client.query_one(left, &[]).expect("counting").get::<_, i64>(0),
+            0,
+            "{}: every job is gone",
+            door.name
+        );
+    }
+    Cost { rate: jobs as f64 / wall, cpu: cpu * JOBS as f64 / jobs as f64 }
+}
+
+fn fill(client: &mut Client) {
+    client.batch_execute("truncate graphile_worker._private_jobs").expect("emptying");
+    let add = "select count(*) from graphile_worker.add_jobs(array(
+                 select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec
+                   from generate_series(1, $1::bigint)))";
+    client.execute(add, &[&(JOBS as i64)]).expect("filling");
+    for settle in ["vacuum analyze graphile_worker._private_jobs", "checkpoint"] {
+        client.execute(settle, &[]).expect("settling the table");
+    }
+}
+
+/// What the programs of the other doors do, in Rust.
+fn drain() {
+    let (wall, cpu) = (Instant::now(), cpu_seconds());
+    let url = std::env::var("DATABASE_URL").expect("DATABASE_URL");
+    let worker = WorkerOptions::default().database_url(&url).concurrency(THREADS).define_raw_job("noop", |_| ());
+    worker.init().expect("starting a worker").run_once().expect("running");
+    println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+}
+
+/// The CPU that this process has used.
+fn cpu_seconds() -> f64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+fn this_program() -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+    command.arg("--child");
+    command
+}
+
+fn python(script: &str, mode: &str) -> Command {
+    let mut command = Command::new(built("python/bin/python"));
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/doors").join(script)).arg(mode);
+    command
+}
+
+fn procrastinate(mode: &str) -> Command {
+    let mut command = python("procrastinate_noop.py", mode);
+    command.arg(FEWER_JOBS.to_string());
+    command
+}
+
+/// A program that benches/doors/build.sh has built.
+fn built(name: &str) -> PathBuf {
+    let folder = std::env::var_os("GRAPHILE_WORKER_DOORS").map(PathBuf::from);
+    folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/doors")).join(name)
+}
