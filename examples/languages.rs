@@ -6,6 +6,7 @@ use graphile_worker::devdb::{DevDb, Options};
 use postgres::{Client, NoTls};
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
@@ -125,7 +126,11 @@ impl Robot {
             other => Command::new(folder.join(format!("robot-{other}"))),
         };
         command.env("DATABASE_URL", url).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Each logs in its own way, some a line or two a job.
+        let log = folder.join(format!("{language}.log"));
+        command.stderr(File::create(&log)?);
         let mut process = command.spawn().map_err(|e| format!("{language}: {e}; make demo-languages builds it"))?;
+        println!("{language:>8}: process {}, log {}", process.id(), log.display());
         let hears = process.stdin.take().expect("it is piped");
         let says = BufReader::new(process.stdout.take().expect("it is piped"));
         Ok(Self { language, process, hears, says })
