@@ -93,6 +93,23 @@ class SignalTest(DatabaseTest):
                 self.assertEqual(program.ended(), 0, program.errors())
                 self.assertLess(time.monotonic() - sent, 2)
 
+    def test_a_signal_that_comes_while_the_worker_begins_stops_it(self):
+        source = RUNS.replace(
+            "run = getattr",
+            "import os, signal\n"
+            "from graphile_worker import _worker\n"
+            "class Running(_worker.Running):\n"
+            "    def __init__(self, *arguments):\n"
+            "        os.kill(os.getpid(), signal.SIGTERM)\n"
+            "        super().__init__(*arguments)\n"
+            "_worker.Running = Running\n"
+            "run = getattr",
+        )
+        for run in ("run", "run_async"):
+            with self.subTest(run=run):
+                program = self.program(source, 5, run)
+                self.assertEqual(program.ended(), 0, program.errors())
+
     def test_signals_that_the_program_handles_or_ignores_are_left_alone(self):
         source = RUNS.replace(
             "run = getattr",

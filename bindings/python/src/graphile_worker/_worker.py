@@ -242,8 +242,8 @@ class Worker:
         >>> asyncio.run(worker.run_async())                     # doctest: +SKIP
         """
         loop = asyncio.get_running_loop()
-        running = self._begun(once, loop)
-        with _loop_signals(loop, running) as stopper:
+        with _loop_signals(loop) as stopper:
+            running = stopper.follow(self._begun(once, loop))
             try:
                 started = asyncio.wrap_future(running.started)
                 while not (await asyncio.wait([started], timeout=PATIENCE))[0]:
@@ -310,8 +310,8 @@ class Worker:
                 raise StateError(f"the worker runs already: {what} before that, or after it has ended")
 
     def _run(self, once: bool) -> None:
-        running = self._begun(once)
-        with _signals(running) as stopper:
+        with _signals() as stopper:
+            running = stopper.follow(self._begun(once))
             try:
                 while not _started(running, PATIENCE):
                     stopper.give_up()
@@ -371,14 +371,22 @@ def _free_signals() -> List[int]:
 
 
 class _Stopper:
-    """What a signal does: the first stops gracefully, the next aborts."""
+    """What a signal does: the first stops gracefully, the next aborts. It is there before the worker begins."""
 
-    def __init__(self, running: Running) -> None:
-        self._running = running
+    def __init__(self) -> None:
+        self._running: Optional[Running] = None
         self._signal: Optional[int] = None
 
+    def follow(self, running: Running) -> Running:
+        """Stops this worker from now on; at once if a signal has come already."""
+        self._running = running
+        if self._signal is not None:
+            running.stop()
+        return running
+
     def __call__(self, number: int, _frame: object = None) -> None:
-        self._running.stop(abort=self._signal is not None)
+        if self._running is not None:
+            self._running.stop(abort=self._signal is not None)
         self._signal = number
 
     def give_up(self) -> None:
@@ -397,8 +405,8 @@ def _started(running: Running, patience: float) -> bool:
 
 
 @contextlib.contextmanager
-def _signals(running: Running) -> Iterator[_Stopper]:
-    numbers, stopper = _free_signals(), _Stopper(running)
+def _signals() -> Iterator[_Stopper]:
+    numbers, stopper = _free_signals(), _Stopper()
     for number in numbers:
         signal.signal(number, stopper)
     try:
@@ -409,8 +417,8 @@ def _signals(running: Running) -> Iterator[_Stopper]:
 
 
 @contextlib.contextmanager
-def _loop_signals(loop: asyncio.AbstractEventLoop, running: Running) -> Iterator[_Stopper]:
-    numbers, stopper = _free_signals(), _Stopper(running)
+def _loop_signals(loop: asyncio.AbstractEventLoop) -> Iterator[_Stopper]:
+    numbers, stopper = _free_signals(), _Stopper()
     for number in numbers:
         loop.add_signal_handler(number, stopper, number)
     try:
