@@ -1296,7 +1296,7 @@ gw_status_t gw_decision_set_text(gw_decision_t *decision,
 
 /**
  * For GW_DECIDE_RESCHEDULE: when the job runs again, in microseconds since 1970, and how many attempts count as used;
- * below 0: as they are.
+ * below 0: as they are. GW_ERR_CONFIG for a time outside of the calendar, or attempts above 32767.
  */
 GW_API
 gw_status_t gw_decision_set_run_at(gw_decision_t *decision,

@@ -15,6 +15,8 @@ use crate::{
     LocalQueueReturnJobs, LocalQueueSetMode, Plugin, ShutdownReason, WorkerInit, WorkerRecovered, WorkerShutdown,
     WorkerStart,
 };
+use chrono::{DateTime, Utc};
+use log::error;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
@@ -83,7 +85,7 @@ pub(super) struct DecisionValue(Mutex<Decision>);
 #[derive(Default)]
 struct Decision {
     text: String,
-    run_at: Option<(i64, i32)>,
+    run_at: Option<(DateTime<Utc>, Option<i16>)>,
 }
 
 impl Value for DecisionValue {
@@ -197,15 +199,22 @@ impl Decide {
         (code, said.unwrap_or_default())
     }
 
-    /// What an interceptor of a run decides. An unknown answer is a panic: what that means is the library's to say.
-    fn run(&self, event: EventValue) -> HookResult {
+    /// What an interceptor of a run decides; `otherwise` for an answer that is no decision.
+    fn run(&self, event: EventValue, otherwise: impl FnOnce(i32) -> HookResult) -> HookResult {
         match self.ask(event) {
             (GW_DECIDE_CONTINUE, _) => HookResult::Continue,
             (GW_DECIDE_SKIP, _) => HookResult::Skip,
             (GW_DECIDE_FAIL, said) => HookResult::Fail(said.text),
-            (other, _) => panic!("{other} is no decision over a run"),
+            (other, _) => otherwise(other),
         }
     }
+}
+
+/// Logs an answer that is no decision: the same then happens as after a panic of an interceptor in Rust.
+fn no_decision(event: &str, answer: i32) -> String {
+    let text = format!("an interceptor of {event} answered {answer}, which is no decision over it");
+    error!(hook = event, error = text.as_str(); "an interceptor decided nothing");
+    text
 }
 
 /// The hooks of a worker, for the library.
@@ -337,13 +346,18 @@ fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) 
     match name {
         BeforeJobRun::NAME => {
             _ = hooks.on(BeforeJobRun, move |c| {
-                decide.run(EventValue::new(c"BeforeJobRun", Some(&*c.job), json!({}), Some(&c.worker_id)))
+                let event = EventValue::new(c"BeforeJobRun", Some(&*c.job), json!({}), Some(&c.worker_id));
+                decide.run(event, |answer| HookResult::Fail(no_decision(name, answer)))
             })
         }
         AfterJobRun::NAME => {
             _ = hooks.on(AfterJobRun, move |c| {
                 let fields = json!({ "error": c.result.err(), "duration_us": c.duration.as_micros() as u64 });
-                decide.run(EventValue::new(c"AfterJobRun", Some(&*c.job), fields, Some(&c.worker_id)))
+                let event = EventValue::new(c"AfterJobRun", Some(&*c.job), fields, Some(&c.worker_id));
+                decide.run(event, |answer| {
+                    no_decision(name, answer);
+                    HookResult::Continue
+                })
             })
         }
         BeforeJobSchedule::NAME => {
@@ -361,7 +375,7 @@ fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) 
                         Ok(payload) => JobScheduleResult::Continue(payload),
                         Err(_) => JobScheduleResult::Fail("the interceptor's payload is not JSON".to_owned()),
                     },
-                    (other, _) => panic!("{other} is no decision over an enqueue"),
+                    (other, _) => JobScheduleResult::Fail(no_decision(name, other)),
                 }
             })
         }
@@ -372,16 +386,13 @@ fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) 
                     (GW_DECIDE_CONTINUE, _) => JobRecoveryResult::Default,
                     (GW_DECIDE_SKIP, _) => JobRecoveryResult::Skip,
                     (GW_DECIDE_FAIL_WITH_BACKOFF, _) => JobRecoveryResult::FailWithBackoff,
-                    (GW_DECIDE_RESCHEDULE, Decision { run_at: Some((micros, attempts)), .. }) => {
-                        let run_at =
-                            super::spec::time("run_at", micros).unwrap_or_else(|failure| panic!("{}", failure.message));
-                        JobRecoveryResult::Reschedule {
-                            run_at,
-                            attempts: i16::try_from(attempts).ok().filter(|&n| n >= 0),
-                        }
+                    (GW_DECIDE_RESCHEDULE, Decision { run_at: Some((run_at, attempts)), .. }) => {
+                        JobRecoveryResult::Reschedule { run_at, attempts }
                     }
+                    // Also GW_DECIDE_RESCHEDULE when nobody has said to what time.
                     (other, _) => {
-                        panic!("{other} is no decision over a recovery, or gw_decision_set_run_at was not called")
+                        no_decision(name, other);
+                        JobRecoveryResult::Default
                     }
                 }
             })
@@ -484,7 +495,7 @@ pub unsafe extern "C" fn gw_decision_set_text(
 }
 
 /// For GW_DECIDE_RESCHEDULE: when the job runs again, in microseconds since 1970, and how many attempts count as used;
-/// below 0: as they are.
+/// below 0: as they are. GW_ERR_CONFIG for a time outside of the calendar, or attempts above 32767.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_decision_set_run_at(
     decision: *mut gw_decision_t,
@@ -492,7 +503,14 @@ pub unsafe extern "C" fn gw_decision_set_run_at(
     attempts: i32,
 ) -> gw_status_t {
     status_of(|| {
-        handle::look::<DecisionValue, _>(decision)?.0.lock().run_at = Some((unix_us, attempts));
+        let attempts = match attempts {
+            ..0 => None,
+            _ => Some(
+                i16::try_from(attempts).map_err(|_| Failure::config(format!("attempts: {attempts} is above 32767")))?,
+            ),
+        };
+        let run_at = super::spec::time("run_at", unix_us)?;
+        handle::look::<DecisionValue, _>(decision)?.0.lock().run_at = Some((run_at, attempts));
         Ok(())
     })
 }

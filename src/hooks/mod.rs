@@ -428,13 +428,18 @@ fn call<E: Event>(hook: &sealed::Handler<E::Context, E::Output>, context: E::Con
     })
 }
 
-/// What a panic said. Its payload is forgotten, not dropped: dropping it may panic again.
+/// What a panic said.
 pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
-    let text = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "without a message".to_owned(),
+    let panic = match panic.downcast::<&'static str>() {
+        Ok(text) => return (*text).to_owned(),
+        Err(panic) => panic,
     };
-    std::mem::forget(panic);
-    text
+    panic.downcast::<String>().map_or_else(
+        |panic| {
+            // Forgotten, not dropped: dropping it may panic again.
+            std::mem::forget(panic);
+            "without a message".to_owned()
+        },
+        |text| *text,
+    )
 }

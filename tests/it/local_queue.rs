@@ -59,6 +59,24 @@ fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
     drop(release);
 }
 
+#[test]
+fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() {
+    let db = TestDb::new();
+    // The first jobs are quick, so that the worker dares to hold more; then both threads block.
+    db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
+    let (release, wait) = bounded::<()>(0);
+    let options = db.worker().concurrency(2).poll_interval(Duration::from_secs(3600));
+    let running = Running::start(options.define_raw_job("t", move |ctx: WorkerContext| {
+        if ctx.payload() == b"true" {
+            _ = wait.recv_timeout(SOON);
+        }
+    }));
+    eventually(SOON, || running.worker.stats().running == 2 && running.worker.stats().returned > 0);
+    eventually(SOON, || db.locks() == 2);
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 598, "unspent");
+    drop(release);
+}
+
 /// Notes what observers are told of a local queue.
 fn observed(options: WorkerOptions) -> (WorkerOptions, Receiver<String>) {
     let (notes, heard) = unbounded();

@@ -230,6 +230,7 @@ TEST(before_a_run_an_answer_that_is_no_decision_fails_it) {
   int64_t id = intercepted(client, "BeforeJobRun", &verdict, count_and_succeed, &ran);
   CHECK_INT(ran, 0);
   CHECK_JOB(client, id, "attempts", "1");
+  CHECK_JOB(client, id, "last_error", "an interceptor of BeforeJobRun answered 0, which is no decision over it");
   gw_client_free(client);
 }
 
@@ -317,6 +318,17 @@ TEST(before_a_job_is_added_an_interceptor_may_refuse_it_with_a_reason) {
   gw_client_free(client);
 }
 
+TEST(before_a_job_is_added_an_answer_that_is_no_decision_refuses_it) {
+  gw_client_t *client = a_client();
+  struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .asked = LATCH};
+  char text[200];
+  int64_t id = 0;
+  CHECK_INT(schedule(&verdict, &id, text, sizeof text), GW_ERR_REFUSED);
+  CHECK_HAS(text, "no decision");
+  CHECK_INT(id, 0);
+  gw_client_free(client);
+}
+
 TEST(a_payload_that_is_no_json_refuses_the_job) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_PAYLOAD, .text = "{not json", .asked = LATCH};
@@ -389,6 +401,37 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_say_when_it_runs_again) {
   CHECK_JOB(client, id, "locked_by", "null");
   CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
   CHECK_JOB(client, id, "attempts", "7");
+  gw_client_free(client);
+}
+
+TEST(over_the_job_of_a_dead_worker_to_run_it_again_at_no_time_changes_nothing) {
+  gw_client_t *client = a_client();
+  struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .asked = LATCH};
+  int64_t id = recovered(client, &verdict);
+  CHECK_JOB(client, id, "locked_by", "null");
+  CHECK_JOB(client, id, "attempts", "0");
+  gw_client_free(client);
+}
+
+static int32_t decide_beyond_time(const gw_event_t *event, gw_decision_t *decision, void *asked) {
+  (void)event;
+  ANSWERS(GW_ERR_CONFIG, gw_decision_set_run_at(decision, INT64_MAX, -1));
+  ANSWERS(GW_ERR_CONFIG, gw_decision_set_run_at(decision, 0, 32768));
+  OK(gw_decision_set_run_at(decision, 0, 32767));
+  count_up(asked);
+  return GW_DECIDE_CONTINUE;
+}
+
+TEST(a_time_outside_of_the_calendar_or_more_attempts_than_a_row_holds_are_refused) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct latch asked = LATCH;
+  add_job(client, "task", "{}");
+  add_task(worker, "task", succeed, NULL);
+  OK(gw_worker_intercept(worker, "BeforeJobRun", decide_beyond_time, &asked, NULL, &err));
+  OK(gw_worker_run_once(worker, &err));
+  CHECK_INT(counted(&asked), 1);
+  gw_worker_free(worker);
   gw_client_free(client);
 }
 
