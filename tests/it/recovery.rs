@@ -401,6 +401,23 @@ fn quick(db: &TestDb) -> WorkerOptions {
 }
 
 #[test]
+fn sweeps_follow_each_other_at_their_interval() {
+    let db = TestDb::new();
+    let interval = Duration::from_millis(500);
+    let _running = Running::start(quick(&db).sweep_interval(interval).define_raw_job("t", |_| ()));
+    let one_more = || {
+        silent(&db, "dead", 6);
+        let found = "select count(*) from graphile_worker._native_workers where id = 'dead'";
+        eventually(SOON, || db.one::<i64>(found) == 0);
+        Instant::now()
+    };
+    let first = one_more();
+    let took = (0..4).map(|_| one_more()).last().unwrap() - first;
+    // The first of them may come as soon as its dead one is there.
+    assert!(took >= 3 * interval && took < 12 * interval, "four more sweeps took {took:?}");
+}
+
+#[test]
 fn a_sweeper_whose_own_beats_arrive_too_late_does_not_take_its_own_jobs() {
     let db = TestDb::new();
     db.execute(
