@@ -209,6 +209,26 @@ TEST(every_handle_can_be_freed_twice) {
   gw_client_free(client);
 }
 
+TEST(what_takes_the_place_of_a_freed_handle_is_its_own_and_is_not_freed_with_it) {
+  gw_config_t *freed = gw_config_new(), *one, *other;
+  char *value = NULL;
+  gw_config_free(freed);
+  gw_config_free(freed);
+  one = gw_config_new(), other = gw_config_new();
+  CHECK(one != other);
+  OK(gw_config_set(one, "concurrency", "1", &err));
+  OK(gw_config_set(other, "concurrency", "2", &err));
+  gw_config_free(freed);
+  OK(gw_config_get(one, "concurrency", &value, &err));
+  CHECK_TEXT(value, "1");
+  gw_string_free(value);
+  ANSWERS(GW_ERR_HANDLE, gw_config_get(freed, "concurrency", &value, &err));
+  gw_config_free(one);
+  OK(gw_config_get(other, "concurrency", &value, &err));
+  gw_string_free(value);
+  gw_config_free(other);
+}
+
 TEST(every_function_answers_a_handle_of_another_kind_without_a_crash) {
   struct handles h = all_kinds();
   struct handles wrong = {(gw_config_t *)h.client, (gw_client_t *)h.spec,    (gw_spec_t *)h.worker,
@@ -287,6 +307,52 @@ TEST(a_forked_child_can_have_clients_and_workers_of_its_own) {
   OK(gw_job_complete(h.job, &err));
   free_all(&h);
 }
+
+/* Its own come to stand where the parent's do. */
+static void have_ones_own_and_use_what_is_inherited(void *inherited) {
+  struct handles own = {.config = a_config(), .spec = gw_spec_new("task")};
+  gw_config_set(own.config, "no such key", "", &own.error);
+  gw_crontab_parse("* * * * * task", &own.crontab, NULL);
+  OK(gw_worker_new(own.config, &own.worker, &err));
+  use_and_free_everything(inherited);
+  OK(gw_spec_check(own.spec, &err));
+  CHECK_INT(gw_worker_state(own.worker), GW_STATE_NEW);
+  CHECK_INT(gw_crontab_len(own.crontab), 1);
+  CHECK_INT(gw_error_status(own.error), GW_ERR_CONFIG);
+  free_all(&own);
+}
+
+TEST(a_forked_child_is_never_given_its_own_for_what_it_inherits) {
+  struct handles h = all_kinds();
+  in_a_child(have_ones_own_and_use_what_is_inherited, &h);
+  OK(gw_job_complete(h.job, &err));
+  free_all(&h);
+}
+
+#ifndef __SANITIZE_ADDRESS__ /* Whose allocator a child cannot use when it was forked in the middle of it. */
+static bool enough; /* Of what the threads below do. */
+
+static void *make_handles(void *unused) {
+  (void)unused;
+  while (!__atomic_load_n(&enough, __ATOMIC_RELAXED)) gw_config_free(gw_config_new());
+  return NULL;
+}
+
+static void make_one(void *unused) {
+  (void)unused;
+  gw_config_free(gw_config_new());
+}
+
+TEST(a_child_forked_while_other_threads_make_handles_is_not_held_up) {
+  size_t forks = check_scaled(200);
+  pthread_t threads[2];
+  make_one(NULL); /* What a process does once is done before. */
+  for (int i = 0; i < 2; i++) threads[i] = start_thread(make_handles, NULL);
+  for (size_t i = 0; i < forks; i++) in_a_child(make_one, NULL);
+  __atomic_store_n(&enough, true, __ATOMIC_RELAXED);
+  for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+}
+#endif
 
 TEST(a_missing_argument_is_refused) {
   struct handles h = all_kinds();
@@ -367,6 +433,13 @@ TEST(text_that_is_no_utf8_is_refused_wherever_it_is_given) {
   free_all(&h);
 }
 
+TEST(a_text_that_has_a_nul_within_its_length_is_refused) {
+  gw_spec_t *spec = gw_spec_new("task");
+  ANSWERS(GW_ERR_UTF8, gw_spec_set_payload(spec, "1\0 ", 3));
+  ANSWERS(GW_ERR_UTF8, gw_spec_set_payload(spec, "\"a\0b\"", 5));
+  gw_spec_free(spec);
+}
+
 TEST(an_error_text_that_is_no_utf8_does_not_keep_a_job_from_failing) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
@@ -379,6 +452,12 @@ TEST(an_error_text_that_is_no_utf8_does_not_keep_a_job_from_failing) {
   gw_job_free(job);
   OK(gw_worker_flush(worker, -1, &err));
   CHECK_JOB(client, id, "last_error", "caf\xef\xbf\xbd");
+  id = add_job(client, "task", "{}");
+  OK(gw_worker_next(worker, -1, &job, &err));
+  OK(gw_job_fail(job, "a\0b", 3, &err));
+  gw_job_free(job);
+  OK(gw_worker_flush(worker, -1, &err));
+  CHECK_JOB(client, id, "last_error", "a\xef\xbf\xbd" "b");
   end(worker);
   gw_client_free(client);
 }
