@@ -146,6 +146,72 @@ TEST(a_handler_that_frees_its_borrowed_event_does_no_harm) {
   gw_client_free(client);
 }
 
+TEST(events_that_find_no_room_are_counted_by_the_next_that_does) {
+  enum { TIMES = 20, ROOM = 1024, DROPPED = 16 };
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  gw_event_t *event = NULL;
+  struct sight last = {.seen = LATCH};
+  add_task(worker, "task", succeed, NULL);
+  for (int i = 0; i < TIMES; i++) OK(gw_worker_on_event(worker, "JobComplete", NULL, NULL, NULL, &err));
+  OK(gw_worker_on_event(worker, "JobComplete", look, &last, NULL, &err));
+  start(worker);
+  add_jobs(client, "task", (ROOM + DROPPED) / TIMES);
+  wait_for(&last.seen, (ROOM + DROPPED) / TIMES);
+  for (int i = 0; i < ROOM; i++) {
+    OK(gw_worker_next_event(worker, 10000, &event, &err));
+    CHECK_TEXT(gw_event_name(event), "JobComplete");
+    gw_event_free(event);
+  }
+  ANSWERS(GW_TIMEOUT, gw_worker_next_event(worker, 0, &event, &err));
+  add_job(client, "task", "{}");
+  OK(gw_worker_next_event(worker, 10000, &event, &err));
+  CHECK_TEXT(gw_event_name(event), "EventsDropped");
+  CHECK_INT(json_number(gw_event_json(event), "events"), DROPPED);
+  CHECK_INT(gw_event_job_id(event), 0);
+  gw_event_free(event);
+  end(worker);
+  gw_client_free(client);
+}
+
+/* A worker that its own functions would wait for. */
+struct waiter {
+  gw_worker_t *worker;
+  struct latch asked;
+};
+
+static void wait_in_vain(struct waiter *waiter) {
+  gw_event_t *event = NULL;
+  ANSWERS(GW_ERR_DEADLOCK, gw_worker_wait(waiter->worker, -1, &err));
+  ANSWERS(GW_ERR_DEADLOCK, gw_worker_next_event(waiter->worker, -1, &event, &err));
+  ANSWERS(GW_TIMEOUT, gw_worker_next_event(waiter->worker, 0, &event, &err)); /* Looking is allowed. */
+  count_up(&waiter->asked);
+}
+
+static void observe_and_wait(const gw_event_t *event, void *user_data) {
+  (void)event;
+  wait_in_vain(user_data);
+}
+
+static int32_t decide_and_wait(const gw_event_t *event, gw_decision_t *decision, void *user_data) {
+  (void)event, (void)decision;
+  wait_in_vain(user_data);
+  return GW_DECIDE_CONTINUE;
+}
+
+TEST(an_observer_and_an_interceptor_that_would_wait_are_told_so) {
+  gw_client_t *client = a_client();
+  struct waiter waiter = {a_worker(), LATCH};
+  add_job(client, "task", "{}");
+  add_task(waiter.worker, "task", succeed, NULL);
+  OK(gw_worker_on_event(waiter.worker, "JobComplete", observe_and_wait, &waiter, NULL, &err));
+  OK(gw_worker_intercept(waiter.worker, "BeforeJobRun", decide_and_wait, &waiter, NULL, &err));
+  OK(gw_worker_run_once(waiter.worker, &err));
+  CHECK_INT(counted(&waiter.asked), 2);
+  gw_worker_free(waiter.worker);
+  gw_client_free(client);
+}
+
 /* What an interceptor answers. */
 struct verdict {
   int32_t decision;
@@ -432,6 +498,16 @@ TEST(a_time_outside_of_the_calendar_or_more_attempts_than_a_row_holds_are_refuse
   OK(gw_worker_run_once(worker, &err));
   CHECK_INT(counted(&asked), 1);
   gw_worker_free(worker);
+  gw_client_free(client);
+}
+
+TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_the_attempts_as_they_are) {
+  gw_client_t *client = a_client();
+  struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .run_at = 1924995845000000, .attempts = -1, .asked = LATCH};
+  int64_t id = recovered(client, &verdict);
+  CHECK_JOB(client, id, "locked_by", "null");
+  CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
+  CHECK_JOB(client, id, "attempts", "1");
   gw_client_free(client);
 }
 
