@@ -91,6 +91,40 @@ TEST(the_log_can_be_pulled_instead_until_there_is_a_sink_again) {
   ANSWERS(GW_STOPPED, gw_log_next(0, &line, &err));
 }
 
+static void *take_the_next_line(void *status) {
+  gw_event_t *line = NULL;
+  *(gw_status_t *)status = gw_log_next(-1, &line, NULL);
+  return NULL;
+}
+
+TEST(who_waits_for_the_log_is_told_when_none_is_kept_any_more) {
+  gw_status_t status = GW_OK;
+  struct timespec moment = {0, 50000000};
+  OK(gw_log_set_queue(GW_LOG_ERROR));
+  pthread_t thread = start_thread(take_the_next_line, &status);
+  nanosleep(&moment, NULL); /* A chance to wait; without it the answer is the same. */
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  pthread_join(thread, NULL);
+  CHECK_INT(status, GW_STOPPED);
+}
+
+static void replace_the_sink(const gw_log_record_t *line, void *user_data) {
+  struct sink *sink = user_data;
+  (void)line;
+  ANSWERS(GW_ERR_DEADLOCK, gw_log_set_sink(NULL, sink, count_sink_freed, GW_LOG_OFF));
+  ANSWERS(GW_ERR_DEADLOCK, gw_log_set_queue(GW_LOG_OFF));
+  count_up(&sink->lines);
+}
+
+TEST(a_sink_that_would_replace_itself_is_told_so) {
+  struct sink sink = SINK;
+  OK(gw_log_set_sink(replace_the_sink, &sink, NULL, GW_LOG_INFO));
+  work_a_little();
+  OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
+  CHECK(counted(&sink.lines) > 0);
+  CHECK_INT(counted(&sink.freed), counted(&sink.lines)); /* What came with each. */
+}
+
 /* A sink in which the first line waits. */
 struct slow_sink {
   struct latch inside, release, done, freed;
@@ -178,29 +212,33 @@ TEST(a_sink_can_be_replaced_over_and_over_while_threads_log) {
   gw_client_free(client);
 }
 
+/* Installs a schema, which is logged, and so would call us again. */
 static void log_within_the_log(const gw_log_record_t *line, void *user_data) {
-  char *value = NULL;
-  gw_config_t *config = a_config();
+  static _Thread_local bool within;
+  char another[80];
   gw_client_t *client = NULL;
   (void)line;
-  gw_config_get(config, "schema", &value, NULL);
-  gw_string_free(value);
-  gw_client_new(config, &client, NULL); /* Would log, and so call us again, without end. */
+  CHECK(!within);
+  within = true;
+  snprintf(another, sizeof another, "%s_%zu", schema(), counted(user_data));
+  gw_config_t *config = a_config_with("schema", another, NULL);
+  OK(gw_client_new(config, &client, &err));
+  OK(gw_client_migrate(client, &err));
   gw_client_free(client);
   gw_config_free(config);
   count_up(user_data);
+  within = false;
 }
 
 TEST(what_is_logged_from_within_a_sink_is_dropped) {
   struct latch lines = LATCH;
+  gw_client_t *client = NULL;
   gw_config_t *config = a_config();
-  gw_worker_t *worker = NULL;
+  OK(gw_client_new(config, &client, &err));
   OK(gw_log_set_sink(log_within_the_log, &lines, NULL, GW_LOG_INFO));
-  OK(gw_worker_new(config, &worker, &err));
-  add_task(worker, "task", succeed, NULL);
-  OK(gw_worker_run_once(worker, &err));
-  gw_worker_free(worker);
+  OK(gw_client_migrate(client, &err));
   OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
-  CHECK(counted(&lines) > 0);
+  CHECK_INT(counted(&lines), 1);
+  gw_client_free(client);
   gw_config_free(config);
 }
