@@ -120,6 +120,20 @@ TEST(a_job_that_is_snoozed_runs_again_later_with_its_attempt_not_counted) {
   gw_client_free(client);
 }
 
+static gw_outcome_t wait_for_less_than_nothing(gw_job_t *job, void *user_data) {
+  ANSWERS(GW_ERR_CONFIG, gw_job_snooze(job, -1));
+  ANSWERS(GW_ERR_CONFIG, gw_job_retry_after(job, -1));
+  return succeed(job, user_data);
+}
+
+TEST(a_delay_below_zero_is_refused_and_changes_nothing) {
+  gw_client_t *client = a_client();
+  int64_t id = add_job(client, "task", "{}");
+  run_once("task", wait_for_less_than_nothing, NULL);
+  CHECK(!job_exists(client, id));
+  gw_client_free(client);
+}
+
 static gw_outcome_t fail_for_a_day(gw_job_t *job, void *user_data) {
   OK(gw_job_retry_after(job, 86400000));
   return fail(job, user_data);
@@ -157,6 +171,28 @@ TEST(a_tasks_backoff_says_when_a_failed_job_is_tried_again) {
   CHECK_INT(hours_until(client, id), 6);
   gw_worker_free(worker);
   gw_client_free(client);
+}
+
+static void third_failure_waits(const char *backoff, long hours) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  int64_t id = add_job(client, "task", "{}");
+  char *json = NULL;
+  OK(gw_client_reschedule_jobs(client, &id, 1, "{\"attempts\": 2}", &json, &err));
+  gw_string_free(json);
+  add_task(worker, "task", fail, NULL);
+  OK(gw_worker_set_task_option(worker, "task", "backoff", backoff, &err));
+  OK(gw_worker_run_once(worker, &err));
+  CHECK_INT(hours_until(client, id), hours);
+  gw_worker_free(worker);
+  gw_client_free(client);
+}
+
+TEST(a_backoff_stays_adds_or_doubles_up_to_its_most) {
+  third_failure_waits("fixed 5h", 5);
+  third_failure_waits("linear 5h 1d", 15);
+  third_failure_waits("exponential 5h 1d", 20);
+  third_failure_waits("exponential 5h 18h", 18);
 }
 
 TEST(task_options_are_checked_when_they_are_set) {
@@ -479,6 +515,67 @@ TEST(a_stopped_worker_can_be_started_again) {
   gw_client_free(client);
 }
 
+TEST(a_stop_that_is_asked_for_before_the_start_ends_the_worker_as_soon_as_it_runs) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  add_task(worker, "task", succeed, NULL);
+  gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
+  start(worker);
+  OK(gw_worker_wait(worker, 20000, &err));
+  start(worker); /* It counts for one start. */
+  ANSWERS(GW_TIMEOUT, gw_worker_wait(worker, 100, &err));
+  end(worker);
+  gw_client_free(client);
+}
+
+static gw_outcome_t succeed_or_fail(gw_job_t *job, void *user_data) {
+  return gw_job_payload(job, NULL)[0] == '1' ? succeed(job, user_data) : fail(job, user_data);
+}
+
+TEST(statistics_count_how_jobs_ended_in_numbers_and_in_json) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  CHECK_INT(stats_of(worker).claimed, 0);
+  for (int i = 0; i < 3; i++) add_job(client, "task", "1");
+  for (int i = 0; i < 2; i++) add_job(client, "task", "2");
+  add_job_once(client, "task", "2");
+  add_task(worker, "task", succeed_or_fail, NULL);
+  OK(gw_worker_run_once(worker, &err));
+  gw_stats_t stats = stats_of(worker);
+  char *json = gw_worker_stats_json(worker);
+  CHECK_INT(stats.claimed, 6);
+  CHECK_INT(stats.completed, 3);
+  CHECK_INT(stats.failed, 3);
+  CHECK_INT(stats.retried, 2);
+  CHECK_INT(stats.permanently_failed, 1);
+  CHECK_INT(stats.returned + stats.snoozed + stats.timed_out + stats.wedged + stats.lost, 0);
+  CHECK_INT(stats.held + stats.running + stats.in_flight, 0);
+  CHECK_INT(json_number(json, "claimed"), 6);
+  CHECK_INT(json_number(json, "completed"), 3);
+  CHECK_INT(json_number(json, "failed"), 3);
+  CHECK_INT(json_number(json, "retried"), 2);
+  CHECK_INT(json_number(json, "permanently_failed"), 1);
+  CHECK_INT(json_number(json, "returned"), 0);
+  char *times = json_field(json, "handler_times_us"), *listener = json_field(json, "listener");
+  CHECK_INT(json_number(times, "count"), 6);
+  CHECK(listener[0] != '\0');
+  free(times), free(listener);
+  gw_string_free(json);
+  gw_worker_free(worker);
+  gw_client_free(client);
+}
+
+TEST(the_client_of_a_worker_is_borrowed_and_outlives_its_being_freed) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  add_task(worker, "task", succeed, NULL);
+  start(worker);
+  gw_client_free(gw_worker_client(worker));
+  OK(gw_client_check(gw_worker_client(worker), 5000, &err));
+  end(worker);
+  gw_client_free(client);
+}
+
 TEST(nothing_can_be_registered_once_a_worker_runs) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
@@ -512,7 +609,7 @@ TEST(what_belongs_to_a_task_is_freed_once_with_its_worker) {
   OK(gw_worker_run_once(worker, &err));
   CHECK_INT(counted(&freed), 0);
   gw_worker_free(worker);
-  wait_for(&freed, 1);
+  CHECK_INT(counted(&freed), 1);
   gw_client_free(client);
 }
 
