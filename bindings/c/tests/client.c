@@ -137,22 +137,21 @@ TEST(a_spec_that_the_database_would_refuse_names_its_field) {
 
 TEST(many_jobs_are_added_in_their_order_all_or_none) {
   gw_client_t *client = a_client();
-  gw_spec_t *good = gw_spec_new("good"), *other = gw_spec_new("other"), *bad = gw_spec_new("");
-  const gw_spec_t *three[] = {good, other, good}, *one_bad[] = {good, bad};
+  gw_spec_t *good = gw_spec_new("good"), *other = gw_spec_new("other"), *third = gw_spec_new("third"), *bad = gw_spec_new("");
+  const gw_spec_t *three[] = {good, other, third}, *one_bad[] = {good, bad};
   int64_t ids[3] = {0};
   char *json = NULL;
   OK(gw_client_add_jobs(client, three, 3, ids, &err));
   CHECK_JOB(client, ids[0], "task_identifier", "good");
   CHECK_JOB(client, ids[1], "task_identifier", "other");
-  CHECK_JOB(client, ids[2], "task_identifier", "good");
-  CHECK(ids[0] != ids[2]);
+  CHECK_JOB(client, ids[2], "task_identifier", "third");
   ANSWERS(GW_ERR_CONFIG, gw_client_add_jobs(client, one_bad, 2, NULL, &err));
   OK(gw_client_add_jobs(client, three, 0, NULL, &err));
   OK(gw_client_add_jobs(client, NULL, 0, NULL, &err));
   OK(gw_client_stats(client, &json, &err));
   CHECK_INT(json_number(json, "total"), 3);
   gw_string_free(json);
-  gw_spec_free(good), gw_spec_free(other), gw_spec_free(bad);
+  gw_spec_free(good), gw_spec_free(other), gw_spec_free(third), gw_spec_free(bad);
   gw_client_free(client);
 }
 
@@ -179,6 +178,35 @@ TEST(a_key_replaces_or_keeps_the_waiting_job_and_removes_it) {
   CHECK(!job_exists(client, id));
   ANSWERS(GW_NOT_FOUND, gw_client_remove_job(client, "the key", &err));
   gw_client_free(client);
+}
+
+TEST(a_key_can_keep_the_time_of_the_waiting_job) {
+  gw_client_t *client = a_client();
+  gw_spec_t *spec = gw_spec_new("task");
+  int64_t id = 0;
+  OK(gw_spec_set_run_at(spec, 1924995845000000)); /* 2031-01-01T01:04:05Z */
+  OK(gw_spec_set_key(spec, "the key", GW_KEY_REPLACE));
+  OK(gw_client_add_job(client, spec, &id, &err));
+  gw_spec_free(spec);
+  CHECK_INT(add_with_key(client, "2", GW_KEY_PRESERVE_RUN_AT), id);
+  CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
+  CHECK_INT(add_with_key(client, "3", GW_KEY_REPLACE), id);
+  CHECK_JOB(client, id, "state", "ready");
+  gw_client_free(client);
+}
+
+TEST(an_error_says_whether_the_same_may_work_later) {
+  gw_config_t *config = a_config_with("database_url", "postgres://postgres@127.0.0.1:1/postgres", NULL);
+  gw_client_t *client = NULL;
+  gw_error_t *error = NULL;
+  CHECK_INT(gw_client_new(config, &client, &error), GW_ERR_CONNECT);
+  CHECK(gw_error_is_retryable(error));
+  gw_error_free(error);
+  OK(gw_config_set(config, "database_url", "postgres://[not a host", &err));
+  CHECK_INT(gw_client_new(config, &client, &error), GW_ERR_CONFIG);
+  CHECK(!gw_error_is_retryable(error));
+  gw_error_free(error);
+  gw_config_free(config);
 }
 
 TEST(a_trace_context_travels_with_the_payload) {
@@ -341,18 +369,62 @@ TEST(the_statement_adds_a_job_within_the_transaction_of_the_caller_if_it_commits
   gw_client_free(client);
 }
 
-static void statement_has(int32_t style, const char *first, const char *last) {
+/* The statement has these parameters, in this order, and no others. */
+static void statement_has(int32_t style, char sigil, const char *const parameters[9]) {
   char *sql = NULL;
-  OK(gw_sql_add_job(NULL, style, &sql, &err));
-  CHECK_HAS(sql, first);
-  CHECK_HAS(sql, last);
-  CHECK_HAS(sql, "graphile_worker");
+  OK(gw_sql_add_job("a%b", style, &sql, &err));
+  CHECK_HAS(sql, strchr("%", sigil) ? "\"a%%b\".add_job(" : "\"a%b\".add_job(");
+  const char *at = strstr(sql, ".add_job(");
+  for (int i = 0; i < 9; i++) {
+    at = strstr(at, "cast(");
+    while (strncmp(at, "cast(cast(", 10) == 0) at += 5;
+    at += 5;
+    if (strncmp(at, parameters[i], strlen(parameters[i])) != 0 || at[strlen(parameters[i])] != ' ')
+      check_fail(__FILE__, __LINE__, "'%.30s' is not '%s'", at, parameters[i]);
+  }
+  CHECK(strstr(at, "cast(") == NULL);
   gw_string_free(sql);
 }
 
 TEST(the_statement_is_written_in_the_style_of_the_driver) {
-  statement_has(GW_SQL_DOLLAR, "$1", "$9");
-  statement_has(GW_SQL_FORMAT, "%s", "%s");
-  statement_has(GW_SQL_NAMED, ":identifier", ":job_key_mode");
-  statement_has(GW_SQL_PYFORMAT, "%(identifier)s", "%(job_key_mode)s");
+  statement_has(GW_SQL_DOLLAR, '$', (const char *const[]){"$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9"});
+  statement_has(GW_SQL_FORMAT, '%', (const char *const[]){"%s", "%s", "%s", "%s", "%s", "%s", "%s", "%s", "%s"});
+  statement_has(GW_SQL_NAMED, ':', (const char *const[]){":identifier", ":payload", ":queue_name", ":run_at", ":max_attempts",
+                                                         ":job_key", ":priority", ":flags", ":job_key_mode"});
+  statement_has(GW_SQL_PYFORMAT, '%', (const char *const[]){"%(identifier)s", "%(payload)s", "%(queue_name)s", "%(run_at)s",
+                                                            "%(max_attempts)s", "%(job_key)s", "%(priority)s", "%(flags)s",
+                                                            "%(job_key_mode)s"});
+}
+
+TEST(jobs_are_listed_by_queue_and_state_and_brought_back_with_new_limits) {
+  gw_client_t *client = a_client();
+  gw_spec_t *spec = gw_spec_new("queued");
+  int64_t failed = add_job(client, "a", "1"), queued = 0;
+  char *json = NULL;
+  OK(gw_spec_set_queue(spec, "serial"));
+  OK(gw_spec_set_run_at(spec, 1924995845000000));
+  OK(gw_client_add_job(client, spec, &queued, &err));
+  gw_spec_free(spec);
+  OK(gw_client_list_jobs(client, "{\"queue\": \"serial\"}", &json, &err));
+  CHECK_INT(json_number(json, "id"), queued);
+  gw_string_free(json);
+  OK(gw_client_list_jobs(client, "{\"state\": \"scheduled\"}", &json, &err));
+  CHECK_INT(json_number(json, "id"), queued);
+  gw_string_free(json);
+  OK(gw_client_fail_jobs(client, &failed, 1, "gave up", &json, &err));
+  gw_string_free(json);
+  OK(gw_client_reschedule_jobs(client, &failed, 1, "{\"attempts\": 2, \"max_attempts\": 5}", &json, &err));
+  gw_string_free(json);
+  CHECK_JOB(client, failed, "attempts", "2");
+  CHECK_JOB(client, failed, "max_attempts", "5");
+  OK(gw_client_reschedule_jobs(client, &queued, 1, "{\"run_at\": \"now\"}", &json, &err));
+  CHECK_INT(json_number(json, "id"), queued);
+  gw_string_free(json);
+  CHECK_JOB(client, queued, "state", "ready");
+  OK(gw_client_fail_jobs(client, &failed, 1, "gave up", &json, &err));
+  gw_string_free(json);
+  OK(gw_client_cleanup(client, GW_CLEANUP_GC_TASKS, &json, &err)); /* Only what was asked for. */
+  gw_string_free(json);
+  CHECK(job_exists(client, failed));
+  gw_client_free(client);
 }
