@@ -322,6 +322,29 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_a_worker_sets_something_that_no_other_sets() {
+        let options = |key: &Key, value: &str| {
+            let options = Reader(&Values::from([(key.name, value.to_owned())])).options(None);
+            options.map(|options| options.described()).unwrap()
+        };
+        let mut seen = std::collections::HashSet::new();
+        // That of the last is told with the jobs that are pulled.
+        for key in KEYS.iter().filter(|key| key.of != For::Client && key.name != "deliver_cancellations") {
+            let (one, other) = match key.kind {
+                Kind::Text | Kind::List => ("one", "other"),
+                Kind::Number => ("7", "8"),
+                Kind::Bool => ("false", "true"),
+                Kind::Duration => ("41s", "42s"),
+                Kind::Crontab => ("* * * * * one", "* * * * * one\n* * * * * other"),
+            };
+            assert_ne!(options(key, one), options(key, other), "{}", key.name);
+            if key.kind != Kind::Bool {
+                assert!(seen.insert(options(key, other)), "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_answered_with_the_likeliest() {
         let error = find("shutdown_grace").err().unwrap();
         assert!(error.message.contains("shutdown_grace_period"), "{}", error.message);
