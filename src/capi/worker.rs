@@ -454,6 +454,10 @@ impl Inner {
         let mut looked_twice = false;
         loop {
             if self.woken.swap(false, Ordering::AcqRel) {
+                // What rang before it was silenced was not looked for.
+                if looked_twice {
+                    self.bell.ring();
+                }
                 return Ok(Found::Status(GW_WOKEN));
             }
             let found = match &*self.current.read() {
