@@ -207,7 +207,15 @@ impl Shared {
 
     /// Gives back what no thread has begun, for others to run; answers how many jobs that were.
     pub(crate) fn take_back(&self) -> usize {
-        self.wires.jobs.1.try_iter().filter(|active| active.give_back(None)).count()
+        let back = |active: &Arc<ActiveJob>| {
+            let back = active.give_back(None);
+            if !back {
+                // It was lost while it waited, and nobody else comes across it.
+                self.leave(active);
+            }
+            back
+        };
+        self.wires.jobs.1.try_iter().filter(back).count()
     }
 
     /// For how long the oldest handler of this task has been running.

@@ -3,6 +3,7 @@
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use graphile_worker::*;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A worker of one thread whose handlers of `t` wait for the sender: or for its end.
@@ -75,6 +76,43 @@ fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() 
     eventually(SOON, || db.locks() == 2);
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker.jobs where attempts = 0"), 598, "unspent");
     drop(release);
+}
+
+/// A worker that runs until the queue is empty, on a thread of its own; the other end hears that it has.
+fn run_once(worker: &Arc<Worker>) -> Receiver<Result<()>> {
+    let (ended, wait) = bounded(1);
+    let worker = worker.clone();
+    std::thread::spawn(move || ended.send(worker.run_once()));
+    wait
+}
+
+/// Tasks `t`, which ends at once, and `slow`, whose handlers wait for the sender.
+fn slow_and_quick(options: WorkerOptions) -> (Arc<Worker>, Sender<()>) {
+    let (release, wait): (Sender<()>, Receiver<()>) = bounded(0);
+    let options = options.define_raw_job("slow", move |_| _ = wait.recv_timeout(3 * SOON));
+    (Arc::new(options.define_raw_job("t", |_| ()).init().unwrap()), release)
+}
+
+#[test]
+fn a_held_job_that_was_lost_does_not_outlive_its_return() {
+    let db = TestDb::new();
+    let queue = LocalQueueConfig::default().with_ttl(Duration::from_secs(1));
+    let beats = WorkerRecoveryConfig::default().heartbeat_interval(Duration::from_millis(20));
+    let options = db.worker().concurrency(1).local_queue(queue).worker_recovery(beats);
+    let (worker, release) = slow_and_quick(options);
+    db.add("'slow'");
+    let lost = db.add("'t', priority => 1");
+    db.add("'t', priority => 2");
+    let ended = run_once(&worker);
+    eventually(SOON, || worker.stats().held == 2);
+    let far = "locked_by = null, locked_at = null, run_at = now() + interval '1 day'";
+    db.execute(&format!("update graphile_worker._private_jobs set {far} where id = {lost}"));
+    // A beat that fails has lease look at what is ours.
+    db.backends("lease").into_iter().for_each(|pid| _ = db.terminate(pid));
+    eventually(SOON, || worker.stats().lost == 1);
+    eventually(SOON, || worker.stats().returned == 1);
+    release.send(()).unwrap();
+    ended.recv_timeout(SOON).unwrap().unwrap();
 }
 
 /// Notes what observers are told of a local queue.
