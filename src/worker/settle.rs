@@ -105,6 +105,11 @@ impl Group {
         }
     }
 
+    /// Whether it leaves jobs that can be claimed at once. Where nobody listens, no notification says so.
+    fn is_due(&self) -> bool {
+        matches!(self, Self::GivenBack(jobs) if jobs.iter().any(|(_, delay)| delay.is_none()))
+    }
+
     fn halves(self) -> (Self, Self) {
         match self {
             Self::Done(mut jobs) => {
@@ -164,6 +169,9 @@ impl Settler<'_> {
                     self.shared.stats.settle_sizes.note(jobs.len() as u64);
                     self.retry.reset();
                     self.let_go(&jobs);
+                    if group.is_due() {
+                        raise(&self.shared.wires.freed);
+                    }
                     return;
                 }
                 // Only a stop that has run out of time ends us here; lease's last look, or a later

@@ -94,6 +94,22 @@ fn slow_and_quick(options: WorkerOptions) -> (Arc<Worker>, Sender<()>) {
 }
 
 #[test]
+fn what_went_back_is_run_by_the_next_idle_thread_of_a_run_until_empty() {
+    let db = TestDb::new();
+    db.execute("select graphile_worker.add_job('slow') from generate_series(1, 2)");
+    db.execute("select graphile_worker.add_job('t', priority => 1) from generate_series(1, 3)");
+    let queue = LocalQueueConfig::default().with_ttl(Duration::from_millis(100));
+    let (worker, release) = slow_and_quick(db.worker().concurrency(2).local_queue(queue));
+    let ended = run_once(&worker);
+    eventually(SOON, || worker.stats().returned == 3);
+    release.send(()).unwrap();
+    // Nobody listens for notifications, and nobody polls while there is something to wait for.
+    eventually(SOON, || db.jobs() == 1);
+    release.send(()).unwrap();
+    ended.recv_timeout(SOON).unwrap().unwrap();
+}
+
+#[test]
 fn a_held_job_that_was_lost_does_not_outlive_its_return() {
     let db = TestDb::new();
     let queue = LocalQueueConfig::default().with_ttl(Duration::from_secs(1));
