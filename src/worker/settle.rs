@@ -177,6 +177,8 @@ impl Settler<'_> {
                 // Only a stop that has run out of time ends us here; lease's last look, or a later
                 // recovery, finds the rows.
                 Err(error) if error.kind() == ErrorKind::Stopped => return,
+                // What fails at once, as a socket that nobody listens on, is never interrupted.
+                Err(_) if self.shared.interrupt.is_raised() => return,
                 Err(error) if refuses_content(&error) && jobs.len() > 1 => {
                     let (first, second) = group.halves();
                     self.write_group(first);

@@ -3,6 +3,7 @@
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::bounded;
 use graphile_worker::{ErrorKind, ShutdownSignal, WorkerContext};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -98,4 +99,32 @@ fn the_callers_signal_and_a_request_before_the_start_both_end_run() {
     let worker = options().init().unwrap();
     worker.request_shutdown();
     worker.run().unwrap();
+}
+
+#[test]
+fn no_thread_outlives_a_stop_without_a_database() {
+    let db = TestDb::alone();
+    let (release, wait) = bounded::<()>(0);
+    let kept = Arc::new(());
+    let socket = format!(
+        "postgres:///postgres?host={}&port={}&user=postgres",
+        db.server().socket_dir().display(),
+        db.server().port()
+    );
+    let options =
+        db.worker().database_url(&socket).shutdown_grace_period(Duration::from_millis(100)).define_raw_job("t", {
+            let kept = kept.clone();
+            move |_| {
+                let _kept = &kept;
+                let _ = wait.recv();
+            }
+        });
+    db.add("'t'");
+    let running = Running::start(options);
+    eventually(SOON, || running.worker.stats().running == 1);
+    db.server().stop_server().unwrap();
+    drop(release);
+    let (_, took) = running.stop();
+    assert!(took < Duration::from_millis(1200), "{took:?}");
+    eventually(SOON, || Arc::strong_count(&kept) == 1);
 }
