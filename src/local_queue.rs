@@ -2,6 +2,7 @@
 
 use crate::config::{LocalQueue, RefetchDelay};
 use crate::error::{Error, Result};
+use crate::retry::LONGEST_DELAY;
 use std::time::Duration;
 
 /// How many jobs a worker holds ahead of its threads; see
@@ -77,9 +78,9 @@ impl LocalQueueConfig {
         Ok(LocalQueue {
             size: self.size,
             capacity: self.size.saturating_mul(self.queue_count.min(concurrency)),
-            ttl: self.ttl,
+            ttl: self.ttl.min(LONGEST_DELAY),
             refetch: self.refetch_delay.as_ref().map(|delay| RefetchDelay {
-                duration: delay.duration,
+                duration: delay.duration.min(LONGEST_DELAY),
                 threshold: delay.threshold,
                 max_abort: delay.max_abort_threshold.unwrap_or(self.size.saturating_mul(5)),
             }),

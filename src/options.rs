@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::local_queue::LocalQueueConfig;
 use crate::migrate;
+use crate::retry::LONGEST_DELAY;
 use crate::running::Worker;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
@@ -181,7 +182,8 @@ impl WorkerOptions {
 
     /// How long to wait between polls when no notification arrives. Defaults to 1 second.
     ///
-    /// Polling also finds jobs whose `run_at` has come, so it bounds how late they start.
+    /// Polling also finds jobs whose `run_at` has come, so it bounds how late they start. As any time of these options
+    /// it is 100 years at most; a longer one counts as that.
     ///
     /// # Errors
     /// `init` answers `Config` if it is shorter than 1 ms. Source: the guide, Pool and Concurrency.
@@ -422,10 +424,10 @@ impl WorkerOptions {
             threads: in_range("threads", threads, 1, concurrency)?,
             pull: self.pull.clone(),
             claimers: 1,
-            poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?,
+            poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?.min(LONGEST_DELAY),
             notifications: self.notifications,
-            grace_period: self.grace_period,
-            interrupted_delay: self.interrupted_delay,
+            grace_period: self.grace_period.min(LONGEST_DELAY),
+            interrupted_delay: self.interrupted_delay.min(LONGEST_DELAY),
             complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
             fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
             local_queue: local_queue.transpose()?,

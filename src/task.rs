@@ -198,6 +198,7 @@ impl Task {
         if let Some(timeout) = timeout.filter(|&timeout| timeout < Duration::from_millis(1)) {
             return Err(Error::config(format!("timeout of task {identifier:?}: {timeout:?} is shorter than 1 ms")));
         }
+        let timeout = timeout.map(|timeout| timeout.min(LONGEST_DELAY));
         Ok(Self { name: TaskName::new(&identifier)?, runner, backoff, timeout, pace: Pace::default() })
     }
 }

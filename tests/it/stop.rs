@@ -2,7 +2,7 @@
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::bounded;
-use graphile_worker::{ErrorKind, ShutdownSignal, WorkerContext};
+use graphile_worker::{ErrorKind, JobDefinition, LocalQueueConfig, ShutdownSignal, WorkerContext};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,4 +127,16 @@ fn no_thread_outlives_a_stop_without_a_database() {
     let (_, took) = running.stop();
     assert!(took < Duration::from_millis(1200), "{took:?}");
     eventually(SOON, || Arc::strong_count(&kept) == 1);
+}
+
+#[test]
+fn times_without_an_end_are_long_ones() {
+    let db = TestDb::new();
+    db.add("'t'");
+    let options = db.worker().poll_interval(Duration::MAX).shutdown_grace_period(Duration::MAX);
+    let queue = LocalQueueConfig::default().with_ttl(Duration::MAX);
+    let task = JobDefinition::raw("t", |_| ()).timeout(Duration::MAX);
+    let running = Running::start(options.local_queue(queue).define_jobs([task]));
+    eventually(SOON, || db.jobs() == 0);
+    running.stop().0.unwrap();
 }
