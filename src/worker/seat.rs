@@ -104,6 +104,10 @@ impl Shared {
             self.ring();
         } else if !self.wires.jobs.1.is_empty() {
             self.ring();
+        } else if self.config.pull.is_some() {
+            // No thread waits for a job here, and says so: dispatch, which counts free seats, may have looked
+            // while this one was taken.
+            raise(&self.wires.low);
         }
     }
 

@@ -110,6 +110,18 @@ TEST(a_batch_brings_what_there_is_up_to_its_capacity) {
   gw_client_free(client);
 }
 
+TEST(a_seat_that_came_free_is_claimed_for_before_the_outcome_is_written) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker =
+      a_worker_with("concurrency", "1", "poll_interval", "1h", "complete_job_batch_delay", "60s", NULL);
+  add_task(worker, "task", NULL, NULL);
+  start(worker);
+  add_jobs(client, "task", 4);
+  for (int i = 0; i < 4; i++) finish(pull(worker));
+  end(worker);
+  gw_client_free(client);
+}
+
 static void *pull_until_stopped(void *worker) {
   gw_job_t *job = NULL;
   gw_status_t status;
