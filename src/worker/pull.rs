@@ -68,8 +68,7 @@ impl Counter {
             if shared.stop.is_triggered() || shared.others.is_closed() {
                 active.give_back(None);
             } else if active.claim.alone {
-                self.wait_for_it(active);
-                shared.give_seat(number);
+                self.wait_for_it(active, number);
                 continue;
             } else if active.start() {
                 match self.seated(&active, number) {
@@ -98,14 +97,17 @@ impl Counter {
         Some(started)
     }
 
-    /// Starts a job once it is alone, on a thread of its own, since nobody who comes may wait.
-    fn wait_for_it(&self, active: Arc<ActiveJob>) {
+    /// Starts a job once it is alone, on a thread of its own, since nobody who comes may wait. It keeps its seat
+    /// meanwhile: a stop waits for it.
+    fn wait_for_it(&self, active: Arc<ActiveJob>, number: usize) {
         let counter = self.clone();
         let waiting = active.clone();
         let wait = move || {
             let shared = &counter.shared;
-            let number = may_run_alone(shared, &waiting).then(|| shared.wires.seats.1.recv().ok()).flatten();
-            let Some(number) = number else { return shared.leave(&waiting) };
+            if !may_run_alone(shared, &waiting) {
+                shared.leave(&waiting);
+                return shared.give_seat(number);
+            }
             if let Some(started) = counter.seated(&waiting, number) {
                 let _ = shared.wires.alone.0.send(started);
                 shared.ring();
@@ -115,6 +117,7 @@ impl Counter {
             warn!(worker_id = self.shared.worker_id.as_str(), error:% = error; "cannot start thread gw-alone");
             active.give_back(None);
             self.shared.leave(&active);
+            self.shared.give_seat(number);
         }
     }
 }
