@@ -166,8 +166,13 @@ impl Shared {
 
     /// The same for those who must not wait: whether they are held back.
     pub(crate) fn is_held_up(&self) -> bool {
+        self.is_in_doubt() || self.others.holds()
+    }
+
+    /// Whether nobody can say what is ours.
+    pub(crate) fn is_in_doubt(&self) -> bool {
         self.look_for_silence();
-        self.gate.holds() || self.others.holds()
+        self.gate.holds()
     }
 
     fn look_for_silence(&self) {

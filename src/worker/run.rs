@@ -65,7 +65,8 @@ pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
     let patience_ends = Instant::now() + ALONE_PATIENCE;
     let alone = loop {
         shared.take_back();
-        if is_alone(shared) {
+        // It may have waited for long: what held before need not hold now.
+        if is_alone(shared) && !shared.is_in_doubt() {
             break true;
         }
         if shared.stop.wait_timeout(LOOK_AGAIN) || Instant::now() >= patience_ends {
