@@ -94,7 +94,8 @@ impl<'a> Lease<'a> {
 
     /// Does what is due. Beats first: whoever reconciles is alive for the sweepers.
     fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
-        if due(self.beat) {
+        // While the machine slept our clock stood still; the others' did not.
+        if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.sweep_threshold) {
             self.beat()?;
         }
         if reconcile_requested || due(self.reconcile) {

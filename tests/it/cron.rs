@@ -364,8 +364,8 @@ fn a_scheduler_of_the_simulation() {
 }
 
 /// Builds the library that makes a process's wall clock wrong.
-fn wall_clock() -> PathBuf {
-    let library = std::env::temp_dir().join(format!("gw-wall-clock-{}.so", std::process::id()));
+pub fn wall_clock(of: &str) -> PathBuf {
+    let library = std::env::temp_dir().join(format!("gw-wall-clock-{of}-{}.so", std::process::id()));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/wall_clock.c");
     let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
     assert!(built.expect("cc, which links Rust programs too").success());
@@ -401,7 +401,7 @@ fn one_job_a_tick_across_schedulers_with_wrong_clocks_that_are_killed_at_random(
     let (processes, kills) = if days == 1 { (3, 6) } else { (8, 30) };
     let db = Clocked::at(TestDb::alone(), "2026-03-01 23:59:59.999Z");
     db.0.execute("create table public.skews (seconds float8)");
-    let library = wall_clock();
+    let library = wall_clock("cron");
     let mut seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut roll = |sides: u64| {

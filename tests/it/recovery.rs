@@ -1,5 +1,6 @@
 //! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
 
+use crate::cron::wall_clock;
 use crate::harness::{Running, SOON, Started, TestDb, eventually};
 use crate::proxy::Proxy;
 use graphile_worker::{
@@ -207,6 +208,37 @@ fn child() {
     let options = options.define_raw_job("pill", swallow);
     let options = options.heartbeat_interval(HEARTBEAT).sweep_interval(SWEEP).sweep_threshold(THRESHOLD);
     options.recovery_delay(Duration::ZERO).init().unwrap().run().unwrap();
+}
+
+/// A worker process of the test below, with the usual beats.
+#[test]
+fn a_worker_that_sleeps() {
+    let Ok(url) = std::env::var("RECOVERY_TEST_SLEEPER") else { return };
+    let handler = |ctx: WorkerContext| -> graphile_worker::Result<()> {
+        let note = "insert into public.ran select last_heartbeat_at from graphile_worker._native_workers";
+        ctx.connection()?.execute(note, &[])?;
+        Ok(())
+    };
+    WorkerOptions::default().database_url(&url).define_raw_job("t", handler).init().unwrap().run().unwrap();
+}
+
+#[test]
+fn a_worker_whose_machine_slept_beats_before_it_starts_a_job() {
+    let db = TestDb::new();
+    db.execute("create table public.ran (beat timestamptz)");
+    let ran = |times| eventually(SOON, || db.one::<i64>("select count(*) from public.ran") == times);
+    let awake = std::env::temp_dir().join(format!("gw-awake-{}", std::process::id()));
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "recovery::a_worker_that_sleeps", "-q"]).env("RECOVERY_TEST_SLEEPER", db.url());
+    command.env("LD_PRELOAD", wall_clock("recovery")).env("GW_CLOCK_OFFSET", "600").env("GW_CLOCK_SINCE", &awake);
+    let _sleeper = Started::new(command.stdout(std::process::Stdio::null()));
+    db.add("'t'");
+    ran(1);
+    std::fs::write(&awake, "").unwrap();
+    db.add("'t'");
+    ran(2);
+    std::fs::remove_file(&awake).unwrap();
+    assert_eq!(db.one::<i64>("select count(distinct beat) from public.ran"), 2);
 }
 
 /// Whoever runs this dies of it.

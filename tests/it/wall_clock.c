@@ -1,4 +1,5 @@
-/* Loaded before the C library: the process sees a wall clock that is GW_CLOCK_OFFSET seconds off. */
+/* Loaded before the C library: the process sees a wall clock that is GW_CLOCK_OFFSET seconds off; if GW_CLOCK_SINCE
+ * names a file, from when that is there. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -7,7 +8,8 @@
 #include <unistd.h>
 
 static long offset(void) {
-  const char *seconds = getenv("GW_CLOCK_OFFSET");
+  const char *seconds = getenv("GW_CLOCK_OFFSET"), *since = getenv("GW_CLOCK_SINCE");
+  if (since && access(since, F_OK) != 0) return 0;
   return seconds ? atol(seconds) : 0;
 }
 
