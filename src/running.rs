@@ -322,6 +322,8 @@ impl Crew {
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
             shared.stop.trigger();
+            shared.gate.release();
+            shared.others.release();
             shared.over.trigger();
             shared.left.trigger();
             shared.interrupt.raise();
