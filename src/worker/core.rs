@@ -75,6 +75,8 @@ pub(crate) struct Core {
     resting: bool,
     /// The last claim was sent with an empty ledger, and brought nothing.
     seen_empty: bool,
+    /// Another claim was under way when the last one was sent: what one brought the other could not see.
+    overlapped: bool,
     stopping: bool,
 }
 
@@ -93,6 +95,7 @@ impl Core {
             asked: 0,
             resting: false,
             seen_empty: false,
+            overlapped: false,
             stopping: false,
         }
     }
@@ -119,6 +122,7 @@ impl Core {
             Event::Wake | Event::Freed | Event::ClaimFailed { .. } => (self.ready, self.told) = (true, true),
             Event::Asked(jobs) => {
                 self.told = false;
+                self.overlapped = self.in_flight > 0;
                 self.in_flight += 1;
                 self.asked += jobs;
             }
@@ -133,7 +137,7 @@ impl Core {
                 // Named queues and other claimers can make a claim short; when they let go we are woken.
                 self.ready = self.told;
                 self.growth = (got * 2).clamp(self.threads, CEILING);
-                self.seen_empty = got == 0 && entries == 0;
+                self.seen_empty = got == 0 && entries == 0 && !self.overlapped;
             }
             Event::GaveBack => self.resting = true,
             Event::Rested => self.resting = false,
@@ -341,5 +345,20 @@ mod tests {
         assert_eq!(claimed(1, 0), (Step::Wait, again), "the job claimed last may have freed a queue");
         assert_eq!(claimed(0, 1), (Step::Wait, again), "so may the one that ran during the claim");
         assert_eq!(claimed(0, 0), (Step::Wait, Step::Empty));
+    }
+
+    #[test]
+    fn a_claim_that_another_one_was_under_way_with_does_not_end_a_run_until_empty() {
+        let mut core = Core::new(THREADS, 2, true);
+        for jobs in [3, 1] {
+            core.on(Event::Asked(jobs));
+        }
+        // Its job is over by now, and the next of its queue may be there.
+        core.on(claimed(1, 1));
+        core.on(claimed(3, 0));
+        assert_eq!(core.step(IDLE), Step::Claim(4));
+        core.on(Event::Asked(4));
+        core.on(claimed(4, 0));
+        assert_eq!(core.step(IDLE), Step::Empty);
     }
 }
