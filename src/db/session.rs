@@ -130,7 +130,14 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))?;
-        let (client, mut connection) = within(&runtime, deadline, interrupt, config.connect(tls.clone()))?;
+        let (client, mut connection) = match within(&runtime, deadline, interrupt, config.connect(tls.clone())) {
+            Ok(both) => both,
+            Err(error) => {
+                // A look-up of the host's name cannot be ended; dropping the runtime would wait for it.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         // Notifications only wake: when nobody reads them in time, any that is kept is as good.
         let (outbox, inbox) = mpsc::channel(64);
         let driver = runtime.spawn(async move {
