@@ -49,7 +49,8 @@ impl Bell {
                 Err(_) => break,
             }
         }
-        self.ringing.store(false, Ordering::Release);
+        // Takes in whoever has rung before, and so has not written: what they rang for is seen by the next look.
+        self.ringing.swap(false, Ordering::AcqRel);
     }
 
     /// Waits until it is readable; false if that did not come by `deadline`.
