@@ -453,28 +453,13 @@ impl Inner {
         let until = deadline(timeout_ms);
         let mut looked_twice = false;
         loop {
-            if self.woken.swap(false, Ordering::AcqRel) {
-                // What rang before it was silenced was not looked for.
-                if looked_twice {
-                    self.bell.ring();
-                }
-                return Ok(Found::Status(GW_WOKEN));
-            }
-            let found = match &*self.current.read() {
-                None => return state_error("the worker was not started"),
-                Some(current) if current.counter.shared.config.pull.is_none() => {
-                    return state_error("the tasks of this worker are called; add them with NULL to pull their jobs");
-                }
-                Some(current) if current.home.over.load(Ordering::Acquire) => Found::Status(GW_STOPPED),
-                Some(current) => find(current)?,
-            };
-            match found {
-                Found::Status(GW_TIMEOUT) if !looked_twice => {
+            match self.look(&mut find) {
+                Ok(Found::Status(GW_TIMEOUT)) if !looked_twice => {
                     // What comes after this look rings again.
                     self.bell.silence();
                     looked_twice = true;
                 }
-                Found::Status(GW_TIMEOUT) => {
+                Ok(Found::Status(GW_TIMEOUT)) => {
                     if timeout_ms == 0 || !self.bell.wait(until) {
                         return Ok(Found::Status(GW_TIMEOUT));
                     }
@@ -482,12 +467,27 @@ impl Inner {
                 }
                 found => {
                     // There may be more, and it is silent.
-                    if looked_twice || matches!(found, Found::Status(GW_STOPPED)) {
+                    if looked_twice || matches!(found, Ok(Found::Status(GW_STOPPED))) {
                         self.bell.ring();
                     }
-                    return Ok(found);
+                    return found;
                 }
             }
+        }
+    }
+
+    /// One look at what there is.
+    fn look<T>(&self, find: &mut impl FnMut(&Current) -> Result<Found<T>, Failure>) -> Result<Found<T>, Failure> {
+        if self.woken.swap(false, Ordering::AcqRel) {
+            return Ok(Found::Status(GW_WOKEN));
+        }
+        match &*self.current.read_recursive() {
+            None => state_error("the worker was not started"),
+            Some(current) if current.counter.shared.config.pull.is_none() => {
+                state_error("the tasks of this worker are called; add them with NULL to pull their jobs")
+            }
+            Some(current) if current.home.over.load(Ordering::Acquire) => Ok(Found::Status(GW_STOPPED)),
+            Some(current) => find(current),
         }
     }
 }
