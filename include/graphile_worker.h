@@ -1222,7 +1222,7 @@ gw_status_t gw_worker_next(gw_worker_t *worker,
 
 /**
  * The same for up to `capacity` jobs at once; how many came is written to `count`. Waits for the first only. Tells of no
- * cancelled jobs: those come by `gw_worker_next`.
+ * cancelled jobs: those come by `gw_worker_next`, for which GW_WOKEN says that one waits.
  */
 GW_API
 gw_status_t gw_worker_next_batch(gw_worker_t *worker,

@@ -713,7 +713,7 @@ pub unsafe extern "C" fn gw_worker_next(
 }
 
 /// The same for up to `capacity` jobs at once; how many came is written to `count`. Waits for the first only. Tells of no
-/// cancelled jobs: those come by `gw_worker_next`.
+/// cancelled jobs: those come by `gw_worker_next`, for which GW_WOKEN says that one waits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_next_batch(
     worker: *mut gw_worker_t,
@@ -742,7 +742,12 @@ pub unsafe extern "C" fn gw_worker_next_batch(
                     Next::Over | Next::Nothing | Next::Cancelled(_) => break,
                 }
             }
-            Ok(if came == 0 { Found::Status(GW_TIMEOUT) } else { Found::Something(GW_OK, came) })
+            Ok(match came {
+                // Not ours to take, and nobody must miss it because we found nothing and silenced the bell.
+                0 if current.counter.has_notices() => Found::Status(GW_WOKEN),
+                0 => Found::Status(GW_TIMEOUT),
+                _ => Found::Something(GW_OK, came),
+            })
         })?;
         match found {
             Found::Status(status) => Ok(status),

@@ -39,6 +39,11 @@ impl Counter {
         }
     }
 
+    /// Whether somebody is to be told of a job that is cancelled.
+    pub(crate) fn has_notices(&self) -> bool {
+        !self.shared.wires.notices.1.is_empty()
+    }
+
     /// The next job. At most as many are out at once as there are seats.
     pub(crate) fn next_job(&self) -> Next {
         let shared = &self.shared;

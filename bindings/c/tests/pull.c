@@ -467,6 +467,54 @@ TEST(a_timeout_cancels_a_pulled_job_too) {
   gw_client_free(client);
 }
 
+static struct latch cancellations = LATCH;
+static void *take_cancellations(void *worker) {
+  gw_job_t *job = NULL;
+  gw_status_t status;
+  while ((status = gw_worker_next(worker, -1, &job, NULL)) != GW_STOPPED) {
+    if (status == GW_OK) finish(job);
+    else gw_job_free(job);
+    count_up(&cancellations); /* What this thread has itself is no news to it. */
+  }
+  return NULL;
+}
+static void *take_batches(void *worker) {
+  gw_job_t *jobs[4];
+  size_t count = 0;
+  gw_status_t status;
+  while ((status = gw_worker_next_batch(worker, -1, jobs, 4, &count, NULL)) != GW_STOPPED) {
+    if (status != GW_OK) {
+      CHECK_INT(status, GW_WOKEN);
+      continue;
+    }
+    for (size_t i = 0; i < count; i++) {
+      while (!gw_job_is_cancelled(jobs[i])) usleep(100);
+      finish(jobs[i]);
+    }
+  }
+  return NULL;
+}
+
+TEST(cancellations_are_delivered_beside_threads_that_take_batches) {
+  size_t rounds = check_scaled(50);
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker_with("concurrency", "8", "deliver_cancellations", "true", NULL);
+  pthread_t threads[4];
+  add_task(worker, "task", NULL, NULL);
+  OK(gw_worker_set_task_option(worker, "task", "timeout", "5ms", &err));
+  start(worker);
+  for (int i = 0; i < 4; i++) threads[i] = start_thread(i ? take_batches : take_cancellations, worker);
+  for (size_t round = 1; round <= rounds; round++) {
+    add_job(client, "task", "{}");
+    wait_for(&cancellations, round);
+  }
+  gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
+  for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+  OK(gw_worker_wait(worker, -1, &err));
+  gw_worker_free(worker);
+  gw_client_free(client);
+}
+
 /* Leaves no thread of a client in this process. */
 static void add_jobs_elsewhere(size_t count) {
   int status = 0;
