@@ -732,12 +732,16 @@ pub unsafe extern "C" fn gw_worker_next_batch(
             let mut came = 0;
             while came < capacity {
                 match current.counter.next_job() {
-                    Next::Job(started) => {
-                        let given = job::give(Life::of_started(started, current.home.clone()))?;
-                        // SAFETY: the header says that there is room for `capacity` jobs.
-                        unsafe { *jobs.add(came) = given };
-                        came += 1;
-                    }
+                    Next::Job(started) => match job::give(Life::of_started(started, current.home.clone())) {
+                        Ok(given) => {
+                            // SAFETY: the header says that there is room for `capacity` jobs.
+                            unsafe { *jobs.add(came) = given };
+                            came += 1;
+                        }
+                        Err(failure) if came == 0 => return Err(failure),
+                        // Those before it are the caller's.
+                        Err(_) => break,
+                    },
                     Next::Over if came == 0 => return Ok(Found::Status(GW_STOPPED)),
                     Next::Over | Next::Nothing | Next::Cancelled(_) => break,
                 }
