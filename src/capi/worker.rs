@@ -8,8 +8,8 @@ use super::handle::{self, Slab, Slabs, Use, Value};
 use super::job::{self, Home, Life, gw_job_t};
 use super::keys::{self, Reader, Values};
 use super::status::{
-    Failure, GW_CANCELLED, GW_ERR_DEADLOCK, GW_ERR_NOMEM, GW_ERR_STATE, GW_OK, GW_STOPPED, GW_TIMEOUT, GW_WOKEN,
-    gw_error_t, gw_status_t,
+    Failure, GW_CANCELLED, GW_ERR_DEADLOCK, GW_ERR_HANDLE, GW_ERR_NOMEM, GW_ERR_STATE, GW_OK, GW_STOPPED, GW_TIMEOUT,
+    GW_WOKEN, gw_error_t, gw_status_t,
 };
 use super::task::{TaskFunction, gw_task_fn};
 use super::user_data::{UserData, gw_free_fn};
@@ -20,6 +20,7 @@ use crate::{Cron, JobDefinition, RetryPolicy, Worker, WorkerStats, db::deadline:
 use log::warn;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::ffi::{c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -67,6 +68,8 @@ struct Inner {
     state: AtomicI32,
     /// Readable while there may be something to pull.
     bell: Arc<Bell>,
+    /// A start is under way. What it calls must not wait for it.
+    starting: AtomicBool,
     /// Wakes gw-control. A signal handler may ring it.
     control: Bell,
     /// GW_STOP_..., or 0.
@@ -87,6 +90,8 @@ struct Setup {
     tasks: Vec<TaskSetup>,
     crons: Vec<Cron>,
     hooks: Vec<Hook>,
+    /// There will be no other start.
+    freed: bool,
 }
 
 struct TaskSetup {
@@ -171,6 +176,7 @@ pub unsafe extern "C" fn gw_worker_new(
             setup: Mutex::default(),
             state: AtomicI32::new(GW_STATE_NEW),
             bell: Arc::new(Bell::new()?),
+            starting: AtomicBool::new(false),
             control: Bell::new()?,
             stop: AtomicI32::new(0),
             woken: AtomicBool::new(false),
@@ -303,10 +309,14 @@ pub(super) fn events(worker: *const gw_worker_t) -> Result<Arc<EventQueue>, Fail
 
 impl Inner {
     fn change(&self, work: impl FnOnce(&mut Setup) -> Result<gw_status_t, Failure>) -> Result<gw_status_t, Failure> {
+        let too_late = || state_error("the worker was started already; tell it this before");
+        if self.starting.load(Ordering::Acquire) {
+            return too_late();
+        }
         let mut setup = self.setup.lock();
         match self.state.load(Ordering::Acquire) {
             GW_STATE_NEW => work(&mut setup),
-            _ => state_error("the worker was started already; tell it this before"),
+            _ => too_late(),
         }
     }
 
@@ -321,11 +331,24 @@ impl Inner {
         }
     }
 
-    /// Checks, connects, and starts all threads.
+    /// Starts it, once at a time.
     fn start(self: &Arc<Self>, until_empty: bool) -> Result<(), Failure> {
+        if self.starting.swap(true, Ordering::AcqRel) {
+            return state_error("the worker is being started already");
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| self.begin(until_empty)));
+        self.starting.store(false, Ordering::Release);
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Checks, connects, and starts all threads.
+    fn begin(self: &Arc<Self>, until_empty: bool) -> Result<(), Failure> {
         let setup = self.setup.lock();
         if self.runs() {
             return state_error("the worker runs already");
+        }
+        if setup.freed {
+            return Err(Failure::new(GW_ERR_HANDLE, "this worker was freed"));
         }
         // Those of the last start are on their way out, and must not take this one for theirs.
         self.join();
@@ -635,13 +658,19 @@ pub unsafe extern "C" fn gw_worker_flush(
 pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
     read((), || {
         let inner = look(worker)?.0.clone();
-        if inner.runs() {
+        if inner.runs() || inner.starting.load(Ordering::Acquire) {
             // SAFETY: it is good for any pointer.
             unsafe { gw_worker_request_stop(worker, GW_STOP_ABORT) };
             if is_inside() {
                 warn!("a worker was freed by a function that it calls: it stops, and its handle is left as it is");
                 return Ok(());
             }
+        }
+        // A start that is under way ends first, and none begins any more.
+        inner.setup.lock().freed = true;
+        if inner.runs() {
+            // SAFETY: the same.
+            unsafe { gw_worker_request_stop(worker, GW_STOP_ABORT) };
             let _ = inner.wait(None);
         }
         handle::free::<WorkerValue, _>(worker)?;

@@ -529,3 +529,55 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_it_locked) {
   free(holder);
   gw_client_free(client);
 }
+
+static struct latch begun = LATCH, go_on = LATCH;
+static gw_status_t answers[2];
+static void change_it(const gw_event_t *event, void *worker) {
+  (void)event;
+  answers[0] = gw_worker_add_task(*(gw_worker_t **)worker, "later", succeed, NULL, NULL, NULL);
+  answers[1] = gw_worker_start(*(gw_worker_t **)worker, GW_RUN_ONCE, NULL);
+}
+
+TEST(a_worker_that_is_being_started_is_not_changed_by_what_its_start_calls) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  add_task(worker, "task", succeed, NULL);
+  OK(gw_worker_on_event(worker, "WorkerInit", change_it, &worker, NULL, &err));
+  start(worker);
+  CHECK_INT(answers[0], GW_ERR_STATE);
+  CHECK_INT(answers[1], GW_ERR_STATE);
+  end(worker);
+  gw_client_free(client);
+}
+
+static void hold_up(const gw_event_t *event, void *user_data) {
+  (void)event, (void)user_data;
+  count_up(&begun);
+  wait_for(&go_on, 1);
+}
+static void *start_it(void *worker) {
+  gw_worker_start(worker, GW_RUN_FOREVER, NULL);
+  return NULL;
+}
+static void *free_it(void *worker) {
+  gw_worker_free(worker);
+  return NULL;
+}
+
+TEST(a_worker_that_is_freed_while_it_starts_is_gone_when_that_returns) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker();
+  struct latch freed = LATCH;
+  OK(gw_worker_add_task(worker, "task", succeed, &freed, count_free, &err));
+  OK(gw_worker_on_event(worker, "WorkerInit", hold_up, NULL, NULL, &err));
+  pthread_t starter = start_thread(start_it, worker);
+  wait_for(&begun, 1);
+  pthread_t freer = start_thread(free_it, worker);
+  usleep(50000); /* It waits, and nothing tells of that. */
+  count_up(&go_on);
+  pthread_join(freer, NULL);
+  CHECK_INT(gw_worker_state(worker), -1);
+  pthread_join(starter, NULL);
+  CHECK_INT(counted(&freed), 1);
+  gw_client_free(client);
+}
