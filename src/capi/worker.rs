@@ -674,6 +674,8 @@ pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
             let _ = inner.wait(None);
         }
         handle::free::<WorkerValue, _>(worker)?;
+        // Whoever waits for an event of a worker that never ran.
+        inner.events.close();
         // What came with the caller's functions is freed before this returns, unless one of them has not.
         inner.join();
         Ok(())

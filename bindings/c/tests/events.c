@@ -581,3 +581,20 @@ TEST(a_worker_that_is_freed_while_it_starts_is_gone_when_that_returns) {
   CHECK_INT(counted(&freed), 1);
   gw_client_free(client);
 }
+
+static void *wait_for_an_event(void *worker) {
+  gw_event_t *event = NULL;
+  gw_status_t status;
+  count_up(&begun);
+  status = gw_worker_next_event(worker, -1, &event, NULL);
+  if (status != GW_ERR_HANDLE) CHECK_INT(status, GW_STOPPED); /* It may have been freed before. */
+  return NULL;
+}
+
+TEST(whoever_waits_for_events_of_a_worker_that_never_ran_hears_that_it_was_freed) {
+  gw_worker_t *worker = a_worker();
+  pthread_t waiter = start_thread(wait_for_an_event, worker);
+  wait_for(&begun, 1);
+  gw_worker_free(worker);
+  pthread_join(waiter, NULL);
+}
