@@ -75,6 +75,7 @@ struct Inner {
     /// GW_STOP_..., or 0.
     stop: AtomicI32,
     woken: AtomicBool,
+    /// Read recursively: functions of the host's are called while it is.
     current: RwLock<Option<Current>>,
     /// How the last start ended; `None` while it runs.
     end: Mutex<Option<Result<(), (gw_status_t, String)>>>,
@@ -383,7 +384,7 @@ impl Inner {
                 Ok(())
             }
             Err(error) => {
-                self.current.read().as_ref().inspect(|current| current.worker.abort());
+                self.current.read_recursive().as_ref().inspect(|current| current.worker.abort());
                 Err(no_thread(error))
             }
         }
@@ -413,7 +414,7 @@ impl Inner {
             self.state.store(GW_STATE_RUNNING, Ordering::Release);
             let _ = started.send(());
         });
-        self.current.read().as_ref().inspect(|current| current.home.over.store(true, Ordering::Release));
+        self.current.read_recursive().as_ref().inspect(|current| current.home.over.store(true, Ordering::Release));
         self.stop.store(0, Ordering::Release);
         let state = if result.is_ok() { GW_STATE_STOPPED } else { GW_STATE_FAILED };
         let result = result.map_err(|error| {
@@ -638,7 +639,7 @@ pub unsafe extern "C" fn gw_worker_flush(
             not_inside("wait for outcomes")?;
         }
         let until = deadline(timeout_ms);
-        let Some(worker) = inner.current.read().as_ref().map(|current| current.worker.clone()) else {
+        let Some(worker) = inner.current.read_recursive().as_ref().map(|current| current.worker.clone()) else {
             return Ok(GW_OK);
         };
         while !worker.is_settled() {
@@ -693,7 +694,7 @@ pub unsafe extern "C" fn gw_worker_state(worker: *const gw_worker_t) -> i32 {
 pub unsafe extern "C" fn gw_worker_id(worker: *const gw_worker_t) -> *const c_char {
     read(ptr::null(), || {
         let worker = look(worker)?;
-        Ok(worker.0.current.read().as_ref().map_or(ptr::null(), |current| current.home.worker_id.as_ptr()))
+        Ok(worker.0.current.read_recursive().as_ref().map_or(ptr::null(), |current| current.home.worker_id.as_ptr()))
     })
 }
 
@@ -702,7 +703,7 @@ pub unsafe extern "C" fn gw_worker_id(worker: *const gw_worker_t) -> *const c_ch
 pub unsafe extern "C" fn gw_worker_client(worker: *mut gw_worker_t) -> *mut gw_client_t {
     read(ptr::null_mut(), || {
         let worker = look(worker)?;
-        let client = worker.0.current.read().as_ref().map_or(0, |current| current.home.client);
+        let client = worker.0.current.read_recursive().as_ref().map_or(0, |current| current.home.client);
         Ok(ptr::without_provenance_mut(client))
     })
 }
@@ -855,7 +856,7 @@ pub struct gw_stats_t {
 }
 
 fn statistics(worker: *const gw_worker_t) -> Result<WorkerStats, Failure> {
-    let worker = look(worker)?.0.current.read().as_ref().map(|current| current.worker.clone());
+    let worker = look(worker)?.0.current.read_recursive().as_ref().map(|current| current.worker.clone());
     Ok(worker.map(|worker| worker.stats()).unwrap_or_default())
 }
 

@@ -598,3 +598,38 @@ TEST(whoever_waits_for_events_of_a_worker_that_never_ran_hears_that_it_was_freed
   gw_worker_free(worker);
   pthread_join(waiter, NULL);
 }
+
+static int32_t ask_back(const gw_event_t *event, gw_decision_t *decision, void *worker) {
+  gw_stats_t stats = {.struct_size = sizeof stats};
+  (void)event, (void)decision;
+  count_up(&begun);
+  wait_for(&go_on, 1);
+  gw_worker_stats(*(gw_worker_t **)worker, &stats);
+  return GW_DECIDE_CONTINUE;
+}
+static void *pull_one(void *worker) {
+  gw_job_t *job = NULL;
+  gw_worker_next(worker, -1, &job, NULL);
+  gw_job_free(job);
+  return NULL;
+}
+
+TEST(an_interceptor_may_ask_for_statistics_while_its_worker_is_started_again) {
+  gw_client_t *client = a_client();
+  gw_worker_t *worker = a_worker_with("shutdown_grace_period", "0", NULL);
+  add_task(worker, "task", NULL, NULL);
+  OK(gw_worker_intercept(worker, "BeforeJobRun", ask_back, &worker, NULL, &err));
+  add_job(client, "task", "{}");
+  start(worker);
+  pthread_t puller = start_thread(pull_one, worker);
+  wait_for(&begun, 1);
+  gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
+  ANSWERS(GW_ERR_WEDGED, gw_worker_wait(worker, -1, &err));
+  pthread_t starter = start_thread(start_it, worker);
+  usleep(200000); /* It waits for the interceptor, and nothing tells of that. */
+  count_up(&go_on);
+  pthread_join(puller, NULL);
+  pthread_join(starter, NULL);
+  end(worker);
+  gw_client_free(client);
+}
