@@ -163,7 +163,11 @@ func (r *run) stop(mode StopMode) {
 		r.mode = mode
 	}
 	r.mu.Unlock()
-	C.gw_worker_request_stop(r.worker.native, C.int32_t(mode))
+	// What is asked of a worker that does not run is for its next run: before ours, start asks; after it, nobody does.
+	switch C.gw_worker_state(r.worker.native) {
+	case C.GW_STATE_RUNNING, C.GW_STATE_STOPPING:
+		C.gw_worker_request_stop(r.worker.native, C.int32_t(mode))
+	}
 	r.askOnce.Do(func() { close(r.asked) })
 }
 

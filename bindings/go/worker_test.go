@@ -371,6 +371,23 @@ func TestRunOnceSaysWhenItsContextCutItShort(t *testing.T) {
 	must(t, worker.Run(ctx))
 }
 
+func TestAStopThatComesTooLateIsNotForTheNextRun(t *testing.T) {
+	worker, client := newWorker(t, Config{})
+	var last *run
+	runs := 0
+	worker.Handle("task", func(context.Context, *Job) error {
+		runs++
+		last = worker.running
+		return nil
+	})
+	for want := 1; want <= 2; want++ {
+		add(t, client, "task", nil)
+		runOnce(t, worker)
+		equal(t, "runs", runs, want)
+		last.stop(Graceful) // As when a context ends together with the run.
+	}
+}
+
 func TestAWorkerMayRunAgainButOnlyOnceAtATime(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	runs := make(chan error, 4)

@@ -604,8 +604,13 @@ pub unsafe extern "C" fn gw_worker_request_stop(worker: *mut gw_worker_t, mode: 
     // No lock, no allocation, nothing that can panic: a use is counted, a number stored, a byte written.
     let Ok(worker) = look(worker) else { return };
     let mode = if mode == GW_STOP_ABORT { GW_STOP_ABORT } else { GW_STOP_GRACEFUL };
+    let ran = worker.0.runs();
     worker.0.stop.fetch_max(mode, Ordering::AcqRel);
     let _ = worker.0.state.compare_exchange(GW_STATE_RUNNING, GW_STATE_STOPPING, Ordering::AcqRel, Ordering::Acquire);
+    if ran && !worker.0.runs() {
+        // It has ended meanwhile, and the next start is not meant.
+        let _ = worker.0.stop.compare_exchange(mode, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
     worker.0.control.ring();
 }
 
