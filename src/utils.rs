@@ -63,11 +63,16 @@ impl WorkerUtils {
     /// # Errors
     /// As there; `Config` if there is to be no connection at all.
     pub fn connect_with_max_connections(database_url: &str, max_connections: u32) -> Result<Self> {
+        Self::connect_within(database_url, max_connections, DEADLINE)
+    }
+
+    /// The same, with calls that wait for the database no longer than `timeout`, this one too.
+    pub(crate) fn connect_within(database_url: &str, max_connections: u32, timeout: Duration) -> Result<Self> {
         refuse_async_context()?;
         if max_connections == 0 {
             return Err(Error::config("max_connections: 0 is fewer than 1"));
         }
-        let database = Database::open(database_url, max_connections, DEADLINE)?;
+        let database = Database::open(database_url, max_connections, timeout)?;
         database.session("utils", &Interrupt::new())?;
         Ok(Self::on(database, Schema::default()))
     }

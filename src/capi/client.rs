@@ -6,6 +6,7 @@ use super::keys::Reader;
 use super::spec::{SpecValue, gw_spec_t, time};
 use super::status::{Failure, GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
 use super::{call, put, read, text};
+use crate::utils::DEADLINE;
 use crate::{
     CleanupTask, JobState, ListJobsOptions, RescheduleJobOptions, Schema, SweepStaleWorkersOptions, WorkerUtils,
 };
@@ -64,10 +65,8 @@ pub unsafe extern "C" fn gw_client_new(
         })?;
         let schema = values.text("schema").map(Schema::new).transpose()?.unwrap_or_default();
         let _blocked = super::worker::SignalsBlocked::now();
-        let mut utils = WorkerUtils::connect_with_max_connections(url, values.connections(10)?)?.schema(schema);
-        if let Some(timeout) = values.duration("database_timeout")? {
-            utils = utils.timeout(timeout);
-        }
+        let timeout = values.duration("database_timeout")?.unwrap_or(DEADLINE);
+        let mut utils = WorkerUtils::connect_within(url, values.connections(10)?, timeout)?.schema(schema);
         if values.boolean("dry_run")?.unwrap_or(false) {
             utils = utils.dry_run();
         }

@@ -6,8 +6,7 @@ use parking_lot::Mutex;
 use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 // A handle is, from the top: 4 bits of kind, 8 of forks, 20 of slot, 32 of generation.
 const KIND: u32 = 60;
@@ -78,11 +77,12 @@ fn slabs() -> &'static Slabs {
 
 #[cold]
 fn first_slabs() -> *mut Slabs {
-    static WATCH_FORKS: Once = Once::new();
-    WATCH_FORKS.call_once(|| {
+    // No `Once`, which would hold up a child that is forked meanwhile for ever.
+    static WATCHES_FORKS: AtomicBool = AtomicBool::new(false);
+    if !WATCHES_FORKS.swap(true, Ordering::AcqRel) {
         // SAFETY: the handler only stores to atomics, which a forked child may do.
         unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
-    });
+    }
     let fresh = Box::into_raw(Box::<Slabs>::default());
     match SLABS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => fresh,

@@ -1,6 +1,7 @@
 //! Where log records go: to the host's function, or to standard error.
 
 use super::events::{EventQueue, EventValue, give_next, gw_event_t};
+use super::handle::forks;
 use super::status::{Failure, GW_ERR_DEADLOCK, GW_STOPPED, gw_error_t, gw_status_t};
 use super::text;
 use super::user_data::{UserData, gw_free_fn};
@@ -10,8 +11,10 @@ use parking_lot::RwLock;
 use serde_json::{Map, json};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Once};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Level of log records: none at all.
 pub const GW_LOG_OFF: i32 = 0;
@@ -56,6 +59,34 @@ enum Sink {
 
 static SINK: RwLock<Option<Sink>> = RwLock::new(None);
 
+/// Instead of it in a forked child, should a thread of the parent have been in the sink at the fork: nobody leaves it
+/// there any more.
+static SINK_OF_A_CHILD: AtomicPtr<RwLock<Option<Sink>>> = AtomicPtr::new(ptr::null_mut());
+
+/// How long a forked child waits for a thread that may be of its own to leave the sink.
+const CHILD_PATIENCE: Duration = Duration::from_secs(2);
+
+fn sink() -> &'static RwLock<Option<Sink>> {
+    // SAFETY: it came from a leaked box.
+    unsafe { SINK_OF_A_CHILD.load(Ordering::Acquire).as_ref() }.unwrap_or(&SINK)
+}
+
+/// Puts another sink in place of this one, which nobody is in any more.
+fn exchange(new: Option<Sink>) -> Option<Sink> {
+    let sink = sink();
+    let held = match forks() {
+        0 => Some(sink.write()),
+        _ => sink.try_write_for(CHILD_PATIENCE),
+    };
+    match held {
+        Some(mut held) => std::mem::replace(&mut *held, new),
+        None => {
+            SINK_OF_A_CHILD.store(Box::into_raw(Box::new(RwLock::new(new))), Ordering::Release);
+            None
+        }
+    }
+}
+
 thread_local! {
     static IN_THE_SINK: Cell<bool> = const { Cell::new(false) };
 }
@@ -83,7 +114,7 @@ fn say(record: &Record) {
     let mut fields = Fields(Map::new());
     let _ = record.key_values().visit(&mut fields);
     let message = record.args().to_string();
-    let sink = SINK.read();
+    let sink = sink().read();
     let Some(sink) = &*sink else {
         let fields: String = fields.0.iter().map(|(key, value)| format!(" {key}={value}")).collect();
         eprintln!("[{}] {}: {message}{fields}", record.level(), record.target());
@@ -174,7 +205,7 @@ pub unsafe extern "C" fn gw_log_next(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     super::call(err, || {
-        let queue = match &*SINK.read() {
+        let queue = match &*sink().read() {
             Some(Sink::Queue(queue)) => queue.clone(),
             _ => return Ok(GW_STOPPED),
         };
@@ -200,7 +231,7 @@ fn replace(sink: Option<Sink>, max_level: i32) -> Result<(), Failure> {
         return Err(Failure::new(GW_ERR_DEADLOCK, "a log function cannot replace itself"));
     }
     install();
-    let before = std::mem::replace(&mut *SINK.write(), sink);
+    let before = exchange(sink);
     log::set_max_level(level);
     if let Some(Sink::Queue(queue)) = &before {
         queue.close();

@@ -18,11 +18,11 @@ use crate::task::Runner;
 use crate::worker::pull::{Counter, Next};
 use crate::{Cron, JobDefinition, RetryPolicy, Worker, WorkerStats, db::deadline::HELPER_BEGINS};
 use log::warn;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
@@ -77,15 +77,18 @@ struct Inner {
     woken: AtomicBool,
     /// Read recursively: functions of the host's are called while it is.
     current: RwLock<Option<Current>>,
-    /// How the last start ended; `None` while it runs.
-    end: Mutex<Option<Result<(), (gw_status_t, String)>>>,
-    ended: Condvar,
+    /// Not of parking_lot, whose waiting threads haunt a forked child; hosts wait here for long.
+    end: std::sync::Mutex<End>,
+    ended: std::sync::Condvar,
     events: Arc<EventQueue>,
     /// gw-worker and gw-control.
     hands: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What is told before the start.
+/// How the last start ended; `None` while it runs.
+type End = Option<Result<(), (gw_status_t, String)>>;
+
 #[derive(Default)]
 struct Setup {
     tasks: Vec<TaskSetup>,
@@ -182,8 +185,8 @@ pub unsafe extern "C" fn gw_worker_new(
             stop: AtomicI32::new(0),
             woken: AtomicBool::new(false),
             current: RwLock::new(None),
-            end: Mutex::new(None),
-            ended: Condvar::new(),
+            end: std::sync::Mutex::default(),
+            ended: std::sync::Condvar::new(),
             events: Arc::new(EventQueue::new()?),
             hands: Mutex::default(),
         };
@@ -363,7 +366,7 @@ impl Inner {
         let worker = Arc::new(options.init()?);
 
         let (started, wait) = crossbeam_channel::bounded(1);
-        *self.end.lock() = None;
+        *self.end() = None;
         self.events.open();
         let (inner, running) = (self.clone(), worker.clone());
         let life = move || inner.live(&running, until_empty, &home, started);
@@ -371,7 +374,7 @@ impl Inner {
         self.hands.lock().push(hand);
         if wait.recv().is_err() {
             // It has ended before it began, and said why.
-            let end = self.end.lock().take();
+            let end = self.end().take();
             let (status, message) =
                 end.and_then(Result::err).unwrap_or((GW_ERR_NOMEM, "the worker did not start".into()));
             self.state.store(GW_STATE_NEW, Ordering::Release);
@@ -421,8 +424,11 @@ impl Inner {
             let failure = Failure::from(error);
             (failure.status, failure.message)
         });
-        *self.end.lock() = Some(result);
+        let mut end = self.end();
+        *end = Some(result);
+        // Before anybody can hear of the end.
         self.state.store(state, Ordering::Release);
+        drop(end);
         self.ended.notify_all();
         self.bell.ring();
         self.control.ring();
@@ -444,9 +450,13 @@ impl Inner {
         }
     }
 
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the end of the start that runs.
     fn wait(&self, until: Option<Instant>) -> Result<gw_status_t, Failure> {
-        let mut end = self.end.lock();
+        let mut end = self.end();
         loop {
             match &*end {
                 Some(Ok(())) => return Ok(GW_OK),
@@ -454,14 +464,12 @@ impl Inner {
                 None if !self.runs() => return state_error("the worker was not started"),
                 None => {}
             }
-            match until {
-                None => self.ended.wait(&mut end),
-                Some(until) => {
-                    if self.ended.wait_until(&mut end, until).timed_out() && end.is_none() {
-                        return Ok(GW_TIMEOUT);
-                    }
-                }
-            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            end = match left {
+                None => self.ended.wait(end).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return Ok(GW_TIMEOUT),
+                Some(left) => self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 

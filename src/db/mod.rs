@@ -3,14 +3,16 @@
 
 pub(crate) mod conninfo;
 pub(crate) mod deadline;
+mod own_pool;
 pub(crate) mod pool;
 pub(crate) mod session;
 pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 use conninfo::ConnInfo;
+use own_pool::OwnPool;
 use parking_lot::Mutex;
-use pool::{Connection, ConnectionPool, OwnPool};
+use pool::{Connection, ConnectionPool};
 use session::{Backend, Interrupt, Session};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -27,10 +27,10 @@ use crate::task::{StartedJob, Task, WorkerContext};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fetch::{Fetched, Order};
 use log::warn;
-use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What every thread of one started worker can reach.
@@ -250,8 +250,9 @@ pub(crate) struct Gate {
     closed: AtomicBool,
     /// The worker stops: nobody is held back any more.
     released: AtomicBool,
-    lock: Mutex<()>,
-    opened: Condvar,
+    /// Not of parking_lot, whose waiting threads haunt a forked child.
+    lock: std::sync::Mutex<()>,
+    opened: std::sync::Condvar,
 }
 
 impl Gate {
@@ -289,10 +290,8 @@ impl Gate {
         if !self.closed.load(Ordering::Acquire) {
             return;
         }
-        let mut held = self.lock.lock();
-        while self.holds() {
-            self.opened.wait(&mut held);
-        }
+        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.opened.wait_while(held, |()| self.holds()));
     }
 }
 

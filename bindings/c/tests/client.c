@@ -1,6 +1,9 @@
 /* The client: connecting, adding, removing, administration. */
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "fixture.h"
 
@@ -22,6 +25,25 @@ static void connecting_answers(gw_status_t expected, const char *sqlstate, const
   CHECK(client == NULL);
   if (check_times_count()) CHECK(clock_ns() - start < 2000000000); /* At once, and not after a timeout. */
   gw_config_free(config);
+}
+
+TEST(a_database_that_says_nothing_is_waited_for_as_long_as_the_config_has_it) {
+  int listener = socket(AF_INET, SOCK_STREAM, 0); /* Connects, and never answers. */
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t length = sizeof address;
+  char url[80];
+  gw_client_t *client = NULL;
+  CHECK_INT(bind(listener, (struct sockaddr *)&address, length), 0);
+  CHECK_INT(listen(listener, 8), 0);
+  CHECK_INT(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+  snprintf(url, sizeof url, "postgres://postgres@127.0.0.1:%d/postgres", ntohs(address.sin_port));
+  gw_config_t *config = a_config_with("database_url", url, "database_timeout", "200ms", NULL);
+  int64_t start = clock_ns();
+  ANSWERS(GW_ERR_DATABASE_TIMEOUT, gw_client_new(config, &client, &err));
+  if (check_times_count()) CHECK(clock_ns() - start < 5000000000);
+  CHECK(client == NULL);
+  gw_config_free(config);
+  close(listener);
 }
 
 TEST(a_database_that_cannot_be_reached_or_refuses_is_told_at_once) {

@@ -1,7 +1,9 @@
 /* The log sink: process-wide, replaced at any time, idle once it is replaced. */
 #define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -241,4 +243,36 @@ TEST(what_is_logged_from_within_a_sink_is_dropped) {
   CHECK_INT(counted(&lines), 1);
   gw_client_free(client);
   gw_config_free(config);
+}
+
+static void *start_it(void *worker) {
+  start(worker);
+  return NULL;
+}
+
+/* The thread that is in the sink is not there in the child, and leaves it never. */
+TEST(a_child_forked_while_a_thread_was_in_the_sink_can_have_one_of_its_own) {
+  struct slow_sink sink = {LATCH, LATCH, LATCH, LATCH};
+  int status = 0;
+  gw_client_free(a_client()); /* So that no line is of the installation, whose locks the child would wait for. */
+  OK(gw_log_set_sink(wait_inside, &sink, NULL, GW_LOG_INFO));
+  gw_worker_t *worker = a_worker();
+  add_task(worker, "task", succeed, NULL);
+  pthread_t starter = start_thread(start_it, worker);
+  wait_for(&sink.inside, 1);
+  pid_t child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    struct sink own = SINK;
+    alarm(check_times_count() ? 20 : 120);
+    OK(gw_log_set_sink(note_line, &own, NULL, GW_LOG_INFO));
+    work_a_little();
+    CHECK(counted(&own.lines) > 0);
+    raise(SIGKILL); /* No checker of leaks should look. */
+  }
+  CHECK_INT(waitpid(child, &status, 0), child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  count_up(&sink.release);
+  pthread_join(starter, NULL);
+  end(worker);
 }

@@ -1,0 +1,290 @@
+//! Our own pool of blocking `postgres` clients for the handlers: opened as they are asked for, asked for a sign of life
+//! before they are lent again, with the database's own words when it refuses. Knows nothing of the tables.
+//!
+//! Not r2d2's: its threads wait by parking_lot, whose list of waiting threads outlives a fork. A forked child that made a
+//! pool of its own then waited for ever now and then. What waits here, waits by the standard library's means.
+
+use super::conninfo::ConnInfo;
+use super::deadline;
+use super::pool::{Connection, ConnectionPool, exhausted};
+use super::tls::Tls;
+use crate::backoff::Backoff;
+use crate::error::{Error, Result};
+use log::warn;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a farewell is waited for.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// A client that nobody has asked for so long is closed.
+const IDLE_TIME: Duration = Duration::from_secs(600);
+
+/// A client is not lent again when it is as old as this: what the server keeps for a session only grows.
+const LIFETIME: Duration = Duration::from_secs(1800);
+
+/// The pool. Dropped, it closes what is not lent; the rest is closed as it comes back.
+pub(crate) struct OwnPool(Arc<Shelf>);
+
+struct Shelf {
+    config: postgres::Config,
+    tls: Tls,
+    size: u32,
+    state: Mutex<State>,
+    /// A client came back, or there is room for another.
+    freed: Condvar,
+    /// The pool is dropped, for gw-pool.
+    closed: Condvar,
+    /// Whether a farewell was late: no other is waited for until the server answers again.
+    silent: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is not lent, the longest unused first.
+    idle: Vec<Idle>,
+    /// How many clients there are, lent or not, and how many are being opened.
+    open: u32,
+    opening: u32,
+    /// gw-pool is at work.
+    tended: bool,
+    closed: bool,
+}
+
+struct Idle {
+    client: Kept,
+    since: Instant,
+}
+
+impl OwnPool {
+    pub(crate) fn new(info: &ConnInfo, tls: &Tls, size: u32) -> Self {
+        let mut config = postgres::Config::from(info.config().clone());
+        config.application_name("graphile-worker:handler");
+        Self(Arc::new(Shelf {
+            config,
+            tls: tls.clone(),
+            size,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+            closed: Condvar::new(),
+            silent: Arc::default(),
+        }))
+    }
+}
+
+impl ConnectionPool for OwnPool {
+    fn get(&self, timeout: Duration) -> Result<Connection> {
+        let shelf = &self.0;
+        let until = Instant::now() + timeout;
+        let left = || until.saturating_duration_since(Instant::now());
+        let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut refusal = None;
+        let mut next_try = Instant::now();
+        let mut state = shelf.lock();
+        loop {
+            if let Some(mut idle) = state.idle.pop() {
+                drop(state);
+                // Leaves time for another one, should this one not answer.
+                if idle.client.answers(left() / 4) {
+                    return Ok(shelf.lend(idle.client));
+                }
+                drop(idle);
+                state = shelf.lock();
+                state.open -= 1;
+            } else if state.open + state.opening < shelf.size && next_try <= Instant::now() {
+                state.opening += 1;
+                drop(state);
+                let opened = shelf.connect(left());
+                state = shelf.lock();
+                state.opening -= 1;
+                match opened {
+                    Ok(client) => {
+                        state.open += 1;
+                        drop(state);
+                        return Ok(shelf.lend(client));
+                    }
+                    Err(error) => {
+                        refusal = Some(error);
+                        next_try = Instant::now() + pause.next();
+                        shelf.freed.notify_one();
+                    }
+                }
+            } else {
+                let wait = if state.open + state.opening < shelf.size {
+                    left().min(next_try.saturating_duration_since(Instant::now()))
+                } else {
+                    left()
+                };
+                state = shelf.freed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if left().is_zero() {
+                return Err(match refusal {
+                    Some(refusal) => {
+                        let text = exhausted(timeout, shelf.size, format!("the database said: {refusal}"));
+                        Error::new(refusal.kind(), text.to_string()).caused_by(refusal)
+                    }
+                    None => exhausted(timeout, shelf.size, "all are lent"),
+                });
+            }
+        }
+    }
+
+    fn max_size(&self) -> u32 {
+        self.0.size
+    }
+
+    fn open_connections(&self) -> Option<u32> {
+        Some(self.0.lock().open)
+    }
+}
+
+impl Drop for OwnPool {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        let idle = std::mem::take(&mut state.idle);
+        state.open -= idle.len() as u32;
+        self.0.closed.notify_all();
+        drop(state);
+        drop(idle);
+    }
+}
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self, patience: Duration) -> Result<Kept> {
+        let (config, tls) = (self.config.clone(), self.tls.clone());
+        let client = deadline::call(patience, move || config.connect(tls).map_err(Error::from))??;
+        self.silent.store(false, Ordering::Relaxed);
+        Ok(Kept { client: Some(client), born: Instant::now(), suspect: false, silent: self.silent.clone() })
+    }
+
+    fn lend(self: &Arc<Self>, client: Kept) -> Connection {
+        Connection(Box::new(Lent { client: Some(client), shelf: self.clone() }))
+    }
+
+    /// Takes a client back. Who waits for one has it at once.
+    fn take_back(self: &Arc<Self>, client: Kept) {
+        let mut state = self.lock();
+        if state.closed || client.is_closed() || client.born.elapsed() >= LIFETIME {
+            state.open -= 1;
+            self.freed.notify_one();
+            drop(state);
+            return drop(client);
+        }
+        state.idle.push(Idle { client, since: Instant::now() });
+        self.freed.notify_one();
+        if !state.tended {
+            let shelf = self.clone();
+            let tender = thread::Builder::new().name("gw-pool".into()).spawn(move || shelf.tend());
+            state.tended = tender.inspect_err(|error| warn!(error:%; "cannot start thread gw-pool")).is_ok();
+        }
+    }
+
+    /// gw-pool: closes what nobody asks for, until there is nothing left to close.
+    fn tend(&self) {
+        if let Some(begins) = deadline::HELPER_BEGINS.get() {
+            begins();
+        }
+        let mut state = self.lock();
+        loop {
+            let oldest = state.idle.first().map(|idle| idle.since.elapsed());
+            match oldest {
+                Some(age) if age >= IDLE_TIME => {
+                    let idle = state.idle.remove(0);
+                    state.open -= 1;
+                    drop(state);
+                    drop(idle);
+                    state = self.lock();
+                }
+                Some(age) if !state.closed => {
+                    let wait = self.closed.wait_timeout(state, IDLE_TIME - age);
+                    state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                _ => {
+                    state.tended = false;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A client that is lent, until it is dropped.
+struct Lent {
+    client: Option<Kept>,
+    shelf: Arc<Shelf>,
+}
+
+impl Deref for Lent {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &postgres::Client {
+        self.client.as_ref().expect("taken only by drop")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut postgres::Client {
+        self.client.as_mut().expect("taken only by drop")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.shelf.take_back(self.client.take().expect("taken only here"));
+    }
+}
+
+/// A client of the pool. A client's farewell waits for its server, and for the answer that is still owed, without a
+/// deadline. So it is dropped on another thread, which is left behind when it is late.
+struct Kept {
+    client: Option<postgres::Client>,
+    born: Instant,
+    /// Whether this one did not answer.
+    suspect: bool,
+    silent: Arc<AtomicBool>,
+}
+
+impl Kept {
+    /// Whether it gives a sign of life.
+    fn answers(&mut self, patience: Duration) -> bool {
+        let answers = !self.is_closed() && self.is_valid(patience.min(Duration::from_secs(2))).is_ok();
+        self.suspect = !answers;
+        if answers {
+            self.silent.store(false, Ordering::Relaxed);
+        }
+        answers
+    }
+}
+
+impl Deref for Kept {
+    type Target = postgres::Client;
+
+    fn deref(&self) -> &postgres::Client {
+        self.client.as_ref().expect("taken only by drop")
+    }
+}
+
+impl DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut postgres::Client {
+        self.client.as_mut().expect("taken only by drop")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        let given_up = self.suspect || self.silent.load(Ordering::Relaxed);
+        let patience = if given_up { Duration::ZERO } else { FAREWELL };
+        if deadline::call(patience, move || drop(client)).is_err() {
+            self.silent.store(true, Ordering::Relaxed);
+        }
+    }
+}
