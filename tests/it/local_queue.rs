@@ -184,8 +184,13 @@ fn observers_hear_what_a_fixed_local_queue_does() {
     let long = queue(delay.with_duration(Duration::from_secs(3600)));
     let (options, heard) = observed(worker().local_queue(long).define_raw_job("t", |_| ()));
     let running = Running::start(options);
-    hears(&heard, &["0 came", "pause, at most 1 came"]);
     eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
+    // That it listens from now on may have sent a second claim after the first: neither is to bring the job.
+    let mut came = 0;
+    eventually(SOON, || {
+        came += heard.try_iter().filter(|note| note == "0 came").count() as u64;
+        came > 0 && came == running.worker.stats().claims
+    });
     add(&db, 1, "");
     hears(&heard, &["abort at 1", "1 came"]);
 }
