@@ -470,5 +470,7 @@ fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
     let (job, seconds) = (active.job(), started.elapsed().as_secs());
     error!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, thread, seconds;
         "a handler ignores the stop; its job was given back, its thread left behind");
-    Some(format!("job {} (task {}) on thread {thread} after {seconds} s", job.id, job.task_identifier))
+    // A thread of the host's that pulled it may have no name.
+    let place = if thread.is_empty() { String::new() } else { format!(" on thread {thread}") };
+    Some(format!("job {} (task {}){place} after {seconds} s", job.id, job.task_identifier))
 }
