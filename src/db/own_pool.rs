@@ -33,6 +33,7 @@ struct Shelf {
     config: postgres::Config,
     tls: Tls,
     size: u32,
+    idle_time: Duration,
     state: Mutex<State>,
     /// A client came back, or there is room for another.
     freed: Condvar,
@@ -67,6 +68,7 @@ impl OwnPool {
             config,
             tls: tls.clone(),
             size,
+            idle_time: IDLE_TIME,
             state: Mutex::default(),
             freed: Condvar::new(),
             closed: Condvar::new(),
@@ -196,7 +198,7 @@ impl Shelf {
         loop {
             let oldest = state.idle.first().map(|idle| idle.since.elapsed());
             match oldest {
-                Some(age) if age >= IDLE_TIME => {
+                Some(age) if age >= self.idle_time => {
                     let idle = state.idle.remove(0);
                     state.open -= 1;
                     drop(state);
@@ -204,7 +206,7 @@ impl Shelf {
                     state = self.lock();
                 }
                 Some(age) if !state.closed => {
-                    let wait = self.closed.wait_timeout(state, IDLE_TIME - age);
+                    let wait = self.closed.wait_timeout(state, self.idle_time - age);
                     state = wait.unwrap_or_else(PoisonError::into_inner).0;
                 }
                 _ => {
@@ -286,5 +288,84 @@ impl Drop for Kept {
         if deadline::call(patience, move || drop(client)).is_err() {
             self.silent.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Direct;
+    use crate::devdb::{DevDb, Options};
+    use crate::error::ErrorKind;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn pool(size: u32) -> (DevDb, OwnPool) {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let direct = Direct::new(&db.url()).unwrap();
+        (db, OwnPool::new(&direct.info, &direct.tls, size))
+    }
+
+    fn pid(connection: &mut Connection) -> i32 {
+        connection.query_one("select pg_backend_pid()", &[]).unwrap().get(0)
+    }
+
+    #[test]
+    fn a_client_that_comes_back_is_lent_again_and_goes_to_who_waits() {
+        let (_db, pool) = pool(1);
+        let mut first = pool.get(SOON).unwrap();
+        let pid_of_first = pid(&mut first);
+        let error = pool.get(Duration::from_millis(50)).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Connect);
+        assert!(error.to_string().contains("in a pool of 1"), "{error}");
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| pid(&mut pool.get(SOON).unwrap()));
+            drop(first);
+            assert_eq!(waiting.join().unwrap(), pid_of_first);
+        });
+        assert_eq!(pool.open_connections(), Some(1));
+    }
+
+    #[test]
+    fn a_client_whose_session_ended_is_not_lent_again() {
+        let (db, pool) = pool(2);
+        let mut held = pool.get(SOON).unwrap();
+        let lost = pid(&mut pool.get(SOON).unwrap());
+        held.execute("select pg_terminate_backend($1, 10000)", &[&lost]).unwrap();
+        assert_ne!(pid(&mut pool.get(SOON).unwrap()), lost);
+        assert_eq!(pool.open_connections(), Some(2));
+        drop(db);
+    }
+
+    #[test]
+    fn what_the_database_says_is_told_when_it_refuses_until_the_end() {
+        let (db, pool) = pool(1);
+        drop(db);
+        let error = pool.get(Duration::from_millis(300)).map(drop).unwrap_err();
+        assert!(error.to_string().contains("the database said"), "{error}");
+        assert_eq!(pool.open_connections(), Some(0));
+    }
+
+    #[test]
+    fn a_client_that_nobody_asks_for_is_closed_and_so_is_one_that_comes_back_to_a_dropped_pool() {
+        let (_db, mut pool) = pool(3);
+        Arc::get_mut(&mut pool.0).unwrap().idle_time = Duration::from_millis(50);
+        let shelf = pool.0.clone();
+        let end = Instant::now() + SOON;
+        let closes_all = || {
+            let mut state = shelf.lock();
+            while state.open > 0 || state.tended {
+                assert!(Instant::now() < end, "{} are open", state.open);
+                drop(state);
+                thread::yield_now();
+                state = shelf.lock();
+            }
+        };
+        drop([pool.get(SOON).unwrap(), pool.get(SOON).unwrap()]);
+        closes_all();
+        let late = pool.get(SOON).unwrap();
+        drop(pool);
+        drop(late);
+        closes_all();
     }
 }
