@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use conninfo::ConnInfo;
 use own_pool::OwnPool;
 use parking_lot::Mutex;
-use pool::{Connection, ConnectionPool};
+use pool::{Connection, ConnectionPool, Hurried};
 use session::{Backend, Interrupt, Session};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,6 +54,7 @@ impl Database {
     /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
         let direct = url.map(Direct::new).transpose()?.map(Arc::new);
+        let pool = Arc::new(Hurried(pool));
         Ok(Self { direct, pool, deadline, abandoned: Arc::default(), open: Arc::default() })
     }
 
@@ -92,7 +93,7 @@ impl Database {
                     .map_err(|e| e.context(format_args!("connecting to {}", direct.info.host())))
             }
             None => {
-                let mut session = Session::lent(self.borrow(self.deadline)?, self.deadline, interrupt)?;
+                let mut session = Session::lent(self.pool.get(self.deadline)?, self.deadline, interrupt)?;
                 session.batch(&format!("set application_name = 'graphile-worker:{role}'"))?;
                 Ok(session)
             }
@@ -119,19 +120,12 @@ impl Database {
     /// Borrows a connection of the pool.
     pub(crate) fn connection(&self) -> Result<Connection> {
         refuse_async_context()?;
-        self.borrow(self.deadline)
+        self.pool.get(self.deadline)
     }
 
     /// How long a call of the caller's may take.
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
-    }
-
-    /// A pool's own timeout bounds the wait for a connection to come free, not the test whether one
-    /// that lay there still answers.
-    fn borrow(&self, patience: Duration) -> Result<Connection> {
-        let pool = self.pool.clone();
-        deadline::call(patience, move || pool.get(patience))?
     }
 
     /// Runs `call` on a connection of the pool until `end`. The inner error is the call's own, or
@@ -142,7 +136,7 @@ impl Database {
         call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
     ) -> Result<Result<T>> {
         refuse_async_context()?;
-        let mut connection = self.borrow(end.saturating_duration_since(Instant::now()))?;
+        let mut connection = self.pool.get(end.saturating_duration_since(Instant::now()))?;
         let left = end.saturating_duration_since(Instant::now());
         Ok(deadline::call(left, move || call(&mut connection)).and_then(|answer| answer))
     }

@@ -1,9 +1,11 @@
 //! What hands out the handlers' connections: a pool of the caller's, r2d2's or of another make, or our own.
 
+use super::deadline;
 use crate::error::{Error, ErrorKind, Result};
 use r2d2::ManageConnection;
 use std::fmt::Display;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A connection of the pool, borrowed until it is dropped. Use it as a [`postgres::Client`].
@@ -67,4 +69,23 @@ fn none_came_free(timeout: Duration, size: u32, e: r2d2::Error) -> Error {
 /// The error of a wait in vain.
 pub(super) fn exhausted(timeout: Duration, size: u32, why: impl Display) -> Error {
     Error::new(ErrorKind::Connect, format!("no connection came free within {timeout:?} in a pool of {size}: {why}"))
+}
+
+/// A pool of the caller's that answers in time: its own timeout bounds the wait for a connection to come free, but not the
+/// test whether one that lay there still answers.
+pub(super) struct Hurried(pub(super) Arc<dyn ConnectionPool>);
+
+impl ConnectionPool for Hurried {
+    fn get(&self, timeout: Duration) -> Result<Connection> {
+        let pool = self.0.clone();
+        deadline::call(timeout, move || pool.get(timeout))?
+    }
+
+    fn max_size(&self) -> u32 {
+        self.0.max_size()
+    }
+
+    fn open_connections(&self) -> Option<u32> {
+        self.0.open_connections()
+    }
 }
