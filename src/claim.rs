@@ -84,6 +84,8 @@ pub(crate) struct ActiveJob {
     wishes: Mutex<Wishes>,
     /// Whether a handler is inside. Set by gw-run, also when the job was finished from elsewhere.
     inside: AtomicBool,
+    /// The thread that started it is free again: whoever keeps the job ends it.
+    left_to_others: AtomicBool,
     settled: AtomicBool,
     claimed_at: Instant,
     started: OnceLock<(Instant, Thread)>,
@@ -222,6 +224,14 @@ impl ActiveJob {
         self.finished_at.get().filter(|_| waits).map(Instant::elapsed)
     }
 
+    pub(crate) fn leave_to_others(&self) {
+        self.left_to_others.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_left_to_others(&self) -> bool {
+        self.left_to_others.load(Ordering::Relaxed)
+    }
+
     /// Since when, and on which thread, the handler runs.
     pub(crate) fn started(&self) -> Option<(Instant, &str)> {
         self.started.get().map(|(since, thread)| (*since, thread.name().unwrap_or_default()))
@@ -285,6 +295,7 @@ impl Ledger {
                 wedged: AtomicBool::new(false),
                 wishes: Mutex::default(),
                 inside: AtomicBool::new(false),
+                left_to_others: AtomicBool::new(false),
                 settled: AtomicBool::new(false),
                 claimed_at: Instant::now(),
                 started: OnceLock::new(),

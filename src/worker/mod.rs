@@ -223,11 +223,11 @@ impl Shared {
         self.wires.jobs.1.try_iter().filter(back).count()
     }
 
-    /// For how long the oldest handler of this task has been running.
+    /// For how long the oldest handler of this task has been running. Jobs that it left to others keep no thread busy.
     pub(crate) fn oldest_running(&self, task: usize) -> Duration {
         let age = |running: &Mutex<Option<Arc<ActiveJob>>>| {
             let running = running.lock();
-            let active = running.as_ref().filter(|active| active.claim.task == task)?;
+            let active = running.as_ref().filter(|active| active.claim.task == task && !active.is_left_to_others())?;
             active.started().map(|(since, _)| since.elapsed())
         };
         self.now_running.iter().filter_map(age).max().unwrap_or_default()

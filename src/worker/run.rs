@@ -152,6 +152,7 @@ fn work(around: &Arc<Surroundings>, seat: &Arc<Seat>) {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(started))) {
                 error!(task = seat.task().name.as_str(), error = panic_text(panic).as_str(); "a task panicked");
             }
+            seat.leave_to_others();
         }
         (Runner::Pull, Some(_)) => unreachable!("no thread runs where jobs are pulled"),
     }

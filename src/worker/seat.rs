@@ -37,6 +37,11 @@ impl Seat {
         }
     }
 
+    /// The thread is free again, whether the job has ended or not.
+    pub(crate) fn leave_to_others(&self) {
+        self.active.leave_to_others();
+    }
+
     pub(crate) fn task(&self) -> &Task {
         &self.shared.tasks[self.active.claim.task]
     }
