@@ -2,17 +2,19 @@
 //! their own that drain 100,000 jobs, in turn, five rounds on a private server with fsync on. Prints for each the
 //! median of jobs/s, its share of Rust's (the median of the rounds), and the process's CPU for 100,000 jobs.
 
+mod common;
+
+use common::{fill, left, median};
 use graphile_worker::WorkerOptions;
 use graphile_worker::devdb::{DevDb, Options};
-use postgres::{Client, NoTls};
 use rustix::time::{ClockId, clock_gettime};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-const JOBS: u64 = 100_000;
+const JOBS: i64 = 100_000;
 /// Procrastinate's runs would take minutes otherwise.
-const FEWER_JOBS: u64 = 2_000;
+const FEWER_JOBS: i64 = 2_000;
 const ROUNDS: usize = 5;
 /// As the programs of the other doors have it.
 const THREADS: usize = 4;
@@ -67,18 +69,10 @@ fn main() {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// One run through one door.
 fn cost(door: &Door, url: &str) -> Cost {
     let jobs = if door.ours { JOBS } else { FEWER_JOBS };
-    let mut client = Client::connect(url, NoTls).expect("connecting");
-    if door.ours {
-        fill(&mut client);
-    }
+    let filled = door.ours.then(|| fill(url, JOBS));
     let output =
         (door.command)().env("DATABASE_URL", url).output().expect("starting a program; `make bench` builds it");
     assert!(output.status.success(), "{}: {}", door.name, String::from_utf8_lossy(&output.stderr));
@@ -87,27 +81,10 @@ fn cost(door: &Door, url: &str) -> Cost {
     else {
         panic!("{}: {text}", door.name)
     };
-    if door.ours {
-        let left = "select count(*) from graphile_worker._private_jobs";
-        assert_eq!(
-            client.query_one(left, &[]).expect("counting").get::<_, i64>(0),
-            0,
-            "{}: every job is gone",
-            door.name
-        );
+    if let Some(mut client) = filled {
+        assert_eq!(left(&mut client), 0, "{}: every job is gone", door.name);
     }
     Cost { rate: jobs as f64 / wall, cpu: cpu * JOBS as f64 / jobs as f64 }
-}
-
-fn fill(client: &mut Client) {
-    client.batch_execute("truncate graphile_worker._private_jobs").expect("emptying");
-    let add = "select count(*) from graphile_worker.add_jobs(array(
-                 select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec
-                   from generate_series(1, $1::bigint)))";
-    client.execute(add, &[&(JOBS as i64)]).expect("filling");
-    for settle in ["vacuum analyze graphile_worker._private_jobs", "checkpoint"] {
-        client.execute(settle, &[]).expect("settling the table");
-    }
 }
 
 /// What the programs of the other doors do, in Rust.

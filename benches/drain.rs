@@ -1,6 +1,9 @@
 //! Drains 100,000 no-op jobs with default options, against the floor that PostgreSQL itself sets:
 //! pairs in turn, five of them, on a private server with fsync on. Prints the ratio of each pair.
 
+mod common;
+
+use common::{fill, left, median};
 use graphile_worker::WorkerOptions;
 use graphile_worker::devdb::{DevDb, Options};
 use postgres::{Client, NoTls};
@@ -15,7 +18,7 @@ fn main() {
     let db = DevDb::start(Options::default()).expect("starting PostgreSQL");
     let url = db.url();
     WorkerOptions::default().database_url(&url).define_raw_job("noop", |_| ()).init().expect("installing");
-    let mut ratios: Vec<f64> = (0..PAIRS)
+    let ratios = (0..PAIRS)
         .map(|pair| {
             let floor = [1, 2, 4].map(|connections| floor(&url, connections)).into_iter().fold(0.0, f64::max);
             let ours = drain(&url);
@@ -23,26 +26,12 @@ fn main() {
             ours / floor
         })
         .collect();
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.2} (target 0.7)", ratios[PAIRS / 2]);
-}
-
-fn fill(url: &str) -> Client {
-    let mut client = Client::connect(url, NoTls).expect("connecting");
-    client.batch_execute("truncate graphile_worker._private_jobs").expect("emptying");
-    let add = "select count(*) from graphile_worker.add_jobs(array(
-                 select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec
-                   from generate_series(1, $1::bigint)))";
-    client.execute(add, &[&JOBS]).expect("filling");
-    for settle in ["vacuum analyze graphile_worker._private_jobs", "checkpoint"] {
-        client.execute(settle, &[]).expect("settling the table");
-    }
-    client
+    println!("median ratio {:.2} (target 0.7)", median(ratios));
 }
 
 /// Jobs per second of `connections` clients that claim 500 and delete 500.
 fn floor(url: &str, connections: usize) -> f64 {
-    fill(url);
+    fill(url, JOBS);
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..connections {
@@ -70,7 +59,7 @@ fn floor(url: &str, connections: usize) -> f64 {
 
 /// Jobs per second of a worker, from its start until the last deletion is committed.
 fn drain(url: &str) -> f64 {
-    let mut client = fill(url);
+    let mut client = fill(url, JOBS);
     let worker = WorkerOptions::default().database_url(url).concurrency(THREADS).define_raw_job("noop", |_| ());
     let worker = worker.init().expect("starting a worker");
     let start = Instant::now();
@@ -85,8 +74,6 @@ fn drain(url: &str) -> f64 {
     let rate = JOBS as f64 / start.elapsed().as_secs_f64();
     let stats = worker.stats();
     println!("  claims {} settlements {} completed {}", stats.claims, stats.settlements, stats.completed);
-    let left: i64 =
-        client.query_one("select count(*) from graphile_worker._private_jobs", &[]).expect("counting").get(0);
-    assert_eq!(left, 0, "every job's row is gone");
+    assert_eq!(left(&mut client), 0, "every job's row is gone");
     rate
 }

@@ -2,6 +2,9 @@
 //! queue, queues that are stuck. Workers are processes of their own. Private server, fsync on.
 //! `cargo bench --bench shapes [fair|queues|one|stuck|held]`
 
+mod common;
+
+use common::median;
 use graphile_worker::devdb::{DevDb, Options};
 use graphile_worker::{WorkerContext, WorkerOptions};
 use postgres::{Client, NoTls};
@@ -155,7 +158,7 @@ impl Bench {
                  from generate_series(1, 100) n, generate_series(1, 100) q))"
             ));
         };
-        let mut ratios: Vec<f64> = (0..3)
+        let ratios = (0..3)
             .map(|_| {
                 add("null", "-(n * 1000 + q)");
                 let (unqueued, _) = self.drain("true");
@@ -170,8 +173,7 @@ impl Bench {
                 slow / fast
             })
             .collect();
-        ratios.sort_by(f64::total_cmp);
-        println!("queues: median ratio {:.2} (target 0.5)", ratios[1]);
+        println!("queues: median ratio {:.2} (target 0.5)", median(ratios));
     }
 
     /// One queue of 500 no-ops.
@@ -194,7 +196,7 @@ impl Bench {
             worker.run_once().expect("running");
             (50_000.0 / start.elapsed().as_secs_f64(), start.elapsed() / worker.stats().claims as u32)
         };
-        let mut ratios: Vec<f64> = (0..3)
+        let ratios = (0..3)
             .map(|_| {
                 self.empty();
                 self.run(free);
@@ -218,8 +220,7 @@ impl Bench {
                 behind / alone
             })
             .collect();
-        ratios.sort_by(f64::total_cmp);
-        println!("stuck: median ratio {:.2}", ratios[1]);
+        println!("stuck: median ratio {:.2}", median(ratios));
     }
 }
 

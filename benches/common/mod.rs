@@ -1,0 +1,30 @@
+//! What the benches share.
+
+use postgres::{Client, NoTls};
+
+/// The median, of an odd number of values.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Has so many no-op jobs in the queue and nothing else, the table settled; answers a client of the database.
+#[allow(dead_code, reason = "not every bench drains no-ops")]
+pub fn fill(url: &str, jobs: i64) -> Client {
+    let mut client = Client::connect(url, NoTls).expect("connecting");
+    client.batch_execute("truncate graphile_worker._private_jobs").expect("emptying");
+    let add = "select count(*) from graphile_worker.add_jobs(array(
+                 select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec
+                   from generate_series(1, $1::bigint)))";
+    client.execute(add, &[&jobs]).expect("filling");
+    for settle in ["vacuum analyze graphile_worker._private_jobs", "checkpoint"] {
+        client.execute(settle, &[]).expect("settling the table");
+    }
+    client
+}
+
+/// How many jobs are left.
+#[allow(dead_code, reason = "not every bench drains no-ops")]
+pub fn left(client: &mut Client) -> i64 {
+    client.query_one("select count(*) from graphile_worker._private_jobs", &[]).expect("counting").get(0)
+}
