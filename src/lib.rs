@@ -88,6 +88,7 @@ mod error;
 mod hooks;
 mod job;
 mod local_queue;
+mod lock;
 mod manage;
 mod migrate;
 mod options;

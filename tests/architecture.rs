@@ -8,7 +8,7 @@ use std::path::Path;
 /// What each layer consists of, lowest first. An entry covers the files below it too, unless
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin"],
+    &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin", "lock"],
     &["db", "store", "enqueue", "migrate", "devdb", "manage", "cleanup"],
     &["utils", "task", "batch", "hooks", "trace", "sweep"],
     &[

@@ -14,15 +14,15 @@ use super::status::{
 use super::task::{TaskFunction, gw_task_fn};
 use super::user_data::{UserData, gw_free_fn};
 use super::{call, cron, is_inside, json, put, read, text};
+use crate::lock::held;
 use crate::task::Runner;
 use crate::worker::pull::{Counter, Next};
 use crate::{Cron, JobDefinition, RetryPolicy, Worker, WorkerStats, db::deadline::HELPER_BEGINS};
 use log::warn;
 use parking_lot::{Mutex, RwLock};
 use std::ffi::{c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
@@ -77,7 +77,7 @@ struct Inner {
     woken: AtomicBool,
     /// Read recursively: functions of the host's are called while it is.
     current: RwLock<Option<Current>>,
-    /// Not of parking_lot, whose waiting threads haunt a forked child; hosts wait here for long.
+    /// Hosts wait here for long: see `lock.rs`.
     end: std::sync::Mutex<End>,
     ended: std::sync::Condvar,
     events: Arc<EventQueue>,
@@ -311,6 +311,15 @@ pub(super) fn events(worker: *const gw_worker_t) -> Result<Arc<EventQueue>, Fail
     Ok(look(worker)?.0.events.clone())
 }
 
+/// A start that is under way, until it is dropped.
+struct Start<'a>(&'a AtomicBool);
+
+impl Drop for Start<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Inner {
     fn change(&self, work: impl FnOnce(&mut Setup) -> Result<gw_status_t, Failure>) -> Result<gw_status_t, Failure> {
         let too_late = || state_error("the worker was started already; tell it this before");
@@ -340,9 +349,8 @@ impl Inner {
         if self.starting.swap(true, Ordering::AcqRel) {
             return state_error("the worker is being started already");
         }
-        let result = catch_unwind(AssertUnwindSafe(|| self.begin(until_empty)));
-        self.starting.store(false, Ordering::Release);
-        result.unwrap_or_else(|panic| resume_unwind(panic))
+        let _start = Start(&self.starting);
+        self.begin(until_empty)
     }
 
     /// Checks, connects, and starts all threads.
@@ -451,7 +459,7 @@ impl Inner {
     }
 
     fn end(&self) -> MutexGuard<'_, End> {
-        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+        held(self.end.lock())
     }
 
     /// Waits for the end of the start that runs.
@@ -466,9 +474,9 @@ impl Inner {
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             end = match left {
-                None => self.ended.wait(end).unwrap_or_else(PoisonError::into_inner),
+                None => held(self.ended.wait(end)),
                 Some(Duration::ZERO) => return Ok(GW_TIMEOUT),
-                Some(left) => self.ended.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => held(self.ended.wait_timeout(end, left)).0,
             };
         }
     }

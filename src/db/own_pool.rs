@@ -1,8 +1,8 @@
 //! Our own pool of blocking `postgres` clients for the handlers: opened as they are asked for, asked for a sign of life
 //! before they are lent again, with the database's own words when it refuses. Knows nothing of the tables.
 //!
-//! Not r2d2's: its threads wait by parking_lot, whose list of waiting threads outlives a fork. A forked child that made a
-//! pool of its own then waited for ever now and then. What waits here, waits by the standard library's means.
+//! Not r2d2's, whose threads wait by parking_lot: see `lock.rs`. A forked child that made a pool of its own then waited for
+//! ever now and then.
 
 use super::conninfo::ConnInfo;
 use super::deadline;
@@ -10,10 +10,12 @@ use super::pool::{Connection, ConnectionPool, exhausted};
 use super::tls::Tls;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
+use crate::lock::held;
 use log::warn;
+use postgres::Client;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,13 +42,13 @@ struct Shelf {
     /// The pool is dropped, for gw-pool.
     closed: Condvar,
     /// Whether a farewell was late: no other is waited for until the server answers again.
-    silent: Arc<AtomicBool>,
+    silent: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     /// What is not lent, the longest unused first.
-    idle: Vec<Idle>,
+    idle: Vec<Kept>,
     /// How many clients there are, lent or not, and how many are being opened.
     open: u32,
     opening: u32,
@@ -55,9 +57,12 @@ struct State {
     closed: bool,
 }
 
-struct Idle {
-    client: Kept,
-    since: Instant,
+/// A client of the pool.
+struct Kept {
+    client: Client,
+    born: Instant,
+    /// Since when it is not lent.
+    idle: Instant,
 }
 
 impl OwnPool {
@@ -72,7 +77,7 @@ impl OwnPool {
             state: Mutex::default(),
             freed: Condvar::new(),
             closed: Condvar::new(),
-            silent: Arc::default(),
+            silent: AtomicBool::new(false),
         }))
     }
 }
@@ -87,15 +92,15 @@ impl ConnectionPool for OwnPool {
         let mut next_try = Instant::now();
         let mut state = shelf.lock();
         loop {
-            if let Some(mut idle) = state.idle.pop() {
+            if let Some(mut kept) = state.idle.pop() {
                 drop(state);
                 // Leaves time for another one, should this one not answer.
-                if idle.client.answers(left() / 4) {
-                    return Ok(shelf.lend(idle.client));
+                if shelf.answers(&mut kept.client, left() / 4) {
+                    return Ok(shelf.lend(kept));
                 }
-                drop(idle);
+                shelf.close(kept.client, Duration::ZERO);
                 state = shelf.lock();
-                state.open -= 1;
+                shelf.make_room(&mut state);
             } else if state.open + state.opening < shelf.size && next_try <= Instant::now() {
                 state.opening += 1;
                 drop(state);
@@ -103,10 +108,9 @@ impl ConnectionPool for OwnPool {
                 state = shelf.lock();
                 state.opening -= 1;
                 match opened {
-                    Ok(client) => {
+                    Ok(kept) => {
                         state.open += 1;
-                        drop(state);
-                        return Ok(shelf.lend(client));
+                        return Ok(shelf.lend(kept));
                     }
                     Err(error) => {
                         refusal = Some(error);
@@ -120,9 +124,11 @@ impl ConnectionPool for OwnPool {
                 } else {
                     left()
                 };
-                state = shelf.freed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                state = held(shelf.freed.wait_timeout(state, wait)).0;
             }
             if left().is_zero() {
+                // What woke us, if anything did, is for somebody else.
+                shelf.freed.notify_one();
                 return Err(match refusal {
                     Some(refusal) => {
                         let text = exhausted(timeout, shelf.size, format!("the database said: {refusal}"));
@@ -151,36 +157,45 @@ impl Drop for OwnPool {
         state.open -= idle.len() as u32;
         self.0.closed.notify_all();
         drop(state);
-        drop(idle);
+        idle.into_iter().for_each(|kept| self.0.close(kept.client, FAREWELL));
     }
 }
 
 impl Shelf {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        held(self.state.lock())
     }
 
     fn connect(&self, patience: Duration) -> Result<Kept> {
         let (config, tls) = (self.config.clone(), self.tls.clone());
         let client = deadline::call(patience, move || config.connect(tls).map_err(Error::from))??;
         self.silent.store(false, Ordering::Relaxed);
-        Ok(Kept { client: Some(client), born: Instant::now(), suspect: false, silent: self.silent.clone() })
+        let now = Instant::now();
+        Ok(Kept { client, born: now, idle: now })
     }
 
-    fn lend(self: &Arc<Self>, client: Kept) -> Connection {
-        Connection(Box::new(Lent { client: Some(client), shelf: self.clone() }))
+    /// Whether a client gives a sign of life.
+    fn answers(&self, client: &mut Client, patience: Duration) -> bool {
+        let answers = !client.is_closed() && client.is_valid(patience.min(Duration::from_secs(2))).is_ok();
+        if answers {
+            self.silent.store(false, Ordering::Relaxed);
+        }
+        answers
+    }
+
+    fn lend(self: &Arc<Self>, kept: Kept) -> Connection {
+        Connection(Box::new(Lent { kept: Some(kept), shelf: self.clone() }))
     }
 
     /// Takes a client back. Who waits for one has it at once.
-    fn take_back(self: &Arc<Self>, client: Kept) {
+    fn take_back(self: &Arc<Self>, kept: Kept) {
         let mut state = self.lock();
-        if state.closed || client.is_closed() || client.born.elapsed() >= LIFETIME {
-            state.open -= 1;
-            self.freed.notify_one();
+        if state.closed || kept.client.is_closed() || kept.born.elapsed() >= LIFETIME {
+            self.make_room(&mut state);
             drop(state);
-            return drop(client);
+            return self.close(kept.client, FAREWELL);
         }
-        state.idle.push(Idle { client, since: Instant::now() });
+        state.idle.push(Kept { idle: Instant::now(), ..kept });
         self.freed.notify_one();
         if !state.tended {
             let shelf = self.clone();
@@ -189,27 +204,37 @@ impl Shelf {
         }
     }
 
+    /// A client is gone: another one may be opened.
+    fn make_room(&self, state: &mut State) {
+        state.open -= 1;
+        self.freed.notify_one();
+    }
+
+    /// A client's farewell waits for its server, and for the answer that is still owed, without a deadline. So it is
+    /// dropped on another thread, which is left behind when it is late.
+    fn close(&self, client: Client, patience: Duration) {
+        let patience = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { patience };
+        if deadline::call(patience, move || drop(client)).is_err() {
+            self.silent.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// gw-pool: closes what nobody asks for, until there is nothing left to close.
     fn tend(&self) {
-        if let Some(begins) = deadline::HELPER_BEGINS.get() {
-            begins();
-        }
+        deadline::HELPER_BEGINS.get().inspect(|begins| begins());
         let mut state = self.lock();
         loop {
-            let oldest = state.idle.first().map(|idle| idle.since.elapsed());
-            match oldest {
+            match state.idle.first().map(|kept| kept.idle.elapsed()) {
                 Some(age) if age >= self.idle_time => {
-                    let idle = state.idle.remove(0);
-                    state.open -= 1;
+                    let kept = state.idle.remove(0);
+                    self.make_room(&mut state);
                     drop(state);
-                    drop(idle);
+                    self.close(kept.client, FAREWELL);
                     state = self.lock();
                 }
-                Some(age) if !state.closed => {
-                    let wait = self.closed.wait_timeout(state, self.idle_time - age);
-                    state = wait.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                _ => {
+                // The pool is dropped with nothing idle in it, and nothing comes back to it.
+                Some(age) => state = held(self.closed.wait_timeout(state, self.idle_time - age)).0,
+                None => {
                     state.tended = false;
                     return;
                 }
@@ -220,74 +245,27 @@ impl Shelf {
 
 /// A client that is lent, until it is dropped.
 struct Lent {
-    client: Option<Kept>,
+    kept: Option<Kept>,
     shelf: Arc<Shelf>,
 }
 
 impl Deref for Lent {
-    type Target = postgres::Client;
+    type Target = Client;
 
-    fn deref(&self) -> &postgres::Client {
-        self.client.as_ref().expect("taken only by drop")
+    fn deref(&self) -> &Client {
+        &self.kept.as_ref().expect("taken only by drop").client
     }
 }
 
 impl DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut postgres::Client {
-        self.client.as_mut().expect("taken only by drop")
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.kept.as_mut().expect("taken only by drop").client
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.shelf.take_back(self.client.take().expect("taken only here"));
-    }
-}
-
-/// A client of the pool. A client's farewell waits for its server, and for the answer that is still owed, without a
-/// deadline. So it is dropped on another thread, which is left behind when it is late.
-struct Kept {
-    client: Option<postgres::Client>,
-    born: Instant,
-    /// Whether this one did not answer.
-    suspect: bool,
-    silent: Arc<AtomicBool>,
-}
-
-impl Kept {
-    /// Whether it gives a sign of life.
-    fn answers(&mut self, patience: Duration) -> bool {
-        let answers = !self.is_closed() && self.is_valid(patience.min(Duration::from_secs(2))).is_ok();
-        self.suspect = !answers;
-        if answers {
-            self.silent.store(false, Ordering::Relaxed);
-        }
-        answers
-    }
-}
-
-impl Deref for Kept {
-    type Target = postgres::Client;
-
-    fn deref(&self) -> &postgres::Client {
-        self.client.as_ref().expect("taken only by drop")
-    }
-}
-
-impl DerefMut for Kept {
-    fn deref_mut(&mut self) -> &mut postgres::Client {
-        self.client.as_mut().expect("taken only by drop")
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let client = self.client.take();
-        let given_up = self.suspect || self.silent.load(Ordering::Relaxed);
-        let patience = if given_up { Duration::ZERO } else { FAREWELL };
-        if deadline::call(patience, move || drop(client)).is_err() {
-            self.silent.store(true, Ordering::Relaxed);
-        }
+        self.shelf.take_back(self.kept.take().expect("taken only here"));
     }
 }
 

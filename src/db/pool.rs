@@ -49,7 +49,7 @@ pub trait ConnectionPool: Send + Sync + 'static {
 
 impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2::Pool<M> {
     fn get(&self, timeout: Duration) -> Result<Connection> {
-        let connection = self.get_timeout(timeout).map_err(|e| none_came_free(timeout, self.max_size(), e))?;
+        let connection = self.get_timeout(timeout).map_err(|e| exhausted(timeout, self.max_size(), &e).caused_by(e))?;
         Ok(Connection(Box::new(connection)))
     }
 
@@ -60,10 +60,6 @@ impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2
     fn open_connections(&self) -> Option<u32> {
         Some(self.state().connections)
     }
-}
-
-fn none_came_free(timeout: Duration, size: u32, e: r2d2::Error) -> Error {
-    exhausted(timeout, size, &e).caused_by(e)
 }
 
 /// The error of a wait in vain.

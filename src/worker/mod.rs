@@ -19,6 +19,7 @@ use crate::db::session::Interrupt;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::events::Events;
 use crate::hooks::{JobLost, JobLostContext};
+use crate::lock::held;
 use crate::migrate::Facts;
 use crate::shutdown::ShutdownSignal;
 use crate::stats::{Health, Stats, add};
@@ -29,8 +30,8 @@ use fetch::{Fetched, Order};
 use log::warn;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What every thread of one started worker can reach.
@@ -250,7 +251,7 @@ pub(crate) struct Gate {
     closed: AtomicBool,
     /// The worker stops: nobody is held back any more.
     released: AtomicBool,
-    /// Not of parking_lot, whose waiting threads haunt a forked child.
+    /// Threads wait here for long: see `lock.rs`.
     lock: std::sync::Mutex<()>,
     opened: std::sync::Condvar,
 }
@@ -290,8 +291,7 @@ impl Gate {
         if !self.closed.load(Ordering::Acquire) {
             return;
         }
-        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.opened.wait_while(held, |()| self.holds()));
+        drop(self.opened.wait_while(held(self.lock.lock()), |()| self.holds()));
     }
 }
 
