@@ -44,6 +44,21 @@ pub(crate) enum Outcome {
     GivenBack(Option<Duration>),
 }
 
+/// The name of an outcome that leaves the job as it was before its claim.
+pub(crate) const GIVEN_BACK: &str = "given back";
+
+impl Outcome {
+    /// Its name, for people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "completed",
+            Self::Failed(_) => "failed",
+            Self::Snoozed(_) => "snoozed",
+            Self::GivenBack(_) => GIVEN_BACK,
+        }
+    }
+}
+
 /// How a handler failed, and what is left to do.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Failure {
@@ -91,8 +106,10 @@ pub(crate) struct ActiveJob {
     started: OnceLock<(Instant, Thread)>,
     /// How long the handler took, once it is over.
     ran: OnceLock<Duration>,
-    /// When it got its outcome.
-    finished_at: OnceLock<Instant>,
+    /// When it got its outcome, and which.
+    finished: OnceLock<(Instant, &'static str)>,
+    /// Since when its outcome waits because the database does not take it.
+    deferred: OnceLock<Instant>,
     /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
     done: Sender<Settlement>,
 }
@@ -125,7 +142,7 @@ impl ActiveJob {
     pub(crate) fn finish(self: &Arc<Self>, outcome: Outcome) -> bool {
         let finished = self.advance(RUNNING, FINISHED);
         if finished {
-            let _ = self.finished_at.set(Instant::now());
+            let _ = self.finished.set((Instant::now(), outcome.name()));
             let _ = self.ran.set(self.started.get().map(|(start, _)| start.elapsed()).unwrap_or_default());
             // The receiver is gone only after a stop that has given this job back.
             let _ = self.done.send((self.clone(), outcome));
@@ -137,8 +154,9 @@ impl ActiveJob {
     pub(crate) fn give_back(self: &Arc<Self>, delay: Option<Duration>) -> bool {
         let given = self.advance(HELD, FINISHED);
         if given {
-            let _ = self.finished_at.set(Instant::now());
-            let _ = self.done.send((self.clone(), Outcome::GivenBack(delay)));
+            let outcome = Outcome::GivenBack(delay);
+            let _ = self.finished.set((Instant::now(), outcome.name()));
+            let _ = self.done.send((self.clone(), outcome));
         }
         given
     }
@@ -220,8 +238,23 @@ impl ActiveJob {
 
     /// For how long its outcome has been waiting to be written; `None` if it has none, or it is.
     pub(crate) fn unsettled_for(&self) -> Option<Duration> {
+        self.unsettled().map(|(since, _)| since.elapsed())
+    }
+
+    /// Its outcome and when it got it, until the outcome is written.
+    pub(crate) fn unsettled(&self) -> Option<(Instant, &'static str)> {
         let waits = !self.settled.load(Ordering::SeqCst);
-        self.finished_at.get().filter(|_| waits).map(Instant::elapsed)
+        self.finished.get().filter(|_| waits).copied()
+    }
+
+    /// Its outcome waits because the database does not take it.
+    pub(crate) fn note_deferred(&self) {
+        self.deferred.get_or_init(Instant::now);
+    }
+
+    /// For how long its outcome has been deferred; `None` if it is not.
+    pub(crate) fn deferred_for(&self) -> Option<Duration> {
+        self.deferred.get().map(Instant::elapsed)
     }
 
     pub(crate) fn leave_to_others(&self) {
@@ -300,7 +333,8 @@ impl Ledger {
                 claimed_at: Instant::now(),
                 started: OnceLock::new(),
                 ran: OnceLock::new(),
-                finished_at: OnceLock::new(),
+                finished: OnceLock::new(),
+                deferred: OnceLock::new(),
                 done: done.clone(),
             });
             let Some(older) = entries.latest.insert(id, active.clone()) else {

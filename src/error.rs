@@ -65,6 +65,12 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_sqlstate(mut self, state: &str) -> Self {
+        self.0.sqlstate = Some(state.to_owned());
+        self
+    }
+
     /// Keeps the cause, so that [`std::error::Error::source`] leads to it.
     pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));

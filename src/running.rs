@@ -18,6 +18,7 @@ use crate::signals;
 use crate::stats::{Health, Stats, WorkerStats};
 use crate::task::{Extensions, ReadOnlyExtensions, Surroundings, Task};
 use crate::utils::WorkerUtils;
+use crate::worker::avoid::Avoided;
 use crate::worker::pull::Counter;
 use crate::worker::{Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, settle, watch};
 use crossbeam_channel::{Receiver, bounded, select};
@@ -192,7 +193,7 @@ impl Worker {
             // Only a run until empty comes to an end by itself.
             recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
         };
-        crew.stop(&shared, &self.utils, reason)
+        crew.stop(&shared, &self.utils, reason, until_empty)
     }
 
     fn start(&self) -> Shared {
@@ -207,10 +208,12 @@ impl Worker {
             ledger: Ledger::default(),
             stats: Stats::default(),
             task_ids: RwLock::new(Arc::new(self.task_ids.clone())),
+            avoided: Avoided::default(),
             claiming: RwLock::new(()),
             gate: Gate::closed(),
             others: Gate::default(),
             now_running: (0..self.config.concurrency).map(|_| Mutex::new(None)).collect(),
+            deferred: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
             low_water: AtomicUsize::new(0),
@@ -332,7 +335,7 @@ impl Crew {
     }
 
     /// Ends the worker, step by step, within the grace period and a second.
-    fn stop(self, shared: &Shared, utils: &WorkerUtils, reason: ShutdownReason) -> Result<()> {
+    fn stop(self, shared: &Shared, utils: &WorkerUtils, reason: ShutdownReason, until_empty: bool) -> Result<()> {
         let worker_id = shared.worker_id.as_str();
         let start = Instant::now();
         let grace_ends = start + shared.config.grace_period;
@@ -405,18 +408,37 @@ impl Crew {
             }
         }
         info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");
-        if wedged.is_empty() {
-            return Ok(());
+        let mut left = Vec::new();
+        if !wedged.is_empty() {
+            let (count, list) = (wedged.len(), named(&wedged));
+            left.push(format!("{count} handler(s) did not return in time; their jobs were given back: {list}"));
         }
-        Err(Error::new(
-            ErrorKind::Stopped,
-            format!(
-                "{} handler(s) did not return in time; their jobs were given back: {}",
-                wedged.len(),
-                wedged.join(", ")
-            ),
-        ))
+        let unwritten: Vec<String> = shared.ledger.all().iter().filter_map(unwritten).collect();
+        if !unwritten.is_empty() {
+            let (count, list) = (unwritten.len(), named(&unwritten));
+            left.push(format!("{count} outcome(s) could not be written, so these jobs may run again: {list}"));
+        }
+        if let Some(avoided) = shared.avoided.at(start).filter(|_| until_empty) {
+            let (count, list) =
+                (avoided.len(), named(&avoided.iter().map(|id| format!("job {id}")).collect::<Vec<_>>()));
+            left.push(format!("the database refuses the claim of {count} job(s): {list}"));
+        }
+        if left.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Stopped, left.join("; "))) }
     }
+}
+
+/// A list for an error's text: the first twenty, and how many more there are.
+fn named(all: &[String]) -> String {
+    const MOST: usize = 20;
+    let list = all[..all.len().min(MOST)].join(", ");
+    if all.len() > MOST { format!("{list} and {} more", all.len() - MOST) } else { list }
+}
+
+/// How to find a job whose outcome is not in the database; `None` if it is.
+fn unwritten(active: &Arc<ActiveJob>) -> Option<String> {
+    let (_, outcome) = active.unsettled()?;
+    let job = active.job();
+    Some(format!("job {} (task {}, {outcome})", job.id, job.task_identifier))
 }
 
 /// How a wait for running jobs ended.

@@ -43,8 +43,10 @@ pub(crate) struct Store {
     held: Query,
     reclaim: Query,
     renew: Query,
+    old_locks: Query,
     reset: Query,
     existing: Query,
+    blocked: Query,
     tasks: Query,
     beat: Query,
     native_beat: Query,
@@ -76,7 +78,8 @@ impl Store {
             // A claim is no promise: one that a server crash forgets was never made, and its settling
             // is refused. Where that would not do, `harden` follows.
             "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
-            "settle" => STEADY_PLANS.to_owned(),
+            // A row that another session holds must not hold up the outcomes that are written with it.
+            "settle" => format!("{STEADY_PLANS}; set lock_timeout = 100"),
             "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
             _ => String::new(),
         };
@@ -93,8 +96,10 @@ impl Store {
             held: query("held", include_str!("sql/held.sql")),
             reclaim: query("reclaim", include_str!("sql/reclaim.sql")),
             renew: query("renew", include_str!("sql/renew.sql")),
+            old_locks: query("old_locks", include_str!("sql/old_locks.sql")),
             reset: query("reset", include_str!("sql/reset.sql")),
             existing: query("gone", include_str!("sql/gone.sql")),
+            blocked: query("blocked", include_str!("sql/blocked.sql")),
             tasks: query("tasks", include_str!("sql/tasks.sql")),
             beat: query("beat", include_str!("sql/beat.sql")),
             native_beat: query("native_beat", include_str!("sql/native_beat.sql")),
@@ -124,13 +129,16 @@ impl Store {
         self.seat.leave();
     }
 
-    /// Claims up to `limit` jobs of the tasks, each row as `Job::from_row` reads it, with its `task_id`.
+    /// Claims up to `limit` jobs of the tasks but those to `avoid`, each row as `Job::from_row` reads it, with its
+    /// `task_id`. If it `only_looks`, writes nothing, and the rows have no more than the ids that it would claim.
     pub(crate) fn claim(
         &mut self,
         limit: usize,
         tasks: &[i32],
         filter: &Filter,
         now: Option<DateTime<Utc>>,
+        avoid: Option<Vec<i64>>,
+        only_looks: bool,
     ) -> Result<Vec<Row>> {
         let limit = limit as i32;
         let window = filter.queue_index.then_some(limit + 32);
@@ -148,6 +156,8 @@ impl Store {
                     Box::new(accepted),
                     Box::new(now),
                     Box::new(window),
+                    Box::new(avoid),
+                    Box::new(only_looks),
                 ],
             )
         })
@@ -222,6 +232,13 @@ impl Store {
         Ok(ids(&rows))
     }
 
+    /// Which of these jobs cannot be written now, because another session holds a row.
+    pub(crate) fn blocked(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
+        let (query, jobs) = (&self.blocked, jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        Ok(ids(&rows))
+    }
+
     /// Ends what sessions of this worker that were given up may still be doing; answers whether it is over.
     pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
         self.seat.end_abandoned()
@@ -234,17 +251,17 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
     }
 
-    /// Gives back jobs that nobody here knows of; answers how many.
-    pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<usize> {
+    /// Gives back jobs that nobody here knows of; returns which it could.
+    pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
         let (query, worker) = (&self.reclaim, self.worker.clone());
         let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
         let rows = self
             .seat
             .with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs), Box::new(attempts)]))?;
-        Ok(rows.len())
+        Ok(ids(&rows))
     }
 
-    /// Renews locks; answers which it could.
+    /// Renews locks; returns which are still this worker's.
     pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
         let query = &self.renew;
@@ -252,10 +269,20 @@ impl Store {
         Ok(ids(&rows))
     }
 
-    /// Frees what has been locked for four hours; answers how many jobs and queues.
-    pub(crate) fn reset(&mut self) -> Result<(i64, i64)> {
-        let query = &self.reset;
+    /// What has been locked for four hours: the ids of jobs, and those of queues.
+    pub(crate) fn old_locks(&mut self) -> Result<(Vec<i64>, Vec<i64>)> {
+        let query = &self.old_locks;
         let rows = self.seat.with(|session| session.query(query, vec![]))?;
+        let (jobs, queues): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get("is_job"));
+        let ids = |rows: Vec<&Row>| rows.iter().map(|row| row.get("id")).collect();
+        Ok((ids(jobs), ids(queues)))
+    }
+
+    /// Frees those of these jobs and queues that have been locked for four hours; returns how many.
+    pub(crate) fn reset(&mut self, jobs: &[i64], queues: &[i64]) -> Result<(i64, i64)> {
+        let query = &self.reset;
+        let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(queues.to_vec())];
+        let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
     }
 

@@ -3,9 +3,11 @@
 --   $1 worker  $2 task ids  $3 limit  $4 forbidden flags  $5 accepted flags  $6 now
 --   $7 window: how many entries of the main index are looked at for queued jobs before the look
 --      goes from queue to queue by our own index; 0 looks at unqueued jobs only, null at everything.
+--   $8 jobs to pass over: the database refused to let this worker claim them
+--   $9 true only looks: returns the ids that a claim would take, and writes nothing
 -- `was_recovered` is how the error begins that a sweep leaves: a hint that the job may be what kills
 -- its workers.
--- NULL in $4, $5, $6 switches that part off.
+-- NULL in $4, $5, $6, $8 switches that part off.
 -- Walking the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of
 -- the future are never read. `= any(array(...))` keeps every update on the primary key.
 with recursive
@@ -39,6 +41,7 @@ loose as materialized (
         and j.priority = r.priority
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
+        and (j.id = any($8::bigint[])) is not true
         and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
         and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
       order by j.run_at
@@ -97,6 +100,7 @@ front as materialized (
             from near n
            where n.job_queue_id is not null
              and n.task_id = any($2::int[])
+             and (n.id = any($8::bigint[])) is not true
              and (coalesce(cardinality($4::text[]), 0) + coalesce(cardinality($5::text[]), 0) = 0
                   or exists (
                     select
@@ -146,6 +150,7 @@ deep as materialized (
         and j.job_queue_id = q.id
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
+        and (j.id = any($8::bigint[])) is not true
         and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
         and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
       order by j.priority, j.run_at
@@ -191,17 +196,24 @@ hold as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
      set locked_by = $1::text,
          locked_at = now()
-   where q.id = any(array(select p.job_queue_id from pick p where p.job_queue_id is not null))
+   where $9::boolean is not true
+     and q.id = any(array(select p.job_queue_id from pick p where p.job_queue_id is not null))
 ),
 taken as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set attempts = j.attempts + 1,
          locked_by = $1::text,
          locked_at = now()
-   where j.id = any(array(select p.id from pick p))
+   where $9::boolean is not true
+     and j.id = any(array(select p.id from pick p))
   returning
     j.id, j.job_queue_id, j.task_id, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
     j.created_at, j.key, j.revision, j.flags::text as flags,
     starts_with(j.last_error, 'recovered: ') as was_recovered
 )
-select * from taken order by priority, run_at
+select * from taken
+union all
+select p.id, p.job_queue_id, null, null, null, null, p.priority, p.run_at, null, null, null, null, null
+  from pick p
+ where $9::boolean
+ order by priority, run_at

@@ -1,10 +1,18 @@
 -- Gives back jobs that are locked for this worker without its knowing, after a lost reply, and frees
--- every queue that it holds without a job. Only while no claim is in flight.
+-- every queue that it holds without a job. Only while no claim is in flight. Passes over rows that another
+-- session has locked: the next call finds them.
 -- Nobody knows what such a claim saw, so a superseded job is told by its marks: no key, no attempts
--- left, and written to since it was added (claims do not write updated_at).
+-- left, and written to since it was added (claims do not write updated_at). Returns the ids that it gave back.
 --   $1 worker  $2 ids  $3 attempts as read
 with said as materialized (
   select * from unnest($2::bigint[], $3::smallint[]) s(id, attempts)
+),
+free as materialized (
+  select j.id
+    from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+    join said s on s.id = j.id and s.attempts = j.attempts
+   where j.locked_by = $1::text
+     for update of j skip locked
 ),
 back as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -14,23 +22,26 @@ back as (
          end,
          locked_by = null,
          locked_at = null
-    from said s
-   where j.id = s.id
-     and j.locked_by = $1::text
-     and j.attempts = s.attempts
+   where j.id = any(array(select f.id from free f))
   returning j.id
 ),
-freed as (
-  update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
-     set locked_by = null,
-         locked_at = null
+queues as materialized (
+  select q.id
+    from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
    where q.locked_by = $1::text
      and not exists (
        select
          from :GRAPHILE_WORKER_SCHEMA._private_jobs j
         where j.job_queue_id = q.id
           and j.locked_by = $1::text
-          and j.id <> all($2::bigint[]))
+          and j.id <> all(array(select f.id from free f)))
+     for update skip locked
+),
+freed as (
+  update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+     set locked_by = null,
+         locked_at = null
+   where q.id = any(array(select u.id from queues u))
 ),
 told as materialized (
   select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)

@@ -1,22 +1,39 @@
 -- Renews the locks of jobs held by the claims named, and of their queues, so that nobody who goes by
--- a lock's age takes them over. Does not touch updated_at. Answers the ids that it touched.
+-- a lock's age takes them over. Does not touch updated_at. Passes over rows that another session has locked.
+-- Returns the ids whose rows are still this worker's, renewed or passed over.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
 with said as materialized (
   select * from unnest($2::bigint[], $3::smallint[], $4::boolean[]) s(id, attempts, keyed)
 ),
+ours as materialized (
+  select j.id, j.job_queue_id
+    from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+    join said s on s.id = j.id
+   where j.locked_by = $1::text
+     and (j.attempts = s.attempts or (s.keyed and j.key is null))
+),
+jobs as materialized (
+  select j.id
+    from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+   where j.id = any(array(select o.id from ours o))
+     and j.locked_by = $1::text
+     for no key update skip locked
+),
+queues as materialized (
+  select q.id
+    from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+   where q.id = any(array(select o.job_queue_id from ours o where o.job_queue_id is not null))
+     and q.locked_by = $1::text
+     for no key update skip locked
+),
 renewed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set locked_at = now()
-    from said s
-   where j.id = s.id
-     and j.locked_by = $1::text
-     and (j.attempts = s.attempts or (s.keyed and j.key is null))
-  returning j.id, j.job_queue_id
+   where j.id = any(array(select l.id from jobs l))
 ),
-queues as (
+kept as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
      set locked_at = now()
-   where q.id = any(array(select r.job_queue_id from renewed r where r.job_queue_id is not null))
-     and q.locked_by = $1::text
+   where q.id = any(array(select u.id from queues u))
 )
-select id from renewed
+select o.id from ours o

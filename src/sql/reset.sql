@@ -1,22 +1,38 @@
--- Frees what has been locked for four hours, anyone's: Node's rule, which keeps recovery off from
--- meaning never. A job that died on its last attempt says so, instead of failing without a word.
-with jobs as (
+-- Frees those of these jobs and queues that are still locked for four hours, anyone's: Node's rule, which keeps
+-- recovery off from meaning never. A job that died on its last attempt says so, instead of failing without a word.
+-- Passes over rows that another session has locked. Returns how many it freed.
+--   $1 job ids  $2 queue ids
+with old_jobs as materialized (
+  select j.id
+    from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+   where j.id = any($1::bigint[])
+     and j.locked_at < pg_catalog.now() - interval '4 hours'
+     for update skip locked
+),
+old_queues as materialized (
+  select q.id
+    from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
+   where q.id = any($2::bigint[]::int[])
+     and q.locked_at < pg_catalog.now() - interval '4 hours'
+     for update skip locked
+),
+jobs as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set locked_by = null,
          locked_at = null,
-         run_at = greatest(j.run_at, now()),
+         run_at = greatest(j.run_at, pg_catalog.now()),
          last_error = case
            when j.attempts >= j.max_attempts then coalesce(j.last_error, 'the worker died during the last attempt')
            else j.last_error
          end
-   where j.locked_at < now() - interval '4 hours'
+   where j.id = any(array(select o.id from old_jobs o))
   returning 1
 ),
 queues as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
      set locked_by = null,
          locked_at = null
-   where q.locked_at < now() - interval '4 hours'
+   where q.id = any(array(select o.id from old_queues o))
   returning 1
 )
-select (select count(*) from jobs) as jobs, (select count(*) from queues) as queues
+select (select pg_catalog.count(*) from jobs) as jobs, (select pg_catalog.count(*) from queues) as queues

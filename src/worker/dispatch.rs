@@ -5,9 +5,11 @@ use super::core::{CEILING, Core, Event, Seen, Step};
 use super::fetch::{Fetched, Order};
 use super::local_queue::{LocalQueue, Pause};
 use crate::backoff::random_unit;
+use crate::claim::ActiveJob;
 use crate::config::RefetchDelay;
 use crossbeam_channel::{after, at, never, select};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -21,8 +23,13 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     let wires = &shared.wires;
     let claimers = wires.orders.len();
-    let mut shell =
-        Shell { shared, mix: HashMap::new(), free: (0..claimers).rev().collect(), ttl_look: Instant::now() };
+    let mut shell = Shell {
+        shared,
+        until_empty,
+        mix: HashMap::new(),
+        free: (0..claimers).rev().collect(),
+        ttl_look: Instant::now(),
+    };
     let mut core = Core::new(shared.config.threads, claimers, until_empty).with_seats(shared.config.concurrency);
     let fixed = shared.config.local_queue;
     if let Some(queue) = fixed {
@@ -55,7 +62,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     rested_at = Some(now + shared.config.poll_interval);
                     continue;
                 }
-                let poll = if until_empty && seen.entries > 0 {
+                let poll = if until_empty && seen.entries > 0 && shared.deferred.load(Ordering::Relaxed) == 0 {
                     never()
                 } else {
                     after(next_poll.saturating_duration_since(now))
@@ -180,6 +187,7 @@ impl Watch {
 /// What surrounds the decisions: channels and clock.
 struct Shell<'a> {
     shared: &'a Shared,
+    until_empty: bool,
     /// Which tasks the jobs claimed lately belong to; older claims weigh less.
     mix: HashMap<usize, f64>,
     /// Claimers without an order; the first of them is asked before the others.
@@ -191,7 +199,19 @@ struct Shell<'a> {
 impl Shell<'_> {
     fn look(&self) -> Seen {
         let queued = self.shared.wires.jobs.1.len();
-        Seen { idle: self.shared.idle(), queued, entries: self.shared.ledger.len(), pace: self.pace() }
+        Seen { idle: self.shared.idle(), queued, entries: self.entries(), pace: self.pace() }
+    }
+
+    /// How many claims the ledger has. A run until empty does not wait longer than the grace period for outcomes that
+    /// the database does not take.
+    fn entries(&self) -> usize {
+        if !self.until_empty || self.shared.deferred.load(Ordering::Relaxed) == 0 {
+            return self.shared.ledger.len();
+        }
+        let grace = self.shared.config.grace_period;
+        let is_left = |active: &&Arc<ActiveJob>| active.deferred_for().is_some_and(|waited| waited >= grace);
+        let all = self.shared.ledger.all();
+        all.len() - all.iter().filter(is_left).count()
     }
 
     /// How many jobs of the usual mix all threads together start within the horizon.

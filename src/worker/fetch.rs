@@ -1,23 +1,26 @@
 //! gw-fetch-N: carries out claims, and hands the jobs to the threads. Knows nothing of handlers.
 //! A second one works only while full claims follow each other.
 
-use super::Shared;
+use super::{Shared, raise};
 use crate::backoff::Backoff;
 use crate::claim::{Arrival, Entered};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
 use crate::store::{Filter, Store};
 use chrono::Utc;
 use crossbeam_channel::select;
-use log::warn;
+use log::{error, warn};
 use parking_lot::RwLockReadGuard;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A job that came back while its older handler still runs here is left alone for so long.
 const DOUBLED_DELAY: Duration = Duration::from_secs(5);
+
+/// A trigger may raise what looks as if it would pass: after so many tries it counts as refused.
+const TRANSIENT_TRIES: usize = 3;
 
 /// A claim to carry out.
 #[derive(Debug, Clone, Copy)]
@@ -50,19 +53,44 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             recv(orders) -> order => order.expect("we hold the other end too"),
             recv(shared.stop.receiver()) -> _ => return,
         };
-        let Some(claiming) = shared.may_claim() else { return };
-        let jobs = match claim(shared, &mut store, &filter, order.jobs, claiming) {
-            Ok(jobs) => {
-                retry.reset();
-                Some(jobs)
-            }
-            Err(error) => {
+        let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
+        let jobs = loop {
+            let Some(claiming) = shared.may_claim() else { return };
+            let (error, refused) = match claim(shared, &mut store, &filter, limit, claiming) {
+                Ok(jobs) => {
+                    retry.reset();
+                    break Some(jobs);
+                }
+                Err(Failed::Refused(error)) => (error, true),
+                Err(Failed::InDoubt(error)) => (error, false),
+            };
+            if refused && !error.breaks_session() {
+                shared.report("claim", &error);
+            } else {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
+            }
+            let passes = !refused || (error.is_transient() && tries > 0);
+            if passes {
                 shared.stop.wait_timeout(retry.next());
-                None
+                tries -= usize::from(refused);
+            }
+            // A trigger of the user's may refuse one row, and with it the whole claim: halves find it.
+            match (refused, passes, limit) {
+                (false, ..) => break None,
+                (_, true, _) => {}
+                (_, _, 2..) => limit /= 2,
+                _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
+                _ => {
+                    shared.stop.wait_timeout(retry.next());
+                    break None;
+                }
             }
         };
+        if limit < order.jobs {
+            // Short because it was halved, and not because there are no more.
+            raise(&shared.wires.wake);
+        }
         if shared.stop.is_triggered() {
             // Dispatch may have looked for jobs to give back before ours came.
             shared.take_back();
@@ -75,20 +103,62 @@ fn some(flags: &[String]) -> Option<Vec<String>> {
     (!flags.is_empty()).then(|| flags.to_vec())
 }
 
-/// Claims and hands out; answers how many jobs of each task came.
+/// Why a claim brought nothing.
+enum Failed {
+    /// The database answered the claim with an error.
+    Refused(Error),
+    /// The claim may have been carried out.
+    InDoubt(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::InDoubt(error)
+    }
+}
+
+/// The database refuses to let us claim the next job: passes it over from now on. False if that would not help.
+fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Error) -> bool {
+    let ids = shared.task_ids.read().clone();
+    let tasks: Vec<i32> = ids.keys().copied().collect();
+    let now = shared.config.local_time.then(Utc::now);
+    let rows = match store.claim(1, &tasks, filter, now, shared.avoided.at(Instant::now()), true) {
+        Ok(rows) => rows,
+        Err(error) => {
+            shared.complain("find the job that the database refuses", &error);
+            return false;
+        }
+    };
+    // No row: another worker has it by now.
+    let Some(row) = rows.first() else { return true };
+    let job_id: i64 = row.get("id");
+    let Some(pause) = shared.avoided.add(job_id, Instant::now()) else { return false };
+    error!(worker_id = shared.worker_id.as_str(), job_id, pause_ms = pause.as_millis() as u64, error:% = refusal;
+        "the database refuses the claim of a job; it is passed over for a while, others are not affected");
+    true
+}
+
+/// Claims and hands out; returns how many jobs of each task came.
 fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
     limit: usize,
     claiming: RwLockReadGuard<()>,
-) -> Result<HashMap<usize, usize>> {
+) -> Result<HashMap<usize, usize>, Failed> {
     let ids = shared.task_ids.read().clone();
     let now = shared.config.local_time.then(Utc::now);
     let tasks: Vec<i32> = ids.keys().copied().collect();
     add(&shared.stats.claims, 1);
 
-    let rows = store.claim(limit, &tasks, filter, now)?;
+    // An error of this call is the connection's; an error of the claim may be a row's.
+    store.connect()?;
+    let avoid = shared.avoided.at(Instant::now());
+    let rows = store.claim(limit, &tasks, filter, now, avoid, false).map_err(|error| match error.sqlstate() {
+        Some(_) => Failed::Refused(error),
+        None => Failed::InDoubt(error),
+    })?;
+    shared.avoided.claimed(rows.iter().map(|row| row.get("id")));
     let mut jobs = Vec::with_capacity(rows.len());
     let mut came = HashMap::new();
     let mut recovered = Vec::new();

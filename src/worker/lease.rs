@@ -1,9 +1,9 @@
 //! gw-lease: keeps what is ours ours. Renews locks, beats, reconciles, frees four-hour-old locks,
 //! keeps task ids fresh. Always on; no database fault ends it. Knows nothing of handlers.
 
-use super::{Shared, raise};
+use super::{Shared, halves, raise};
 use crate::backoff::{Backoff, random_unit};
-use crate::claim::ActiveJob;
+use crate::claim::{ActiveJob, GIVEN_BACK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::add;
 use crate::store::Store;
@@ -19,6 +19,8 @@ const RENEW_AFTER: Duration = Duration::from_secs(60);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
 /// Sweepers of other workers go by thresholds of their own, made for the usual interval.
 const LONGEST_BEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// After a beat that the database refused.
+const BEAT_AGAIN: Duration = Duration::from_secs(1);
 /// While jobs are claimed; once a minute while there is nothing to do.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 const IDLE_RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
@@ -121,11 +123,7 @@ impl<'a> Lease<'a> {
             self.tasks = Instant::now() + TASKS_INTERVAL;
         }
         if due(self.reset) {
-            let (jobs, queues) = self.store.reset()?;
-            if jobs + queues > 0 {
-                warn!(worker_id = self.shared.worker_id.as_str(), jobs, queues; "freed locks that were four hours old");
-                raise(&self.shared.wires.wake);
-            }
+            self.free_old_locks()?;
             self.reset = Instant::now() + Duration::from_secs(480).mul_f64(1.0 + random_unit() / 4.0);
         }
         Ok(())
@@ -137,6 +135,12 @@ impl<'a> Lease<'a> {
             // The list was dropped, or is not ours to write: whoever is not on it is not found dead.
             Err(error) if error.sqlstate().is_some_and(|state| state.starts_with("42")) => {
                 shared.complain("say that this worker lives", &error);
+            }
+            // Another session holds the entry, or a trigger refuses the beat: our other duties do not wait for it.
+            Err(error) if error.sqlstate().is_some() && !error.breaks_session() => {
+                shared.complain("say that this worker lives", &error);
+                self.beat = Instant::now() + BEAT_AGAIN;
+                return Ok(());
             }
             result => result?,
         }
@@ -167,7 +171,7 @@ impl<'a> Lease<'a> {
         let reclaimed = if stranded.is_empty() && held.is_empty() && before.is_empty() && !self.in_doubt() {
             0
         } else {
-            self.store.reclaim(&stranded)?
+            self.reclaim(&stranded)?.len()
         };
         drop(claiming);
 
@@ -192,19 +196,67 @@ impl<'a> Lease<'a> {
 
     /// Renews the locks of jobs that are held for long.
     fn renew(&mut self) -> Result<()> {
-        let old =
-            |active: &Arc<ActiveJob>| active.held_for() >= RENEW_AFTER / 2 && (active.is_held() || active.is_running());
+        let old = |active: &Arc<ActiveJob>| {
+            let ours = active.is_held() || active.is_running() || active.unsettled().is_some();
+            ours && active.held_for() >= RENEW_AFTER / 2
+        };
         let jobs: Vec<_> = self.shared.ledger.all().into_iter().filter(old).collect();
         if jobs.is_empty() {
             return Ok(());
         }
-        let renewed = self.store.renew(&jobs)?;
-        for active in jobs.iter().filter(|active| !renewed.contains(&active.job().id)) {
+        let mut kept = HashSet::new();
+        let refused = halves::write(&jobs, &mut |part: &[Arc<ActiveJob>]| {
+            kept.extend(self.store.renew(part)?);
+            Ok(())
+        })?;
+        self.report("renew the lock of job", refused.iter().map(|(active, error)| (active.job().id, error)));
+        kept.extend(refused.iter().map(|(active, _)| active.job().id));
+        for active in jobs.iter().filter(|active| !kept.contains(&active.job().id)) {
             if active.is_held() || active.is_running() {
                 self.lost(active);
             }
         }
         Ok(())
+    }
+
+    /// Gives back jobs that the database holds for us; returns which it took.
+    fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
+        let mut reclaimed = HashSet::new();
+        let refused = halves::write(stranded, &mut |part: &[(i64, i16)]| {
+            reclaimed.extend(self.store.reclaim(part)?);
+            Ok(())
+        })?;
+        self.report("give back job", refused.iter().map(|((id, _), error)| (*id, error)));
+        Ok(reclaimed)
+    }
+
+    /// Frees what has been locked for four hours.
+    fn free_old_locks(&mut self) -> Result<()> {
+        let (jobs, queues) = self.store.old_locks()?;
+        let (mut freed_jobs, mut freed_queues) = (0, 0);
+        let refused_jobs = halves::write(&jobs, &mut |part: &[i64]| {
+            freed_jobs += self.store.reset(part, &[])?.0;
+            Ok(())
+        })?;
+        let refused_queues = halves::write(&queues, &mut |part: &[i64]| {
+            freed_queues += self.store.reset(&[], part)?.1;
+            Ok(())
+        })?;
+        self.report("free the four-hour-old lock of job", refused_jobs.iter().map(|(id, error)| (*id, error)));
+        self.report("free the four-hour-old lock of queue", refused_queues.iter().map(|(id, error)| (*id, error)));
+        if freed_jobs + freed_queues > 0 {
+            warn!(worker_id = self.shared.worker_id.as_str(), jobs = freed_jobs, queues = freed_queues;
+                "freed locks that were four hours old");
+            raise(&self.shared.wires.wake);
+        }
+        Ok(())
+    }
+
+    /// Warns of rows that the database refuses to write; others were not affected.
+    fn report<'e>(&self, doing: &str, refused: impl Iterator<Item = (i64, &'e Error)>) {
+        for (id, error) in refused {
+            self.shared.report(&format!("{doing} {id}"), error);
+        }
     }
 
     /// Somebody else freed or took a job that we hold: it does not start, or is asked to end.
@@ -239,8 +291,15 @@ impl<'a> Lease<'a> {
         }
         let stranded = self.store.held()?;
         if !stranded.is_empty() || self.shared.stats.claimed.load(Ordering::Relaxed) > 0 {
-            let returned = self.store.reclaim(&stranded)?;
-            add(&self.shared.stats.reconciled, returned);
+            let returned = self.reclaim(&stranded)?;
+            add(&self.shared.stats.reconciled, returned.len());
+            // What was to be given back is: the stop has nothing to report of it.
+            let is_back = |active: &Arc<ActiveJob>| {
+                returned.contains(&active.job().id)
+                    && active.unsettled().is_some_and(|(_, outcome)| outcome == GIVEN_BACK)
+            };
+            let back: Vec<_> = self.shared.ledger.all().into_iter().filter(is_back).collect();
+            self.shared.ledger.settled(&back);
         }
         self.store.deregister(&self.shared.facts)
     }

@@ -1,8 +1,10 @@
 //! What the threads of one worker share. One thread is one file beside this one.
 
+pub(crate) mod avoid;
 pub(crate) mod core;
 pub(crate) mod dispatch;
 pub(crate) mod fetch;
+pub(crate) mod halves;
 pub(crate) mod lease;
 pub(crate) mod listen;
 pub(crate) mod local_queue;
@@ -25,6 +27,7 @@ use crate::shutdown::ShutdownSignal;
 use crate::stats::{Health, Stats, add};
 use crate::store::Store;
 use crate::task::{StartedJob, Task, WorkerContext};
+use avoid::Avoided;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use fetch::{Fetched, Order};
 use log::warn;
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     /// The database's id of each task, and which of our tasks it is. Renewed by gw-lease.
     pub(crate) task_ids: RwLock<Arc<HashMap<i32, usize>>>,
+    /// The jobs that the database refuses to let us claim.
+    pub(crate) avoided: Avoided,
     /// Read from before a claim is sent until the ledger has its jobs: who holds it for writing sees no
     /// claim in flight.
     pub(crate) claiming: RwLock<()>,
@@ -55,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) others: Gate,
     /// What runs, by its seat.
     pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
+    /// How many outcomes wait because the database does not take them.
+    pub(crate) deferred: AtomicUsize,
     /// How many threads wait for a job.
     pub(crate) idle: AtomicUsize,
     /// How many jobs threads have taken, ever: no change means no thread came free.
@@ -142,10 +149,22 @@ impl Shared {
     pub(crate) fn complain(&self, doing: &str, error: &Error) {
         self.health.failed();
         self.complaints.count(&self.stats);
-        self.complaints.say(&self.worker_id, doing, error);
+        let worker_id = self.worker_id.as_str();
+        self.complaints.say(|left_out| {
+            warn!(worker_id, doing, error:% = error, left_out; "the database failed, trying again");
+        });
     }
 
-    /// The same for an error that leaves open what the database did: until lease has found out, no
+    /// Notes that the database refused to write a row. It is not the database's fault, and no sweep waits for it.
+    pub(crate) fn report(&self, doing: &str, error: &Error) {
+        let worker_id = self.worker_id.as_str();
+        self.complaints.count(&self.stats);
+        self.complaints.say(|left_out| {
+            warn!(worker_id, doing, error:% = error, left_out; "the database refused a row, others were not affected");
+        });
+    }
+
+    /// The same as `complain` for an error that leaves open what the database did: until lease has found out, no
     /// held job starts.
     pub(crate) fn in_doubt(&self, doing: &str, error: &Error) {
         if error.kind() == ErrorKind::Stopped {
@@ -295,7 +314,7 @@ impl Gate {
     }
 }
 
-/// Warns of database errors without flooding: two lines a second, and how many were left out.
+/// Keeps warnings of database errors from flooding the log: two lines a second, and how many were left out.
 pub(crate) struct Complaints(Mutex<Quota>);
 
 /// What was said in the second that began at `since`.
@@ -315,9 +334,11 @@ impl Complaints {
         add(&stats.database_errors, 1);
     }
 
-    fn say(&self, worker_id: &str, doing: &str, error: &Error) {
-        if let Some(more) = self.0.lock().take(Instant::now()) {
-            warn!(worker_id, doing, error:% = error, left_out = more; "the database failed, trying again");
+    /// Calls `write` with how many lines were left out before this one, unless this one is left out.
+    pub(crate) fn say(&self, write: impl FnOnce(u64)) {
+        let quota = self.0.lock().take(Instant::now());
+        if let Some(left_out) = quota {
+            write(left_out);
         }
     }
 }

@@ -14,10 +14,24 @@ use crossbeam_channel::{at, never, select};
 use log::{error, info, warn};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The most outcomes that one statement writes.
 const BATCH: usize = 1000;
+
+/// A trigger of the user's may raise what looks as if it would pass: after so many tries it counts as refused.
+const TRANSIENT_TRIES: usize = 3;
+
+/// Between two tries of a deferred outcome.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a refused outcome is tried again before its job fails for good, in units of `database_timeout`.
+const REFUSAL_PATIENCE: u32 = 3;
+
+/// The SQLSTATE of a lock that another session did not give up in time.
+const LOCK_TIMEOUT: &str = "55P03";
 
 /// The longest `last_error` that is stored.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -28,12 +42,13 @@ pub(crate) fn settle(shared: &Shared) {
         shared,
         store: shared.store("settle"),
         retry: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+        deferred: Vec::new(),
     };
     let done = &shared.wires.done.1;
     let mut completed = Pile::new(shared.config.complete_delay);
     let mut failed = Pile::new(shared.config.fail_delay);
     loop {
-        let due = completed.due.into_iter().chain(failed.due).min().map_or_else(never, at);
+        let due = [completed.due, failed.due, settler.next_due()].into_iter().flatten().min().map_or_else(never, at);
         let first = select! {
             recv(done) -> settlement => settlement.ok(),
             recv(due) -> _ => None,
@@ -52,10 +67,13 @@ pub(crate) fn settle(shared: &Shared) {
         let over = shared.over.is_triggered();
         batch.extend(completed.take_if_due(over));
         batch.extend(failed.take_if_due(over));
-        if batch.is_empty() && over {
+        let ends = batch.is_empty() && over;
+        let mut batch: Vec<Pending> = batch.into_iter().map(Pending::from).collect();
+        batch.extend(settler.take_deferred(ends));
+        settler.write(batch);
+        if ends {
             return;
         }
-        settler.write(batch);
     }
 }
 
@@ -87,46 +105,56 @@ impl Pile {
     }
 }
 
-/// Outcomes of one kind, as one statement writes them.
-enum Group {
-    Done(Vec<Arc<ActiveJob>>),
-    Failed(Vec<(Arc<ActiveJob>, Failure)>),
-    GivenBack(Vec<(Arc<ActiveJob>, Option<Duration>)>),
-    /// As given back, but the handler asked for it.
-    Snoozed(Vec<(Arc<ActiveJob>, Option<Duration>)>),
+/// An outcome on its way to the database.
+struct Pending {
+    active: Arc<ActiveJob>,
+    outcome: Outcome,
+    /// A reply was lost that may have said that it is written.
+    reply_lost: bool,
+    deferral: Option<Deferral>,
 }
 
-impl Group {
-    fn jobs(&self) -> Vec<Arc<ActiveJob>> {
-        match self {
-            Self::Done(jobs) => jobs.clone(),
-            Self::Failed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
-            Self::GivenBack(jobs) | Self::Snoozed(jobs) => jobs.iter().map(|(active, _)| active.clone()).collect(),
-        }
+/// Why an outcome waits for another try, since when, and until when.
+struct Deferral {
+    cause: Cause,
+    since: Instant,
+    pause: Backoff,
+    due: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Another session holds the row of the job, or the row of its queue.
+    Blocked,
+    /// The database refuses to write this outcome, also by itself.
+    Refused,
+}
+
+impl From<Settlement> for Pending {
+    fn from((active, outcome): Settlement) -> Self {
+        let outcome = match outcome {
+            Outcome::Failed(failure) => Outcome::Failed(Failure { text: storable(&failure.text), ..failure }),
+            other => other,
+        };
+        Self { active, outcome, reply_lost: false, deferral: None }
+    }
+}
+
+impl Pending {
+    fn is_blocked(&self) -> bool {
+        self.deferral.as_ref().is_some_and(|deferral| deferral.cause == Cause::Blocked)
     }
 
-    /// Whether it leaves jobs that can be claimed at once. Where nobody listens, no notification says so.
-    fn is_due(&self) -> bool {
-        matches!(self, Self::GivenBack(jobs) if jobs.iter().any(|(_, delay)| delay.is_none()))
-    }
-
-    fn halves(self) -> (Self, Self) {
-        match self {
-            Self::Done(mut jobs) => {
-                let rest = jobs.split_off(jobs.len() / 2);
-                (Self::Done(jobs), Self::Done(rest))
-            }
-            Self::Failed(mut jobs) => {
-                let rest = jobs.split_off(jobs.len() / 2);
-                (Self::Failed(jobs), Self::Failed(rest))
-            }
-            Self::GivenBack(mut jobs) => {
-                let rest = jobs.split_off(jobs.len() / 2);
-                (Self::GivenBack(jobs), Self::GivenBack(rest))
-            }
-            Self::Snoozed(mut jobs) => {
-                let rest = jobs.split_off(jobs.len() / 2);
-                (Self::Snoozed(jobs), Self::Snoozed(rest))
+    /// Whether to end the job as failed instead, after the database has refused its outcome with `error`.
+    fn is_given_up(&self, error: &Error, patience: Duration) -> bool {
+        match &self.outcome {
+            // Its handler has not finished: the job must run again.
+            Outcome::GivenBack(_) => false,
+            // The error's text or the rest of the payload is what cannot be stored, and it stays as it is.
+            Outcome::Failed(_) if refuses_content(error) => true,
+            _ => {
+                let refused_for = self.deferral.as_ref().map_or(Duration::ZERO, |deferral| deferral.since.elapsed());
+                !error.is_transient() && refused_for >= patience
             }
         }
     }
@@ -136,71 +164,159 @@ struct Settler<'a> {
     shared: &'a Shared,
     store: Store,
     retry: Backoff,
+    /// Outcomes that the database does not take now: they wait here, and hold up no others.
+    deferred: Vec<Pending>,
 }
 
 impl Settler<'_> {
-    fn write(&mut self, batch: Vec<Settlement>) {
+    /// When the first deferred outcome is to be tried again.
+    fn next_due(&self) -> Option<Instant> {
+        self.deferred.iter().filter_map(|pending| Some(pending.deferral.as_ref()?.due)).min()
+    }
+
+    /// The deferred outcomes whose pause is over, or all of them.
+    fn take_deferred(&mut self, all: bool) -> Vec<Pending> {
+        let now = Instant::now();
+        let is_due = |pending: &Pending| all || pending.deferral.as_ref().is_none_or(|deferral| deferral.due <= now);
+        let (due, waiting) = std::mem::take(&mut self.deferred).into_iter().partition(is_due);
+        self.deferred = waiting;
+        self.shared.deferred.store(self.deferred.len(), Ordering::Relaxed);
+        due
+    }
+
+    /// Writes outcomes, in one statement for each kind.
+    fn write(&mut self, batch: Vec<Pending>) {
+        let held_up = self.deferred.iter().chain(&batch).any(Pending::is_blocked);
         let (mut done, mut failed, mut back, mut snoozed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (active, outcome) in batch {
-            match outcome {
-                Outcome::Done => done.push(active),
-                Outcome::Failed(failure) => failed.push((active, Failure { text: storable(&failure.text), ..failure })),
-                Outcome::Snoozed(delay) => snoozed.push((active, Some(delay))),
-                Outcome::GivenBack(delay) => back.push((active, delay)),
+        for pending in batch {
+            match pending.outcome {
+                Outcome::Done => done.push(pending),
+                Outcome::Failed(_) => failed.push(pending),
+                Outcome::GivenBack(_) => back.push(pending),
+                Outcome::Snoozed(_) => snoozed.push(pending),
             }
         }
-        self.write_group(Group::Done(done));
-        self.write_group(Group::Failed(failed));
-        self.write_group(Group::GivenBack(back));
-        self.write_group(Group::Snoozed(snoozed));
-    }
-
-    /// Writes one group, however long it takes, and lets its jobs go. A job whose outcome the
-    /// database refuses for its content is found by halving, and failed for good.
-    fn write_group(&mut self, group: Group) {
-        let jobs = group.jobs();
-        if jobs.is_empty() {
-            return;
-        }
-        let mut reply_lost = false;
-        loop {
-            match self.attempt(&group, reply_lost) {
-                Ok(()) => {
-                    self.shared.stats.settle_sizes.note(jobs.len() as u64);
-                    self.retry.reset();
-                    self.let_go(&jobs);
-                    if group.is_due() {
-                        raise(&self.shared.wires.freed);
-                    }
-                    return;
-                }
-                // Only a stop that has run out of time ends us here; lease's last look, or a later
-                // recovery, finds the rows.
-                Err(error) if error.kind() == ErrorKind::Stopped => return,
-                // What fails at once, as a socket that nobody listens on, is never interrupted.
-                Err(_) if self.shared.interrupt.is_raised() => return,
-                Err(error) if refuses_content(&error) && jobs.len() > 1 => {
-                    let (first, second) = group.halves();
-                    self.write_group(first);
-                    self.write_group(second);
-                    return;
-                }
-                Err(error) if refuses_content(&error) && self.fail_for_good(&jobs[0], &error) => {
-                    self.let_go(&jobs);
-                    return;
-                }
-                Err(error) => {
-                    reply_lost |= matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout);
-                    self.shared.in_doubt("settle", &error);
-                    std::thread::sleep(self.retry.next().min(Duration::from_secs(1)));
-                }
+        for mut group in [done, failed, back, snoozed] {
+            if held_up {
+                // A session that holds one row may hold more: ask first, instead of running into each of them.
+                self.set_blocked_aside(&mut group);
             }
+            self.write_group(group, TRANSIENT_TRIES);
         }
     }
 
-    fn let_go(&self, jobs: &[Arc<ActiveJob>]) {
-        self.shared.ledger.settled(jobs);
-        if jobs.iter().any(|active| active.job().queue_id.is_some()) {
+    /// Writes outcomes of one kind. What the database refuses as a whole is written by halves, so that the
+    /// outcome which it refuses by itself is found and deferred. Waits while the database is away.
+    fn write_group(&mut self, mut group: Vec<Pending>, mut tries: usize) {
+        while !group.is_empty() {
+            // An error of this call is the connection's; an error of the next one may be a row's.
+            let result = self.store.connect().map_err(|error| (error, false));
+            let result = result.and_then(|()| self.attempt(&group).map_err(|error| (error, true)));
+            let Err((error, by_statement)) = result else {
+                self.written(&group);
+                return;
+            };
+            // Only a stop that has run out of time ends us here: it names these jobs. What fails at once,
+            // as a socket without a listener does, is never interrupted.
+            if error.kind() == ErrorKind::Stopped || self.shared.interrupt.is_raised() {
+                return;
+            }
+            let refused = by_statement && (error.sqlstate().is_some() || error.kind() == ErrorKind::Payload);
+            if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout) {
+                group.iter_mut().for_each(|pending| pending.reply_lost |= by_statement);
+            }
+            let splits = if refused && error.sqlstate() == Some(LOCK_TIMEOUT) {
+                if self.set_blocked_aside(&mut group) == 0 {
+                    // The lock is gone by now, or it is on the table.
+                    self.wait_after(&error);
+                }
+                false
+            } else if refused && (tries == 0 || !error.is_transient()) {
+                tries = 0;
+                if group.len() == 1 {
+                    return group.into_iter().for_each(|pending| self.refused(pending, &error));
+                }
+                true
+            } else {
+                tries = tries.saturating_sub(usize::from(refused));
+                self.wait_after(&error);
+                // A batch that is late may be too much for a slow link.
+                by_statement && error.kind() == ErrorKind::Timeout && group.len() > 1
+            };
+            if splits {
+                let second = group.split_off(group.len() / 2);
+                self.write_group(group, tries);
+                group = second;
+            }
+        }
+    }
+
+    fn wait_after(&mut self, error: &Error) {
+        self.shared.in_doubt("settle", error);
+        std::thread::sleep(self.retry.next().min(Duration::from_secs(1)));
+    }
+
+    /// Defers the outcomes whose rows another session holds. Returns how many these are.
+    fn set_blocked_aside(&mut self, group: &mut Vec<Pending>) -> usize {
+        let ids: Vec<i64> = group.iter().map(|pending| pending.active.job().id).collect();
+        // If this fails, so will the write, and that tells what is wrong.
+        let blocked = if ids.is_empty() { HashSet::new() } else { self.store.blocked(&ids).unwrap_or_default() };
+        let is_free = |pending: &Pending| !blocked.contains(&pending.active.job().id);
+        let (free, held): (Vec<_>, Vec<_>) = std::mem::take(group).into_iter().partition(is_free);
+        *group = free;
+        let count = held.len();
+        for pending in held {
+            if !pending.is_blocked() {
+                self.shared.complaints.say(|left_out| {
+                    let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
+                    warn!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), left_out;
+                        "another session holds the row of a job or of its queue; its outcome is written when it lets go");
+                });
+            }
+            self.defer(pending, Cause::Blocked);
+        }
+        count
+    }
+
+    /// The database refuses this outcome, for its row or its content.
+    fn refused(&mut self, mut pending: Pending, error: &Error) {
+        let patience = REFUSAL_PATIENCE * self.shared.database.deadline();
+        if pending.is_given_up(error, patience) && self.fail_for_good(&pending, error) {
+            return self.written(&[pending]);
+        }
+        add(&self.shared.stats.database_errors, 1);
+        self.shared.complaints.say(|left_out| {
+            let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
+            error!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), error:% = error, left_out;
+                "the database refuses the outcome of a job; trying again, others are not affected");
+        });
+        // The statement was rolled back, so this says what happened to earlier ones, too.
+        pending.reply_lost = false;
+        self.defer(pending, Cause::Refused);
+    }
+
+    fn defer(&mut self, mut pending: Pending, cause: Cause) {
+        pending.active.note_deferred();
+        let now = Instant::now();
+        let new = || Deferral { cause, since: now, pause: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), due: now };
+        let mut deferral = pending.deferral.take().filter(|deferral| deferral.cause == cause).unwrap_or_else(new);
+        deferral.due = now + deferral.pause.next();
+        pending.deferral = Some(deferral);
+        self.deferred.push(pending);
+        self.shared.deferred.store(self.deferred.len(), Ordering::Relaxed);
+        // A run until empty ends when only such jobs are left.
+        raise(&self.shared.wires.low);
+    }
+
+    /// The database has these outcomes: their jobs are no longer ours.
+    fn written(&mut self, group: &[Pending]) {
+        self.shared.stats.settle_sizes.note(group.len() as u64);
+        self.retry.reset();
+        let jobs: Vec<_> = group.iter().map(|pending| pending.active.clone()).collect();
+        self.shared.ledger.settled(&jobs);
+        // Jobs that can be claimed at once are told of by notification, if there is a listener.
+        let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
+        if due_again || jobs.iter().any(|active| active.job().queue_id.is_some()) {
             raise(&self.shared.wires.freed);
         } else {
             // Nothing came free, but a worker that runs until empty waits for the last of these.
@@ -208,21 +324,22 @@ impl Settler<'_> {
         }
     }
 
-    /// One statement, and what became of each job.
-    fn attempt(&mut self, group: &Group, reply_lost: bool) -> Result<()> {
+    /// One statement for outcomes of one kind, and what became of each job.
+    fn attempt(&mut self, group: &[Pending]) -> Result<()> {
         let stats = &self.shared.stats;
         add(&stats.settlements, 1);
-        match group {
-            Group::Done(jobs) => {
-                let mut done = self.store.complete(jobs)?;
-                let missing: Vec<i64> =
-                    jobs.iter().map(|active| active.job().id).filter(|id| !done.contains(id)).collect();
-                if reply_lost && !missing.is_empty() {
+        let actives: Vec<_> = group.iter().map(|pending| pending.active.clone()).collect();
+        match &group[0].outcome {
+            Outcome::Done => {
+                let mut done = self.store.complete(&actives)?;
+                let missing = group.iter().filter(|pending| pending.reply_lost).map(|pending| pending.active.job().id);
+                let missing: Vec<i64> = missing.filter(|id| !done.contains(id)).collect();
+                if !missing.is_empty() {
                     // The reply that was lost may have said: deleted.
                     let existing = self.store.existing(&missing)?;
                     done.extend(missing.iter().filter(|id| !existing.contains(id)));
                 }
-                for active in jobs {
+                for active in &actives {
                     if done.contains(&active.job().id) {
                         add(&stats.completed, 1);
                         self.completed(active);
@@ -231,32 +348,39 @@ impl Settler<'_> {
                     }
                 }
             }
-            Group::Failed(jobs) => {
-                let (actives, failures): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
+            Outcome::Failed(_) => {
+                let failures = group.iter().filter_map(|pending| match &pending.outcome {
+                    Outcome::Failed(failure) => Some(failure),
+                    _ => None,
+                });
+                let failures: Vec<_> = failures.cloned().collect();
+                let texts: Vec<_> = failures.iter().map(|failure| failure.text.clone()).collect();
                 let touched: HashMap<i64, bool> = self.store.fail(&actives, failures, false)?.into_iter().collect();
-                for (active, failure) in jobs {
-                    let job = active.job();
+                for (pending, text) in group.iter().zip(&texts) {
+                    let job = pending.active.job();
                     let for_good = touched.get(&job.id).copied();
-                    match for_good.or(reply_lost.then_some(job.attempts >= job.max_attempts)) {
-                        Some(for_good) => self.failed(active, &failure.text, for_good),
-                        None => self.lost(active, "failed"),
+                    match for_good.or(pending.reply_lost.then_some(job.attempts >= job.max_attempts)) {
+                        Some(for_good) => self.failed(&pending.active, text, for_good),
+                        None => self.lost(&pending.active, "failed"),
                     }
                 }
             }
-            Group::GivenBack(jobs) | Group::Snoozed(jobs) => {
-                let snoozed = matches!(group, Group::Snoozed(_));
-                let (actives, delays): (Vec<_>, Vec<_>) = jobs.iter().cloned().unzip();
+            Outcome::GivenBack(_) | Outcome::Snoozed(_) => {
+                let delay = |pending: &Pending| match pending.outcome {
+                    Outcome::Snoozed(delay) => Some(delay),
+                    Outcome::GivenBack(delay) => delay,
+                    Outcome::Done | Outcome::Failed(_) => None,
+                };
+                let delays: Vec<_> = group.iter().map(delay).collect();
                 let touched: HashSet<i64> = self.store.give_back(&actives, &delays)?;
-                for active in &actives {
-                    if reply_lost || touched.contains(&active.job().id) {
-                        if snoozed {
-                            add(&stats.snoozed, 1);
-                            continue;
-                        }
+                for Pending { active, outcome, reply_lost, .. } in group {
+                    if !*reply_lost && !touched.contains(&active.job().id) {
+                        self.lost(active, "given back");
+                    } else if matches!(outcome, Outcome::Snoozed(_)) {
+                        add(&stats.snoozed, 1);
+                    } else {
                         add(&stats.returned, 1);
                         self.interrupted(active);
-                    } else {
-                        self.lost(active, "given back");
                     }
                 }
             }
@@ -264,10 +388,14 @@ impl Settler<'_> {
         Ok(())
     }
 
-    /// The last resort for an outcome that the database will not take: false if it takes not even that.
-    fn fail_for_good(&mut self, active: &Arc<ActiveJob>, why: &Error) -> bool {
-        let text = format!("the outcome could not be stored: {why}");
-        let failure = Failure { text: text.clone(), ..Failure::default() };
+    /// Ends a job whose outcome the database does not take: false if it does not take this, either.
+    fn fail_for_good(&mut self, pending: &Pending, why: &Error) -> bool {
+        let active = &pending.active;
+        let text = match pending.outcome {
+            Outcome::Failed(_) => format!("the outcome could not be stored: {why}"),
+            _ => format!("the job has run and {}, but this could not be stored: {why}", pending.outcome.name()),
+        };
+        let failure = Failure { text: storable(&text), ..Failure::default() };
         match self.store.fail(std::slice::from_ref(active), vec![failure], true) {
             Ok(touched) if touched.is_empty() => {
                 self.lost(active, "failed");

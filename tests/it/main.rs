@@ -15,6 +15,7 @@ mod guide;
 mod harness;
 mod hooks;
 mod idle;
+mod isolation;
 mod jobs;
 mod keys;
 mod local_queue;

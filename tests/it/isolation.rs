@@ -1,0 +1,281 @@
+//! One row that cannot be written, because another session holds it or a trigger refuses it: all other jobs go on,
+//! the one is written when it can be, and a stop names what it could not write.
+
+use crate::harness::{Running, SOON, Tally, TestDb, eventually};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use graphile_worker::{ErrorKind, WorkerContext, WorkerOptions};
+use std::time::Duration;
+
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Runs "quick" jobs, "held" jobs until they are released, and "broken" jobs that fail.
+struct Work {
+    tally: Tally,
+    started: Receiver<i64>,
+    release: Sender<()>,
+    worker: WorkerOptions,
+}
+
+impl Work {
+    fn new(db: &TestDb) -> Self {
+        let (tally, (begin, started), (release, released)) = (Tally::default(), unbounded(), bounded(0));
+        let (quick, held, broken) = (tally.clone(), tally.clone(), tally.clone());
+        let worker = db
+            .worker()
+            .shutdown_grace_period(GRACE)
+            .define_raw_job("quick", move |ctx: WorkerContext| quick.count(ctx.job().id()))
+            .define_raw_job("held", move |ctx: WorkerContext| {
+                held.count(ctx.job().id());
+                begin.send(ctx.job().id()).unwrap();
+                let _ = released.recv();
+            })
+            .define_raw_job("broken", move |ctx: WorkerContext| {
+                broken.count(ctx.job().id());
+                Err::<(), _>("broken as ordered")
+            });
+        Self { tally, started, release, worker }
+    }
+}
+
+/// A trigger on the table that raises the SQLSTATE where the condition holds.
+fn raising(db: &TestDb, when: &str, table: &str, condition: &str, state: &str) {
+    db.execute(&format!(
+        "create function raising_{table}() returns trigger language plpgsql as $$
+         begin
+           if {condition} then raise exception 'refused by a trigger' using errcode = '{state}'; end if;
+           return case when tg_op = 'DELETE' then old else new end;
+         end $$;
+         create trigger raising {when} on graphile_worker.{table} for each row execute function raising_{table}()"
+    ));
+}
+
+/// Another session holds one row while its job ends: the rest of the work goes on, and the one follows.
+fn a_held_row_holds_up_its_own_job_only(task: &str, queue: &str, hold: &str) {
+    let db = TestDb::new();
+    let Work { tally, started, release, worker } = Work::new(&db);
+    let running = Running::start(worker);
+    let job = db.add(&format!("'{task}', queue_name => {queue}, max_attempts => 1"));
+    if task == "held" {
+        started.recv_timeout(SOON).unwrap();
+    }
+    let mut stranger = db.client();
+    let mut transaction = stranger.transaction().unwrap();
+    transaction.execute(&hold.replace("$1", &job.to_string()), &[]).unwrap();
+    drop(release);
+    db.execute("select graphile_worker.add_job('quick', queue_name => case when n % 3 = 0 then 'other' end) from generate_series(1, 30) n");
+    eventually(SOON, || db.jobs() == 1);
+    assert_eq!(tally.runs(), 31);
+    assert_eq!(running.worker.stats().in_flight, 1, "its outcome waits");
+    assert_eq!(db.waiting(), 0, "no session waits for the lock");
+    transaction.rollback().unwrap();
+    eventually(SOON, || db.jobs() == 0);
+    assert_eq!((tally.runs(), db.locks()), (31, 0));
+    running.stop().0.unwrap();
+}
+
+#[test]
+fn a_selected_job_row_holds_up_its_own_job_only() {
+    a_held_row_holds_up_its_own_job_only(
+        "held",
+        "null",
+        "select from graphile_worker._private_jobs where id = $1 for update",
+    );
+}
+
+#[test]
+fn an_uncommitted_update_holds_up_its_own_job_only() {
+    a_held_row_holds_up_its_own_job_only(
+        "held",
+        "null",
+        "update graphile_worker._private_jobs set priority = 3 where id = $1",
+    );
+}
+
+#[test]
+fn a_held_queue_row_holds_up_its_own_job_only() {
+    a_held_row_holds_up_its_own_job_only(
+        "held",
+        "'its own'",
+        "update graphile_worker._private_job_queues set locked_at = now()
+          where id = (select job_queue_id from graphile_worker._private_jobs where id = $1)",
+    );
+}
+
+#[test]
+fn a_stop_names_the_job_whose_row_another_session_holds() {
+    let db = TestDb::new();
+    let Work { started, release, worker, .. } = Work::new(&db);
+    let running = Running::start(worker);
+    let job = db.add("'held'");
+    started.recv_timeout(SOON).unwrap();
+    let mut stranger = db.client();
+    let mut transaction = stranger.transaction().unwrap();
+    transaction.execute("select from graphile_worker._private_jobs for update", &[]).unwrap();
+    drop(release);
+    db.execute("select graphile_worker.add_job('quick') from generate_series(1, 30)");
+    eventually(SOON, || db.jobs() == 1);
+    let error = running.stop().0.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+    let named =
+        format!("1 outcome(s) could not be written, so these jobs may run again: job {job} (task held, completed)");
+    assert!(error.to_string().contains(&named), "{error}");
+    assert_eq!(db.locks(), 1);
+    transaction.rollback().unwrap();
+}
+
+#[test]
+fn a_run_until_empty_names_the_job_whose_row_another_session_holds() {
+    let db = TestDb::new();
+    let Work { started, release, worker, tally, .. } = Work::new(&db);
+    let job = db.add("'held', priority => -1");
+    db.execute("select graphile_worker.add_job('quick') from generate_series(1, 30)");
+    let worker = worker.init().unwrap();
+    let (result, locks) = std::thread::scope(|scope| {
+        let run = scope.spawn(|| worker.run_once());
+        started.recv_timeout(SOON).unwrap();
+        let mut stranger = db.client();
+        let mut transaction = stranger.transaction().unwrap();
+        transaction.execute("select from graphile_worker._private_jobs where task_id = (select id from graphile_worker._private_tasks where identifier = 'held') for update", &[]).unwrap();
+        drop(release);
+        let result = run.join().unwrap();
+        (result, db.locks())
+    });
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains(&format!("job {job} (task held, completed)")), "{error}");
+    assert_eq!((tally.runs(), db.jobs(), locks), (31, 1, 1));
+}
+
+/// Ten jobs, one of which the trigger refuses: nine are settled, and the one is once it can be.
+#[track_caller]
+fn a_refused_outcome_waits_alone(task: &str, when: &str, state: &str) {
+    let db = TestDb::new();
+    let Work { tally, worker, .. } = Work::new(&db);
+    let settled = if task == "quick" { "true" } else { "new.locked_at is null and old.locked_at is not null" };
+    raising(&db, when, "_private_jobs", &format!("{settled} and old.payload ->> 'poison' = 'yes'"), state);
+    db.execute(&format!(
+        "select graphile_worker.add_job('{task}', case n when 4 then '{{\"poison\": \"yes\"}}'::json end, max_attempts => 1)
+           from generate_series(1, 10) n"
+    ));
+    let running = Running::start(worker);
+    eventually(SOON, || db.locks() == 1);
+    assert_eq!(tally.runs(), 10);
+    let left: i64 = db.one("select count(*) from graphile_worker._private_jobs where last_error is null");
+    assert_eq!(left, 1, "{state}");
+    eventually(SOON, || running.worker.stats().database_errors > 0);
+    db.execute("drop trigger raising on graphile_worker._private_jobs");
+    eventually(SOON, || db.locks() == 0);
+    assert_eq!(tally.runs(), 10);
+    assert_eq!(db.jobs(), if task == "quick" { 0 } else { 10 });
+    running.stop().0.unwrap();
+}
+
+#[test]
+fn a_completion_that_a_trigger_refuses_waits_alone() {
+    for state in ["P0001", "23505", "40001", "42P01", "53100", "57014", "0A000", "XX000"] {
+        a_refused_outcome_waits_alone("quick", "after delete", state);
+    }
+    a_refused_outcome_waits_alone("quick", "before delete", "57P01");
+}
+
+#[test]
+fn a_failure_that_a_trigger_refuses_waits_alone() {
+    for state in ["P0001", "40P01", "08006"] {
+        a_refused_outcome_waits_alone("broken", "before update", state);
+    }
+}
+
+#[test]
+fn a_job_whose_completion_is_refused_for_long_fails_for_good() {
+    let db = TestDb::new();
+    let Work { tally, worker, .. } = Work::new(&db);
+    raising(&db, "after delete", "_private_jobs", "old.priority = 1", "P0001");
+    let job = db.add("'quick', priority => 1");
+    let running = Running::start(worker.database_timeout(Duration::from_millis(200)));
+    eventually(SOON, || db.locks() == 0 && tally.runs() == 1);
+    let error: String = db.one(&format!(
+        "select last_error from graphile_worker._private_jobs where id = {job} and attempts = max_attempts"
+    ));
+    assert_eq!(
+        error,
+        "the job has run and completed, but this could not be stored: refused by a trigger (SQLSTATE P0001)"
+    );
+    assert_eq!(running.worker.stats().permanently_failed, 1);
+    running.stop().0.unwrap();
+}
+
+#[test]
+fn a_stop_gives_back_what_it_can_and_names_the_jobs_whose_outcomes_were_refused() {
+    let db = TestDb::new();
+    let Work { tally, worker, .. } = Work::new(&db);
+    raising(
+        &db,
+        "before delete or update",
+        "_private_jobs",
+        "old.locked_at is not null and (tg_op = 'DELETE' or old.priority = 2)",
+        "P0001",
+    );
+    let (free, stuck) = (db.add("'quick', priority => 1"), db.add("'quick', priority => 2"));
+    let running = Running::start(worker);
+    eventually(SOON, || tally.runs() == 2 && running.worker.stats().database_errors > 0);
+    let error = running.stop().0.unwrap_err().to_string();
+    for job in [free, stuck] {
+        assert!(error.contains(&format!("job {job} (task quick, completed)")), "{error}");
+    }
+    let locked: Vec<i64> = db.all("select id from graphile_worker._private_jobs where locked_at is not null");
+    assert_eq!(locked, [stuck], "the other one was given back");
+}
+
+#[test]
+fn jobs_whose_claim_a_trigger_refuses_are_passed_over() {
+    for state in ["P0001", "40001", "57P01"] {
+        let db = TestDb::new();
+        let Work { tally, worker, .. } = Work::new(&db);
+        let claim = "old.locked_at is null and new.locked_at is not null and old.payload ->> 'poison' = 'yes'";
+        raising(&db, "before update", "_private_jobs", claim, state);
+        db.execute(
+            "select graphile_worker.add_job('quick', case when n % 10 = 4 then '{\"poison\": \"yes\"}'::json end, queue_name => case when n > 40 then 'q' || n end)
+               from generate_series(1, 50) n",
+        );
+        let running = Running::start(worker);
+        eventually(3 * SOON, || db.jobs() == 5);
+        assert_eq!((tally.runs(), db.locks()), (45, 0), "{state}");
+        db.execute("drop trigger raising on graphile_worker._private_jobs");
+        eventually(SOON, || db.jobs() == 0);
+        assert_eq!(tally.runs(), 50, "{state}");
+        running.stop().0.unwrap();
+    }
+}
+
+#[test]
+fn a_run_until_empty_names_the_jobs_whose_claim_is_refused() {
+    let db = TestDb::new();
+    let Work { tally, worker, .. } = Work::new(&db);
+    raising(&db, "before update", "_private_jobs", "new.locked_at is not null and old.priority = 1", "P0001");
+    let job = db.add("'quick', priority => 1");
+    db.execute("select graphile_worker.add_job('quick') from generate_series(1, 10)");
+    let error = worker.init().unwrap().run_once().unwrap_err().to_string();
+    assert!(error.contains(&format!("the database refuses the claim of 1 job(s): job {job}")), "{error}");
+    assert_eq!((tally.runs(), db.jobs(), db.locks()), (10, 1, 0));
+}
+
+#[test]
+fn a_held_heartbeat_entry_stops_no_other_duty_of_the_worker() {
+    let db = TestDb::new();
+    let Work { tally, worker, .. } = Work::new(&db);
+    let running =
+        Running::start(worker.heartbeat_interval(Duration::from_millis(50)).database_timeout(Duration::from_secs(1)));
+    db.add("'quick'");
+    eventually(SOON, || db.jobs() == 0);
+    let mut stranger = db.client();
+    let mut transaction = stranger.transaction().unwrap();
+    transaction.execute("select from graphile_worker._native_workers for update", &[]).unwrap();
+    eventually(SOON, || running.worker.stats().database_errors > 0);
+    // A broken claim makes the worker ask which jobs it holds, and until it knows no job starts.
+    for pid in db.backends("fetch") {
+        db.terminate(pid);
+    }
+    db.add("'quick'");
+    eventually(SOON, || tally.runs() == 2 && db.jobs() == 0);
+    transaction.rollback().unwrap();
+    running.stop().0.unwrap();
+}
