@@ -96,17 +96,20 @@ impl Worker {
     ///
     /// # Errors
     /// `Stopped` naming job, task and thread if handlers did not return in time: their jobs were given
-    /// back, their threads go on. `Misuse` if it runs already, or on a thread of an async runtime.
+    /// back, their threads go on. `Stopped` naming job, task and outcome if outcomes could not be written, because the
+    /// database was away, refused them, or another session held their rows: these jobs may run again. `Misuse` if it
+    /// runs already, or on a thread of an async runtime.
     /// Source: the guide, Worker Process.
     pub fn run(&self) -> Result<()> {
         self.live(false, |_| (), || ())
     }
 
     /// Runs jobs until none is due, then returns: what is due meanwhile runs too, what fails waits for
-    /// its next attempt and is not waited for.
+    /// its next attempt and is not waited for. An outcome that the database does not take is waited for no longer than
+    /// the grace period.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run); also names the jobs whose claim the database refuses.
     pub fn run_once(&self) -> Result<()> {
         self.live(true, |_| (), || ())
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// More than this are no longer the fault of single jobs: claims then wait, as after any other error.
 const MOST: usize = 1000;
 
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A job that was not refused again for so long is forgotten.

@@ -21,6 +21,7 @@ const DOUBLED_DELAY: Duration = Duration::from_secs(5);
 
 /// A trigger may raise what looks as if it would pass: after so many tries it counts as refused.
 const TRANSIENT_TRIES: usize = 3;
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A claim to carry out.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +73,9 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
             let passes = !refused || (error.is_transient() && tries > 0);
             if passes {
-                shared.stop.wait_timeout(retry.next());
+                // The database is there, so it is not waited for as long as one that is away.
+                let pause = if refused { retry.next().min(SHORT_PAUSE) } else { retry.next() };
+                shared.stop.wait_timeout(pause);
                 tries -= usize::from(refused);
             }
             // A trigger of the user's may refuse one row, and with it the whole claim: halves find it.
