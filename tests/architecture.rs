@@ -24,6 +24,8 @@ const LAYERS: [&[&str]; 6] = [
         "worker/pull",
         "worker/seat",
         "worker/core",
+        "worker/avoid",
+        "worker/halves",
         "worker/pace",
         "cron",
         "cron/crontab",

@@ -631,7 +631,8 @@ pub unsafe extern "C" fn gw_worker_request_stop(worker: *mut gw_worker_t, mode: 
 }
 
 /// Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_WEDGED, naming job, task and thread, if handlers did not
-/// return in time: their jobs were given back. A worker ends within its grace period and a second after a stop.
+/// return in time: their jobs were given back. GW_ERR_WEDGED, naming job, task and outcome, also if outcomes could not be
+/// written: these jobs may run again. A worker ends within its grace period and a second after a stop.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_wait(
     worker: *mut gw_worker_t,

@@ -75,7 +75,7 @@ class AlreadyFinishedError(StateError):
 
 
 class WedgedError(GraphileWorkerError):
-    """The worker stopped, but tasks did not return; the text names them."""
+    """The worker stopped, but tasks did not return, or outcomes could not be written; the text names the jobs."""
 
     status = "GW_ERR_WEDGED"
 

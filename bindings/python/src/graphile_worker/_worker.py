@@ -173,7 +173,7 @@ class Worker:
 
         The first signal lets running jobs end within `shutdown_grace_period`, the second cancels them. Signals that the
         program handles by itself, or ignores, are left alone. Raises what the start raises, and `WedgedError` if a task
-        did not return.
+        did not return, or an outcome could not be written: that job may run again.
         """
         self._run(once=False)
 
@@ -201,7 +201,7 @@ class Worker:
     def wait(self, timeout: Optional[Duration] = None) -> bool:
         """Waits until it has ended; False if it has not within `timeout`.
 
-        Raises `WedgedError` if a task did not return.
+        Raises `WedgedError` if a task did not return, or an outcome could not be written: that job may run again.
         """
         if self._running is None:
             return True
