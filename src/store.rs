@@ -4,6 +4,7 @@ use crate::claim::{ActiveJob, Failure};
 use crate::db::session::{Interrupt, Param, Query, Session};
 use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::Bytes;
 use crate::migrate::Facts;
 use crate::schema::Schema;
 use crate::spec::RawJob;
@@ -35,6 +36,7 @@ pub(crate) struct Store {
     seat: Seat,
     worker: String,
     claim: Query,
+    payloads: Query,
     harden: Query,
     often_recovered: Query,
     complete: Query,
@@ -75,7 +77,8 @@ impl Store {
         let setup = match role {
             // A claim is no promise: one that a server crash forgets was never made, and its settling
             // is refused. Where that would not do, `harden` follows.
-            "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
+            // And a payload may take long to arrive: our own deadline ends a call that makes no progress.
+            "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off; set statement_timeout = 0"),
             "settle" => STEADY_PLANS.to_owned(),
             "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
             _ => String::new(),
@@ -85,6 +88,7 @@ impl Store {
             seat: Seat::new(database, role, interrupt, setup),
             worker: worker.to_owned(),
             claim: query("claim", include_str!("sql/claim.sql")),
+            payloads: query("payloads", include_str!("sql/payloads.sql")),
             harden: query("harden", include_str!("sql/harden.sql")),
             often_recovered: query("often_recovered", include_str!("sql/often_recovered.sql")),
             complete: query("complete", include_str!("sql/complete.sql")),
@@ -124,10 +128,12 @@ impl Store {
         self.seat.leave();
     }
 
-    /// Claims up to `limit` jobs of the tasks, each row as `Job::from_row` reads it, with its `task_id`.
+    /// Claims up to `limit` jobs of the tasks, each row as `Job::from_row` reads it, with its `task_id`. Payloads
+    /// for which the database stores more than `inline` bytes are left out: `apart` is their stored size.
     pub(crate) fn claim(
         &mut self,
         limit: usize,
+        inline: usize,
         tasks: &[i32],
         filter: &Filter,
         now: Option<DateTime<Utc>>,
@@ -148,9 +154,17 @@ impl Store {
                     Box::new(accepted),
                     Box::new(now),
                     Box::new(window),
+                    Box::new(inline as i32),
                 ],
             )
         })
+    }
+
+    /// The payloads of these jobs, as far as this worker still holds them.
+    pub(crate) fn payloads(&mut self, jobs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
+        let (query, worker, jobs) = (&self.payloads, self.worker.clone(), jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs)]))?;
+        rows.iter().map(|row| Ok((row.get("id"), row.try_get::<_, Bytes>("payload")?.0))).collect()
     }
 
     /// The first four parameters of every settling statement: this worker, and its claims of these jobs.

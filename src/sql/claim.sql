@@ -3,6 +3,8 @@
 --   $1 worker  $2 task ids  $3 limit  $4 forbidden flags  $5 accepted flags  $6 now
 --   $7 window: how many entries of the main index are looked at for queued jobs before the look
 --      goes from queue to queue by our own index; 0 looks at unqueued jobs only, null at everything.
+--   $8 the largest payload, as it is stored, that comes along: of a larger one only its stored size does,
+--      as `apart`, so that a claim is answered soon whatever the payloads are.
 -- `was_recovered` is how the error begins that a sweep leaves: a hint that the job may be what kills
 -- its workers.
 -- NULL in $4, $5, $6 switches that part off.
@@ -200,8 +202,10 @@ taken as (
          locked_at = now()
    where j.id = any(array(select p.id from pick p))
   returning
-    j.id, j.job_queue_id, j.task_id, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
+    j.id, j.job_queue_id, j.task_id, j.attempts, j.max_attempts, j.priority, j.run_at,
     j.created_at, j.key, j.revision, j.flags::text as flags,
+    case when pg_column_size(j.payload) <= $8::int then j.payload end as payload,
+    case when pg_column_size(j.payload) > $8::int then pg_column_size(j.payload) end as apart,
     starts_with(j.last_error, 'recovered: ') as was_recovered
 )
 select * from taken order by priority, run_at

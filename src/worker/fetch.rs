@@ -2,22 +2,24 @@
 //! A second one works only while full claims follow each other.
 
 use super::Shared;
+use super::intake::{Intake, Taken};
 use crate::backoff::Backoff;
-use crate::claim::{Arrival, Entered};
+use crate::claim::Arrival;
 use crate::error::Result;
-use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
 use crate::store::{Filter, Store};
 use chrono::Utc;
 use crossbeam_channel::select;
-use log::warn;
 use parking_lot::RwLockReadGuard;
-use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A job that came back while its older handler still runs here is left alone for so long.
-const DOUBLED_DELAY: Duration = Duration::from_secs(5);
+/// How many bytes, as they are stored, the payloads of one claim may have to come along with it. For a full claim
+/// that is what PostgreSQL keeps in the job's row; compressed payloads may be a hundred times as large.
+const INLINE: usize = 1 << 20;
+
+/// A claim is late when its payloads make it take so long.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A claim to carry out.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +33,10 @@ pub(crate) struct Order {
 pub(crate) struct Fetched {
     pub(crate) claimer: usize,
     pub(crate) order: Order,
-    /// How many jobs of each of our tasks came; `None` if the claim failed.
-    pub(crate) jobs: Option<HashMap<usize, usize>>,
+    /// What it brought; `None` if the claim failed.
+    pub(crate) taken: Option<Taken>,
+    /// Its payloads made it take long.
+    pub(crate) late: bool,
 }
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
@@ -45,16 +49,18 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
     };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
     let orders = &shared.wires.orders[claimer].1;
+    let mut intake = Intake::default();
     loop {
         let order = select! {
             recv(orders) -> order => order.expect("we hold the other end too"),
             recv(shared.stop.receiver()) -> _ => return,
         };
         let Some(claiming) = shared.may_claim() else { return };
-        let jobs = match claim(shared, &mut store, &filter, order.jobs, claiming) {
-            Ok(jobs) => {
+        let start = Instant::now();
+        let taken = match claim(shared, &mut store, &filter, order.jobs, claiming, &mut intake) {
+            Ok(taken) => {
                 retry.reset();
-                Some(jobs)
+                Some(taken)
             }
             Err(error) => {
                 // The reply may be lost although the claim was committed.
@@ -67,7 +73,8 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             // Dispatch may have looked for jobs to give back before ours came.
             shared.take_back();
         }
-        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, jobs });
+        let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
+        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, taken, late });
     }
 }
 
@@ -75,35 +82,40 @@ fn some(flags: &[String]) -> Option<Vec<String>> {
     (!flags.is_empty()).then(|| flags.to_vec())
 }
 
-/// Claims and hands out; answers how many jobs of each task came.
+/// Claims, and hands out what came.
 fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
     limit: usize,
     claiming: RwLockReadGuard<()>,
-) -> Result<HashMap<usize, usize>> {
+    intake: &mut Intake,
+) -> Result<Taken> {
     let ids = shared.task_ids.read().clone();
     let now = shared.config.local_time.then(Utc::now);
     let tasks: Vec<i32> = ids.keys().copied().collect();
     add(&shared.stats.claims, 1);
 
-    let rows = store.claim(limit, &tasks, filter, now)?;
+    let rows = store.claim(limit, INLINE / limit.max(16), &tasks, filter, now)?;
     let mut jobs = Vec::with_capacity(rows.len());
-    let mut came = HashMap::new();
     let mut recovered = Vec::new();
     for row in &rows {
         let task = ids[&row.get::<_, i32>("task_id")];
-        *came.entry(task).or_default() += 1;
         if row.get::<_, Option<bool>>("was_recovered") == Some(true) {
             recovered.push(row.get("id"));
         }
+        let apart = row.get::<_, Option<i32>>("apart").map(|bytes| bytes as usize);
         match Job::from_row(row, shared.tasks[task].name.shared()) {
-            Ok(job) => jobs.push(Arrival { task, job, alone: false }),
+            Ok(job) => jobs.push(Arrival { task, job, alone: false, apart }),
             // Its row stays locked by us and in no ledger, which is what reconcile gives back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
         }
     }
+    add(&shared.stats.claimed, rows.len());
+    if !rows.is_empty() {
+        shared.stats.claim_sizes.note(rows.len() as u64);
+    }
+    drop(rows);
     if shared.facts.has_recovery && !recovered.is_empty() {
         // Whoever runs beside a job that kills its workers dies with it.
         let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
@@ -114,29 +126,7 @@ fn claim(
     if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
         store.harden()?;
     }
-    let Entered { startable, doubled, voided } = shared.ledger.enter(jobs, &shared.wires.done.0);
+    shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);
-
-    add(&shared.stats.claimed, rows.len());
-    if !rows.is_empty() {
-        shared.stats.claim_sizes.note(rows.len() as u64);
-    }
-    add(&shared.stats.lost, voided.len());
-    voided.iter().for_each(|active| shared.tell_lost(active));
-    for active in startable {
-        shared
-            .events
-            .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
-        shared.wires.jobs.0.send(active).expect("we hold the other end too");
-    }
-    if !rows.is_empty() {
-        shared.ring();
-    }
-    for active in doubled {
-        let job = active.job();
-        warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
-            "a job came back while we still had it; it waits until its older handler is gone");
-        active.give_back(Some(DOUBLED_DELAY));
-    }
-    Ok(came)
+    intake.take(shared, store, jobs)
 }

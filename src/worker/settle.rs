@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// The most outcomes that one statement writes.
 const BATCH: usize = 1000;
 
+/// About how many bytes of errors and payloads one statement writes: a slow link must not make it late.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// The longest `last_error` that is stored.
 const ERROR_BYTES: usize = 64 * 1024;
 
@@ -150,7 +153,9 @@ impl Settler<'_> {
             }
         }
         self.write_group(Group::Done(done));
-        self.write_group(Group::Failed(failed));
+        for failed in portions(failed) {
+            self.write_group(Group::Failed(failed));
+        }
         self.write_group(Group::GivenBack(back));
         self.write_group(Group::Snoozed(snoozed));
     }
@@ -342,6 +347,21 @@ impl Settler<'_> {
             "job was lost: its lock is no longer ours, the outcome counts for nothing");
         self.shared.tell_lost(active);
     }
+}
+
+/// Failures as statements of a limited size write them.
+fn portions(failed: Vec<(Arc<ActiveJob>, Failure)>) -> Vec<Vec<(Arc<ActiveJob>, Failure)>> {
+    let mut portions: Vec<Vec<_>> = Vec::new();
+    let mut bytes = BATCH_BYTES;
+    for (active, failure) in failed {
+        if bytes >= BATCH_BYTES {
+            portions.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += failure.text.len() + failure.rest.as_ref().map_or(0, String::len);
+        portions.last_mut().expect("one was pushed above").push((active, failure));
+    }
+    portions
 }
 
 fn first_line(text: &str) -> &str {
