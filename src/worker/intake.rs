@@ -57,8 +57,11 @@ impl Intake {
         let mut inflation = None;
         while !rest.is_empty() {
             let held = shared.ledger.held_bytes();
-            let room = if held == 0 { usize::MAX } else { shared.config.held_bytes.saturating_sub(held) };
-            let count = self.portion(&rest, inflation, room);
+            let mut count = self.portion(&rest, inflation, shared.config.held_bytes.saturating_sub(held));
+            if count == 0 && held == 0 {
+                // Larger than the budget: it is held alone.
+                count = 1;
+            }
             let mut portion: Vec<Arrival> = rest.drain(..count).collect();
             let apart: Vec<i64> =
                 portion.iter().filter(|arrival| arrival.apart.is_some()).map(|arrival| arrival.job.id).collect();
@@ -91,9 +94,11 @@ impl Intake {
         for (count, Arrival { job, apart: stored, .. }) in rest.iter().enumerate() {
             apart += usize::from(stored.is_some());
             bytes += stored.map_or(job.payload.len(), |stored| (stored as f64 * inflation.unwrap_or(1.0)) as usize);
+            // Jobs that have their payload do not wait for one that is read behind them.
+            let first_to_read = apart == 1 && stored.is_some();
             // Of the first payload that is read, only the stored size is known.
-            let alone = apart > 1 && (inflation.is_none() || self.careful);
-            if bytes > room || (count > 0 && (bytes > PORTION || alone)) {
+            let one_is_enough = apart > 1 && (inflation.is_none() || self.careful);
+            if bytes > room || (count > 0 && (bytes > PORTION || first_to_read || one_is_enough)) {
                 return count;
             }
         }

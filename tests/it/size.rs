@@ -4,7 +4,9 @@
 use crate::harness::{Running, SOON, Tally, TestDb, eventually, log_lines};
 use crate::proxy::Proxy;
 use crossbeam_channel::bounded;
-use graphile_worker::{JobSpec, ListJobsOptions, LocalQueueConfig, RawJob, WorkerContext, WorkerOptions};
+use graphile_worker::{
+    JobSpec, ListJobsOptions, LocalQueueConfig, RawJob, WorkerContext, WorkerOptions, WorkerRecoveryConfig,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -164,6 +166,32 @@ fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
     db.execute("update graphile_worker._private_jobs set run_at = now()");
     eventually(LATE, || db.jobs() == 0);
     assert_eq!((tally.jobs(), tally.repeated()), (51, vec![]));
+}
+
+#[test]
+fn a_job_whose_payload_is_still_read_is_not_taken_for_a_stranded_one() {
+    let db = TestDb::new();
+    let tally = Tally::default();
+    add(&db, "work", 1, 6 * KIB, "");
+    let proxy = Proxy::to_server_of(&db.url());
+    proxy.limit(2 * KIB * KIB);
+    let counting = tally.clone();
+    let beats = WorkerRecoveryConfig::default().heartbeat_interval(Duration::from_millis(20));
+    let options = db.worker().database_url(&proxy.url(&db.url())).worker_recovery(beats);
+    let running =
+        Running::start(options.define_raw_job("work", move |ctx: WorkerContext| counting.count(ctx.job().id())));
+    let mut kills = 0;
+    eventually(LATE, || {
+        if running.worker.stats().claimed > 0 && tally.jobs() == 0 {
+            // A beat that fails has lease look at what is ours.
+            kills += db.backends("lease").into_iter().filter(|&pid| db.terminate(pid)).count();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        db.jobs() == 0
+    });
+    let stats = running.worker.stats();
+    assert!(kills >= 2, "lease had to look only {kills} times");
+    assert_eq!((tally.runs(), stats.lost, stats.reconciled), (1, 0, 0), "{stats:?}");
 }
 
 #[test]
