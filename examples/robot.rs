@@ -349,6 +349,7 @@ impl Settings {
             }
             "complete_job_batch_delay" => options.complete_job_batch_delay(duration(key, value)?),
             "fail_job_batch_delay" => options.fail_job_batch_delay(duration(key, value)?),
+            "max_held_bytes" => options.max_held_bytes(number(key, value)?),
             "forbidden_flags" => value.split(',').fold(options, WorkerOptions::add_forbidden_flag),
             "accepted_flags" => value.split(',').fold(options, WorkerOptions::add_accepted_flag),
             "crontab" => options.with_cron(value).map_err(crontab)?,

@@ -4,8 +4,8 @@
 use crate::job::Job;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ pub(crate) struct Arrival {
     pub(crate) task: usize,
     pub(crate) job: Job,
     pub(crate) alone: bool,
+    /// How many bytes the database stores for its payload, if the claim left that out.
+    pub(crate) apart: Option<usize>,
 }
 
 /// How a claim ends.
@@ -110,6 +112,8 @@ pub(crate) struct ActiveJob {
     finished: OnceLock<(Instant, &'static str)>,
     /// Since when its outcome waits because the database does not take it.
     deferred: OnceLock<Instant>,
+    /// The size of the payloads of all jobs that are held; this one's counts until it is not.
+    held_bytes: Arc<AtomicUsize>,
     /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
     done: Sender<Settlement>,
 }
@@ -282,13 +286,20 @@ impl ActiveJob {
     }
 
     fn advance(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        let advanced = self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if advanced && from == HELD {
+            self.held_bytes.fetch_sub(self.claim.job.payload.len(), Ordering::AcqRel);
+        }
+        advanced
     }
 }
 
 /// Every claim that this worker has not let go of.
 #[derive(Default)]
-pub(crate) struct Ledger(Mutex<Entries>);
+pub(crate) struct Ledger {
+    entries: Mutex<Entries>,
+    held_bytes: Arc<AtomicUsize>,
+}
 
 /// What became of the jobs of one claim.
 #[derive(Default)]
@@ -306,6 +317,8 @@ struct Entries {
     latest: HashMap<i64, Arc<ActiveJob>>,
     /// Claims of jobs that came back while these were still here.
     older: Vec<Arc<ActiveJob>>,
+    /// Jobs that are claimed and not entered yet: their payloads are still read.
+    coming: HashSet<i64>,
     last: u64,
 }
 
@@ -314,11 +327,13 @@ impl Ledger {
     /// itself given back while the older handler runs.
     pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = Arrival>, done: &Sender<Settlement>) -> Entered {
         let Entered { mut startable, mut doubled, mut voided } = Entered::default();
-        let mut entries = self.0.lock();
-        for Arrival { task, job, alone } in jobs {
+        let mut entries = self.entries.lock();
+        for Arrival { task, job, alone, .. } in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
+            entries.coming.remove(&id);
+            self.held_bytes.fetch_add(job.payload.len(), Ordering::AcqRel);
             let active = Arc::new(ActiveJob {
                 claim: Claim { number, task, job: Arc::new(job), alone },
                 state: AtomicU8::new(HELD),
@@ -335,6 +350,7 @@ impl Ledger {
                 ran: OnceLock::new(),
                 finished: OnceLock::new(),
                 deferred: OnceLock::new(),
+                held_bytes: self.held_bytes.clone(),
                 done: done.clone(),
             });
             let Some(older) = entries.latest.insert(id, active.clone()) else {
@@ -376,7 +392,7 @@ impl Ledger {
 
     /// Forgets the claims that are over.
     fn let_go(&self, actives: &[Arc<ActiveJob>]) {
-        let mut entries = self.0.lock();
+        let mut entries = self.entries.lock();
         for active in actives.iter().filter(|active| active.is_over()) {
             let id = active.claim.job.id;
             match entries.latest.get(&id) {
@@ -387,13 +403,30 @@ impl Ledger {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let entries = self.0.lock();
-        entries.latest.len() + entries.older.len()
+        let entries = self.entries.lock();
+        entries.latest.len() + entries.older.len() + entries.coming.len()
+    }
+
+    /// The size of the payloads of all jobs that are held and not started.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Acquire)
+    }
+
+    /// Notes jobs that are claimed, and entered later.
+    pub(crate) fn expect(&self, jobs: impl IntoIterator<Item = i64>) {
+        self.entries.lock().coming.extend(jobs);
+    }
+
+    /// Every job that is ours as far as we know, and has a claim in the ledger or will have one.
+    pub(crate) fn known(&self) -> HashSet<i64> {
+        let entries = self.entries.lock();
+        let older = entries.older.iter().map(|active| active.claim.job.id);
+        entries.latest.keys().copied().chain(older).chain(entries.coming.iter().copied()).collect()
     }
 
     /// Everything in the ledger, in the order of the claims.
     pub(crate) fn all(&self) -> Vec<Arc<ActiveJob>> {
-        let entries = self.0.lock();
+        let entries = self.entries.lock();
         let mut all: Vec<_> = entries.latest.values().chain(&entries.older).cloned().collect();
         drop(entries);
         all.sort_by_key(|active| active.claim.number);
@@ -421,7 +454,7 @@ mod tests {
             revision: 0,
             flags: None,
         };
-        Arrival { task: 0, job, alone: false }
+        Arrival { task: 0, job, alone: false, apart: None }
     }
 
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {
@@ -459,6 +492,19 @@ mod tests {
         assert!(older.is_cancelled());
         assert!(!older.finish(Outcome::Done), "its outcome is dropped");
         assert_eq!(settle.len(), 0);
+    }
+
+    #[test]
+    fn the_bytes_of_a_payload_are_held_until_its_job_starts_goes_back_or_is_void() {
+        let (ledger, active, done, _settle) = claimed(1);
+        let more = ledger.enter([job(2), job(3)], &done).startable;
+        assert_eq!(ledger.held_bytes(), 6);
+        active.start();
+        more[0].give_back(None);
+        assert_eq!(ledger.held_bytes(), 2);
+        more[1].void();
+        active.finish(Outcome::Done);
+        assert_eq!(ledger.held_bytes(), 0);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) fail_delay: Duration,
     /// What to hold ahead of the threads, where that is fixed.
     pub(crate) local_queue: Option<LocalQueue>,
+    /// How many bytes of payloads may wait for a thread.
+    pub(crate) held_bytes: usize,
     pub(crate) forbidden_flags: Vec<String>,
     pub(crate) accepted_flags: Vec<String>,
     /// Whether `run_at` is compared with this machine's clock instead of the database's.

@@ -29,13 +29,13 @@ pub struct Job {
 }
 
 impl Job {
-    /// Reads a job row: the columns `id … flags` by name, whatever else the row has.
+    /// Reads a job row: the columns `id … flags` by name, whatever else the row has. A payload of null was left out.
     pub(crate) fn from_row(row: &Row, task_identifier: Arc<str>) -> Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
             task_identifier,
             queue_id: row.try_get("job_queue_id")?,
-            payload: row.try_get::<_, Bytes>("payload")?.0,
+            payload: row.try_get::<_, Option<Bytes>>("payload")?.map(|bytes| bytes.0).unwrap_or_default(),
             priority: row.try_get("priority")?,
             run_at: row.try_get::<_, DbTime>("run_at")?.0,
             attempts: row.try_get("attempts")?,

@@ -7,6 +7,7 @@ use crate::admin::{
 use crate::error::Result;
 use crate::job::DbTime;
 use crate::schema::Schema;
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
 use postgres::{GenericClient, Row, Transaction};
 use std::time::Duration;
@@ -34,11 +35,13 @@ pub(crate) fn limit(transaction: &mut Transaction, statement: Duration, lock: Du
     Ok(())
 }
 
+/// Jobs by id. `came` is called for each as it arrives: all of them may take long.
 pub(crate) fn list<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
     ids: Option<&[i64]>,
     options: &ListJobsOptions,
+    came: &dyn Fn(),
 ) -> Result<Vec<ListedJob>> {
     let params: [(&(dyn ToSql + Sync), Type); 6] = [
         (&ids, Type::INT8_ARRAY),
@@ -48,7 +51,13 @@ pub(crate) fn list<C: GenericClient>(
         (&options.limit, Type::INT8),
         (&options.offset, Type::INT8),
     ];
-    listed(client.query_typed(&schema.fill(include_str!("sql/list_jobs.sql")), &params)?)
+    let mut rows = client.query_typed_raw(&schema.fill(include_str!("sql/list_jobs.sql")), params)?;
+    let mut jobs = Vec::new();
+    while let Some(row) = rows.next()? {
+        jobs.push(ListedJob::from_row(&row)?);
+        came();
+    }
+    Ok(jobs)
 }
 
 pub(crate) fn stats<C: GenericClient>(client: &mut C, schema: &Schema) -> Result<JobStats> {

@@ -60,6 +60,7 @@ pub struct WorkerOptions {
     complete_delay: Duration,
     fail_delay: Duration,
     local_queue: Option<LocalQueueConfig>,
+    max_held_bytes: usize,
     forbidden_flags: Vec<String>,
     accepted_flags: Vec<String>,
     tasks: Vec<JobDefinition>,
@@ -91,6 +92,7 @@ impl Default for WorkerOptions {
             complete_delay: Duration::ZERO,
             fail_delay: Duration::ZERO,
             local_queue: None,
+            max_held_bytes: 64 << 20,
             forbidden_flags: Vec::new(),
             accepted_flags: Vec::new(),
             tasks: Vec::new(),
@@ -137,8 +139,8 @@ impl WorkerOptions {
         self
     }
 
-    /// How long the engine waits for any answer of the database before it gives the connection up.
-    /// Defaults to 10 seconds; at least 100 ms.
+    /// How long the engine waits for any answer of the database before it gives the connection up. While the bytes of
+    /// a long answer arrive, it goes on waiting. Defaults to 10 seconds; at least 100 ms.
     pub fn database_timeout(mut self, timeout: Duration) -> Self {
         self.database_timeout = timeout;
         self
@@ -263,6 +265,17 @@ impl WorkerOptions {
     /// `init` answers `Config` for what [`LocalQueueConfig`] does not allow.
     pub fn local_queue(mut self, config: LocalQueueConfig) -> Self {
         self.local_queue = Some(config);
+        self
+    }
+
+    /// How many bytes of payloads the worker holds at most for jobs that wait for a thread. Defaults to 64 MiB. One job
+    /// with a larger payload is held alone, and runs. It bounds a [`local_queue`](Self::local_queue) too. Running jobs
+    /// do not count.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is 0.
+    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
+        self.max_held_bytes = bytes;
         self
     }
 
@@ -431,6 +444,10 @@ impl WorkerOptions {
             complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
             fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
             local_queue: local_queue.transpose()?,
+            held_bytes: match self.max_held_bytes {
+                0 => return Err(Error::config("max_held_bytes: 0 is fewer than 1")),
+                bytes => bytes,
+            },
             forbidden_flags: self.forbidden_flags.clone(),
             accepted_flags: self.accepted_flags.clone(),
             local_time: self.local_time,
@@ -512,7 +529,7 @@ impl WorkerOptions {
         let connections = (&self.database_url, self.max_pg_conn, self.database_timeout, &self.schema, self.migrate);
         let running = (self.concurrency, self.threads, self.poll_interval, self.notifications, self.local_time);
         let stopping = (self.grace_period, self.interrupted_delay, self.listen_signals);
-        let holding = (self.complete_delay, self.fail_delay, &self.local_queue);
+        let holding = (self.complete_delay, self.fail_delay, &self.local_queue, self.max_held_bytes);
         let choosing = (&self.forbidden_flags, &self.accepted_flags, self.crons.len(), &self.recovery);
         format!("{connections:?} {running:?} {stopping:?} {holding:?} {choosing:?}")
     }

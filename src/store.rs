@@ -4,6 +4,7 @@ use crate::claim::{ActiveJob, Failure};
 use crate::db::session::{Interrupt, Param, Query, Session};
 use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::Bytes;
 use crate::migrate::Facts;
 use crate::schema::Schema;
 use crate::spec::RawJob;
@@ -30,11 +31,27 @@ pub(crate) struct Filter {
     pub(crate) queue_index: bool,
 }
 
+/// What one claim asks for.
+pub(crate) struct Wanted {
+    /// The most jobs.
+    pub(crate) limit: usize,
+    /// Payloads for which the database stores more bytes are left out: `apart` is their stored size.
+    pub(crate) inline: usize,
+    pub(crate) tasks: Vec<i32>,
+    /// The time that `run_at` is compared with, if it is not the database's.
+    pub(crate) now: Option<DateTime<Utc>>,
+    /// Jobs to pass over.
+    pub(crate) avoid: Option<Vec<i64>>,
+    /// Nothing is written: the rows have no more than the ids that would be claimed.
+    pub(crate) only_looks: bool,
+}
+
 /// The statements of one engine thread, on a session of its own.
 pub(crate) struct Store {
     seat: Seat,
     worker: String,
     claim: Query,
+    payloads: Query,
     harden: Query,
     often_recovered: Query,
     complete: Query,
@@ -77,7 +94,8 @@ impl Store {
         let setup = match role {
             // A claim is no promise: one that a server crash forgets was never made, and its settling
             // is refused. Where that would not do, `harden` follows.
-            "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off"),
+            // And a payload may take long to arrive: our own deadline ends a call that makes no progress.
+            "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off; set statement_timeout = 0"),
             // A row that another session holds must not hold up the outcomes that are written with it.
             "settle" => format!("{STEADY_PLANS}; set lock_timeout = 100"),
             "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
@@ -88,6 +106,7 @@ impl Store {
             seat: Seat::new(database, role, interrupt, setup),
             worker: worker.to_owned(),
             claim: query("claim", include_str!("sql/claim.sql")),
+            payloads: query("payloads", include_str!("sql/payloads.sql")),
             harden: query("harden", include_str!("sql/harden.sql")),
             often_recovered: query("often_recovered", include_str!("sql/often_recovered.sql")),
             complete: query("complete", include_str!("sql/complete.sql")),
@@ -129,20 +148,12 @@ impl Store {
         self.seat.leave();
     }
 
-    /// Claims up to `limit` jobs of the tasks but those to `avoid`, each row as `Job::from_row` reads it, with its
-    /// `task_id`. If it `only_looks`, writes nothing, and the rows have no more than the ids that it would claim.
-    pub(crate) fn claim(
-        &mut self,
-        limit: usize,
-        tasks: &[i32],
-        filter: &Filter,
-        now: Option<DateTime<Utc>>,
-        avoid: Option<Vec<i64>>,
-        only_looks: bool,
-    ) -> Result<Vec<Row>> {
+    /// Claims jobs, each row as `Job::from_row` reads it, with its `task_id` and `apart`.
+    pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Row>> {
+        let Wanted { limit, inline, tasks, now, avoid, only_looks } = wanted;
         let limit = limit as i32;
         let window = filter.queue_index.then_some(limit + 32);
-        let (worker, tasks) = (self.worker.clone(), tasks.to_vec());
+        let worker = self.worker.clone();
         let (forbidden, accepted) = (filter.forbidden.clone(), filter.accepted.clone());
         let claim = &self.claim;
         self.seat.with(|session| {
@@ -158,9 +169,17 @@ impl Store {
                     Box::new(window),
                     Box::new(avoid),
                     Box::new(only_looks),
+                    Box::new(inline as i32),
                 ],
             )
         })
+    }
+
+    /// The payloads of these jobs, as far as this worker still holds them.
+    pub(crate) fn payloads(&mut self, jobs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
+        let (query, worker, jobs) = (&self.payloads, self.worker.clone(), jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs)]))?;
+        rows.iter().map(|row| Ok((row.get("id"), row.try_get::<_, Bytes>("payload")?.0))).collect()
     }
 
     /// The first four parameters of every settling statement: this worker, and its claims of these jobs.

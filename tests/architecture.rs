@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker/local_queue",
         "worker/dispatch",
         "worker/fetch",
+        "worker/intake",
         "worker/run",
         "worker/settle",
         "worker/watch",

@@ -88,6 +88,10 @@ type Config struct {
 	// LocalQueueRefetchMaxAbortThreshold is how many new jobs end that delay at most.
 	LocalQueueRefetchMaxAbortThreshold int `gw:"local_queue_refetch_max_abort_threshold"`
 
+	// MaxHeldBytes is how many bytes of payloads are held at most for jobs that wait for a goroutine. One larger job is
+	// held alone. Defaults to 64 MiB.
+	MaxHeldBytes int `gw:"max_held_bytes"`
+
 	// Recovery: how the jobs of dead workers come back.
 
 	// WorkerRecovery looks for dead workers and recovers their jobs. Defaults to Off, and to On once another

@@ -87,6 +87,7 @@ pub(super) const KEYS: &[Key] = &[
     key("local_queue_refetch_delay", Kind::Duration, Some("100ms"), For::Worker, "how long to pause at most after a fetch that brought little; this and the next two turn the pause on"),
     key("local_queue_refetch_threshold", Kind::Number, Some("0"), For::Worker, "a pause follows a fetch of no more than so many jobs"),
     key("local_queue_refetch_max_abort_threshold", Kind::Number, None, For::Worker, "up to so many notifications end the pause early; default: five times the size"),
+    key("max_held_bytes", Kind::Number, Some("67108864"), For::Worker, "how many bytes of payloads are held at most for jobs that wait for a thread; one larger job is held alone"),
     key("forbidden_flags", Kind::List, Some(""), For::Worker, "leave jobs with one of these flags to other workers"),
     key("accepted_flags", Kind::List, Some(""), For::Worker, "run only jobs with one of these flags"),
     key("worker_recovery", Kind::Bool, None, For::Worker, "recover the jobs of workers that died; default: true if one of the keys of recovery is set"),
@@ -230,6 +231,7 @@ impl Reader<'_> {
         set!(self.duration("complete_job_batch_delay")?, complete_job_batch_delay);
         set!(self.duration("fail_job_batch_delay")?, fail_job_batch_delay);
         set!(self.local_queue()?, local_queue);
+        set!(self.number("max_held_bytes")?, max_held_bytes);
         set!(self.recovery()?, worker_recovery);
         for flag in self.list("forbidden_flags").into_iter().flatten() {
             options = options.add_forbidden_flag(flag);

@@ -6,7 +6,7 @@
 //! can be late at once is bounded by whoever owns the clients, a pool.
 
 use crate::error::{Error, ErrorKind, Result};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -31,10 +31,20 @@ pub(crate) static HELPER_BEGINS: OnceLock<fn()> = OnceLock::new();
 /// # Errors
 /// `Timeout` when it is late; it then goes on alone, and its answer is dropped.
 pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    call_in_steps(deadline, move |_| call())
+}
+
+/// The same for a call that does many things, of which each has the deadline: the call says when one is done.
+pub(crate) fn call_in_steps<T: Send + 'static>(
+    deadline: Duration,
+    call: impl FnOnce(&dyn Fn()) -> T + Send + 'static,
+) -> Result<T> {
     let (answer, wait) = bounded(1);
     let task: Task = Box::new(move || {
-        if let Ok(value) = catch_unwind(AssertUnwindSafe(call)) {
-            let _ = answer.send(value);
+        // One step that is not seen yet is as good as two.
+        let step = || _ = answer.try_send(None);
+        if let Ok(value) = catch_unwind(AssertUnwindSafe(|| call(&step))) {
+            let _ = answer.send(Some(value));
         }
     });
     let idle = idle().and_then(|mut idle| idle.1.pop());
@@ -43,12 +53,17 @@ pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() ->
         None => spawn()?,
     };
     helper.send(task).expect("a helper leaves only after it took itself off the list");
-    wait.recv_timeout(deadline).map_err(|late| match late {
-        crossbeam_channel::RecvTimeoutError::Timeout => missed(deadline),
-        crossbeam_channel::RecvTimeoutError::Disconnected => {
-            Error::new(ErrorKind::Misuse, "the database client panicked; the connection is given up")
+    loop {
+        match wait.recv_timeout(deadline) {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => {}
+            Err(RecvTimeoutError::Timeout) => return Err(missed(deadline)),
+            Err(RecvTimeoutError::Disconnected) => {
+                let text = "the database client panicked; the connection is given up";
+                return Err(Error::new(ErrorKind::Misuse, text));
+            }
         }
-    })
+    }
 }
 
 /// The error of a call that did not answer in time.
@@ -112,6 +127,23 @@ mod tests {
         assert_eq!(late.kind(), ErrorKind::Timeout);
         assert!(start.elapsed() < Duration::from_secs(2));
         drop(end);
+    }
+
+    #[test]
+    fn each_step_of_a_call_has_the_deadline() {
+        let pause = Duration::from_millis(100);
+        let steps = move |step: &dyn Fn()| {
+            for _ in 0..10 {
+                std::thread::sleep(pause);
+                step();
+            }
+        };
+        call_in_steps(pause * 8, steps).unwrap();
+        let late = call_in_steps(pause, move |step| {
+            step();
+            std::thread::sleep(pause * 20);
+        });
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
     }
 
     #[test]

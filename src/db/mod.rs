@@ -140,6 +140,16 @@ impl Database {
         let left = end.saturating_duration_since(Instant::now());
         Ok(deadline::call(left, move || call(&mut connection)).and_then(|answer| answer))
     }
+
+    /// Runs `call` on a connection of the pool; each of its steps has the deadline.
+    pub(crate) fn run_in_steps<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&mut postgres::Client, &dyn Fn()) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        refuse_async_context()?;
+        let mut connection = self.pool.get(self.deadline)?;
+        deadline::call_in_steps(self.deadline, move |step| call(&mut connection, step))?
+    }
 }
 
 impl Direct {

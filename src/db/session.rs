@@ -11,9 +11,11 @@ use super::pool::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::types::ToSql;
@@ -70,21 +72,44 @@ impl Interrupt {
         let _ = self.0.subscribe().wait_for(|hurry| *hurry == Hurry::Over).await;
     }
 
-    /// Answers when a call that begins now has had its time, and with which error it ends.
-    async fn runs_out(&self, deadline: Duration) -> Error {
-        let (start, mut limit) = (Instant::now(), deadline);
+    /// Returns when a call that begins now has had its time, with the error that ends it. The deadline counts from
+    /// the last progress of the call, so a long reply over a slow link is not late. A hurry counts from its start.
+    async fn runs_out(&self, deadline: Duration, progress: &Progress) -> Error {
+        let start = Instant::now();
         let mut hurry = self.0.subscribe();
         loop {
+            let mut limit = progress.last().saturating_duration_since(start) + deadline;
             match *hurry.borrow_and_update() {
                 Hurry::None => {}
                 Hurry::Since(since, patience) => limit = limit.min(since.saturating_duration_since(start) + patience),
                 Hurry::Over => return stopped(),
             }
+            if start.elapsed() >= limit {
+                return deadline::missed(deadline.min(limit));
+            }
             tokio::select! {
                 _ = hurry.changed() => {}
-                () = tokio::time::sleep(limit.saturating_sub(start.elapsed())) => return deadline::missed(limit),
+                () = tokio::time::sleep(limit.saturating_sub(start.elapsed())) => {}
             }
         }
+    }
+}
+
+/// When bytes last moved on a connection, in either direction.
+#[derive(Clone)]
+struct Progress(Arc<Mutex<Instant>>);
+
+impl Progress {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    fn note(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock()
     }
 }
 
@@ -115,6 +140,7 @@ struct Own {
     client: Option<tokio_postgres::Client>,
     /// Drives the socket; ends when the connection does.
     driver: tokio::task::JoinHandle<()>,
+    progress: Progress,
     inbox: mpsc::Receiver<String>,
 }
 
@@ -130,7 +156,9 @@ impl Session {
             .enable_all()
             .build()
             .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))?;
-        let (client, mut connection) = match within(&runtime, deadline, interrupt, config.connect(tls.clone())) {
+        let progress = Progress::new();
+        let connecting = within(&runtime, deadline, interrupt, &progress, config.connect(tls.clone()));
+        let (client, mut connection) = match connecting {
             Ok(both) => both,
             Err(error) => {
                 // A look-up of the host's name cannot be ended; dropping the runtime would wait for it.
@@ -140,14 +168,21 @@ impl Session {
         };
         // Notifications only wake: when nobody reads them in time, any that is kept is as good.
         let (outbox, inbox) = mpsc::channel(64);
-        let driver = runtime.spawn(async move {
-            while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notification(notification) = message {
-                    let _ = outbox.try_send(notification.channel().to_owned());
+        let moved = progress.clone();
+        // Polled when a call begins, and then each time the socket takes or brings bytes.
+        let driver = runtime.spawn(std::future::poll_fn(move |cx| {
+            moved.note();
+            loop {
+                match std::task::ready!(connection.poll_message(cx)) {
+                    Some(Ok(AsyncMessage::Notification(notification))) => {
+                        let _ = outbox.try_send(notification.channel().to_owned());
+                    }
+                    Some(Ok(_)) => {}
+                    None | Some(Err(_)) => return Poll::Ready(()),
                 }
             }
-        });
-        let own = Own { runtime, client: Some(client), driver, inbox };
+        }));
+        let own = Own { runtime, client: Some(client), driver, progress, inbox };
         Self::settle_in(Link::Own(Box::new(own)), deadline, interrupt)
     }
 
@@ -193,7 +228,7 @@ impl Session {
         match &mut self.link {
             Link::Own(own) => {
                 let client = own.client.as_ref().expect("taken only by drop");
-                within(&own.runtime, deadline, &interrupt, client.batch_execute(sql))
+                within(&own.runtime, deadline, &interrupt, &own.progress, client.batch_execute(sql))
             }
             Link::Lent(lent) => {
                 let sql = sql.to_owned();
@@ -209,7 +244,7 @@ impl Session {
         let (statement, rows) = match &mut self.link {
             Link::Own(own) => {
                 let client = own.client.as_ref().expect("taken only by drop");
-                within(&own.runtime, deadline, &interrupt, async {
+                within(&own.runtime, deadline, &interrupt, &own.progress, async {
                     let statement = match known {
                         Some(statement) => statement,
                         None => client.prepare(&query.text).await?,
@@ -292,18 +327,19 @@ fn borrow(params: &[Param]) -> Vec<&(dyn ToSql + Sync)> {
     params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect()
 }
 
-/// Runs a future of a session until it answers, its deadline passes, or a stop interrupts it.
+/// Runs a future of a session until it returns, makes no progress for its deadline, or a stop interrupts it.
 fn within<T>(
     runtime: &tokio::runtime::Runtime,
     deadline: Duration,
     interrupt: &Interrupt,
+    progress: &Progress,
     call: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T> {
     runtime.block_on(async {
         tokio::select! {
             biased;
             answer = call => answer.map_err(Error::from),
-            error = interrupt.runs_out(deadline) => Err(error),
+            error = interrupt.runs_out(deadline, progress) => Err(error),
         }
     })
 }
@@ -361,6 +397,22 @@ mod tests {
         let (error, took) = stopped_under(|session, _| session.batch("select 1"));
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(took >= DEADLINE && took < DEADLINE + Duration::from_millis(200), "{took:?}");
+    }
+
+    #[test]
+    fn a_reply_that_takes_longer_than_the_deadline_is_read_while_its_bytes_arrive() {
+        let deadline = 2 * DEADLINE;
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let database = Database::open(&db.url(), 1, deadline).unwrap();
+        let mut session = database.session("test", &Interrupt::new()).unwrap();
+        session.batch("set statement_timeout = 0").unwrap();
+        let slow = "select repeat('x', 100000), pg_sleep(0.25) from generate_series(1, 12)";
+        let query = Query { name: "slow", text: slow.to_owned() };
+        let start = Instant::now();
+        assert_eq!(session.query(&query, vec![]).unwrap().len(), 12);
+        assert!(start.elapsed() > deadline, "the reply must outlast the deadline");
+        let query = Query { name: "silent", text: "select pg_sleep(60)".to_owned() };
+        assert_eq!(session.query(&query, vec![]).unwrap_err().kind(), ErrorKind::Timeout);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 --      goes from queue to queue by our own index; 0 looks at unqueued jobs only, null at everything.
 --   $8 jobs to pass over: the database refused to let this worker claim them
 --   $9 true only looks: returns the ids that a claim would take, and writes nothing
+--   $10 the largest payload, as it is stored, that comes along: of a larger one only its stored size does,
+--      as `apart`, so that a claim is answered soon whatever the payloads are.
 -- `was_recovered` is how the error begins that a sweep leaves: a hint that the job may be what kills
 -- its workers.
 -- NULL in $4, $5, $6, $8 switches that part off.
@@ -207,13 +209,15 @@ taken as (
    where $9::boolean is not true
      and j.id = any(array(select p.id from pick p))
   returning
-    j.id, j.job_queue_id, j.task_id, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
+    j.id, j.job_queue_id, j.task_id, j.attempts, j.max_attempts, j.priority, j.run_at,
     j.created_at, j.key, j.revision, j.flags::text as flags,
+    case when pg_column_size(j.payload) <= $10::int then j.payload end as payload,
+    case when pg_column_size(j.payload) > $10::int then pg_column_size(j.payload) end as apart,
     starts_with(j.last_error, 'recovered: ') as was_recovered
 )
 select * from taken
 union all
-select p.id, p.job_queue_id, null, null, null, null, p.priority, p.run_at, null, null, null, null, null
+select p.id, p.job_queue_id, null, null, null, p.priority, p.run_at, null, null, null, null, null, null, null
   from pick p
  where $9::boolean
  order by priority, run_at

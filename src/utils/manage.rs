@@ -61,7 +61,7 @@ impl WorkerUtils {
     pub fn list_jobs(&self, options: &ListJobsOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
         let options = options.clone();
-        self.look(move |client, schema| manage::list(client, schema, None, &options))
+        self.list(None, options)
     }
 
     /// One job as it stands; `None` if there is none of this id, or no longer.
@@ -69,9 +69,13 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn job(&self, id: i64) -> Result<Option<ListedJob>> {
-        self.look(move |client, schema| {
-            Ok(manage::list(client, schema, Some(&[id]), &ListJobsOptions::default())?.pop())
-        })
+        Ok(self.list(Some(vec![id]), ListJobsOptions::default())?.pop())
+    }
+
+    /// Jobs with their payloads: each that arrives has the deadline, since all of them may take long.
+    fn list(&self, ids: Option<Vec<i64>>, options: ListJobsOptions) -> Result<Vec<ListedJob>> {
+        let schema = self.schema.clone();
+        self.database.run_in_steps(move |client, came| manage::list(client, &schema, ids.as_deref(), &options, came))
     }
 
     /// How many jobs there are in each state.

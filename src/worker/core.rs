@@ -15,8 +15,8 @@ pub(crate) enum Event {
     Freed,
     /// A claim for so many jobs was sent.
     Asked(usize),
-    /// A claim was answered; it was sent with so many claims in the ledger.
-    Claimed { asked: usize, got: usize, entries: usize },
+    /// A claim was answered.
+    Claimed(Brought),
     /// A claim failed, and its pause is over.
     ClaimFailed { asked: usize },
     /// Held jobs were given back because no thread came free for them.
@@ -27,6 +27,22 @@ pub(crate) enum Event {
     Stop,
 }
 
+/// What a claim brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Brought {
+    pub(crate) asked: usize,
+    /// How many jobs came and were kept.
+    pub(crate) got: usize,
+    /// How many claims the ledger had when it was sent.
+    pub(crate) entries: usize,
+    /// The size of the payloads that were kept.
+    pub(crate) bytes: usize,
+    /// The payloads took long to arrive.
+    pub(crate) late: bool,
+    /// More came than could be held or read soon, and went back: how many bytes were held at that moment.
+    pub(crate) cut: Option<usize>,
+}
+
 /// What the shell sees at the moment of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Seen {
@@ -34,6 +50,8 @@ pub(crate) struct Seen {
     pub(crate) idle: usize,
     /// Jobs that wait for a thread.
     pub(crate) queued: usize,
+    /// The size of the payloads of jobs that are held and not started.
+    pub(crate) bytes: usize,
     /// Claims in the ledger: held, running and unsettled.
     pub(crate) entries: usize,
     /// How many jobs the threads are expected to start within the horizon.
@@ -58,6 +76,15 @@ pub(crate) struct Core {
     seats: usize,
     /// How many jobs to hold, and the most that one claim asks for, where that is fixed.
     fixed: Option<(usize, usize)>,
+    /// How many payload bytes may wait for a thread.
+    budget: usize,
+    /// The most jobs that one claim asks for now: half as many after a claim that failed, twice after a good one.
+    most: usize,
+    /// What the claims of late brought, in jobs and in payload bytes; older ones count half with each new one.
+    jobs: f64,
+    bytes: f64,
+    /// How many bytes were held when a claim was cut: nothing more fits before a job of them starts.
+    cut: Option<usize>,
     /// How many claims can be under way at once.
     claimers: usize,
     /// End when the queue is empty.
@@ -86,6 +113,11 @@ impl Core {
             threads,
             seats: threads,
             fixed: None,
+            budget: usize::MAX,
+            most: CLAIM,
+            jobs: 0.0,
+            bytes: 0.0,
+            cut: None,
             claimers,
             until_empty,
             ready: true,
@@ -113,10 +145,21 @@ impl Core {
         self
     }
 
+    /// The same, holding no more payload bytes than this.
+    pub(crate) fn with_budget(mut self, bytes: usize) -> Self {
+        self.budget = bytes;
+        self
+    }
+
     pub(crate) fn on(&mut self, event: Event) {
-        if let Event::Claimed { asked, .. } | Event::ClaimFailed { asked } = event {
+        if let Event::Claimed(Brought { asked, .. }) | Event::ClaimFailed { asked } = event {
             self.in_flight -= 1;
             self.asked -= asked;
+        }
+        match event {
+            Event::ClaimFailed { asked } => self.most = (asked / 2).max(1),
+            Event::Claimed(brought) => self.learn(brought),
+            _ => {}
         }
         match event {
             Event::Wake | Event::Freed | Event::ClaimFailed { .. } => (self.ready, self.told) = (true, true),
@@ -126,14 +169,18 @@ impl Core {
                 self.in_flight += 1;
                 self.asked += jobs;
             }
-            Event::Claimed { asked, got, .. } if got >= asked => {
+            Event::Claimed(Brought { cut: Some(_), .. }) => {
+                self.ready = true;
+                self.seen_empty = false;
+            }
+            Event::Claimed(Brought { asked, got, .. }) if got >= asked => {
                 // Also when another claim came short meanwhile: it may have passed over rows that this
                 // one had locked and did not need.
                 self.ready = true;
                 self.growth = (self.growth * 2).min(CEILING);
                 self.seen_empty = false;
             }
-            Event::Claimed { got, entries, .. } => {
+            Event::Claimed(Brought { got, entries, .. }) => {
                 // Named queues and other claimers can make a claim short; when they let go we are woken.
                 self.ready = self.told;
                 self.growth = (got * 2).clamp(self.threads, CEILING);
@@ -143,6 +190,19 @@ impl Core {
             Event::Rested => self.resting = false,
             Event::Stop => self.stopping = true,
         }
+    }
+
+    /// How large the next claims may be.
+    fn learn(&mut self, brought: Brought) {
+        let Brought { got, bytes, late, cut, .. } = brought;
+        self.most = match cut {
+            Some(_) => got.clamp(1, CLAIM),
+            None if late => (got / 2).max(1),
+            None => (self.most * 2).min(CLAIM),
+        };
+        self.cut = cut;
+        self.jobs = self.jobs / 2.0 + got as f64;
+        self.bytes = self.bytes / 2.0 + bytes as f64;
     }
 
     /// The next step. Pure: asking twice answers twice the same.
@@ -158,7 +218,7 @@ impl Core {
                 0 if self.in_flight > 0 => Step::Wait,
                 0 if self.until_empty && self.seen_empty => Step::Empty,
                 // What was settled last may have let others come forward.
-                0 if self.until_empty => Step::Claim(self.threads),
+                0 if self.until_empty => Step::Claim(self.threads.min(self.most())),
                 _ => Step::Wait,
             };
         }
@@ -166,15 +226,24 @@ impl Core {
         let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
         // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
         let room = (2 * CEILING.max(self.ahead(seen)) + self.seats).saturating_sub(seen.entries + self.asked);
-        let claim = wanted.min(room).min(self.fixed.map_or(CLAIM, |(_, size)| size.min(CLAIM)));
+        let claim = wanted.min(room).min(self.most());
         // A claim costs a round trip whatever it brings: not before a good part of what is ahead is used up.
         let worth_it = seen.idle > coming || coming <= self.enough(seen);
-        if claim > 0 && worth_it { Step::Claim(claim) } else { Step::Wait }
+        if claim > 0 && worth_it && !self.is_cramped(seen) { Step::Claim(claim) } else { Step::Wait }
     }
 
     /// Below how many waiting jobs a thread should ask for more.
     pub(crate) fn low_water(&self, seen: Seen) -> usize {
-        if self.ready && self.may_claim() { self.enough(seen).saturating_sub(self.asked) } else { 0 }
+        match self.ready && self.may_claim() {
+            true if self.is_cramped(seen) => seen.queued,
+            true => self.enough(seen).saturating_sub(self.asked),
+            false => 0,
+        }
+    }
+
+    /// Whether the next job did not fit beside those that are held, and all of them still wait for a thread.
+    fn is_cramped(&self, seen: Seen) -> bool {
+        self.cut.is_some_and(|held| seen.queued > 0 && seen.bytes >= held)
     }
 
     /// One claim at a time, until full ones show that there is work for more.
@@ -182,13 +251,23 @@ impl Core {
         self.in_flight == 0 || (self.growth >= CEILING && self.in_flight < self.claimers)
     }
 
+    /// The most jobs that a claim asks for now.
+    fn most(&self) -> usize {
+        self.fixed.map_or(CLAIM, |(_, size)| size).min(self.most).min(self.affordable())
+    }
+
     /// How many jobs to hold beyond those for idle threads.
     fn ahead(&self, seen: Seen) -> usize {
         match self.fixed {
             _ if self.resting => 0,
-            Some((capacity, _)) => capacity,
-            None => self.growth.min(seen.pace),
+            Some((capacity, _)) => capacity.min(self.affordable()),
+            None => self.growth.min(seen.pace).min(self.affordable()),
         }
+    }
+
+    /// How many jobs of the usual size the budget has room for, one at least.
+    fn affordable(&self) -> usize {
+        if self.bytes < 1.0 { usize::MAX } else { ((self.budget as f64 * self.jobs / self.bytes) as usize).max(1) }
     }
 
     /// With more than this at hand or on its way, a claim can wait.
@@ -203,17 +282,17 @@ mod tests {
     use super::*;
 
     const THREADS: usize = 4;
-    const IDLE: Seen = Seen { idle: THREADS, queued: 0, entries: 0, pace: 0 };
+    const IDLE: Seen = Seen { idle: THREADS, queued: 0, bytes: 0, entries: 0, pace: 0 };
 
     fn claimed(asked: usize, got: usize) -> Event {
-        Event::Claimed { asked, got, entries: 0 }
+        Event::Claimed(Brought { asked, got, ..Brought::default() })
     }
 
     #[track_caller]
     fn check(events: &[Event], seen: Seen, expected: Step) {
         let mut core = Core::new(THREADS, 2, false);
         for &event in events {
-            if let Event::Claimed { asked, .. } = event {
+            if let Event::Claimed(Brought { asked, .. }) = event {
                 core.on(Event::Asked(asked));
             }
             core.on(event);
@@ -275,10 +354,70 @@ mod tests {
     }
 
     #[test]
+    fn claims_that_fail_ask_for_half_down_to_one_job_and_good_ones_let_them_grow_again() {
+        let mut core = Core::new(1000, 1, false);
+        let idle = Seen { idle: 1000, ..IDLE };
+        let mut asked = |event: fn(usize) -> Event| {
+            let Step::Claim(asked) = core.step(idle) else { panic!("it must claim") };
+            core.on(Event::Asked(asked));
+            core.on(event(asked));
+            asked
+        };
+        let sizes: Vec<_> = (0..10).map(|_| asked(|asked| Event::ClaimFailed { asked })).collect();
+        assert_eq!(sizes, [500, 250, 125, 62, 31, 15, 7, 3, 1, 1]);
+        let sizes: Vec<_> = (0..10).map(|_| asked(|asked| claimed(asked, asked))).collect();
+        assert_eq!(sizes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500]);
+    }
+
+    #[test]
+    fn a_claim_whose_payloads_took_long_is_followed_by_half_of_it() {
+        let mut core = Core::new(1000, 1, false);
+        core.on(Event::Asked(500));
+        core.on(Event::Claimed(Brought { asked: 500, got: 500, late: true, ..Brought::default() }));
+        assert_eq!(core.step(Seen { idle: 1000, ..IDLE }), Step::Claim(250));
+    }
+
+    #[test]
+    fn a_claim_that_was_cut_is_followed_by_one_for_as_many_jobs_as_were_kept_once_a_held_job_starts() {
+        let idle = Seen { idle: 1000, ..IDLE };
+        let mut core = Core::new(1000, 1, true);
+        for (got, next) in [(12, 12), (0, 1)] {
+            core.on(Event::Asked(500));
+            core.on(Event::Claimed(Brought { asked: 500, got, cut: Some(70), ..Brought::default() }));
+            let held = Seen { queued: 3, bytes: 70, entries: 3, ..idle };
+            assert_eq!(core.step(held), Step::Wait, "nothing more fits");
+            assert_eq!(core.low_water(held), 3, "it is told when one of them starts");
+            assert_eq!(core.step(Seen { queued: 2, bytes: 69, ..held }), Step::Claim(next));
+            assert_eq!(core.step(Seen { queued: 0, bytes: 70, ..held }), Step::Claim(next), "a thread has it");
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_ahead_than_the_budget_has_room_for_and_one_job_always() {
+        let fast = Seen { idle: 0, pace: 10_000, entries: 1, ..IDLE };
+        let after = |bytes| {
+            let mut core = Core::new(THREADS, 1, false).with_budget(1000);
+            for _ in 0..20 {
+                core.on(Event::Asked(10));
+                core.on(Event::Claimed(Brought { asked: 10, got: 10, bytes, ..Brought::default() }));
+            }
+            core
+        };
+        assert_eq!(after(0).step(fast), Step::Claim(CLAIM));
+        let core = after(1000);
+        assert_eq!(core.step(fast), Step::Claim(10), "jobs of 100 bytes");
+        assert_eq!(core.step(Seen { queued: 6, ..fast }), Step::Wait, "half of them is left");
+        assert_eq!(core.low_water(fast), 5);
+        assert_eq!(after(50_000).step(fast), Step::Claim(1), "jobs of 5000 bytes");
+        let queue = after(1000).with_fixed(400, 100);
+        assert_eq!(queue.step(fast), Step::Claim(10), "a fixed queue too");
+    }
+
+    #[test]
     fn what_is_asked_for_counts_as_held() {
         let mut busy = vec![claimed(1, 1); 20];
         busy.push(Event::Asked(CLAIM));
-        let seen = Seen { idle: 0, queued: CEILING - 2 * CLAIM, entries: CEILING, pace: CEILING };
+        let seen = Seen { idle: 0, queued: CEILING - 2 * CLAIM, entries: CEILING, pace: CEILING, ..IDLE };
         check(&busy, seen, Step::Claim(CLAIM));
         check(&busy, Seen { queued: seen.queued + 1, ..seen }, Step::Wait);
     }
@@ -286,7 +425,7 @@ mod tests {
     #[test]
     fn a_claim_waits_until_half_of_what_is_ahead_or_a_full_claim_is_used_up() {
         let full = claimed(1, 1);
-        let busy = Seen { idle: 0, queued: CEILING - CLAIM + 1, entries: CEILING, pace: CEILING };
+        let busy = Seen { idle: 0, queued: CEILING - CLAIM + 1, entries: CEILING, pace: CEILING, ..IDLE };
         check(&[full; 20], busy, Step::Wait);
         check(&[full; 20], Seen { queued: CEILING - CLAIM, ..busy }, Step::Claim(CLAIM));
         let few = Seen { queued: 51, pace: 100, ..busy };
@@ -338,7 +477,7 @@ mod tests {
         let mut claimed = |got, entries| {
             core.on(Event::Asked(4));
             assert_eq!(core.step(IDLE), Step::Wait, "the claim under way may bring something");
-            core.on(Event::Claimed { asked: 4, got, entries });
+            core.on(Event::Claimed(Brought { asked: 4, got, entries, ..Brought::default() }));
             (core.step(Seen { entries: 1, ..IDLE }), core.step(IDLE))
         };
         let again = Step::Claim(4);

@@ -1,7 +1,7 @@
 //! gw-dispatch: decides when to claim, and how many. Knows neither handlers nor the database.
 
 use super::Shared;
-use super::core::{CEILING, Core, Event, Seen, Step};
+use super::core::{Brought, CEILING, Core, Event, Seen, Step};
 use super::fetch::{Fetched, Order};
 use super::local_queue::{LocalQueue, Pause};
 use crate::backoff::random_unit;
@@ -30,7 +30,9 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
         free: (0..claimers).rev().collect(),
         ttl_look: Instant::now(),
     };
-    let mut core = Core::new(shared.config.threads, claimers, until_empty).with_seats(shared.config.concurrency);
+    let mut core = Core::new(shared.config.threads, claimers, until_empty)
+        .with_seats(shared.config.concurrency)
+        .with_budget(shared.config.held_bytes);
     let fixed = shared.config.local_queue;
     if let Some(queue) = fixed {
         core = core.with_fixed(queue.capacity, queue.size);
@@ -78,8 +80,10 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 select! {
                     recv(wires.fetched.1) -> fetched => {
                         let event = shell.fetched(fetched.expect("we hold the other end too"));
-                        if let Event::Claimed { asked, got, .. } = event {
+                        if let Event::Claimed(Brought { asked, got, cut, .. }) = event {
                             queue.fetched(got);
+                            // A claim that was cut says nothing about how many jobs there are.
+                            let got = if cut.is_some() { asked } else { got };
                             queue.refetch(refetch.claimed(Instant::now(), asked, got, shell.notifications()));
                         }
                         core.on(event);
@@ -199,7 +203,8 @@ struct Shell<'a> {
 impl Shell<'_> {
     fn look(&self) -> Seen {
         let queued = self.shared.wires.jobs.1.len();
-        Seen { idle: self.shared.idle(), queued, entries: self.entries(), pace: self.pace() }
+        let bytes = self.shared.ledger.held_bytes();
+        Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
     }
 
     /// How many claims the ledger has. A run until empty does not wait longer than the grace period for outcomes that
@@ -257,11 +262,11 @@ impl Shell<'_> {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
         let Order { jobs: asked, entries } = fetched.order;
-        match fetched.jobs {
-            Some(jobs) => {
-                let got = jobs.values().sum();
-                self.remember(&jobs);
-                Event::Claimed { asked, got, entries }
+        match fetched.taken {
+            Some(taken) => {
+                self.remember(&taken.jobs);
+                let got = taken.jobs.values().sum();
+                Event::Claimed(Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut })
             }
             None => Event::ClaimFailed { asked },
         }

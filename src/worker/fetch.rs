@@ -1,23 +1,26 @@
 //! gw-fetch-N: carries out claims, and hands the jobs to the threads. Knows nothing of handlers.
 //! A second one works only while full claims follow each other.
 
+use super::intake::{Intake, Taken};
 use super::{Shared, raise};
 use crate::backoff::Backoff;
-use crate::claim::{Arrival, Entered};
+use crate::claim::Arrival;
 use crate::error::{Error, Result};
-use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
-use crate::store::{Filter, Store};
+use crate::store::{Filter, Store, Wanted};
 use chrono::Utc;
 use crossbeam_channel::select;
-use log::{error, warn};
+use log::error;
 use parking_lot::RwLockReadGuard;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// A job that came back while its older handler still runs here is left alone for so long.
-const DOUBLED_DELAY: Duration = Duration::from_secs(5);
+/// How many bytes, as they are stored, the payloads of one claim may have to come along with it. For a full claim
+/// that is what PostgreSQL keeps in the job's row; compressed payloads may be a hundred times as large.
+const INLINE: usize = 1 << 20;
+
+/// A claim is late when its payloads make it take so long.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A trigger may raise what looks as if it would pass: after so many tries it counts as refused.
 const TRANSIENT_TRIES: usize = 3;
@@ -35,8 +38,10 @@ pub(crate) struct Order {
 pub(crate) struct Fetched {
     pub(crate) claimer: usize,
     pub(crate) order: Order,
-    /// How many jobs of each of our tasks came; `None` if the claim failed.
-    pub(crate) jobs: Option<HashMap<usize, usize>>,
+    /// What it brought; `None` if the claim failed.
+    pub(crate) taken: Option<Taken>,
+    /// Its payloads made it take long.
+    pub(crate) late: bool,
 }
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
@@ -49,18 +54,20 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
     };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
     let orders = &shared.wires.orders[claimer].1;
+    let mut intake = Intake::default();
     loop {
         let order = select! {
             recv(orders) -> order => order.expect("we hold the other end too"),
             recv(shared.stop.receiver()) -> _ => return,
         };
         let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
-        let jobs = loop {
+        let start = Instant::now();
+        let taken = loop {
             let Some(claiming) = shared.may_claim() else { return };
-            let (error, refused) = match claim(shared, &mut store, &filter, limit, claiming) {
-                Ok(jobs) => {
+            let (error, refused) = match claim(shared, &mut store, &filter, limit, claiming, &mut intake) {
+                Ok(taken) => {
                     retry.reset();
-                    break Some(jobs);
+                    break Some(taken);
                 }
                 Err(Failed::Refused(error)) => (error, true),
                 Err(Failed::InDoubt(error)) => (error, false),
@@ -98,7 +105,8 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             // Dispatch may have looked for jobs to give back before ours came.
             shared.take_back();
         }
-        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, jobs });
+        let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
+        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, taken, late });
     }
 }
 
@@ -125,7 +133,9 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
     let ids = shared.task_ids.read().clone();
     let tasks: Vec<i32> = ids.keys().copied().collect();
     let now = shared.config.local_time.then(Utc::now);
-    let rows = match store.claim(1, &tasks, filter, now, shared.avoided.at(Instant::now()), true) {
+    let avoid = shared.avoided.at(Instant::now());
+    let wanted = Wanted { limit: 1, inline: 0, tasks, now, avoid, only_looks: true };
+    let rows = match store.claim(filter, wanted) {
         Ok(rows) => rows,
         Err(error) => {
             shared.complain("find the job that the database refuses", &error);
@@ -141,14 +151,15 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
     true
 }
 
-/// Claims and hands out; returns how many jobs of each task came.
+/// Claims, and hands out what came.
 fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
     limit: usize,
     claiming: RwLockReadGuard<()>,
-) -> Result<HashMap<usize, usize>, Failed> {
+    intake: &mut Intake,
+) -> Result<Taken, Failed> {
     let ids = shared.task_ids.read().clone();
     let now = shared.config.local_time.then(Utc::now);
     let tasks: Vec<i32> = ids.keys().copied().collect();
@@ -157,26 +168,31 @@ fn claim(
     // An error of this call is the connection's; an error of the claim may be a row's.
     store.connect()?;
     let avoid = shared.avoided.at(Instant::now());
-    let rows = store.claim(limit, &tasks, filter, now, avoid, false).map_err(|error| match error.sqlstate() {
+    let wanted = Wanted { limit, inline: INLINE / limit.max(16), tasks, now, avoid, only_looks: false };
+    let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
     shared.avoided.claimed(rows.iter().map(|row| row.get("id")));
     let mut jobs = Vec::with_capacity(rows.len());
-    let mut came = HashMap::new();
     let mut recovered = Vec::new();
     for row in &rows {
         let task = ids[&row.get::<_, i32>("task_id")];
-        *came.entry(task).or_default() += 1;
         if row.get::<_, Option<bool>>("was_recovered") == Some(true) {
             recovered.push(row.get("id"));
         }
+        let apart = row.get::<_, Option<i32>>("apart").map(|bytes| bytes as usize);
         match Job::from_row(row, shared.tasks[task].name.shared()) {
-            Ok(job) => jobs.push(Arrival { task, job, alone: false }),
+            Ok(job) => jobs.push(Arrival { task, job, alone: false, apart }),
             // Its row stays locked by us and in no ledger, which is what reconcile gives back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
         }
     }
+    add(&shared.stats.claimed, rows.len());
+    if !rows.is_empty() {
+        shared.stats.claim_sizes.note(rows.len() as u64);
+    }
+    drop(rows);
     if shared.facts.has_recovery && !recovered.is_empty() {
         // Whoever runs beside a job that kills its workers dies with it.
         let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
@@ -187,29 +203,7 @@ fn claim(
     if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
         store.harden()?;
     }
-    let Entered { startable, doubled, voided } = shared.ledger.enter(jobs, &shared.wires.done.0);
+    shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);
-
-    add(&shared.stats.claimed, rows.len());
-    if !rows.is_empty() {
-        shared.stats.claim_sizes.note(rows.len() as u64);
-    }
-    add(&shared.stats.lost, voided.len());
-    voided.iter().for_each(|active| shared.tell_lost(active));
-    for active in startable {
-        shared
-            .events
-            .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
-        shared.wires.jobs.0.send(active).expect("we hold the other end too");
-    }
-    if !rows.is_empty() {
-        shared.ring();
-    }
-    for active in doubled {
-        let job = active.job();
-        warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
-            "a job came back while we still had it; it waits until its older handler is gone");
-        active.give_back(Some(DOUBLED_DELAY));
-    }
-    Ok(came)
+    Ok(intake.take(shared, store, jobs)?)
 }

@@ -162,13 +162,12 @@ impl<'a> Lease<'a> {
             return Err(Error::new(ErrorKind::Timeout, "a claim is still in flight"));
         };
         let certain = self.store.end_abandoned()?;
-        let before = shared.ledger.all();
+        let (before, known) = (shared.ledger.all(), shared.ledger.known());
         let held: HashMap<i64, i16> = self.store.held()?.into_iter().collect();
-        let known: HashSet<i64> = before.iter().map(|active| active.job().id).collect();
         let stranded: Vec<(i64, i16)> =
             held.iter().map(|(&id, &attempts)| (id, attempts)).filter(|(id, _)| !known.contains(id)).collect();
         // Also without a stranded job: a queue may be ours without one.
-        let reclaimed = if stranded.is_empty() && held.is_empty() && before.is_empty() && !self.in_doubt() {
+        let reclaimed = if stranded.is_empty() && held.is_empty() && known.is_empty() && !self.in_doubt() {
             0
         } else {
             self.reclaim(&stranded)?.len()

@@ -5,6 +5,7 @@ pub(crate) mod core;
 pub(crate) mod dispatch;
 pub(crate) mod fetch;
 pub(crate) mod halves;
+pub(crate) mod intake;
 pub(crate) mod lease;
 pub(crate) mod listen;
 pub(crate) mod local_queue;

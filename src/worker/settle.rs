@@ -32,6 +32,8 @@ const REFUSAL_PATIENCE: u32 = 3;
 
 /// The SQLSTATE of a lock that another session did not give up in time.
 const LOCK_TIMEOUT: &str = "55P03";
+/// About how many bytes of errors and payloads one statement writes: a slow link must not make it late.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// The longest `last_error` that is stored.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -201,7 +203,9 @@ impl Settler<'_> {
                 // A session that holds one row may hold more: ask first, instead of running into each of them.
                 self.set_blocked_aside(&mut group);
             }
-            self.write_group(group, TRANSIENT_TRIES);
+            for portion in portions(group) {
+                self.write_group(portion, TRANSIENT_TRIES);
+            }
         }
     }
 
@@ -470,6 +474,23 @@ impl Settler<'_> {
             "job was lost: its lock is no longer ours, the outcome counts for nothing");
         self.shared.tell_lost(active);
     }
+}
+
+/// Outcomes of one kind, as statements of a limited size write them.
+fn portions(group: Vec<Pending>) -> Vec<Vec<Pending>> {
+    let mut portions: Vec<Vec<Pending>> = Vec::new();
+    let mut bytes = BATCH_BYTES;
+    for pending in group {
+        if bytes >= BATCH_BYTES {
+            portions.push(Vec::new());
+            bytes = 0;
+        }
+        if let Outcome::Failed(failure) = &pending.outcome {
+            bytes += failure.text.len() + failure.rest.as_ref().map_or(0, String::len);
+        }
+        portions.last_mut().expect("one was pushed above").push(pending);
+    }
+    portions
 }
 
 fn first_line(text: &str) -> &str {

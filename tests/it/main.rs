@@ -27,6 +27,7 @@ mod queues;
 mod recovery;
 mod retry;
 mod signals;
+mod size;
 mod stop;
 mod timeout;
 mod wire;

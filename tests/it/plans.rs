@@ -25,8 +25,11 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
          select graphile_worker.add_job('t', null, 'free' || n) from generate_series(1, 50) n;
          insert into graphile_worker._private_jobs (task_id, attempts, max_attempts) select 1, 1, 1 from generate_series(1, 3000)",
     );
-    let plan =
-        plan_of(&db, include_str!("../../src/sql/claim.sql"), "'w', array[1], 100, null, null, null, 132, null, false");
+    let plan = plan_of(
+        &db,
+        include_str!("../../src/sql/claim.sql"),
+        "'w', array[1], 100, null, null, null, 132, null, false, 2000",
+    );
     for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")]
     {
         assert!(!plan.contains(wrong), "{table}: {wrong} in\n{plan}");
@@ -60,7 +63,7 @@ fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
     let mut next = 1;
     for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
         // Without a look at queued jobs a claim may only take what is unqueued.
-        let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window}, null, false)");
+        let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000)");
         let rows = client.query(&claim, &[]).unwrap();
         let taken: Vec<i32> =
             rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();

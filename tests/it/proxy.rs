@@ -1,4 +1,4 @@
-//! A TCP proxy on 127.0.0.1 that stalls, cuts, and loses answers. It reads PostgreSQL's messages
+//! A TCP proxy on 127.0.0.1 that stalls, cuts, slows down, and loses answers. It reads PostgreSQL's messages
 //! as far as it must to know which SQL an answer belongs to, and knows nothing of jobs.
 
 use std::collections::HashMap;
@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Forwards connections to a server; dropping it cuts them all.
 pub struct Proxy {
@@ -56,6 +57,8 @@ impl Proxy {
             target,
             state: Mutex::new(State { modes: [Mode::Pass; 2], connections: Vec::new(), rule: None }),
             changed: Condvar::new(),
+            bytes_per_second: AtomicUsize::new(usize::MAX),
+            link_free: [Mutex::new(Instant::now()), Mutex::new(Instant::now())],
             dropped: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         });
@@ -99,6 +102,11 @@ impl Proxy {
         self.set(Direction::ToClient, mode);
     }
 
+    /// Forwards no more than this in each direction, over all connections together.
+    pub fn limit(&self, bytes_per_second: usize) {
+        self.shared.bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
+    }
+
     /// Closes the connections there are; new ones are welcome.
     pub fn cut_now(&self) {
         self.shared.lock().cut_all();
@@ -138,6 +146,9 @@ struct Shared {
     target: String,
     state: Mutex<State>,
     changed: Condvar,
+    bytes_per_second: AtomicUsize,
+    /// When all bytes that came so far are over the link, in each direction, where it is limited.
+    link_free: [Mutex<Instant>; 2],
     dropped: AtomicUsize,
     closed: AtomicBool,
 }
@@ -221,6 +232,26 @@ impl Shared {
         }
     }
 
+    /// Forwards a message, as fast as the link is.
+    fn carry(&self, to: &mut impl Write, message: &[u8], direction: Direction) -> io::Result<()> {
+        for piece in message.chunks(8192) {
+            self.wait_for_pass(direction)?;
+            let limit = self.bytes_per_second.load(Ordering::SeqCst);
+            if limit < usize::MAX {
+                let mut free = self.link_free[direction as usize].lock().expect("no thread of the proxy panics");
+                let over = Instant::now().max(*free) + Duration::from_secs_f64(piece.len() as f64 / limit as f64);
+                *free = over;
+                drop(free);
+                thread::sleep(over.saturating_duration_since(Instant::now()));
+            }
+            to.write_all(piece)?;
+            if limit < usize::MAX {
+                to.flush()?;
+            }
+        }
+        Ok(())
+    }
+
     fn pump_to_server(&self, connection: &Connection) -> io::Result<()> {
         let mut from = BufReader::new(&connection.client);
         let mut to = BufWriter::new(&connection.server);
@@ -251,8 +282,7 @@ impl Shared {
                     }
                 }
             }
-            self.wait_for_pass(Direction::ToServer)?;
-            to.write_all(&message)?;
+            self.carry(&mut to, &message, Direction::ToServer)?;
             if from.buffer().is_empty() {
                 to.flush()?;
             }
@@ -276,8 +306,7 @@ impl Shared {
                     return Ok(());
                 }
             } else {
-                self.wait_for_pass(Direction::ToClient)?;
-                to.write_all(&message)?;
+                self.carry(&mut to, &message, Direction::ToClient)?;
             }
             answer += u64::from(ready);
             if from.buffer().is_empty() {

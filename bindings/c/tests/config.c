@@ -44,7 +44,7 @@ TEST(the_keys_that_programs_rely_on_are_there) {
       "use_notification_delivery", "use_local_time", "shutdown_grace_period", "shutdown_interrupted_job_retry_delay",
       "listen_os_shutdown_signals", "complete_job_batch_delay", "fail_job_batch_delay", "local_queue_size",
       "local_queue_count", "local_queue_ttl", "local_queue_refetch_delay", "local_queue_refetch_threshold",
-      "local_queue_refetch_max_abort_threshold", "forbidden_flags", "accepted_flags", "worker_recovery",
+      "local_queue_refetch_max_abort_threshold", "max_held_bytes", "forbidden_flags", "accepted_flags", "worker_recovery",
       "heartbeat_interval", "sweep_interval", "sweep_threshold", "recovery_delay",
       "resilient_sweep_threshold_multiplier", "resilient_job_flags", "max_recoveries", "crontab",
       "deliver_cancellations", "dry_run"};

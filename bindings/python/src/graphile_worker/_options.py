@@ -49,6 +49,7 @@ class WorkerOptions(TypedDict, total=False):
     local_queue_refetch_delay: Union[Duration, str]
     local_queue_refetch_threshold: int
     local_queue_refetch_max_abort_threshold: int
+    max_held_bytes: int
     forbidden_flags: Sequence[str]
     accepted_flags: Sequence[str]
     worker_recovery: bool
