@@ -21,6 +21,8 @@ pub(crate) struct Claim {
     pub(crate) job: Arc<Job>,
     /// Whether it starts only while its worker holds nothing else.
     pub(crate) alone: bool,
+    /// Whether the job's recoveries are counted in a row, which goes when the job is done.
+    pub(crate) recovered: bool,
 }
 
 /// A job that a claim brought.
@@ -28,6 +30,7 @@ pub(crate) struct Arrival {
     pub(crate) task: usize,
     pub(crate) job: Job,
     pub(crate) alone: bool,
+    pub(crate) recovered: bool,
 }
 
 /// How a claim ends.
@@ -315,12 +318,12 @@ impl Ledger {
     pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = Arrival>, done: &Sender<Settlement>) -> Entered {
         let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.0.lock();
-        for Arrival { task, job, alone } in jobs {
+        for Arrival { task, job, alone, recovered } in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
             let active = Arc::new(ActiveJob {
-                claim: Claim { number, task, job: Arc::new(job), alone },
+                claim: Claim { number, task, job: Arc::new(job), alone, recovered },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 when_cancelled: OnceLock::new(),
@@ -421,7 +424,7 @@ mod tests {
             revision: 0,
             flags: None,
         };
-        Arrival { task: 0, job, alone: false }
+        Arrival { task: 0, job, alone: false, recovered: false }
     }
 
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {
