@@ -317,7 +317,7 @@ fn client(pairs: &[&str]) -> Result<WorkerUtils, Refusal> {
 struct Settings {
     options: WorkerOptions,
     tasks: Vec<(&'static str, JobDefinition)>,
-    recovery: WorkerRecoveryConfig,
+    recovery: Option<WorkerRecoveryConfig>,
     local_queue: Option<LocalQueueConfig>,
 }
 
@@ -326,7 +326,7 @@ impl Settings {
         Self {
             options: WorkerOptions::default().database_url(&std::env::var("DATABASE_URL").unwrap_or_default()),
             tasks: TASKS.iter().filter_map(|name| Some((*name, task(name)?))).collect(),
-            recovery: WorkerRecoveryConfig::default(),
+            recovery: None,
             local_queue: None,
         }
     }
@@ -363,12 +363,15 @@ impl Settings {
     }
 
     fn set_piece(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
-        let (recovery, local_queue) = (self.recovery.clone(), self.local_queue.clone().unwrap_or_default());
+        let recovery = self.recovery.clone().unwrap_or_default();
+        let local_queue = self.local_queue.clone().unwrap_or_default();
         match key {
-            "heartbeat_interval" => self.recovery = recovery.heartbeat_interval(duration(key, value)?).enabled(true),
-            "sweep_interval" => self.recovery = recovery.sweep_interval(duration(key, value)?).enabled(true),
-            "sweep_threshold" => self.recovery = recovery.sweep_threshold(duration(key, value)?).enabled(true),
-            "recovery_delay" => self.recovery = recovery.recovery_delay(duration(key, value)?).enabled(true),
+            "heartbeat_interval" => {
+                self.recovery = Some(recovery.heartbeat_interval(duration(key, value)?).enabled(true))
+            }
+            "sweep_interval" => self.recovery = Some(recovery.sweep_interval(duration(key, value)?).enabled(true)),
+            "sweep_threshold" => self.recovery = Some(recovery.sweep_threshold(duration(key, value)?).enabled(true)),
+            "recovery_delay" => self.recovery = Some(recovery.recovery_delay(duration(key, value)?).enabled(true)),
             "local_queue_size" => self.local_queue = Some(local_queue.with_size(number(key, value)?)),
             "local_queue_ttl" => self.local_queue = Some(local_queue.with_ttl(duration(key, value)?)),
             "tasks" => self.tasks.retain(|(name, _)| value.split(',').any(|wanted| wanted == *name)),
@@ -393,7 +396,7 @@ impl Settings {
     }
 
     fn options(self) -> WorkerOptions {
-        let options = self.options.worker_recovery(self.recovery);
+        let options = self.recovery.into_iter().fold(self.options, WorkerOptions::worker_recovery);
         let options = self.local_queue.into_iter().fold(options, WorkerOptions::local_queue);
         options.define_jobs(self.tasks.into_iter().map(|(_, task)| task))
     }

@@ -955,7 +955,8 @@ gw_status_t gw_client_cleanup(gw_client_t *client,
 
 /**
  * Finds dead workers and gives their jobs back; answers which, and how many jobs. `options`: NULL, or a JSON object with
- * any of sweep_threshold_ms, recovery_delay_ms, dry_run.
+ * any of sweep_threshold_ms, recovery_delay_ms, dry_run. No worker is dead before three of its own heartbeats are missing;
+ * where the threshold is too short for a living worker, the JSON names it in raised_thresholds.
  */
 GW_API
 gw_status_t gw_client_sweep_stale_workers(gw_client_t *client,
@@ -1157,6 +1158,7 @@ GW_API gw_status_t gw_worker_run(gw_worker_t *worker, gw_error_t **err);
 
 /**
  * `gw_worker_start` with GW_RUN_ONCE, and `gw_worker_wait` for ever. Where jobs are pulled, other threads must do so.
+ * Such a run adds no jobs of the crontab, those that `fill` would make up for included, and recovers no jobs of dead workers.
  */
 GW_API
 gw_status_t gw_worker_run_once(gw_worker_t *worker,

@@ -455,7 +455,8 @@ class client {
   }
   /// Tidies up.
   std::string cleanup(cleanup_task tasks) { return json(gw_client_cleanup, static_cast<std::uint32_t>(tasks)); }
-  /// Gives back the jobs of workers that have died. `how`: `{"sweep_threshold_ms", "recovery_delay_ms", "dry_run"}`.
+  /// Gives back the jobs of workers that have died. `how`: `{"sweep_threshold_ms", "recovery_delay_ms", "dry_run"}`. The answer
+  /// names living workers for which the threshold is too short in `raised_thresholds`.
   std::string sweep_stale_workers(std::string_view how = "{}") {
     return json(gw_client_sweep_stale_workers, detail::text{how}.c_str());
   }
@@ -766,7 +767,7 @@ class worker {
   void start_once() { detail::call(gw_worker_start, get(), GW_RUN_ONCE); }
   /// start() and wait().
   void run() { detail::call(gw_worker_run, get()); }
-  /// start_once() and wait().
+  /// start_once() and wait(). Adds no jobs of the crontab, also none that `fill` would make up for.
   void run_once() { detail::call(gw_worker_run_once, get()); }
 
   /// Asks the worker to stop, and does not wait for it. May be called from a signal handler.

@@ -21,6 +21,8 @@ pub(crate) struct Claim {
     pub(crate) job: Arc<Job>,
     /// Whether it starts only while its worker holds nothing else.
     pub(crate) alone: bool,
+    /// Whether the job's recoveries are counted in a row, which goes when the job is done.
+    pub(crate) recovered: bool,
 }
 
 /// A job that a claim brought.
@@ -30,6 +32,7 @@ pub(crate) struct Arrival {
     pub(crate) alone: bool,
     /// How many bytes the database stores for its payload, if the claim left that out.
     pub(crate) apart: Option<usize>,
+    pub(crate) recovered: bool,
 }
 
 /// How a claim ends.
@@ -328,14 +331,14 @@ impl Ledger {
     pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = Arrival>, done: &Sender<Settlement>) -> Entered {
         let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.entries.lock();
-        for Arrival { task, job, alone, .. } in jobs {
+        for Arrival { task, job, alone, recovered, .. } in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
             entries.coming.remove(&id);
             self.held_bytes.fetch_add(job.payload.len(), Ordering::AcqRel);
             let active = Arc::new(ActiveJob {
-                claim: Claim { number, task, job: Arc::new(job), alone },
+                claim: Claim { number, task, job: Arc::new(job), alone, recovered },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 when_cancelled: OnceLock::new(),
@@ -454,7 +457,7 @@ mod tests {
             revision: 0,
             flags: None,
         };
-        Arrival { task: 0, job, alone: false, apart: None }
+        Arrival { task: 0, job, alone: false, recovered: false, apart: None }
     }
 
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {

@@ -37,9 +37,21 @@ pub(crate) struct Config {
     /// Whether `run_at` is compared with this machine's clock instead of the database's.
     pub(crate) local_time: bool,
     pub(crate) recovery: WorkerRecoveryConfig,
+    pub(crate) sweeps: Sweeps,
     pub(crate) listen_signals: bool,
     /// The caller's own signal to stop.
     pub(crate) shutdown: Option<ShutdownSignal>,
+}
+
+/// Whose jobs a worker recovers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweeps {
+    /// Nobody's.
+    Off,
+    /// Those of workers of this library: what a worker does without an option of recovery.
+    Ours,
+    /// Those of the async crate's workers, too.
+    All,
 }
 
 /// How jobs are pulled.
@@ -73,14 +85,27 @@ pub(crate) struct RefetchDelay {
     pub(crate) max_abort: usize,
 }
 
+/// The longest pause between two heartbeats of a worker, whatever its `heartbeat_interval`: sweepers of other makes go by
+/// thresholds of their own, made for this pause. Sweeps assume it of a worker that does not publish its interval.
+pub(crate) const LONGEST_BEAT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// No sweep takes a worker's jobs before this many of that worker's own heartbeats are missing.
+pub(crate) const MISSED_BEATS: u32 = 3;
+
+/// A worker that paused for less need not suspect that its jobs were taken, unless its own threshold is shorter.
+const SHORTEST_SUSPICION: Duration = Duration::from_secs(1);
+
 /// How the jobs of dead workers are recovered. Source: the guide, Recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRecoveryConfig {
-    /// How often a worker says that it lives. Defaults to 30 seconds.
+    /// How often a worker sends its heartbeat, which also publishes this interval. Defaults to 30 seconds; a longer one
+    /// counts as 30 seconds.
     pub heartbeat_interval: Duration,
     /// How often a worker looks for dead ones. Defaults to 60 seconds.
     pub sweep_interval: Duration,
-    /// A worker that has been silent for longer is dead. Defaults to 5 minutes.
+    /// A worker that has been silent for longer is dead. Defaults to 5 minutes. At least three times
+    /// `heartbeat_interval`. A worker with a longer interval is dead after three of its own, and one that publishes none
+    /// (the async crate's, and older versions of this library) after 90 seconds at the earliest.
     pub sweep_threshold: Duration,
     /// How long a recovered job waits before it runs again: doubled with each recovery of the same job,
     /// and spread by half, so that jobs which died together do not meet again. Defaults to 30 seconds.
@@ -93,7 +118,9 @@ pub struct WorkerRecoveryConfig {
     /// if it was alone when its worker died, and that was once too often, it fails for good. So a job that
     /// kills its workers ends, and those that happened to run beside it do not. Defaults to 5.
     pub max_recoveries: u32,
-    /// Whether a worker sweeps by itself. Defaults to false; each setter of `WorkerOptions` turns it on.
+    /// Whether a worker recovers the jobs of all dead workers, the async crate's included. Defaults to false: a worker that
+    /// is given such a configuration recovers no jobs. Each setter of `WorkerOptions` turns it on. A worker without any
+    /// option of recovery recovers the jobs of dead workers of this library.
     pub enabled: bool,
 }
 
@@ -165,13 +192,13 @@ impl WorkerRecoveryConfig {
     /// # Errors
     /// `Config` for times that would find living workers dead.
     pub(crate) fn check(&self) -> Result<()> {
-        let beats = "sweep_threshold must be at least twice heartbeat_interval, or living workers are taken for dead";
         if self.heartbeat_interval < Duration::from_millis(10) || self.sweep_interval < Duration::from_millis(10) {
             return Err(Error::config("heartbeat_interval, sweep_interval: must be at least 10 ms"));
         }
-        if self.sweep_threshold < self.heartbeat_interval * 2 {
+        if self.sweep_threshold < self.heartbeat_interval.saturating_mul(MISSED_BEATS) {
             return Err(Error::config(format!(
-                "sweep_threshold: {:?} is too short for a heartbeat_interval of {:?}; {beats}",
+                "sweep_threshold: {:?} is too short for a heartbeat_interval of {:?}; it must be at least \
+                 {MISSED_BEATS} times as long, or living workers are taken for dead",
                 self.sweep_threshold, self.heartbeat_interval
             )));
         }
@@ -180,6 +207,17 @@ impl WorkerRecoveryConfig {
             (_, 0) => Err(Error::config("max_recoveries: 0 is not at least 1; one death shows nothing of a job")),
             _ => Ok(()),
         }
+    }
+
+    /// How often a worker with this configuration sends its heartbeat.
+    pub(crate) fn beat_interval(&self) -> Duration {
+        self.heartbeat_interval.min(LONGEST_BEAT_INTERVAL)
+    }
+
+    /// After how long a silence this worker must expect that its jobs were taken: a sweeper with a shorter threshold may
+    /// take them after a few missed heartbeats.
+    pub(crate) fn suspicion(&self) -> Duration {
+        self.sweep_threshold.min((self.beat_interval() * MISSED_BEATS).max(SHORTEST_SUSPICION))
     }
 
     /// A job that was recovered so often runs alone in its worker.

@@ -138,6 +138,6 @@ pub use schema::Schema;
 pub use shutdown::ShutdownSignal;
 pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use stats::{Histogram, ListenerState, WorkerStats};
-pub use sweep::{ActiveWorkerRow, SweepStaleWorkersOptions, SweepStaleWorkersResult};
+pub use sweep::{ActiveWorkerRow, RaisedThreshold, SweepStaleWorkersOptions, SweepStaleWorkersResult};
 pub use task::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
 pub use utils::{Executor, WorkerUtils};

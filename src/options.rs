@@ -1,7 +1,7 @@
 //! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
 
 use crate::batch::BatchTaskHandler;
-use crate::config::{Config, Pull, WorkerRecoveryConfig};
+use crate::config::{Config, Pull, Sweeps, WorkerRecoveryConfig};
 use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
@@ -22,6 +22,9 @@ use crate::worker::lease::by_id;
 use log::debug;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Recovery that nobody asked for takes a connection only if it leaves so many for handlers.
+const HANDLERS_BESIDE_RECOVERY: u32 = 2;
 
 /// An outcome that waits is a job that stays locked.
 const LONGEST_BATCH_DELAY: Duration = Duration::from_secs(60);
@@ -67,7 +70,8 @@ pub struct WorkerOptions {
     crons: Vec<Cron>,
     extensions: Extensions,
     hooks: HookRegistry,
-    recovery: WorkerRecoveryConfig,
+    /// What was asked for.
+    recovery: Option<WorkerRecoveryConfig>,
 }
 
 impl Default for WorkerOptions {
@@ -99,7 +103,7 @@ impl Default for WorkerOptions {
             crons: Vec::new(),
             extensions: Extensions::default(),
             hooks: HookRegistry::default(),
-            recovery: WorkerRecoveryConfig::default(),
+            recovery: None,
         }
     }
 }
@@ -319,7 +323,8 @@ impl WorkerOptions {
 
     /// Adds jobs by the clock: a typed [`Cron`] entry, or crontab text, which may be wrong and answers a
     /// `Result`. A tick adds one job, however many workers have the entry; the task may be another
-    /// process's. Takes one more connection. [`run_once`](Worker::run_once) adds none.
+    /// process's. Takes one more connection. [`run_once`](Worker::run_once) adds none, also
+    /// none that `fill` would make up for.
     ///
     /// ```
     /// # fn main() -> graphile_worker::Result<()> {
@@ -348,45 +353,54 @@ impl WorkerOptions {
         self
     }
 
-    /// Recovers the jobs of workers that died, as the configuration says. Off unless this or one of the four
-    /// setters below is called. Every worker says that it lives whether it sweeps or not.
+    /// How the jobs of dead workers are recovered. A worker without this option and without the four below recovers the
+    /// jobs of dead workers of this library, by the default configuration. With one of them it recovers the jobs of the
+    /// async crate's dead workers, too, or none if the configuration is not
+    /// [`enabled`](WorkerRecoveryConfig#structfield.enabled): `worker_recovery(WorkerRecoveryConfig::default())` switches
+    /// recovery off. Every worker sends heartbeats, whether it recovers jobs or not.
     ///
-    /// A worker is dead when it has not said that it lives for `sweep_threshold`. Its jobs are given back, the
-    /// attempt not counted, and wait for `recovery_delay`; its queues are freed. Workers that never said
-    /// so, such as Node's, are left to the rule of four hours. A job that kills its workers fails in the end:
-    /// [`max_recoveries`](WorkerRecoveryConfig#structfield.max_recoveries). Takes one more connection.
+    /// A worker is dead when it has sent no heartbeat for `sweep_threshold`, and for three of its own intervals. Its jobs are
+    /// given back, the attempt not counted, and wait for `recovery_delay`; its queues are freed. Workers that never sent a
+    /// heartbeat, such as Node's, are left to the rule of four hours. A job that kills its workers fails in the end:
+    /// [`max_recoveries`](WorkerRecoveryConfig#structfield.max_recoveries). An option of recovery takes one more connection.
+    /// Recovery by default takes one only if `max_pg_conn` leaves two for handlers, and does not happen otherwise; nor does
+    /// it where this library's tables are missing or the role may not write them.
     /// Source: the guide, Recovery.
     ///
     /// # Errors
-    /// `init` answers `Config` for a threshold below two heartbeats, and `Schema` if our own tables are missing.
+    /// `init` answers `Config` for a threshold below three heartbeats, and `Schema` if our own tables are missing.
     pub fn worker_recovery(mut self, config: WorkerRecoveryConfig) -> Self {
-        self.recovery = config;
+        self.recovery = Some(config);
         self
     }
 
-    /// How often this worker says that it lives, and turns recovery on. Defaults to 30 seconds.
-    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
-        self.recovery = self.recovery.heartbeat_interval(interval).enabled(true);
+    /// Changes one field of the configuration, and turns recovery on.
+    fn recovers(mut self, change: impl FnOnce(WorkerRecoveryConfig) -> WorkerRecoveryConfig) -> Self {
+        self.recovery = Some(change(self.recovery.unwrap_or_default()).enabled(true));
         self
+    }
+
+    /// How often this worker sends a heartbeat, and turns recovery on. Defaults to 30 seconds; a longer interval counts as
+    /// 30 seconds.
+    pub fn heartbeat_interval(self, interval: Duration) -> Self {
+        self.recovers(|recovery| recovery.heartbeat_interval(interval))
     }
 
     /// How often to look for dead workers, and turns recovery on. Defaults to 60 seconds.
-    pub fn sweep_interval(mut self, interval: Duration) -> Self {
-        self.recovery = self.recovery.sweep_interval(interval).enabled(true);
-        self
+    pub fn sweep_interval(self, interval: Duration) -> Self {
+        self.recovers(|recovery| recovery.sweep_interval(interval))
     }
 
-    /// After how long a silence a worker is dead, and turns recovery on. Defaults to 5 minutes.
-    pub fn sweep_threshold(mut self, threshold: Duration) -> Self {
-        self.recovery = self.recovery.sweep_threshold(threshold).enabled(true);
-        self
+    /// After how long a silence a worker is dead, and turns recovery on. Defaults to 5 minutes; at least three heartbeats.
+    /// A worker with a longer interval is dead after three of its own; a warning names it.
+    pub fn sweep_threshold(self, threshold: Duration) -> Self {
+        self.recovers(|recovery| recovery.sweep_threshold(threshold))
     }
 
     /// How long a recovered job waits, and turns recovery on. Defaults to 30 seconds; doubled with each
     /// recovery of the same job, and spread by half.
-    pub fn recovery_delay(mut self, delay: Duration) -> Self {
-        self.recovery = self.recovery.recovery_delay(delay).enabled(true);
-        self
+    pub fn recovery_delay(self, delay: Duration) -> Self {
+        self.recovers(|recovery| recovery.recovery_delay(delay))
     }
 
     /// Registers a hook: a function that observes, or decides, when `event` happens.
@@ -421,7 +435,7 @@ impl WorkerOptions {
     /// deadline.
     pub(crate) fn check(&self) -> Result<(Config, Duration)> {
         crontab::check_all(&self.crons)?;
-        self.recovery.check()?;
+        self.recovery.iter().try_for_each(WorkerRecoveryConfig::check)?;
         let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
         Ok((self.config()?, timeout))
     }
@@ -451,7 +465,12 @@ impl WorkerOptions {
             forbidden_flags: self.forbidden_flags.clone(),
             accepted_flags: self.accepted_flags.clone(),
             local_time: self.local_time,
-            recovery: self.recovery.clone(),
+            recovery: self.recovery.clone().unwrap_or_default(),
+            sweeps: match &self.recovery {
+                Some(recovery) if recovery.enabled => Sweeps::All,
+                Some(_) => Sweeps::Off,
+                None => Sweeps::Ours,
+            },
             listen_signals: self.listen_signals,
             shutdown: self.shutdown.clone(),
         })
@@ -470,11 +489,14 @@ impl WorkerOptions {
             (Some(pool), None) => pool.max_size(),
             (None, _) => self.max_pg_conn,
         };
-        let extra = u32::from(connections >= ROOM_FOR_TWO_FETCHES);
-        let asked_for = [(!self.crons.is_empty(), ", cron"), (self.recovery.enabled, ", recovery")];
+        let fetches = 1 + u32::from(connections >= ROOM_FOR_TWO_FETCHES);
+        let asked_for = [(!self.crons.is_empty(), ", cron"), (config.sweeps == Sweeps::All, ", recovery")];
         let asked_for: Vec<&str> = asked_for.into_iter().filter_map(|(asked, role)| asked.then_some(role)).collect();
         let engine = ENGINE_SESSIONS + asked_for.len() as u32;
-        let config = Config { claimers: 1 + extra as usize, ..config };
+        let has_room = connections >= engine + (fetches - 1) + 1 + HANDLERS_BESIDE_RECOVERY;
+        let recovers_ours = config.sweeps == Sweeps::Ours && has_room;
+        let extra = (fetches - 1) + u32::from(recovers_ours);
+        let config = Config { claimers: fetches as usize, ..config };
         let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
         check_tasks(&tasks)?;
         let database = match (self.pool, self.database_url) {
@@ -502,9 +524,17 @@ impl WorkerOptions {
         debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
             queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;
             "schema is ready");
-        if config.recovery.enabled && !facts.has_recovery {
+        if config.sweeps == Sweeps::All && !facts.has_recovery {
             return Err(sweep::no_tables(&config.schema));
         }
+        let config = match config.sweeps {
+            Sweeps::Ours if !(recovers_ours && facts.has_recovery) => {
+                debug!(schema = config.schema.name(), has_room, has_tables = facts.has_recovery;
+                    "this worker does not recover the jobs of dead workers");
+                Config { sweeps: Sweeps::Off, ..config }
+            }
+            _ => config,
+        };
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
         let ids = Store::new(&database, &config.schema, "init", "init", &interrupt)
             .tasks(&names)
@@ -530,7 +560,8 @@ impl WorkerOptions {
         let running = (self.concurrency, self.threads, self.poll_interval, self.notifications, self.local_time);
         let stopping = (self.grace_period, self.interrupted_delay, self.listen_signals);
         let holding = (self.complete_delay, self.fail_delay, &self.local_queue, self.max_held_bytes);
-        let choosing = (&self.forbidden_flags, &self.accepted_flags, self.crons.len(), &self.recovery);
+        let recovery = self.recovery.clone().unwrap_or_default();
+        let choosing = (&self.forbidden_flags, &self.accepted_flags, self.crons.len(), recovery);
         format!("{connections:?} {running:?} {stopping:?} {holding:?} {choosing:?}")
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::backoff::random_bits;
 use crate::claim::{ActiveJob, Ledger, Outcome};
-use crate::config::Config;
+use crate::config::{Config, Sweeps};
 use crate::cron;
 use crate::cron::crontab::Cron;
 use crate::db::session::Interrupt;
@@ -108,6 +108,10 @@ impl Worker {
     /// its next attempt and is not waited for. An outcome that the database does not take is waited for no longer than
     /// the grace period.
     ///
+    /// It adds no jobs of crontab entries, those that `fill` would make up for included, and recovers no jobs of dead
+    /// workers: both are left to workers that [`run`](Self::run). Node's `runOnce` and the async crate's `run_once` do the
+    /// same.
+    ///
     /// # Errors
     /// As [`run`](Self::run); also names the jobs whose claim the database refuses.
     pub fn run_once(&self) -> Result<()> {
@@ -172,6 +176,11 @@ impl Worker {
         let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop, &shared.cancel));
         info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
             tasks = self.tasks.len(); "worker started");
+
+        if until_empty && !self.crons.is_empty() {
+            warn!(worker_id = shared.worker_id.as_str(), entries = self.crons.len();
+                "a run until no job is due adds no jobs of crontab entries; a worker that runs until it is stopped does");
+        }
 
         let around = Arc::new(Surroundings {
             worker_id: shared.worker_id.clone(),
@@ -282,7 +291,7 @@ struct Crew {
     watch: Option<Hand>,
     fetch: Vec<Hand>,
     dispatch: Hand,
-    /// Only if asked for.
+    /// Unless it is switched off, or has no room.
     recovery: Option<Hand>,
     /// Only if there are entries.
     cron: Option<Hand>,
@@ -314,7 +323,7 @@ impl Crew {
                 Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
             });
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
-            let sweeps = shared.config.recovery.enabled && !until_empty;
+            let sweeps = shared.config.sweeps != Sweeps::Off && !until_empty;
             let recovery = sweeps
                 .then(|| Hand::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
                 .transpose()?;
@@ -476,6 +485,8 @@ fn recovery(shared: &Shared) -> Recovery {
     Recovery {
         worker_id: shared.worker_id.clone(),
         config: shared.config.recovery.clone(),
+        only_ours: shared.config.sweeps == Sweeps::Ours,
+        silent: shared.wires.silent.1.clone(),
         database: shared.database.clone(),
         schema: shared.config.schema.clone(),
         facts: shared.facts.clone(),
@@ -498,4 +509,128 @@ fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
     // A thread of the host's that pulled it may have no name.
     let place = if thread.is_empty() { String::new() } else { format!(" on thread {thread}") };
     Some(format!("job {} (task {}){place} after {seconds} s", job.id, job.task_identifier))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WorkerRecoveryConfig;
+    use crate::devdb::{DevDb, Options};
+    use crate::options::WorkerOptions;
+    use crate::task::WorkerContext;
+    use postgres::{Client, NoTls};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn options(db: &DevDb) -> WorkerOptions {
+        let options = WorkerOptions::default().database_url(&db.url()).concurrency(4);
+        options.listen_os_shutdown_signals(false).define_raw_job("t", |_: WorkerContext| ())
+    }
+
+    fn number(client: &mut Client, sql: &str) -> i64 {
+        client.query_one(sql, &[]).unwrap().get(0)
+    }
+
+    fn eventually(client: &mut Client, sql: &str, expected: i64) {
+        let start = Instant::now();
+        while number(client, sql) != expected {
+            assert!(start.elapsed() < SOON, "{sql}: is not {expected}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn whose_jobs_a_worker_recovers_is_said_by_its_options() {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let options = || options(&db);
+        let sweeps = |options: WorkerOptions| options.init().unwrap().config.sweeps;
+        assert_eq!(sweeps(options()), Sweeps::Ours);
+        assert_eq!(sweeps(options().worker_recovery(WorkerRecoveryConfig::default())), Sweeps::Off);
+        assert_eq!(sweeps(options().worker_recovery(WorkerRecoveryConfig::default().enabled(true))), Sweeps::All);
+        assert_eq!(sweeps(options().sweep_interval(Duration::from_secs(60))), Sweeps::All);
+        let off = |options: WorkerOptions| {
+            options.sweep_interval(Duration::from_secs(9)).worker_recovery(WorkerRecoveryConfig::default())
+        };
+        assert_eq!(sweeps(off(options())), Sweeps::Off);
+        // By default it leaves two connections for handlers.
+        let with_cron = |connections| options().max_pg_conn(connections).with_cron("0 0 1 1 * t").unwrap();
+        assert_eq!(
+            [5, 6, 7].map(|connections| sweeps(options().max_pg_conn(connections))),
+            [Sweeps::Off, Sweeps::Off, Sweeps::Ours]
+        );
+        assert_eq!([7, 8].map(|connections| sweeps(with_cron(connections))), [Sweeps::Off, Sweeps::Ours]);
+        // Where the tables are missing, only recovery that was asked for is an error.
+        let mut client = Client::connect(&db.url(), NoTls).unwrap();
+        client.batch_execute("drop table graphile_worker._native_recoveries").unwrap();
+        assert_eq!(sweeps(options()), Sweeps::Off);
+        let error = options().sweep_interval(Duration::from_secs(60)).init().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Schema);
+    }
+
+    #[test]
+    fn without_an_option_of_recovery_only_the_jobs_and_queues_of_our_dead_workers_come_back() {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        options(&db).init().unwrap();
+        let mut client = Client::connect(&db.url(), NoTls).unwrap();
+        // What the async crate's schema has.
+        client
+            .batch_execute(
+                "create table graphile_worker._private_workers (id text primary key, last_heartbeat_at timestamptz not null,
+                   started_at timestamptz not null default now(), metadata jsonb);
+                 create function graphile_worker.worker_heartbeat(worker_id text, metadata json default null)
+                   returns void language sql as $$
+                     insert into graphile_worker._private_workers values (worker_id, now(), now(), metadata::jsonb)
+                     on conflict (id) do update set last_heartbeat_at = now() $$;
+                 create function graphile_worker.worker_deregister(worker_id text) returns void language sql as $$
+                   delete from graphile_worker._private_workers where id = worker_id $$",
+            )
+            .unwrap();
+        let mut worker = options(&db).init().unwrap();
+        let config = Arc::get_mut(&mut worker.config).unwrap();
+        assert_eq!(config.sweeps, Sweeps::Ours);
+        config.recovery = WorkerRecoveryConfig::default()
+            .heartbeat_interval(Duration::from_millis(100))
+            .sweep_interval(Duration::from_millis(50))
+            .sweep_threshold(Duration::from_millis(500))
+            .recovery_delay(Duration::ZERO);
+        let worker = Arc::new(worker);
+        let runs = worker.clone();
+        let thread = thread::spawn(move || runs.run());
+        let lists = "select (select count(*) from graphile_worker._native_workers)
+                          + (select count(*) from graphile_worker._private_workers)";
+        eventually(&mut client, lists, 2);
+
+        let dead = "insert into graphile_worker._native_workers (id, last_heartbeat_at)
+                      values ('dead', now() - interval '6 minutes')";
+        client
+            .batch_execute(&format!(
+                "{dead};
+                 insert into graphile_worker._private_workers values ('foreign', now() - interval '6 minutes');
+                 begin;
+                 select graphile_worker.add_job('t', queue_name => 'q' || n) from generate_series(1, 10) n;
+                 select graphile_worker.add_job('t', queue_name => holder) from unnest(array['foreign', 'node']) holder;
+                 update graphile_worker._private_job_queues
+                    set locked_by = case when queue_name ~ '^q' then 'dead' else queue_name end, locked_at = now();
+                 update graphile_worker._private_jobs j set locked_by = q.locked_by, locked_at = now(), attempts = 1
+                   from graphile_worker._private_job_queues q where q.id = j.job_queue_id;
+                 commit"
+            ))
+            .unwrap();
+        let jobs = "select count(*) from graphile_worker._private_jobs";
+        eventually(&mut client, jobs, 2);
+        let dead_are_listed = "select count(*) from graphile_worker._native_workers where id = 'dead'";
+        eventually(&mut client, dead_are_listed, 0);
+        client.batch_execute(dead).unwrap();
+        eventually(&mut client, dead_are_listed, 0);
+        let theirs = "select count(*) from graphile_worker._private_jobs j
+                        join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+                       where j.locked_by = q.queue_name and q.locked_by = q.queue_name and j.attempts = 1";
+        assert_eq!((number(&mut client, theirs), number(&mut client, jobs)), (2, 2));
+        assert_eq!(
+            number(&mut client, "select count(*) from graphile_worker._private_workers where id = 'foreign'"),
+            1
+        );
+        worker.request_shutdown();
+        thread.join().unwrap().unwrap();
+    }
 }

@@ -6,6 +6,7 @@ use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Bytes;
 use crate::migrate::Facts;
+use crate::retry::LONGEST_DELAY;
 use crate::schema::Schema;
 use crate::spec::RawJob;
 use chrono::{DateTime, Utc};
@@ -54,6 +55,7 @@ pub(crate) struct Store {
     payloads: Query,
     harden: Query,
     often_recovered: Query,
+    forget_gone: Query,
     complete: Query,
     fail: Query,
     give_back: Query,
@@ -109,6 +111,7 @@ impl Store {
             payloads: query("payloads", include_str!("sql/payloads.sql")),
             harden: query("harden", include_str!("sql/harden.sql")),
             often_recovered: query("often_recovered", include_str!("sql/often_recovered.sql")),
+            forget_gone: query("forget_gone", include_str!("sql/forget_gone.sql")),
             complete: query("complete", include_str!("sql/complete.sql")),
             fail: query("fail", include_str!("sql/fail.sql")),
             give_back: query("give_back", include_str!("sql/give_back.sql")),
@@ -202,6 +205,12 @@ impl Store {
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(often)];
         let rows = self.seat.with(|session| session.query(query, params))?;
         Ok(rows.iter().map(|row| row.get("job_id")).collect())
+    }
+
+    /// Deletes what was counted of the recoveries of jobs that are gone: those of `jobs`, or any.
+    pub(crate) fn forget_gone(&mut self, jobs: Option<Vec<i64>>) -> Result<()> {
+        let query = &self.forget_gone;
+        self.seat.with(|session| session.query(query, vec![Box::new(jobs)])).map(drop)
     }
 
     /// Deletes jobs that are done; answers which it could.
@@ -322,19 +331,29 @@ impl Store {
         Ok(ids)
     }
 
-    /// Says that this worker lives, on every list of such workers that is there.
-    pub(crate) fn beat(&mut self, facts: &Facts) -> Result<()> {
-        for query in lists(facts, &self.native_beat, &self.beat) {
-            let metadata = serde_json::json!({ "pid": std::process::id() });
-            let worker = self.worker.clone();
+    /// Sends this worker's heartbeat to every list of workers that is there. Returns whether another worker of ours has
+    /// been silent for longer than the threshold.
+    pub(crate) fn beat(&mut self, facts: &Facts, metadata: &serde_json::Value, threshold: Duration) -> Result<bool> {
+        let (worker, metadata) = (self.worker.clone(), metadata.clone());
+        let mut has_silent = false;
+        if facts.has_recovery {
+            let seconds = threshold.min(LONGEST_DELAY).as_secs_f64();
+            let params: Vec<Param> = vec![Box::new(worker.clone()), Box::new(metadata.clone()), Box::new(seconds)];
+            let query = &self.native_beat;
+            let rows = self.seat.with(|session| session.query(query, params))?;
+            has_silent = rows.first().is_some_and(|row| row.get("has_silent"));
+        }
+        if facts.has_private_workers {
+            let query = &self.beat;
             self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))?;
         }
-        Ok(())
+        Ok(has_silent)
     }
 
     /// Takes this worker off the lists.
     pub(crate) fn deregister(&mut self, facts: &Facts) -> Result<()> {
-        for query in lists(facts, &self.native_deregister, &self.deregister) {
+        let lists = [(facts.has_recovery, &self.native_deregister), (facts.has_private_workers, &self.deregister)];
+        for (_, query) in lists.into_iter().filter(|(is_there, _)| *is_there) {
             let worker = self.worker.clone();
             self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
         }
@@ -422,12 +441,6 @@ impl Store {
         let channel = self.seat.with(|session: &mut Session| session.wait(timeout))?;
         Ok(channel.map(|channel| channel == JOBS_CHANNEL))
     }
-}
-
-/// The statements for those of the two lists of living workers that are there: ours, and the async crate's.
-fn lists<'a>(facts: &Facts, ours: &'a Query, theirs: &'a Query) -> impl Iterator<Item = &'a Query> {
-    let there = [(facts.has_recovery, ours), (facts.has_private_workers, theirs)];
-    there.into_iter().filter_map(|(there, query)| there.then_some(query))
 }
 
 /// A channel that only this worker listens to.

@@ -3,9 +3,12 @@
 //!
 //! Only workers that are known to beat can be found dead. A locker that nobody knows may be a worker of
 //! another kind that lives; the four-hour rule is for those.
+//!
+//! A heartbeat publishes its interval in the entry's metadata. A worker is dead after the sweeper's threshold, and not
+//! before `MISSED_BEATS` of its own intervals: `Beat::patience` is the only place that decides this.
 
 use crate::backoff::random_unit;
-use crate::config::WorkerRecoveryConfig;
+use crate::config::{LONGEST_BEAT_INTERVAL, MISSED_BEATS, WorkerRecoveryConfig};
 use crate::db::session::{Param, Query, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{FailureReason, HookRegistry, JobRecoveryContext, JobRecoveryResult};
@@ -14,9 +17,9 @@ use crate::migrate::Facts;
 use crate::schema::Schema;
 use chrono::{DateTime, Utc};
 use log::{info, warn};
-use serde::Serialize;
-use std::collections::hash_map::Entry;
+use serde::{Serialize, Serializer};
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -38,10 +41,17 @@ const LISTS: [List; 2] = [
 /// A delay grows no further after so many recoveries of one job.
 const DOUBLINGS: u32 = 10;
 
+/// The field of an entry's metadata that publishes the interval, in milliseconds.
+const INTERVAL_FIELD: &str = "heartbeat_interval_ms";
+
+/// A published interval beyond this is taken for an error: it would keep a dead worker's jobs for ever.
+const LONGEST_PUBLISHED_MS: f64 = 86_400_000.0;
+
 /// What a sweep by hand may change of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SweepStaleWorkersOptions {
-    /// Instead of the configuration's [`sweep_threshold`](WorkerRecoveryConfig#structfield.sweep_threshold).
+    /// Instead of the configuration's [`sweep_threshold`](WorkerRecoveryConfig#structfield.sweep_threshold). A worker for
+    /// which it is too short is named in [`raised_thresholds`](SweepStaleWorkersResult#structfield.raised_thresholds).
     pub sweep_threshold: Option<Duration>,
     /// Instead of the configuration's [`recovery_delay`](WorkerRecoveryConfig#structfield.recovery_delay).
     pub recovery_delay: Option<Duration>,
@@ -56,6 +66,37 @@ pub struct SweepStaleWorkersResult {
     pub worker_ids: Vec<String>,
     /// How many of their jobs were recovered.
     pub recovered_count: i32,
+    /// The living workers for which the threshold was too short, the one with the longest interval first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub raised_thresholds: Vec<RaisedThreshold>,
+}
+
+/// A worker that sends its heartbeats too seldom for the threshold of a sweep: the sweep applied three of that worker's
+/// intervals instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RaisedThreshold {
+    /// The worker.
+    pub worker_id: String,
+    /// How often it sends a heartbeat; `None` if it does not publish that, and 30 seconds are assumed.
+    #[serde(rename = "heartbeat_interval_ms", serialize_with = "optional_millis")]
+    pub heartbeat_interval: Option<Duration>,
+    /// After how long a silence it counts as dead.
+    #[serde(rename = "sweep_threshold_ms", serialize_with = "millis")]
+    pub sweep_threshold: Duration,
+}
+
+impl fmt::Display for RaisedThreshold {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { worker_id, heartbeat_interval, sweep_threshold } = self;
+        match heartbeat_interval {
+            Some(interval) => write!(f, "worker {worker_id} sends a heartbeat every {interval:?}")?,
+            None => write!(
+                f,
+                "worker {worker_id} does not publish how often it sends a heartbeat ({LONGEST_BEAT_INTERVAL:?} is assumed)"
+            )?,
+        }
+        write!(f, ", so it is stale after {sweep_threshold:?}")
+    }
 }
 
 /// A worker that says, or said, that it lives.
@@ -87,14 +128,54 @@ pub(crate) struct Sweep<'a> {
     pub(crate) hooks: &'a HookRegistry,
     /// Who sweeps; never swept itself.
     pub(crate) worker_id: &'a str,
+    /// Whether workers that are on the async crate's list alone are left alone.
+    pub(crate) only_ours: bool,
+    /// For how long the sweeper has been well. After an outage a worker needs one of its intervals to be heard of again.
+    pub(crate) well_for: Duration,
 }
 
 /// A worker on the lists of those that beat.
 struct Beat {
     worker: ActiveWorkerRow,
     silent_for: f64,
+    /// How often it beats, where it publishes that.
+    interval: Option<Duration>,
+    /// Whether it is on our own list.
+    is_ours: bool,
     /// On how many lists it is.
     lists: usize,
+}
+
+impl Beat {
+    /// The entries of one worker on two lists: the later heartbeat counts, and the longer interval.
+    fn merge(self, other: Self) -> Self {
+        let (later, earlier) = if self.silent_for < other.silent_for { (self, other) } else { (other, self) };
+        Self {
+            interval: later.interval.max(earlier.interval),
+            is_ours: later.is_ours || earlier.is_ours,
+            lists: later.lists + earlier.lists,
+            ..later
+        }
+    }
+
+    /// After how long a silence this worker is dead, for a sweeper with this threshold.
+    fn patience(&self, threshold: Duration) -> Duration {
+        threshold.max(self.interval.unwrap_or(LONGEST_BEAT_INTERVAL) * MISSED_BEATS)
+    }
+
+    fn is_silent(&self, threshold: Duration) -> bool {
+        self.silent_for > self.patience(threshold).as_secs_f64()
+    }
+
+    /// What is to be said of a threshold that is too short for this worker, which lives.
+    fn raised(&self, threshold: Duration) -> Option<RaisedThreshold> {
+        let sweep_threshold = self.patience(threshold);
+        (sweep_threshold > threshold && !self.is_silent(threshold)).then(|| RaisedThreshold {
+            worker_id: self.worker.worker_id.clone(),
+            heartbeat_interval: self.interval,
+            sweep_threshold,
+        })
+    }
 }
 
 /// A worker that seems dead.
@@ -130,7 +211,7 @@ impl Sweep<'_> {
         let mut workers: Vec<ActiveWorkerRow> = self
             .beats()?
             .into_iter()
-            .map(|beat| ActiveWorkerRow { is_stale: beat.silent_for > threshold.as_secs_f64(), ..beat.worker })
+            .map(|beat| ActiveWorkerRow { is_stale: beat.is_silent(threshold), ..beat.worker })
             .collect();
         workers.sort_by(|a, b| (b.last_heartbeat_at, &a.worker_id).cmp(&(a.last_heartbeat_at, &b.worker_id)));
         Ok(workers)
@@ -139,6 +220,7 @@ impl Sweep<'_> {
     fn beats(&mut self) -> Result<Vec<Beat>> {
         let mut beats: HashMap<String, Beat> = HashMap::new();
         for list in self.lists() {
+            let is_ours = list.table == LISTS[0].table;
             for row in self.query(list.beating, include_str!("sql/beating.sql"), list.table, vec![])? {
                 let metadata: Option<String> = row.try_get("metadata")?;
                 let worker = ActiveWorkerRow {
@@ -148,18 +230,13 @@ impl Sweep<'_> {
                     metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
                     is_stale: false,
                 };
-                let beat = Beat { worker, silent_for: row.try_get("silent_for")?, lists: 1 };
-                match beats.entry(beat.worker.worker_id.clone()) {
-                    Entry::Vacant(entry) => drop(entry.insert(beat)),
-                    // The fresher beat counts.
-                    Entry::Occupied(mut entry) => {
-                        let lists = entry.get().lists + 1;
-                        if beat.silent_for < entry.get().silent_for {
-                            entry.insert(beat);
-                        }
-                        entry.get_mut().lists = lists;
-                    }
-                }
+                let interval = worker.metadata.as_ref().and_then(published_interval);
+                let beat = Beat { worker, silent_for: row.try_get("silent_for")?, interval, is_ours, lists: 1 };
+                let beat = match beats.remove(&beat.worker.worker_id) {
+                    Some(other) => beat.merge(other),
+                    None => beat,
+                };
+                beats.insert(beat.worker.worker_id.clone(), beat);
             }
         }
         Ok(beats.into_values().collect())
@@ -177,28 +254,32 @@ impl Sweep<'_> {
         if !self.facts.has_recovery {
             return Err(no_tables(self.schema));
         }
+        if !options.dry_run {
+            self.query("forget_gone", include_str!("sql/forget_gone.sql"), "", vec![Box::new(None::<Vec<i64>>)])?;
+        }
         let threshold = options.sweep_threshold.unwrap_or(config.sweep_threshold);
-        let silent_for = threshold.as_secs_f64();
-        let silent: Vec<Beat> = self
-            .beats()?
-            .into_iter()
-            .filter(|beat| beat.silent_for > silent_for && beat.worker.worker_id != self.worker_id)
-            .collect();
+        let mut beats = self.beats()?;
+        beats.retain(|beat| beat.worker.worker_id != self.worker_id && (beat.is_ours || !self.only_ours));
+        let mut raised_thresholds: Vec<_> = beats.iter().filter_map(|beat| beat.raised(threshold)).collect();
+        raised_thresholds.sort_by(|a, b| (b.sweep_threshold, &a.worker_id).cmp(&(a.sweep_threshold, &b.worker_id)));
+        let known_by = |beat: &Beat| beat.interval.is_none() || self.well_for >= beat.patience(threshold);
+        let silent: Vec<Beat> = beats.into_iter().filter(|beat| beat.is_silent(threshold) && known_by(beat)).collect();
         if silent.is_empty() {
-            return Ok(Default::default());
+            return Ok((SweepStaleWorkersResult { raised_thresholds, ..Default::default() }, Vec::new()));
         }
         let held = self.held_by(&silent)?;
         let suspects = silent.into_iter().filter_map(|beat| {
+            let patience = beat.patience(threshold).as_secs_f64();
             let worker_id = beat.worker.worker_id;
             let resilient = held.iter().any(|held| held.by == worker_id && config.is_resilient(&held.job));
             let factor = if resilient { config.resilient_sweep_threshold_multiplier } else { 1 };
-            let threshold = silent_for * f64::from(factor);
+            let threshold = patience * f64::from(factor);
             (beat.silent_for > threshold).then_some(Suspect { worker_id, lists: beat.lists, threshold })
         });
         let suspects: Vec<Suspect> = suspects.collect();
         if options.dry_run || suspects.is_empty() {
             let worker_ids = suspects.into_iter().map(|suspect| suspect.worker_id).collect();
-            return Ok((SweepStaleWorkersResult { worker_ids, recovered_count: 0 }, Vec::new()));
+            return Ok((SweepStaleWorkersResult { worker_ids, recovered_count: 0, raised_thresholds }, Vec::new()));
         }
 
         // Hooks are asked outside of the transaction: they may take their time.
@@ -214,9 +295,9 @@ impl Sweep<'_> {
             .collect();
         self.session.batch("begin")?;
         match self.carry_out(&suspects, verdicts) {
-            Ok(done) => {
+            Ok((result, recovered)) => {
                 self.session.batch("commit")?;
-                Ok(done)
+                Ok((SweepStaleWorkersResult { raised_thresholds, ..result }, recovered))
             }
             Err(error) => {
                 if !error.breaks_session() {
@@ -287,7 +368,6 @@ impl Sweep<'_> {
             column(&verdicts, |verdict| verdict.error.clone()),
         ];
         let taken = self.query("recover", include_str!("sql/recover.sql"), "", params)?;
-        self.query("forget_gone", include_str!("sql/forget_gone.sql"), "", vec![])?;
         let taken: HashSet<i64> = taken.iter().map(|row| row.get("id")).collect();
         for list in self.lists() {
             self.query(list.bury, include_str!("sql/bury.sql"), list.table, vec![Box::new(dead.clone())])?;
@@ -304,7 +384,8 @@ impl Sweep<'_> {
         if !dead.is_empty() {
             info!(worker_id = self.worker_id, workers = dead.len(), jobs = recovered.len(); "swept dead workers");
         }
-        Ok((SweepStaleWorkersResult { worker_ids: dead, recovered_count: recovered.len() as i32 }, recovered))
+        let recovered_count = recovered.len() as i32;
+        Ok((SweepStaleWorkersResult { worker_ids: dead, recovered_count, ..Default::default() }, recovered))
     }
 
     /// Those who are silent on every list that has them, locked so that they cannot beat meanwhile.
@@ -359,6 +440,24 @@ impl Sweep<'_> {
         let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
         self.session.query(&query, params)
     }
+}
+
+/// What the entry of a worker says of it: its process, and how often it beats.
+pub(crate) fn metadata(interval: Duration) -> serde_json::Value {
+    serde_json::json!({ "pid": std::process::id(), INTERVAL_FIELD: interval.as_millis() as u64 })
+}
+
+fn published_interval(metadata: &serde_json::Value) -> Option<Duration> {
+    let millis = metadata.get(INTERVAL_FIELD)?.as_f64()?;
+    (millis > 0.0 && millis <= LONGEST_PUBLISHED_MS).then(|| Duration::from_secs_f64(millis / 1000.0))
+}
+
+fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(duration.as_millis() as u64)
+}
+
+fn optional_millis<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_millis() as u64).serialize(to)
 }
 
 /// Recovery without our own tables is refused: nobody would know who lives.

@@ -143,7 +143,8 @@ impl WorkerUtils {
     }
 
     /// The workers that say, or said, that they live, those that were heard of last first: ours, and the async
-    /// crate's. Node's say nothing. `sweep_threshold` is after how long a silence one is stale.
+    /// crate's. Node's say nothing. `sweep_threshold` is after how long a silence one is stale; it is raised for each
+    /// worker as a sweep raises it.
     ///
     /// # Errors
     /// `Connect` or `Database` if the database does not answer.
@@ -152,6 +153,9 @@ impl WorkerUtils {
     }
 
     /// Finds dead workers and recovers their jobs, with the default configuration.
+    ///
+    /// No worker is dead before three of its own heartbeats are missing. If `sweep_threshold` is shorter than that for a
+    /// worker, the sweep applies the longer time and names the worker in the result.
     ///
     /// ```no_run
     /// use graphile_worker::{SweepStaleWorkersOptions, WorkerUtils};
@@ -187,7 +191,15 @@ impl WorkerUtils {
         let mut session = self.database.session("utils", &Interrupt::new())?;
         let facts = migrate::probe(&mut session, &self.schema)?;
         let (schema, hooks) = (&self.schema, &*self.hooks);
-        work(&mut Sweep { session, schema, facts: &facts, hooks, worker_id: "worker_utils" })
+        work(&mut Sweep {
+            session,
+            schema,
+            facts: &facts,
+            hooks,
+            worker_id: "worker_utils",
+            only_ours: false,
+            well_for: Duration::MAX,
+        })
     }
 
     /// Asks the database for a sign of life.

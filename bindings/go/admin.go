@@ -222,7 +222,7 @@ func (c *Client) Cleanup(ctx context.Context, tasks CleanupTask) (Cleaned, error
 
 // SweepOptions are what a sweep by hand does differently. What is nil is as usual.
 type SweepOptions struct {
-	SweepThreshold *time.Duration // after what silence a worker is dead; defaults to 5 min
+	SweepThreshold *time.Duration // after what silence a worker is dead; defaults to 5 min; raised to 3 heartbeats of a worker
 	RecoveryDelay  *time.Duration // how long recovered jobs wait; defaults to 30 s
 	DryRun         bool           // only tell which workers are dead
 }
@@ -243,6 +243,16 @@ func (o SweepOptions) MarshalJSON() ([]byte, error) {
 type Swept struct {
 	WorkerIDs      []string `json:"worker_ids"`      // the workers that were found dead
 	RecoveredCount int64    `json:"recovered_count"` // how many of their jobs were recovered
+	// RaisedThresholds are the living workers for which the threshold was too short.
+	RaisedThresholds []RaisedThreshold `json:"raised_thresholds"`
+}
+
+// RaisedThreshold is a worker that sends its heartbeats too seldom for the threshold of a sweep: the sweep applied three of
+// that worker's intervals instead.
+type RaisedThreshold struct {
+	WorkerID            string `json:"worker_id"`
+	HeartbeatIntervalMs *int64 `json:"heartbeat_interval_ms"` // nil if it does not publish that, and 30 s are assumed
+	SweepThresholdMs    int64  `json:"sweep_threshold_ms"`    // after how long a silence it is dead
 }
 
 // SweepStaleWorkers recovers the jobs of workers that have stopped saying that they live.

@@ -94,14 +94,15 @@ type Config struct {
 
 	// Recovery: how the jobs of dead workers come back.
 
-	// WorkerRecovery looks for dead workers and recovers their jobs. Defaults to Off, and to On once another
-	// setting of recovery is made.
+	// WorkerRecovery says whose jobs are recovered: On, those of all dead workers, the async crate's included; Off, none.
+	// Defaults to those of dead workers of this library, and to On once another setting of recovery is made.
 	WorkerRecovery Switch `gw:"worker_recovery"`
 	// HeartbeatInterval is how often a worker says that it lives. Defaults to 30 s.
 	HeartbeatInterval time.Duration `gw:"heartbeat_interval"`
 	// SweepInterval is how often dead workers are looked for. Defaults to 60 s.
 	SweepInterval time.Duration `gw:"sweep_interval"`
-	// SweepThreshold is after what silence a worker is dead. Defaults to 5 min.
+	// SweepThreshold is after what silence a worker is dead. Defaults to 5 min; at least three heartbeats. A worker with a
+	// longer interval is dead after three of its own.
 	SweepThreshold time.Duration `gw:"sweep_threshold"`
 	// RecoveryDelay is how long a recovered job waits, doubled each time. Defaults to 30 s.
 	RecoveryDelay time.Duration `gw:"recovery_delay"`

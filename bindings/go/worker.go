@@ -105,7 +105,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	return err
 }
 
-// RunOnce is [Worker.Run] until no job is due any more. If ctx ends before that, it stops and answers ctx.Err().
+// RunOnce is [Worker.Run] until no job is due any more. If ctx ends before that, it stops and answers ctx.Err(). It adds no
+// jobs of the crontab, also none that fill would make up for, and recovers no jobs of dead workers.
 func (w *Worker) RunOnce(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -431,7 +431,8 @@ struct SweepOptions {
 }
 
 /// Finds dead workers and gives their jobs back; answers which, and how many jobs. `options`: NULL, or a JSON object with
-/// any of sweep_threshold_ms, recovery_delay_ms, dry_run.
+/// any of sweep_threshold_ms, recovery_delay_ms, dry_run. No worker is dead before three of its own heartbeats are missing;
+/// where the threshold is too short for a living worker, the JSON names it in raised_thresholds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_sweep_stale_workers(
     client: *mut gw_client_t,

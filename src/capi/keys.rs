@@ -67,7 +67,7 @@ const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, of: 
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
     key("database_url", Kind::Text, None, For::Both, "URL or key=value text as libpq reads it, sslmode included; what is left out comes from the PG* environment"),
-    key("max_pg_conn", Kind::Number, Some("20"), For::Both, "how many connections are opened at most; a worker needs 4 for itself, one each for cron and recovery, and 1 for handlers"),
+    key("max_pg_conn", Kind::Number, Some("20"), For::Both, "how many connections are opened at most; a worker needs 4 for itself, one each for cron and recovery if they are asked for, and 1 for handlers"),
     key("database_timeout", Kind::Duration, Some("10s"), For::Both, "how long to wait for an answer of the database; at least 100ms"),
     key("schema", Kind::Text, Some("graphile_worker"), For::Both, "the schema of the queue"),
     key("migrate", Kind::Bool, Some("true"), For::Worker, "install the schema at the start, or take over the one that is there"),
@@ -90,10 +90,10 @@ pub(super) const KEYS: &[Key] = &[
     key("max_held_bytes", Kind::Number, Some("67108864"), For::Worker, "how many bytes of payloads are held at most for jobs that wait for a thread; one larger job is held alone"),
     key("forbidden_flags", Kind::List, Some(""), For::Worker, "leave jobs with one of these flags to other workers"),
     key("accepted_flags", Kind::List, Some(""), For::Worker, "run only jobs with one of these flags"),
-    key("worker_recovery", Kind::Bool, None, For::Worker, "recover the jobs of workers that died; default: true if one of the keys of recovery is set"),
-    key("heartbeat_interval", Kind::Duration, Some("30s"), For::Worker, "how often the worker says that it lives; turns recovery on"),
+    key("worker_recovery", Kind::Bool, None, For::Worker, "true: recover the jobs of all dead workers, the async crate's included; false: recover none; default: those of dead workers of this library, or true if one of the keys of recovery is set"),
+    key("heartbeat_interval", Kind::Duration, Some("30s"), For::Worker, "how often the worker sends its heartbeat; a longer interval counts as 30s; turns recovery on"),
     key("sweep_interval", Kind::Duration, Some("60s"), For::Worker, "how often to look for dead workers; turns recovery on"),
-    key("sweep_threshold", Kind::Duration, Some("5m"), For::Worker, "after how long a silence a worker is dead; turns recovery on"),
+    key("sweep_threshold", Kind::Duration, Some("5m"), For::Worker, "after how long a silence a worker is dead, at least three heartbeat_intervals, and never before three of that worker's own; turns recovery on"),
     key("recovery_delay", Kind::Duration, Some("30s"), For::Worker, "how long a recovered job waits, doubled with each recovery; turns recovery on"),
     key("resilient_sweep_threshold_multiplier", Kind::Number, Some("3"), For::Worker, "a worker that holds a job with a resilient flag is dead after so many thresholds"),
     key("resilient_job_flags", Kind::List, Some("infrastructure_resilient"), For::Worker, "the flags of such jobs"),
@@ -274,9 +274,9 @@ impl Reader<'_> {
         Ok(self.0.keys().any(|key| key.starts_with("local_queue_")).then_some(queue))
     }
 
+    /// Any of its keys turns it on, unless the switch says otherwise; `None` leaves it as it is by default.
     fn recovery(&self) -> Result<Option<WorkerRecoveryConfig>, Failure> {
         let mut recovery = WorkerRecoveryConfig::default();
-        let unset = recovery.clone();
         macro_rules! set {
             ($read:expr, $field:ident) => {
                 if let Some(value) = $read {
@@ -292,8 +292,10 @@ impl Reader<'_> {
         set!(self.small("resilient_sweep_threshold_multiplier")?, resilient_sweep_threshold_multiplier);
         set!(self.list("resilient_job_flags"), resilient_job_flags);
         set!(self.small("max_recoveries")?, max_recoveries);
-        recovery.enabled = self.boolean("worker_recovery")?.unwrap_or(recovery.enabled);
-        Ok((recovery != unset).then_some(recovery))
+        let switch = self.boolean("worker_recovery")?;
+        let is_set = recovery.enabled || switch.is_some();
+        recovery.enabled = switch.unwrap_or(recovery.enabled);
+        Ok(is_set.then_some(recovery))
     }
 }
 
@@ -344,6 +346,19 @@ mod tests {
                 assert!(seen.insert(options(key, other)), "{}", key.name);
             }
         }
+    }
+
+    #[test]
+    fn recovery_is_switched_on_and_off_by_its_key_and_left_alone_without_any() {
+        let enabled = |values: &[(&'static str, &str)]| {
+            let values: Values = values.iter().map(|(key, value)| (*key, value.to_string())).collect();
+            Reader(&values).recovery().ok().unwrap().map(|recovery| recovery.enabled)
+        };
+        assert_eq!(enabled(&[]), None);
+        assert_eq!(enabled(&[("worker_recovery", "false")]), Some(false));
+        assert_eq!(enabled(&[("worker_recovery", "true")]), Some(true));
+        assert_eq!(enabled(&[("sweep_threshold", "5m")]), Some(true));
+        assert_eq!(enabled(&[("sweep_threshold", "5m"), ("worker_recovery", "off")]), Some(false));
     }
 
     #[test]

@@ -599,6 +599,7 @@ pub unsafe extern "C" fn gw_worker_run(worker: *mut gw_worker_t, err: *mut *mut 
 }
 
 /// `gw_worker_start` with GW_RUN_ONCE, and `gw_worker_wait` for ever. Where jobs are pulled, other threads must do so.
+/// Such a run adds no jobs of the crontab, those that `fill` would make up for included, and recovers no jobs of dead workers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_run_once(worker: *mut gw_worker_t, err: *mut *mut gw_error_t) -> gw_status_t {
     start_and_wait(worker, true, err)

@@ -110,7 +110,8 @@ impl ForceUnlock {
 
 #[derive(Args)]
 pub(crate) struct SweepStaleWorkers {
-    /// After how long a silence a worker is dead: 300, 30s, 5m, 2h. Defaults to 5m.
+    /// After how long a silence a worker is dead: 300, 30s, 5m, 2h. Defaults to 5m. Raised to three heartbeats of a
+    /// worker that sends them less often
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     sweep_threshold: Option<Duration>,
     /// How long recovered jobs wait before they run again. Defaults to 30s.
@@ -127,20 +128,22 @@ impl SweepStaleWorkers {
             recovery_delay: self.recovery_delay,
             dry_run: self.dry_run.dry_run,
         })?;
-        let answer = json!({
-            "worker_ids": swept.worker_ids,
-            "recovered_count": swept.recovered_count,
-            "dry_run": self.dry_run.dry_run,
-        });
-        screen.say(&answer, |_| match swept.worker_ids.as_slice() {
-            [] => "no stale worker".to_owned(),
-            workers if self.dry_run.dry_run => {
-                format!("would recover the jobs of {}: {}", count(workers.len(), "worker"), list(workers))
-            }
-            workers => {
-                let (jobs, dead) = (count(swept.recovered_count, "job"), count(workers.len(), "worker"));
-                format!("recovered {jobs} of {dead}: {}", list(workers))
-            }
+        let mut answer = json!(swept);
+        answer["dry_run"] = self.dry_run.dry_run.into();
+        screen.say(&answer, |_| {
+            let found = match swept.worker_ids.as_slice() {
+                [] => "no stale worker".to_owned(),
+                workers if self.dry_run.dry_run => {
+                    format!("would recover the jobs of {}: {}", count(workers.len(), "worker"), list(workers))
+                }
+                workers => {
+                    let (jobs, dead) = (count(swept.recovered_count, "job"), count(workers.len(), "worker"));
+                    format!("recovered {jobs} of {dead}: {}", list(workers))
+                }
+            };
+            let raised =
+                swept.raised_thresholds.iter().map(|raised| one_line(&format!("too short a threshold: {raised}")));
+            [found].into_iter().chain(raised).collect::<Vec<_>>().join("\n")
         })?;
         Ok(Exit::Success)
     }

@@ -1,5 +1,14 @@
--- Says that this worker lives, to sweepers of our own kind.
---   $1 worker  $2 metadata
-insert into :GRAPHILE_WORKER_SCHEMA._native_workers as w (id, last_heartbeat_at, metadata)
-values ($1::text, now(), $2::json::jsonb)
-on conflict (id) do update set last_heartbeat_at = now()
+-- Sends the heartbeat of this worker to sweepers of our own kind. Returns whether another worker on the list has been
+-- silent for longer than this worker's threshold, so that a worker need not ask for it by a statement of its own.
+--   $1 worker  $2 metadata  $3 threshold in seconds
+with beat as (
+  insert into :GRAPHILE_WORKER_SCHEMA._native_workers as w (id, last_heartbeat_at, metadata)
+  values ($1::text, pg_catalog.now(), $2::json::jsonb)
+  on conflict (id) do update set last_heartbeat_at = pg_catalog.now()
+)
+select exists (
+  select
+    from :GRAPHILE_WORKER_SCHEMA._native_workers w
+   where w.id <> $1::text
+     and w.last_heartbeat_at < pg_catalog.now() - $3::float8 * interval '1 second'
+) as has_silent

@@ -178,12 +178,13 @@ fn claim(
     let mut recovered = Vec::new();
     for row in &rows {
         let task = ids[&row.get::<_, i32>("task_id")];
-        if row.get::<_, Option<bool>>("was_recovered") == Some(true) {
+        let was_recovered = shared.facts.has_recovery && row.get::<_, Option<bool>>("was_recovered") == Some(true);
+        if was_recovered {
             recovered.push(row.get("id"));
         }
         let apart = row.get::<_, Option<i32>>("apart").map(|bytes| bytes as usize);
         match Job::from_row(row, shared.tasks[task].name.shared()) {
-            Ok(job) => jobs.push(Arrival { task, job, alone: false, apart }),
+            Ok(job) => jobs.push(Arrival { task, job, alone: false, recovered: was_recovered, apart }),
             // Its row stays locked by us and in no ledger, which is what reconcile gives back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
         }
@@ -193,7 +194,7 @@ fn claim(
         shared.stats.claim_sizes.note(rows.len() as u64);
     }
     drop(rows);
-    if shared.facts.has_recovery && !recovered.is_empty() {
+    if !recovered.is_empty() {
         // Whoever runs beside a job that kills its workers dies with it.
         let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
         jobs.iter_mut().for_each(|arrival| arrival.alone = suspects.contains(&arrival.job.id));

@@ -7,6 +7,7 @@ use crate::claim::{ActiveJob, GIVEN_BACK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::add;
 use crate::store::Store;
+use crate::sweep::metadata;
 use crossbeam_channel::{after, select};
 use log::{info, warn};
 use std::collections::{HashMap, HashSet};
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant};
 /// Locks older than this are renewed, so that sweepers that go by age see a live worker.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
-/// Sweepers of other workers go by thresholds of their own, made for the usual interval.
-const LONGEST_BEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// After a beat that the database refused.
 const BEAT_AGAIN: Duration = Duration::from_secs(1);
 /// While jobs are claimed; once a minute while there is nothing to do.
@@ -97,7 +96,7 @@ impl<'a> Lease<'a> {
     /// Does what is due. Beats first: whoever reconciles is alive for the sweepers.
     fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
         // While the machine slept our clock stood still; the others' did not.
-        if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.sweep_threshold) {
+        if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.suspicion()) {
             self.beat()?;
         }
         if reconcile_requested || due(self.reconcile) {
@@ -124,6 +123,7 @@ impl<'a> Lease<'a> {
         }
         if due(self.reset) {
             self.free_old_locks()?;
+            self.forget_gone()?;
             self.reset = Instant::now() + Duration::from_secs(480).mul_f64(1.0 + random_unit() / 4.0);
         }
         Ok(())
@@ -131,8 +131,11 @@ impl<'a> Lease<'a> {
 
     fn beat(&mut self) -> Result<()> {
         let (shared, config) = (self.shared, &self.shared.config.recovery);
-        match self.store.beat(&shared.facts) {
-            // The list was dropped, or is not ours to write: whoever is not on it is not found dead.
+        let metadata = metadata(config.beat_interval());
+        match self.store.beat(&shared.facts, &metadata, config.sweep_threshold) {
+            Ok(true) => raise(&shared.wires.silent),
+            Ok(false) => {}
+            // The list was dropped, or is not ours to write: sweeps never find a worker dead that is not on it.
             Err(error) if error.sqlstate().is_some_and(|state| state.starts_with("42")) => {
                 shared.complain("say that this worker lives", &error);
             }
@@ -142,15 +145,30 @@ impl<'a> Lease<'a> {
                 self.beat = Instant::now() + BEAT_AGAIN;
                 return Ok(());
             }
-            result => result?,
+            Err(error) => return Err(error),
         }
         shared.health.beat(config.sweep_threshold);
-        self.beat = Instant::now() + config.heartbeat_interval.min(LONGEST_BEAT_INTERVAL);
+        self.beat = Instant::now() + config.beat_interval();
         if shared.stats.claims.load(Ordering::Relaxed) == 0 {
             // Nothing was ever claimed, so there is nothing to be in doubt about.
             shared.open_gate();
         }
         Ok(())
+    }
+
+    /// Deletes what was counted of the recoveries of jobs that are gone. Nothing depends on it, so the worker goes on if
+    /// the database refuses the statement.
+    fn forget_gone(&mut self) -> Result<()> {
+        if !self.shared.facts.has_recovery {
+            return Ok(());
+        }
+        match self.store.forget_gone(None) {
+            Err(error) if error.sqlstate().is_some() && !error.breaks_session() => {
+                self.shared.complain("delete the count of recoveries", &error);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Compares what the database says we hold with what we know, and mends both directions.

@@ -96,6 +96,8 @@ pub(crate) struct Wires {
     pub(crate) freed: (Sender<()>, Receiver<()>),
     /// anybody -> lease: find out what we really hold.
     pub(crate) reconcile: (Sender<()>, Receiver<()>),
+    /// lease -> recovery: another worker of ours may be dead.
+    pub(crate) silent: (Sender<()>, Receiver<()>),
     /// dispatch -> fetch, one for each.
     pub(crate) orders: Vec<(Sender<Order>, Receiver<Order>)>,
     /// fetch -> dispatch.
@@ -127,6 +129,7 @@ impl Wires {
             low: bounded(1),
             freed: bounded(1),
             reconcile: bounded(1),
+            silent: bounded(1),
             orders: (0..claimers).map(|_| bounded(1)).collect(),
             fetched: unbounded(),
             jobs: unbounded(),
@@ -179,7 +182,7 @@ impl Shared {
     }
 
     /// Holds the caller back while nobody can say what is ours. Before every claim and every start: a
-    /// worker that was silent for a threshold may have been taken for dead, and its jobs with it.
+    /// worker that was silent for some beats may have been taken for dead, and its jobs with it.
     pub(crate) fn pass_gate(&self) {
         self.look_for_silence();
         self.gate.pass();
@@ -197,7 +200,7 @@ impl Shared {
     }
 
     fn look_for_silence(&self) {
-        if self.health.is_silent(self.config.recovery.sweep_threshold) {
+        if self.health.is_silent(self.config.recovery.suspicion()) {
             self.gate.close();
             raise(&self.wires.reconcile);
         }

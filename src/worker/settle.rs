@@ -218,6 +218,7 @@ impl Settler<'_> {
             let result = result.and_then(|()| self.attempt(&group).map_err(|error| (error, true)));
             let Err((error, by_statement)) = result else {
                 self.written(&group);
+                self.forget_recoveries(&group);
                 return;
             };
             // Only a stop that has run out of time ends us here: it names these jobs. What fails at once,
@@ -390,6 +391,22 @@ impl Settler<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Deletes what was counted of jobs that were recovered and are done. They are settled by now, so an error costs them
+    /// nothing: gw-lease deletes it later.
+    fn forget_recoveries(&mut self, group: &[Pending]) {
+        let done = group.iter().filter(|pending| matches!(pending.outcome, Outcome::Done));
+        let recovered = done.map(|pending| &pending.active).filter(|active| active.claim.recovered);
+        let ids: Vec<i64> = recovered.map(|active| active.job().id).collect();
+        if ids.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.forget_gone(Some(ids)) {
+            if error.kind() != ErrorKind::Stopped {
+                self.shared.complain("delete the count of recoveries", &error);
+            }
+        }
     }
 
     /// Ends a job whose outcome the database does not take: false if it does not take this, either.

@@ -364,6 +364,24 @@ fn a_dry_run_of_every_command_that_has_one_changes_nothing() {
 }
 
 #[test]
+fn a_threshold_that_is_too_short_for_a_living_worker_is_said() {
+    let db = TestDb::new();
+    let job = db.add("'t'");
+    db.execute(
+        "insert into graphile_worker._native_workers (id, last_heartbeat_at, metadata)
+           values ('slow', now() - interval '1 minute', '{\"heartbeat_interval_ms\": 30000}');
+         update graphile_worker._private_jobs set locked_by = 'slow', locked_at = now()",
+    );
+    for options in [&["--dry-run"][..], &[]] {
+        let text = said(&on(&db, &[&["sweep-stale-workers", "--sweep-threshold", "1s"], options].concat()));
+        let warning = "too short a threshold: worker slow sends a heartbeat every 30s, so it is stale after 90s";
+        assert_eq!(text.lines().collect::<Vec<_>>(), ["no stale worker", warning]);
+    }
+    let still = format!("select locked_by from graphile_worker._private_jobs where id = {job}");
+    assert_eq!(db.one::<String>(&still), "slow");
+}
+
+#[test]
 fn workers_of_whatever_make_are_listed() {
     let db = TestDb::new();
     db.add("'t'");

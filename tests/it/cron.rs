@@ -13,7 +13,7 @@ use graphile_worker::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::harness::{Line, Running, SOON, TestDb, eventually, log_lines};
 
 #[derive(Serialize, Deserialize)]
 struct Report {
@@ -330,6 +330,31 @@ fn cron_has_a_session_only_where_there_are_entries() {
     running.stop().0.unwrap();
     idle().with_cron("* * * * * t").unwrap().init().unwrap().run_once().unwrap();
     assert_eq!(entered(), 1);
+}
+
+#[test]
+fn a_run_until_no_job_is_due_adds_no_job_of_an_entry_that_is_due_to_be_made_up_for_and_says_so() {
+    drop(log_lines());
+    let db = TestDb::new();
+    let hour_ago = "date_trunc('minute', now()) - interval '1 hour'";
+    db.execute(&format!(
+        "insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution)
+         values ('t', {hour_ago}, {hour_ago})"
+    ));
+    let options = || {
+        let options = db.worker().concurrency(1).define_raw_job("other", |_: WorkerContext| ());
+        options.listen_os_shutdown_signals(false).with_cron("* * * * * t ?fill=2h").unwrap()
+    };
+    let worker = options().init().unwrap();
+    worker.run_once().unwrap();
+    assert_eq!(db.jobs(), 0);
+    let said = |line: &Line| {
+        Some(&line.of) == worker.worker_id().as_ref() && line.text.contains("adds no jobs of crontab entries")
+    };
+    assert_eq!(log_lines().iter().filter(|line| said(line)).count(), 1);
+    // A worker that runs until it is stopped adds all of them.
+    let _running = Running::start(options());
+    eventually(SOON, || db.jobs() >= 59);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
 
 use crate::cron::wall_clock;
-use crate::harness::{Running, SOON, Started, TestDb, eventually};
+use crate::harness::{Running, SOON, Started, TestDb, eventually, log_lines};
 use crate::proxy::Proxy;
 use graphile_worker::{
     ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, ListenerState, SweepStaleWorkersOptions, WorkerContext,
@@ -187,6 +187,156 @@ fn thresholds_that_would_bury_the_living_are_refused() {
     assert!(error.to_string().contains("sweep_threshold"), "{error}");
 }
 
+#[test]
+fn a_threshold_is_three_heartbeats_or_it_is_refused() {
+    let db = TestDb::new();
+    let options = |beat, threshold| {
+        let options = db.worker().define_raw_job("t", |_| ()).heartbeat_interval(Duration::from_secs(beat));
+        options.sweep_threshold(Duration::from_secs(threshold)).init().map(drop)
+    };
+    for (beat, threshold) in [(30, 89), (10, 29), (600, 300), (u64::MAX, u64::MAX - 1)] {
+        let error = options(beat, threshold).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("at least 3 times as long"), "{error}");
+    }
+    options(30, 90).unwrap();
+    options(60, 180).unwrap();
+}
+
+/// A worker that publishes this of itself, and was heard of last so many seconds ago.
+fn publishing(db: &TestDb, worker: &str, metadata: &str, seconds: i32) {
+    db.execute(&format!(
+        "insert into graphile_worker._native_workers (id, last_heartbeat_at, metadata)
+         values ('{worker}', now() - interval '{seconds} seconds', {metadata})"
+    ));
+}
+
+#[test]
+fn a_worker_is_dead_after_the_threshold_and_three_of_its_own_heartbeats() {
+    let db = TestDb::new();
+    let half_a_minute = "'{\"pid\": 1, \"heartbeat_interval_ms\": 30000}'";
+    for (worker, metadata, seconds) in [
+        ("slow alive", half_a_minute, 60),
+        ("slow dead", half_a_minute, 100),
+        ("quick alive", "'{\"heartbeat_interval_ms\": 200}'", 5),
+        ("quick dead", "'{\"heartbeat_interval_ms\": 200.5}'", 20),
+        ("older alive", "'{\"pid\": 1}'", 60),
+        ("older dead", "'{\"pid\": 1}'", 100),
+        ("mute alive", "null", 60),
+        ("mute dead", "null", 100),
+        ("odd alive", "'{\"heartbeat_interval_ms\": \"soon\"}'", 60),
+        ("odd dead", "'{\"heartbeat_interval_ms\": -1}'", 100),
+        ("endless dead", "'{\"heartbeat_interval_ms\": 1e300}'", 100),
+        ("list dead", "'[1]'", 100),
+    ] {
+        publishing(&db, worker, metadata, seconds);
+        held(&db, worker, "'t'");
+    }
+    let threshold = Duration::from_secs(8);
+    let workers = db.utils().list_active_workers(threshold).unwrap();
+    assert_eq!(workers.len(), 12);
+    for worker in workers {
+        assert_eq!(worker.is_stale, worker.worker_id.ends_with("dead"), "{}", worker.worker_id);
+    }
+    let short = |dry_run| SweepStaleWorkersOptions { sweep_threshold: Some(threshold), dry_run, ..NOW };
+    for dry_run in [true, false] {
+        let mut swept = db.utils().sweep_stale_workers(short(dry_run)).unwrap();
+        swept.worker_ids.sort();
+        let dead = ["endless dead", "list dead", "mute dead", "odd dead", "older dead", "quick dead", "slow dead"];
+        assert_eq!(swept.worker_ids, dead);
+        let raised = swept.raised_thresholds.iter().map(|raised| {
+            assert_eq!(raised.sweep_threshold, Duration::from_secs(90));
+            (raised.worker_id.as_str(), raised.heartbeat_interval.map(|interval| interval.as_secs()))
+        });
+        let expected = [("mute alive", None), ("odd alive", None), ("older alive", None), ("slow alive", Some(30))];
+        assert_eq!(raised.collect::<Vec<_>>(), expected);
+    }
+    let alive = "select count(*) from graphile_worker._private_jobs where locked_by like '% alive'";
+    assert_eq!((db.one::<i64>(alive), db.locks()), (5, 5));
+    assert!(db.utils().sweep_stale_workers(NOW).unwrap().raised_thresholds.is_empty(), "five minutes are long enough");
+}
+
+#[test]
+fn a_worker_publishes_how_often_it_sends_a_heartbeat() {
+    for (asked, published) in [(None, 30_000), (Some(2), 2_000), (Some(60), 30_000)] {
+        let db = TestDb::new();
+        let options = db.worker().define_raw_job("t", |_| ());
+        let options = match asked {
+            Some(seconds) => options.heartbeat_interval(Duration::from_secs(seconds)),
+            None => options,
+        };
+        let _running = Running::start(options);
+        let told = "select (metadata->>'heartbeat_interval_ms')::int from graphile_worker._native_workers";
+        eventually(SOON, || db.all::<i32>(told) == [published]);
+    }
+}
+
+#[test]
+fn a_worker_that_beats_seldom_outlives_the_sweeps_of_a_worker_with_a_short_threshold_which_warns_once() {
+    drop(log_lines());
+    let db = TestDb::new();
+    let (release, wait) = crossbeam_channel::bounded::<()>(0);
+    let slow = Running::start(db.worker().define_raw_job("t", move |_| _ = wait.recv_timeout(6 * SOON)));
+    let job = db.add("'t'");
+    eventually(SOON, || slow.worker.stats().running == 1);
+    let quick = Running::start(quick(&db).define_raw_job("other", |_| ()));
+    let slow_id = slow.worker.worker_id().unwrap();
+    let silence = format!(
+        "select count(*) from graphile_worker._native_workers
+          where id = '{slow_id}' and last_heartbeat_at < now() - interval '{} seconds'",
+        2.0 * THRESHOLD.as_secs_f64()
+    );
+    eventually(SOON, || db.one::<i64>(&silence) == 1);
+    for _ in 0..2 {
+        silent(&db, "dead", 6);
+        eventually(SOON, || {
+            db.one::<i64>("select count(*) from graphile_worker._native_workers where id = 'dead'") == 0
+        });
+    }
+    assert_eq!(row(&db, job, "locked_by || attempts"), format!("{slow_id}1"));
+    let quick_id = quick.worker.worker_id().unwrap();
+    let warning = format!(
+        "sweep_threshold of worker {quick_id} is 1.5s, but worker {slow_id} sends a heartbeat every 30s, so it is stale \
+         after 90s; set sweep_threshold to at least 90s, or heartbeat_interval of the other worker to at most 500ms"
+    );
+    assert_eq!(log_lines().iter().filter(|line| line.of == quick_id && line.text == warning).count(), 1);
+    drop(release);
+    eventually(SOON, || db.jobs() == 0);
+    assert_eq!(slow.worker.stats().lost, 0);
+}
+
+#[test]
+fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_again() {
+    let db = TestDb::new();
+    let options = db.worker().concurrency(1).define_raw_job("t", |_| ());
+    let running = Running::start(options.heartbeat_interval(HEARTBEAT).sweep_threshold(6 * SOON));
+    db.add("'t'");
+    eventually(SOON, || db.jobs() == 0);
+    let mut other = db.client();
+    let mut list = other.transaction().unwrap();
+    list.execute("lock graphile_worker._native_workers", &[]).unwrap();
+    // Another worker's threshold may be as short as three of these heartbeats, or a second.
+    std::thread::sleep(Duration::from_secs(1) + 2 * HEARTBEAT);
+    let heard = running.worker.stats().notifications;
+    db.add("'t'");
+    eventually(SOON, || running.worker.stats().notifications > heard);
+    assert_eq!((db.jobs(), db.locks()), (1, 0));
+    list.commit().unwrap();
+    eventually(SOON, || db.jobs() == 0);
+}
+
+#[test]
+fn a_sweeper_that_has_just_started_waits_for_three_heartbeats_of_a_worker_that_beats_seldom() {
+    let db = TestDb::new();
+    publishing(&db, "dead", "'{\"heartbeat_interval_ms\": 1000}'", 360);
+    held(&db, "dead", "'t'");
+    let (done, ran) = crossbeam_channel::bounded(1);
+    let start = Instant::now();
+    let _running = Running::start(quick(&db).define_raw_job("t", move |_| done.try_send(Instant::now()).unwrap()));
+    let ran = ran.recv_timeout(SOON).unwrap() - start;
+    assert!(ran >= Duration::from_secs(3), "swept after {ran:?}, before it could know");
+}
+
 const HEARTBEAT: Duration = Duration::from_millis(200);
 const SWEEP: Duration = Duration::from_millis(300);
 const THRESHOLD: Duration = Duration::from_millis(1500);
@@ -325,6 +475,81 @@ fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
     let why = row(&db, pill, "last_error");
     assert!(why.contains("held this job and no other, after 5 recoveries"), "{why}");
     assert_eq!(db.one::<i32>("select recoveries from graphile_worker._native_recoveries"), 6);
+}
+
+/// How many jobs have their recoveries counted.
+const COUNTED: &str = "select count(*) from graphile_worker._native_recoveries";
+
+#[test]
+fn the_count_of_recoveries_goes_with_its_job_and_stays_while_the_job_is_tried_again() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    for task in ["done", "again"] {
+        held(&db, "dead", &format!("'{task}'"));
+    }
+    let soon = SweepStaleWorkersOptions { recovery_delay: Some(Duration::ZERO), ..NOW };
+    assert_eq!(db.utils().sweep_stale_workers(soon).unwrap().recovered_count, 2);
+    assert_eq!(db.one::<i64>(COUNTED), 2);
+    let options = db.worker().define_raw_job("done", |_| ());
+    let running = Running::start(options.define_raw_job("again", |_| Err::<(), _>("not yet")));
+    eventually(SOON, || running.worker.stats().retried == 1 && db.jobs() == 1);
+    let left =
+        "select j.id from graphile_worker._native_recoveries r join graphile_worker._private_jobs j on j.id = r.job_id";
+    eventually(SOON, || db.one::<i64>(COUNTED) == 1);
+    assert_eq!(db.all::<i64>(left).len(), 1);
+    assert_eq!(running.worker.stats().database_errors, 0);
+}
+
+#[test]
+fn a_count_that_cannot_be_deleted_costs_its_job_nothing() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    held(&db, "dead", "'t'");
+    let soon = SweepStaleWorkersOptions { recovery_delay: Some(Duration::ZERO), ..NOW };
+    db.utils().sweep_stale_workers(soon).unwrap();
+    db.execute(
+        "create function public.keeps() returns trigger language plpgsql as $$begin raise 'kept'; end$$;
+         create trigger keeps before delete on graphile_worker._native_recoveries
+           for each row execute function public.keeps()",
+    );
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    eventually(SOON, || running.worker.stats().completed == 1 && running.worker.stats().database_errors == 1);
+    assert_eq!((db.jobs(), db.one::<i64>(COUNTED)), (0, 1));
+    running.stop().0.unwrap();
+}
+
+#[test]
+fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
+    let db = TestDb::new();
+    let kept = db.add("'t'");
+    db.execute(&format!("insert into graphile_worker._native_recoveries values ({kept}, 0, 1), ({kept} + 1, 0, 1)"));
+    let look = SweepStaleWorkersOptions { dry_run: true, ..NOW };
+    db.utils().sweep_stale_workers(look).unwrap();
+    assert_eq!(db.one::<i64>(COUNTED), 2);
+    db.utils().sweep_stale_workers(NOW).unwrap();
+    assert_eq!(db.all::<i64>("select job_id from graphile_worker._native_recoveries"), [kept]);
+}
+
+/// Takes up to a minute: workers do it beside freeing the locks of four hours.
+#[test]
+fn workers_that_do_not_sweep_delete_the_counts_of_jobs_that_others_have_done() {
+    let db = TestDb::new();
+    db.execute("insert into graphile_worker._native_recoveries values (7, 0, 1)");
+    // Each looks at some moment of its first minute: of so many, one does soon.
+    let options = || db.worker().concurrency(1).max_pg_conn(5).worker_recovery(WorkerRecoveryConfig::default());
+    let _workers: Vec<Running> = (0..10).map(|_| Running::start(options().define_raw_job("t", |_| ()))).collect();
+    eventually(SOON * 7, || db.one::<i64>(COUNTED) == 0);
+}
+
+#[test]
+fn a_worker_without_options_has_a_thread_that_recovers() {
+    let db = TestDb::new();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "recovery::a_worker_that_sleeps", "-q"]).env("RECOVERY_TEST_SLEEPER", db.url());
+    let worker = Started::new(command.stdout(std::process::Stdio::null()));
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", worker.0.id())).unwrap().flatten();
+    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+    eventually(SOON, || threads().any(|thread| name(thread).trim_end() == "gw-recovery"));
 }
 
 #[test]

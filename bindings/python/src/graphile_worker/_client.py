@@ -219,7 +219,11 @@ class Client:
         recovery_delay: Optional[Duration] = None,
         dry_run: Optional[bool] = None,
     ) -> Any:
-        """Recovers the jobs of workers that have not said within `sweep_threshold` that they live."""
+        """Recovers the jobs of workers that have sent no heartbeat within `sweep_threshold`.
+
+        No worker is dead before three of its own heartbeats are missing. If the threshold is shorter than that for a living
+        worker, the answer names it in `raised_thresholds`, with the time that was applied instead.
+        """
         options = _given(
             sweep_threshold_ms=None if sweep_threshold is None else milliseconds("sweep_threshold", sweep_threshold),
             recovery_delay_ms=None if recovery_delay is None else milliseconds("recovery_delay", recovery_delay),

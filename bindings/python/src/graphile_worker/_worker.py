@@ -178,7 +178,10 @@ class Worker:
         self._run(once=False)
 
     def run_once(self) -> None:
-        """Runs every job that is due, and returns. Stops as `run` does."""
+        """Runs every job that is due, and returns. Stops as `run` does.
+
+        Adds no jobs of the crontab, also none that `fill` would make up for, and recovers no jobs of dead workers.
+        """
         self._run(once=True)
 
     def start(self, *, once: bool = False) -> None:
