@@ -15,7 +15,7 @@ pub enum ErrorKind {
     Config,
     /// The database could not be reached, or the connection broke.
     Connect,
-    /// The database refused who we are: a wrong password, an unknown role or database.
+    /// The database refused who we are: a wrong password or none, an unknown role or database, no right to connect.
     Auth,
     /// TLS could not be set up as asked: certificates, names, roots.
     Tls,
