@@ -82,7 +82,8 @@ pub unsafe extern "C" fn gw_config_get(
 }
 
 /// Sets what the environment has: DATABASE_URL unless it is empty, and GRAPHILE_WORKER_ with the key in capitals
-/// (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it before other threads change the environment.
+/// (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it
+/// before other threads change the environment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || {
