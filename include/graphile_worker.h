@@ -706,8 +706,9 @@ gw_status_t gw_config_set(gw_config_t *config,
 GW_API gw_status_t gw_config_get(const gw_config_t *config, const char *key, char **value, gw_error_t **err);
 
 /**
- * Sets what the environment has: DATABASE_URL, and GRAPHILE_WORKER_ with the key in capitals
- * (GRAPHILE_WORKER_CONCURRENCY). Call it before other threads change the environment.
+ * Sets what the environment has: DATABASE_URL unless it is empty, and GRAPHILE_WORKER_ with the key in capitals
+ * (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it
+ * before other threads change the environment.
  */
 GW_API gw_status_t gw_config_load_env(gw_config_t *config, gw_error_t **err);
 

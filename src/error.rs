@@ -15,7 +15,7 @@ pub enum ErrorKind {
     Config,
     /// The database could not be reached, or the connection broke.
     Connect,
-    /// The database refused who we are: a wrong password, an unknown role or database.
+    /// The database refused who we are: a wrong password or none, an unknown role or database, no right to connect.
     Auth,
     /// TLS could not be set up as asked: certificates, names, roots.
     Tls,
@@ -83,6 +83,28 @@ impl Error {
         self
     }
 
+    /// The same, in other words.
+    pub(crate) fn saying(mut self, message: String) -> Self {
+        self.0.message = message;
+        self
+    }
+
+    /// The same, as what it means while a connection is made: then the database has answered no statement yet.
+    pub(crate) fn of_a_connect(mut self) -> Self {
+        if self.0.kind == ErrorKind::Database {
+            self.0.kind = match self.sqlstate().unwrap_or_default() {
+                // 42501: the role may not connect to the database.
+                "42501" => ErrorKind::Auth,
+                // What `options` asks for is unknown or out of range.
+                state if state.starts_with("22") || state.starts_with("42") => ErrorKind::Config,
+                state if state != "0A000" && is_transient_state(state) => ErrorKind::Connect,
+                // A database that accepts no connections, a login trigger that raises.
+                _ => ErrorKind::Auth,
+            };
+        }
+        self
+    }
+
     /// The kind, for branching.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -128,6 +150,15 @@ fn is_transient_state(state: &str) -> bool {
     ) || ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
 }
 
+/// Whether the cause of an error is that the other side ended the connection.
+fn broke_off(error: &tokio_postgres::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| {
+        matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof)
+    })
+}
+
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let (kind, message, state) = match error.as_db_error() {
@@ -152,10 +183,23 @@ impl From<tokio_postgres::Error> for Error {
                     }
                     cause = inner.source();
                 }
-                let kind = if message.starts_with("error performing TLS handshake")
-                    || message.contains("received fatal alert")
-                {
+                let kind = if message.starts_with("error performing TLS handshake") {
+                    // A connection that ends amid the handshake is one that broke: the server may be restarting.
+                    if broke_off(&error) { ErrorKind::Connect } else { ErrorKind::Tls }
+                } else if message.contains("received fatal alert") {
                     ErrorKind::Tls
+                } else if message.starts_with("authentication error") {
+                    if message.ends_with("unsupported authentication method") {
+                        message.push_str(
+                            ": the server asks for GSSAPI, SSPI or Kerberos; use a password or a certificate",
+                        );
+                    }
+                    ErrorKind::Auth
+                } else if message == "invalid configuration: password missing" {
+                    message = "the server asks for a password, and none is given: it stands in the connection string, \
+                               in PGPASSWORD or in the password file"
+                        .to_owned();
+                    ErrorKind::Auth
                 } else if message.starts_with("error serializing") || message.starts_with("error deserializing") {
                     ErrorKind::Payload
                 } else {

@@ -5,7 +5,7 @@ use crate::config::{Config, Pull, Sweeps, WorkerRecoveryConfig};
 use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
 use crate::db::session::Interrupt;
-use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
+use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, given_or_environment, refuse_async_context};
 use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::local_queue::LocalQueueConfig;
@@ -111,7 +111,8 @@ impl Default for WorkerOptions {
 impl WorkerOptions {
     /// Where the database is: a libpq URL or `key=value` string; what it leaves out comes from the
     /// `PG*` environment. TLS by `sslmode` (`prefer` unless said otherwise), `sslrootcert`, `sslcert`,
-    /// `sslkey`, on every connection. This or a pool is required.
+    /// `sslkey`, on every connection. This or a pool is required, unless `PGHOST`, `PGDATABASE` or another `PG*`
+    /// variable says where the database is. An empty text leaves everything to them and to libpq's defaults.
     ///
     /// # Errors
     /// `init` answers `Config` if it does not parse; the text never shows the password.
@@ -501,10 +502,11 @@ impl WorkerOptions {
         check_tasks(&tasks)?;
         let database = match (self.pool, self.database_url) {
             (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
-            (None, Some(url)) => {
-                Database::open(&url, handlers(self.max_pg_conn, engine, extra, &asked_for.concat())?, timeout)?
+            (None, url) => {
+                let url =
+                    given_or_environment(url.as_deref(), "database_url: missing; give a URL, or a pool with pg_pool")?;
+                Database::open(url, handlers(self.max_pg_conn, engine, extra, &asked_for.concat())?, timeout)?
             }
-            (None, None) => return Err(Error::config("database_url: missing; give a URL, or a pool with pg_pool")),
         };
         if database.engine_uses_pool() && database.pool_size() <= engine {
             return Err(Error::config(format!(
@@ -517,9 +519,10 @@ impl WorkerOptions {
         let interrupt = Interrupt::new();
         let mut session = database.session("init", &interrupt)?;
         let facts = match self.migrate {
-            true => migrate::migrate(&mut session, &config.schema)?,
-            false => migrate::probe(&mut session, &config.schema)?,
-        };
+            true => migrate::migrate(&mut session, &config.schema),
+            false => migrate::probe(&mut session, &config.schema),
+        }
+        .map_err(|e| session.locate(e))?;
         drop(session);
         debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
             queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;

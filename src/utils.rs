@@ -49,7 +49,8 @@ pub struct WorkerUtils {
 }
 
 impl WorkerUtils {
-    /// Utilities on a pool of their own, of at most 10 connections, in the schema `graphile_worker`.
+    /// Utilities on a pool of their own, of at most 10 connections, in the schema `graphile_worker`. An empty
+    /// string leaves everything to the `PG*` variables and libpq's defaults.
     /// Connects once, so that a wrong address or password is told at once.
     ///
     /// # Errors
@@ -67,7 +68,10 @@ impl WorkerUtils {
     }
 
     /// The same, with calls that wait for the database no longer than `timeout`, this one too.
-    pub(crate) fn connect_within(database_url: &str, max_connections: u32, timeout: Duration) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As there; `Timeout` if no server has answered by then.
+    pub fn connect_within(database_url: &str, max_connections: u32, timeout: Duration) -> Result<Self> {
         refuse_async_context()?;
         if max_connections == 0 {
             return Err(Error::config("max_connections: 0 is fewer than 1"));

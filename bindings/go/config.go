@@ -32,7 +32,7 @@ type Config struct {
 	// Database: where the jobs are.
 
 	// DatabaseURL is a URL or key=value text as libpq reads it, sslmode included. Required, unless FromEnv finds
-	// DATABASE_URL.
+	// DATABASE_URL, or PGHOST, PGDATABASE or another PG* variable says where the database is.
 	DatabaseURL string `gw:"database_url"`
 	// MaxPgConn is the most connections opened at once. Defaults to 20.
 	MaxPgConn int `gw:"max_pg_conn"`

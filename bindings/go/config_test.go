@@ -1,6 +1,7 @@
 package graphileworker
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"sort"
@@ -129,6 +130,15 @@ func TestTheEnvironmentIsReadWhenAskedFor(t *testing.T) {
 			equal(t, key, value, check.want[i])
 		}
 	}
+}
+
+func TestWithoutAURLTheVariablesOfLibpqSayWhereTheDatabaseIs(t *testing.T) {
+	t.Setenv("DATABASE_URL", "")
+	_, err := NewClient(context.Background(), Config{FromEnv: true})
+	if !errors.Is(err, ErrConfig) {
+		t.Fatalf("nothing says where the database is: %v", err)
+	}
+	contains(t, err.Error(), "PGHOST")
 }
 
 func TestDurationsAreRoundedUpToMilliseconds(t *testing.T) {

@@ -6,6 +6,7 @@ use super::keys::Reader;
 use super::spec::{SpecValue, gw_spec_t, time};
 use super::status::{Failure, GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
 use super::{call, put, read, text};
+use crate::db::given_or_environment;
 use crate::utils::DEADLINE;
 use crate::{
     CleanupTask, JobState, ListJobsOptions, RescheduleJobOptions, Schema, SweepStaleWorkersOptions, WorkerUtils,
@@ -60,9 +61,8 @@ pub unsafe extern "C" fn gw_client_new(
         super::worker::prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         let values = Reader(&values);
-        let url = values.text("database_url").ok_or_else(|| {
-            Failure::config("database_url: missing; set it, to \"\" if the PG* environment says everything")
-        })?;
+        let missing = "database_url: missing; set it, to \"\" for the defaults of libpq";
+        let url = given_or_environment(values.text("database_url"), missing)?;
         let schema = values.text("schema").map(Schema::new).transpose()?.unwrap_or_default();
         let _blocked = super::worker::SignalsBlocked::now();
         let timeout = values.duration("database_timeout")?.unwrap_or(DEADLINE);

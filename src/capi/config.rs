@@ -81,8 +81,9 @@ pub unsafe extern "C" fn gw_config_get(
     })
 }
 
-/// Sets what the environment has: DATABASE_URL, and GRAPHILE_WORKER_ with the key in capitals
-/// (GRAPHILE_WORKER_CONCURRENCY). Call it before other threads change the environment.
+/// Sets what the environment has: DATABASE_URL unless it is empty, and GRAPHILE_WORKER_ with the key in capitals
+/// (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it
+/// before other threads change the environment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || {
@@ -91,7 +92,10 @@ pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut 
         for key in KEYS {
             let own = format!("GRAPHILE_WORKER_{}", key.name.to_ascii_uppercase());
             let names = [Some(own.as_str()), (key.name == "database_url").then_some("DATABASE_URL")];
-            let set = names.into_iter().flatten().find_map(|name| Some((name, std::env::var(name).ok()?)));
+            // An empty URL in the environment is how deployment files leave it out.
+            let counts = |value: &String| key.name != "database_url" || !value.is_empty();
+            let set =
+                names.into_iter().flatten().find_map(|name| Some((name, std::env::var(name).ok().filter(counts)?)));
             if let Some((name, value)) = set {
                 key.check(&value).map_err(|failure| failure.within(name))?;
                 found.insert(key.name, value);

@@ -66,7 +66,7 @@ const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, of: 
 /// Every key. The names are those of `WorkerOptions` where there is one.
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
-    key("database_url", Kind::Text, None, For::Both, "URL or key=value text as libpq reads it, sslmode included; what is left out comes from the PG* environment"),
+    key("database_url", Kind::Text, None, For::Both, "URL or key=value text as libpq reads it, sslmode included; what is left out comes from the PG* environment, all of it if this is not set"),
     key("max_pg_conn", Kind::Number, Some("20"), For::Both, "how many connections are opened at most; a worker needs 4 for itself, one each for cron and recovery if they are asked for, and 1 for handlers"),
     key("database_timeout", Kind::Duration, Some("10s"), For::Both, "how long to wait for an answer of the database; at least 100ms"),
     key("schema", Kind::Text, Some("graphile_worker"), For::Both, "the schema of the queue"),

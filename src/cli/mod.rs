@@ -47,6 +47,9 @@ struct Place {
     timeout: Duration,
 }
 
+/// The variables of libpq that say where a database is, when no URL does.
+const PLACES: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"];
+
 impl Place {
     fn schema(&self) -> Result<Schema, Failure> {
         Ok(Schema::new(&self.schema)?)
@@ -54,11 +57,15 @@ impl Place {
 
     fn utils(&self) -> Result<WorkerUtils, Failure> {
         let schema = self.schema()?;
-        let Some(url) = self.database_url.as_deref().filter(|url| !url.is_empty()) else {
-            return Err(Failure::usage("where is the database? Say --database-url URL, or set DATABASE_URL"));
-        };
-        let utils = WorkerUtils::connect_with_max_connections(url, self.max_connections)?;
-        Ok(utils.schema(schema).timeout(self.timeout))
+        let url = self.database_url.as_deref().unwrap_or_default();
+        let says_where = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+        if url.is_empty() && !PLACES.into_iter().any(says_where) {
+            return Err(Failure::usage(format!(
+                "where is the database? Say --database-url URL, or set DATABASE_URL or one of {}",
+                PLACES.join(", ")
+            )));
+        }
+        Ok(WorkerUtils::connect_within(url, self.max_connections, self.timeout)?.schema(schema))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where the database is and who we are: libpq's connection strings, variables and defaults.
-//! Opens no socket; reads nothing but the environment it is handed and the password file.
+//! Opens no socket; reads nothing but the environment it is handed, the service file and the password file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -11,28 +12,35 @@ use log::warn;
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
 
-use super::tls::{Roots, SslMode, TlsOptions};
+pub(super) use self::parameters::WHERE;
+use self::parameters::{PARAMETERS, Parameter, Rule, SETTINGS, find};
+use super::tls::{Roots, SslMode, TlsOptions, Versions};
+use crate::backoff::random_bits;
 use crate::error::{Error, Result};
 
 /// A connection string, completed as libpq would, without ever showing its password.
 #[derive(Clone)]
 pub(crate) struct ConnInfo {
+    /// All that is the same for every server.
     config: Config,
     tls: TlsOptions,
     servers: Vec<Server>,
+    application: Option<String>,
 }
 
 /// One entry of the list of hosts.
 #[derive(Clone)]
-struct Server {
-    host: String,
-    address: Option<IpAddr>,
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) host: String,
+    /// Where the host is, if the connection string says so.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) port: u16,
+    password: Option<String>,
 }
 
 impl ConnInfo {
-    /// Reads a URL or a key=value string; what it leaves open comes from the `PG*` variables, then
-    /// from the password file, then from libpq's defaults. Empty means: all from there.
+    /// Reads a URL or a key=value string; what it leaves open comes from the service file, then from the `PG*`
+    /// variables, then from the password file, then from libpq's defaults. Empty means: all from there.
     pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let mut given = Given::default();
         let text = text.trim();
@@ -43,12 +51,13 @@ impl ConnInfo {
             }
             None => given.read_pairs(text)?,
         }
-        given.fill_from(env);
-        given.refuse_unsupported()?;
-
         let home = env("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        let servers = given.servers()?;
+        given.read_service(env, home.as_deref())?;
+        given.fill_from(env);
+
+        let mut servers = given.servers()?;
         let tls = given.tls(home.as_deref(), &servers)?;
+        given.refuse_unsupported(&servers, tls.mode)?;
         let mut config = Config::new();
         let user = match given.text("user") {
             Some(user) => user.to_owned(),
@@ -57,32 +66,64 @@ impl ConnInfo {
             })?,
         };
         let dbname = given.text("dbname").unwrap_or(&user).to_owned();
-        let password = match given.text("password") {
-            Some(password) => Some(password.to_owned()),
-            None => given.password_from_file(home.as_deref(), &servers, &dbname, &user)?,
-        };
-        if let Some(password) = password {
-            config.password(password);
-        }
+        given.find_passwords(home.as_deref(), &mut servers, &dbname, &user);
         config.user(user).dbname(dbname).ssl_mode(tls.mode.on_the_wire());
-        for server in &servers {
-            config.port(server.port).host(&server.host);
-            if let Some(address) = server.address {
-                config.hostaddr(address);
-            }
-        }
-        given.set_behaviour(&mut config, tls.mode)?;
-        Ok(Self { config, tls, servers })
+        given.set_behaviour(&mut config, tls.mode, env)?;
+        let application = given.text("application_name").or(given.text("fallback_application_name"));
+        let application = application.map(str::to_owned);
+        Ok(Self { config, tls, servers, application })
     }
 
-    /// What tokio-postgres connects with; needs a `Tls` made from [`tls`](Self::tls) beside it.
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
+    /// What tokio-postgres connects to one server with; needs a `Tls` made from [`tls`](Self::tls) beside it.
+    pub(crate) fn config(&self, server: &Server, address: Option<IpAddr>, role: &str) -> Config {
+        let mut config = self.config.clone();
+        config.host(&server.host).port(server.port).application_name(self.session_name(role));
+        if let Some(address) = address {
+            config.hostaddr(address);
+        }
+        if let Some(password) = &server.password {
+            config.password(password);
+        }
+        if server.is_socket() {
+            config.ssl_mode(SslMode::Disable.on_the_wire());
+        }
+        config
+    }
+
+    /// The caller's `application_name` and what a session of ours does, in the 63 bytes that PostgreSQL keeps.
+    fn session_name(&self, role: &str) -> String {
+        let own = format!("graphile-worker:{role}");
+        let Some(application) = &self.application else { return own };
+        // PostgreSQL replaces such characters too, by up to four others each.
+        let plain = application.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
+        let room = 62_usize.saturating_sub(own.len());
+        format!("{} {own}", plain.take(room).collect::<String>().trim_end())
     }
 
     /// How the connection is to be protected.
     pub(crate) fn tls(&self) -> &TlsOptions {
         &self.tls
+    }
+
+    /// The servers in the order in which they are to be tried.
+    pub(crate) fn servers(&self) -> Vec<&Server> {
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        self.order(&mut servers);
+        servers
+    }
+
+    /// Puts servers, or the addresses of one, into the order in which they are to be tried.
+    pub(crate) fn order<T>(&self, list: &mut [T]) {
+        if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+            for last in (1..list.len()).rev() {
+                list.swap(last, random_bits() as usize % (last + 1));
+            }
+        }
+    }
+
+    /// How long one server may take, if that is limited.
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        self.config.get_connect_timeout().copied()
     }
 
     /// For messages: `host:port` or the path of the socket, of every host in turn.
@@ -94,7 +135,7 @@ impl ConnInfo {
 /// `postgres://user:***@host:5432/db`
 impl fmt::Display for ConnInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secret = if self.config.get_password().is_some() { ":***" } else { "" };
+        let secret = if self.servers.iter().any(|server| server.password.is_some()) { ":***" } else { "" };
         let user = self.config.get_user().unwrap_or_default();
         let dbname = self.config.get_dbname().unwrap_or_default();
         write!(f, "postgres://{user}{secret}@{}/{dbname}", self.host().replace(", ", ","))
@@ -118,76 +159,18 @@ impl fmt::Display for Server {
 }
 
 impl Server {
-    fn is_socket(&self) -> bool {
+    pub(crate) fn is_socket(&self) -> bool {
         self.host.starts_with('/')
     }
 }
 
-/// Whether we act on a parameter, or accept only these values of it because they ask for nothing
-/// that we do not do anyway.
-enum Rule {
-    Used,
-    Only(&'static [&'static str]),
-}
-use Rule::{Only, Used};
-
-/// Every parameter of libpq, the variable that stands in for it, and what we do with it.
-const PARAMETERS: &[(&str, &str, Rule)] = &[
-    ("host", "PGHOST", Used),
-    ("hostaddr", "PGHOSTADDR", Used),
-    ("port", "PGPORT", Used),
-    ("user", "PGUSER", Used),
-    ("password", "PGPASSWORD", Used),
-    ("passfile", "PGPASSFILE", Used),
-    ("dbname", "PGDATABASE", Used),
-    ("options", "PGOPTIONS", Used),
-    // Not from PGAPPNAME: our sessions name themselves after what they do.
-    ("application_name", "", Used),
-    ("fallback_application_name", "", Used),
-    ("connect_timeout", "PGCONNECT_TIMEOUT", Used),
-    ("keepalives", "", Used),
-    ("keepalives_idle", "", Used),
-    ("keepalives_interval", "", Used),
-    ("keepalives_count", "", Used),
-    ("tcp_user_timeout", "", Used),
-    ("target_session_attrs", "PGTARGETSESSIONATTRS", Used),
-    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Used),
-    ("channel_binding", "PGCHANNELBINDING", Used),
-    ("sslmode", "PGSSLMODE", Used),
-    ("sslnegotiation", "PGSSLNEGOTIATION", Used),
-    ("sslrootcert", "PGSSLROOTCERT", Used),
-    ("sslcert", "PGSSLCERT", Used),
-    ("sslkey", "PGSSLKEY", Used),
-    ("sslcertmode", "PGSSLCERTMODE", Only(&["allow"])),
-    ("sslsni", "PGSSLSNI", Only(&["1"])),
-    ("sslcompression", "PGSSLCOMPRESSION", Only(&["0", "1"])),
-    ("sslcrl", "PGSSLCRL", Only(&[])),
-    ("sslcrldir", "PGSSLCRLDIR", Only(&[])),
-    ("sslpassword", "", Only(&[])),
-    ("sslkeylogfile", "", Only(&[])),
-    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Only(&["TLSv1", "TLSv1.1", "TLSv1.2"])),
-    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Only(&["TLSv1.3"])),
-    ("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"])),
-    ("max_protocol_version", "PGMAXPROTOCOLVERSION", Only(&["3.0", "latest"])),
-    ("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"])),
-    ("gssdelegation", "PGGSSDELEGATION", Only(&["0"])),
-    ("gsslib", "", Only(&[])),
-    ("krbsrvname", "", Only(&[])),
-    ("requirepeer", "PGREQUIREPEER", Only(&[])),
-    ("require_auth", "PGREQUIREAUTH", Only(&[])),
-    ("service", "PGSERVICE", Only(&[])),
-    ("servicefile", "", Only(&[])),
-    ("replication", "", Only(&["false", "off", "no", "0"])),
-    ("client_encoding", "", Only(&["auto", "utf8", "UTF8", "utf-8", "UTF-8"])),
-];
-
 /// The parameters as written: value, and the name by which an error calls it.
 #[derive(Default)]
-struct Given(HashMap<&'static str, (String, &'static str)>);
+struct Given(HashMap<&'static str, (String, Cow<'static, str>)>);
 
 impl Given {
     fn put(&mut self, key: &str, value: String) -> Result<()> {
-        let Some((key, _, _)) = find(key) else {
+        let Some(&Parameter { name: key, .. }) = find(key) else {
             let is_word = key.len() <= 32 && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
             let shown = if is_word { key } else { "(not a word)" };
             return Err(Error::config(format!("unknown connection parameter: {shown}")));
@@ -195,27 +178,60 @@ impl Given {
         if value.contains('\0') {
             return Err(Error::config(format!("{key} must not contain a zero byte")));
         }
-        self.0.insert(key, (value, key));
+        if key == "requiressl" {
+            let mode = if value.starts_with('1') { "require" } else { "prefer" };
+            return self.put("sslmode", mode.to_owned());
+        }
+        self.0.insert(key, (value, key.into()));
+        Ok(())
+    }
+
+    /// What a service says of the parameters that the connection string leaves open.
+    fn read_service(&mut self, env: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<()> {
+        let written = |key, variable| self.0.get(key).map(|(value, _)| value.clone()).or_else(|| env(variable));
+        let Some(service) = written("service", "PGSERVICE").filter(|service| !service.is_empty()) else {
+            return Ok(());
+        };
+        let file = written("servicefile", "PGSERVICEFILE").filter(|file| !file.is_empty());
+        let system = env("PGSYSCONFDIR").filter(|folder| !folder.is_empty());
+        let (parameters, file) = service::find(&service, file.as_deref(), home, system.as_deref())?;
+        let mut of_service = Self::default();
+        for (key, value) in parameters {
+            // The first line of a key is the one that counts.
+            if !find(&key).is_some_and(|parameter| of_service.0.contains_key(parameter.name)) {
+                of_service.put(&key, value)?;
+            }
+        }
+        for (key, (value, _)) in of_service.0 {
+            let name = format!("{key} of service {service:?} in {file:?}");
+            self.0.entry(key).or_insert((value, name.into()));
+        }
         Ok(())
     }
 
     fn fill_from(&mut self, env: &dyn Fn(&str) -> Option<String>) {
-        for (key, variable, _) in PARAMETERS.iter().filter(|(_, variable, _)| !variable.is_empty()) {
-            if !self.0.contains_key(key) {
+        for Parameter { name, variable, .. } in PARAMETERS.iter().filter(|parameter| !parameter.variable.is_empty()) {
+            if !self.0.contains_key(name) {
                 if let Some(value) = env(variable) {
-                    self.0.insert(key, (value, variable));
+                    self.0.insert(name, (value, (*variable).into()));
                 }
             }
         }
     }
 
-    fn refuse_unsupported(&self) -> Result<()> {
-        for (key, _, rule) in PARAMETERS {
-            let (Only(harmless), Some(value)) = (rule, self.text(key)) else { continue };
+    fn refuse_unsupported(&self, servers: &[Server], mode: SslMode) -> Result<()> {
+        for Parameter { name, rule, .. } in PARAMETERS {
+            let Some(value) = self.text(name) else { continue };
+            let (harmless, advice): (&[&str], _) = match rule {
+                Rule::Only(harmless, advice) => (harmless, advice),
+                Rule::NotWithTls(advice) if mode != SslMode::Disable => (&[], advice),
+                Rule::NotOnSockets(advice) if servers.iter().any(Server::is_socket) => (&[], advice),
+                _ => continue,
+            };
             if !harmless.contains(&value) {
                 let but =
                     if harmless.is_empty() { String::new() } else { format!(" except as {}", harmless.join(" or ")) };
-                return Err(Error::config(format!("{} is not supported{but}", self.name(key))));
+                return Err(Error::config(format!("{} is not supported{but}: {advice}", self.name(name))));
             }
         }
         Ok(())
@@ -226,7 +242,7 @@ impl Given {
         self.0.get(key).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    fn name(&self, key: &'static str) -> &'static str {
+    fn name<'a>(&'a self, key: &'a str) -> &'a str {
         self.0.get(key).map_or(key, |(_, name)| name)
     }
 
@@ -277,8 +293,8 @@ impl Given {
                     })?,
                 };
             let address = match addresses.get(i) {
-                None | Some(&"") if addresses.iter().all(|a| a.is_empty()) => None,
-                address => Some(address.and_then(|a| a.parse::<IpAddr>().ok()).ok_or_else(|| {
+                None | Some(&"") => None,
+                Some(address) => Some(address.parse::<IpAddr>().map_err(|_| {
                     Error::config(format!("{} must be numeric addresses, one for every host", self.name("hostaddr")))
                 })?),
             };
@@ -292,7 +308,7 @@ impl Given {
             if host.contains('@') {
                 return Err(Error::config(format!("{} must not contain an @", self.name("host"))));
             }
-            Ok(Server { host, address, port })
+            Ok(Server { host, address, port, password: None })
         };
         (0..count).map(server).collect()
     }
@@ -300,7 +316,11 @@ impl Given {
     fn tls(&self, home: Option<&Path>, servers: &[Server]) -> Result<TlsOptions> {
         let system = self.text("sslrootcert") == Some("system");
         // Sockets carry no TLS; libpq ignores whatever was asked for there.
-        let mode = match self.choice("sslmode", &SslMode::NAMES)? {
+        let asked = match self.choice("sslmode", &SslMode::NAMES)? {
+            None if self.text("requiressl").is_some_and(|text| text.starts_with('1')) => Some(SslMode::Require),
+            asked => asked,
+        };
+        let mode = match asked {
             _ if servers.iter().all(Server::is_socket) => SslMode::Disable,
             Some(mode) if system && mode != SslMode::VerifyFull => {
                 let name = mode.name();
@@ -327,50 +347,60 @@ impl Given {
             Some(file) => Roots::File(file.into()),
         };
         let file = |key| self.text(key).map(PathBuf::from);
+        let shows_certificate = self.choice("sslcertmode", &[("allow", true), ("disable", false)])?.unwrap_or(true);
+        let names_host = self.choice("sslsni", &[("1", true), ("0", false)])?.unwrap_or(true);
+        let floors = [("TLSv1", false), ("TLSv1.1", false), ("TLSv1.2", false), ("TLSv1.3", true)];
+        let only_13 = self.choice("ssl_min_protocol_version", &floors)?.unwrap_or(false);
+        let ceilings = [("TLSv1.2", true), ("TLSv1.3", false)];
+        let only_12 = self.choice("ssl_max_protocol_version", &ceilings)?.unwrap_or(false);
+        let versions = match (only_12, only_13) {
+            (true, true) => {
+                return Err(Error::config("ssl_min_protocol_version is above ssl_max_protocol_version"));
+            }
+            (true, false) => Versions::Only12,
+            (false, true) => Versions::Only13,
+            (false, false) => Versions::All,
+        };
         Ok(TlsOptions {
             mode,
             roots,
+            shows_certificate,
+            names_host,
+            versions,
             cert: file("sslcert"),
             key: file("sslkey"),
             folder: home.map(|h| h.join(".postgresql")),
         })
     }
 
-    fn password_from_file(
-        &self,
-        home: Option<&Path>,
-        servers: &[Server],
-        dbname: &str,
-        user: &str,
-    ) -> Result<Option<String>> {
-        let path = match self.text("passfile") {
-            Some(path) => PathBuf::from(path),
-            None => match home {
-                Some(home) => home.join(".pgpass"),
-                None => return Ok(None),
-            },
-        };
-        let Some(text) = passfile::read(&path) else { return Ok(None) };
-        let mut found = servers.iter().map(|server| {
-            let host = if SOCKET_FOLDERS.contains(&server.host.as_str()) { "localhost" } else { &server.host };
-            passfile::look_up(&text, [host, &server.port.to_string(), dbname, user])
-        });
-        let first = found.next().flatten();
-        // One password is tried on all hosts, and none may see another's.
-        if found.any(|other| other != first) {
-            return Err(Error::config("passfile must name the same password for every host of the list"));
+    /// The password of each server: the one that is given, or what the password file has for it.
+    fn find_passwords(&self, home: Option<&Path>, servers: &mut [Server], dbname: &str, user: &str) {
+        if let Some(password) = self.text("password") {
+            servers.iter_mut().for_each(|server| server.password = Some(password.to_owned()));
+            return;
         }
-        Ok(first.filter(|password| !password.is_empty()))
+        let path = match self.text("passfile") {
+            Some(path) => Some(PathBuf::from(path)),
+            None => home.map(|home| home.join(".pgpass")),
+        };
+        let Some(text) = path.and_then(|path| passfile::read(&path)) else { return };
+        for server in servers {
+            let host = if SOCKET_FOLDERS.contains(&server.host.as_str()) { "localhost" } else { &server.host };
+            let found = passfile::look_up(&text, [host, &server.port.to_string(), dbname, user]);
+            server.password = found.filter(|password| !password.is_empty());
+        }
     }
 
-    fn set_behaviour(&self, config: &mut Config, mode: SslMode) -> Result<()> {
-        if let Some(options) = self.text("options") {
-            config.options(options);
+    fn set_behaviour(&self, config: &mut Config, mode: SslMode, env: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+        let mut options: Vec<String> = self.text("options").map(str::to_owned).into_iter().collect();
+        for (variable, setting) in SETTINGS {
+            let value = env(variable).filter(|value| !value.is_empty() && !value.eq_ignore_ascii_case("default"));
+            options.extend(value.map(|value| format!("-c {setting}={}", escaped(&value))));
         }
-        if let Some(name) = self.text("application_name").or(self.text("fallback_application_name")) {
-            config.application_name(name);
+        if !options.is_empty() {
+            config.options(options.join(" "));
         }
-        if let Some(timeout) = self.duration("connect_timeout", 10, Duration::from_secs)? {
+        if let Some(timeout) = self.duration("connect_timeout", 0, Duration::from_secs)? {
             config.connect_timeout(timeout);
         }
         if let Some(timeout) = self.duration("tcp_user_timeout", 30_000, Duration::from_millis)? {
@@ -414,8 +444,9 @@ impl Given {
     }
 }
 
-fn find(key: &str) -> Option<&'static (&'static str, &'static str, Rule)> {
-    PARAMETERS.iter().find(|(name, _, _)| *name == key)
+/// A value as it stands in `options`, where a space ends it.
+fn escaped(value: &str) -> String {
+    value.chars().flat_map(|c| matches!(c, ' ' | '\\').then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Where distributions and PostgreSQL itself put the server's socket.
@@ -426,7 +457,9 @@ fn default_host(port: u16) -> String {
     SOCKET_FOLDERS.iter().find(has_socket).map_or("localhost", |folder| folder).to_owned()
 }
 
+mod parameters;
 mod passfile;
+mod service;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,15 @@
 
 pub(crate) mod conninfo;
 pub(crate) mod deadline;
+mod dial;
 mod own_pool;
 pub(crate) mod pool;
 pub(crate) mod session;
 pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
-use conninfo::ConnInfo;
+use dial::Place;
+pub(crate) use dial::given_or_environment;
 use own_pool::OwnPool;
 use parking_lot::Mutex;
 use pool::{Connection, ConnectionPool, Hurried};
@@ -17,7 +19,6 @@ use session::{Backend, Interrupt, Session};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tls::Tls;
 
 /// How many sessions the engine keeps for itself at least: listen, fetch, settle, lease.
 pub(crate) const ENGINE_SESSIONS: u32 = 4;
@@ -29,7 +30,7 @@ pub(crate) const ROOM_FOR_TWO_FETCHES: u32 = 10;
 #[derive(Clone)]
 pub(crate) struct Database {
     /// Absent when the caller gave only a pool: engine sessions are then checked out of it for good.
-    direct: Option<Arc<Direct>>,
+    direct: Option<Arc<Place>>,
     pool: Arc<dyn ConnectionPool>,
     deadline: Duration,
     /// The server processes of sessions that were given up with a call under way.
@@ -38,22 +39,17 @@ pub(crate) struct Database {
     open: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
-struct Direct {
-    info: ConnInfo,
-    tls: Tls,
-}
-
 impl Database {
     /// A database by its connection string, with a pool of `handlers` connections that opens lazily.
     pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
-        let direct = Direct::new(url)?;
-        let pool = Arc::new(OwnPool::new(&direct.info, &direct.tls, handlers));
-        Ok(Self { direct: Some(Arc::new(direct)), pool, deadline, abandoned: Arc::default(), open: Arc::default() })
+        let direct = Arc::new(Place::new(url)?);
+        let pool = Arc::new(OwnPool::new(&direct, handlers));
+        Ok(Self { direct: Some(direct), pool, deadline, abandoned: Arc::default(), open: Arc::default() })
     }
 
     /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
-        let direct = url.map(Direct::new).transpose()?.map(Arc::new);
+        let direct = url.map(Place::new).transpose()?.map(Arc::new);
         let pool = Arc::new(Hurried(pool));
         Ok(Self { direct, pool, deadline, abandoned: Arc::default(), open: Arc::default() })
     }
@@ -86,12 +82,7 @@ impl Database {
     /// Opens a session of the engine; `role` is what the server's activity list shows.
     pub(crate) fn session(&self, role: &str, interrupt: &Interrupt) -> Result<Session> {
         match &self.direct {
-            Some(direct) => {
-                let mut config = direct.info.config().clone();
-                config.application_name(format!("graphile-worker:{role}"));
-                Session::connect(&config, &direct.tls, self.deadline, interrupt)
-                    .map_err(|e| e.context(format_args!("connecting to {}", direct.info.host())))
-            }
+            Some(place) => Session::connect(place, role, self.deadline, interrupt),
             None => {
                 let mut session = Session::lent(self.pool.get(self.deadline)?, self.deadline, interrupt)?;
                 session.batch(&format!("set application_name = 'graphile-worker:{role}'"))?;
@@ -152,14 +143,6 @@ impl Database {
     }
 }
 
-impl Direct {
-    fn new(url: &str) -> Result<Self> {
-        let info = ConnInfo::parse(url, &|name| std::env::var(name).ok())?;
-        let tls = Tls::new(info.tls())?;
-        Ok(Self { info, tls })
-    }
-}
-
 /// Blocking calls on a thread of an async runtime would stall it, or panic: say so instead.
 pub(crate) fn refuse_async_context() -> Result<()> {
     match tokio::runtime::Handle::try_current() {
@@ -211,7 +194,7 @@ impl Seat {
             self.connects += 1;
         }
         let session = self.session.as_mut().expect("connected above");
-        let answer = call(session);
+        let answer = call(session).map_err(|e| session.locate(e));
         if let Err(error) = &answer {
             if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Connect) {
                 // Its server may still be at it: it must end before it acts behind our back.

@@ -4,20 +4,24 @@
 //! Not r2d2's, whose threads wait by parking_lot: see `lock.rs`. A forked child that made a pool of its own then waited for
 //! ever now and then.
 
-use super::conninfo::ConnInfo;
 use super::deadline;
+use super::dial::{Dialer, Place};
 use super::pool::{Connection, ConnectionPool, exhausted};
+use super::session::probe;
 use super::tls::Tls;
 use crate::backoff::Backoff;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lock::held;
 use log::warn;
 use postgres::Client;
+use std::collections::HashSet;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio_postgres::Config;
 
 /// How long a farewell is waited for.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -32,8 +36,7 @@ const LIFETIME: Duration = Duration::from_secs(1800);
 pub(crate) struct OwnPool(Arc<Shelf>);
 
 struct Shelf {
-    config: postgres::Config,
-    tls: Tls,
+    place: Arc<Place>,
     size: u32,
     idle_time: Duration,
     state: Mutex<State>,
@@ -43,6 +46,8 @@ struct Shelf {
     closed: Condvar,
     /// Whether a farewell was late: no other is waited for until the server answers again.
     silent: AtomicBool,
+    /// The servers that did not answer the last attempt in time.
+    late: Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
@@ -66,18 +71,16 @@ struct Kept {
 }
 
 impl OwnPool {
-    pub(crate) fn new(info: &ConnInfo, tls: &Tls, size: u32) -> Self {
-        let mut config = postgres::Config::from(info.config().clone());
-        config.application_name("graphile-worker:handler");
+    pub(crate) fn new(place: &Arc<Place>, size: u32) -> Self {
         Self(Arc::new(Shelf {
-            config,
-            tls: tls.clone(),
+            place: place.clone(),
             size,
             idle_time: IDLE_TIME,
             state: Mutex::default(),
             freed: Condvar::new(),
             closed: Condvar::new(),
             silent: AtomicBool::new(false),
+            late: Mutex::default(),
         }))
     }
 }
@@ -132,7 +135,7 @@ impl ConnectionPool for OwnPool {
                 return Err(match refusal {
                     Some(refusal) => {
                         let text = exhausted(timeout, shelf.size, format!("the database said: {refusal}"));
-                        Error::new(refusal.kind(), text.to_string()).caused_by(refusal)
+                        refusal.saying(text.to_string())
                     }
                     None => exhausted(timeout, shelf.size, "all are lent"),
                 });
@@ -167,8 +170,7 @@ impl Shelf {
     }
 
     fn connect(&self, patience: Duration) -> Result<Kept> {
-        let (config, tls) = (self.config.clone(), self.tls.clone());
-        let client = deadline::call(patience, move || config.connect(tls).map_err(Error::from))??;
+        let (client, _) = self.place.dial("handler", patience, &mut OnHelpers(self))?;
         self.silent.store(false, Ordering::Relaxed);
         let now = Instant::now();
         Ok(Kept { client, born: now, idle: now })
@@ -243,6 +245,41 @@ impl Shelf {
     }
 }
 
+/// Connects on helper threads, which are left behind when they are late.
+struct OnHelpers<'a>(&'a Shelf);
+
+impl Dialer for OnHelpers<'_> {
+    type Line = Client;
+
+    fn resolve(&mut self, host: &str, port: u16, limit: Duration) -> Result<Vec<IpAddr>> {
+        let name = (host.to_owned(), port);
+        let found = deadline::call(limit, move || (name.0.as_str(), name.1).to_socket_addrs())?;
+        let found = found
+            .map_err(|e| Error::new(ErrorKind::Connect, format!("the name cannot be looked up: {e}")).caused_by(e))?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+
+    fn connect(&mut self, config: &Config, tls: &Tls, target: &str, limit: Duration) -> Result<Client> {
+        let late = || held(self.0.late.lock());
+        let until = Instant::now() + limit;
+        // Each late attempt leaves a thread behind until its server answers. So a server that was late is first
+        // asked in a way that can be given up.
+        let was_late = late().contains(target);
+        if was_late {
+            probe(config, tls, limit)?;
+            late().remove(target);
+        }
+        let (config, tls) = (postgres::Config::from(config.clone()), tls.clone());
+        let left = until.saturating_duration_since(Instant::now());
+        let opened = deadline::call(left, move || config.connect(tls).map_err(Error::from));
+        // One that has just answered is slow: the next attempt has its whole time, and this thread ends.
+        if opened.is_err() && !was_late {
+            late().insert(target.to_owned());
+        }
+        opened?
+    }
+}
+
 /// A client that is lent, until it is dropped.
 struct Lent {
     kept: Option<Kept>,
@@ -272,16 +309,15 @@ impl Drop for Lent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::Direct;
     use crate::devdb::{DevDb, Options};
-    use crate::error::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
 
     const SOON: Duration = Duration::from_secs(10);
 
     fn pool(size: u32) -> (DevDb, OwnPool) {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
-        let direct = Direct::new(&db.url()).unwrap();
-        (db, OwnPool::new(&direct.info, &direct.tls, size))
+        let place = Arc::new(Place::new(&db.url()).unwrap());
+        (db, OwnPool::new(&place, size))
     }
 
     fn pid(connection: &mut Connection) -> i32 {
@@ -322,6 +358,24 @@ mod tests {
         let error = pool.get(Duration::from_millis(300)).map(drop).unwrap_err();
         assert!(error.to_string().contains("the database said"), "{error}");
         assert_eq!(pool.open_connections(), Some(0));
+    }
+
+    #[test]
+    fn a_host_that_never_answers_costs_its_share_and_one_thread() {
+        let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let url = format!("postgres://postgres@127.0.0.1:{port},127.0.0.1:{}/postgres?connect_timeout=1", db.port());
+        let pool = OwnPool::new(&Arc::new(Place::new(&url).unwrap()), 4);
+        let lent: Vec<_> = (0..4).map(|_| pool.get(Duration::from_secs(30)).unwrap()).collect();
+        // Only the first attempt is still there, with its thread; the others were given up.
+        let ended = |mut socket: TcpStream| {
+            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            std::io::copy(&mut socket, &mut std::io::sink()).is_ok()
+        };
+        let ends: Vec<bool> = (0..4).map(|_| ended(silent.accept().unwrap().0)).collect();
+        assert_eq!(ends, [false, true, true, true]);
+        drop(lent);
     }
 
     #[test]

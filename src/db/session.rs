@@ -7,19 +7,22 @@
 //! which is left behind when the deadline passes (`deadline.rs`).
 
 use super::deadline;
+use super::dial::{Dialer, Place};
 use super::pool::Connection;
+use super::tls::Tls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Row, Statement};
+use tokio_postgres::{AsyncMessage, Config, Row, Statement};
 
 /// A parameter that may travel to another thread with the call that carries it.
 pub(crate) type Param = Box<dyn ToSql + Sync + Send>;
@@ -127,6 +130,8 @@ pub(crate) struct Session {
     deadline: Duration,
     interrupt: Interrupt,
     backend: Backend,
+    /// Where it leads, for messages.
+    target: String,
 }
 
 enum Link {
@@ -145,45 +150,13 @@ struct Own {
 }
 
 impl Session {
-    /// Connects, TLS and authentication included, within `deadline`.
-    pub(crate) fn connect(
-        config: &tokio_postgres::Config,
-        tls: &super::tls::Tls,
-        deadline: Duration,
-        interrupt: &Interrupt,
-    ) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))?;
-        let progress = Progress::new();
-        let connecting = within(&runtime, deadline, interrupt, &progress, config.connect(tls.clone()));
-        let (client, mut connection) = match connecting {
-            Ok(both) => both,
-            Err(error) => {
-                // A look-up of the host's name cannot be ended; dropping the runtime would wait for it.
-                runtime.shutdown_background();
-                return Err(error);
-            }
-        };
-        // Notifications only wake: when nobody reads them in time, any that is kept is as good.
-        let (outbox, inbox) = mpsc::channel(64);
-        let moved = progress.clone();
-        // Polled when a call begins, and then each time the socket takes or brings bytes.
-        let driver = runtime.spawn(std::future::poll_fn(move |cx| {
-            moved.note();
-            loop {
-                match std::task::ready!(connection.poll_message(cx)) {
-                    Some(Ok(AsyncMessage::Notification(notification))) => {
-                        let _ = outbox.try_send(notification.channel().to_owned());
-                    }
-                    Some(Ok(_)) => {}
-                    None | Some(Err(_)) => return Poll::Ready(()),
-                }
-            }
-        }));
-        let own = Own { runtime, client: Some(client), driver, progress, inbox };
-        Self::settle_in(Link::Own(Box::new(own)), deadline, interrupt)
+    /// Connects, TLS and authentication included, within `deadline`; `role` is what the server's activity list shows.
+    pub(crate) fn connect(place: &Place, role: &str, deadline: Duration, interrupt: &Interrupt) -> Result<Self> {
+        let (own, target) = place.dial(role, deadline, &mut Directly(interrupt))?;
+        let mut session = Self::settle_in(Link::Own(Box::new(own)), deadline, interrupt)
+            .map_err(|e| e.context(format_args!("connecting to {target}")))?;
+        session.target = target;
+        Ok(session)
     }
 
     /// Takes over a connection of the caller's pool, for good.
@@ -199,6 +172,7 @@ impl Session {
             deadline,
             interrupt: interrupt.clone(),
             backend: Backend { pid: 0, started: None },
+            target: "pg_pool".to_owned(),
         };
         let setup = Query { name: "session", text: include_str!("../sql/session.sql").to_owned() };
         let limit = deadline.as_millis() as i64;
@@ -211,6 +185,14 @@ impl Session {
 
     pub(crate) fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Says of an error of the connection which server it is of.
+    pub(crate) fn locate(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Connect | ErrorKind::Timeout => error.context(format_args!("on {}", self.target)),
+            _ => error,
+        }
     }
 
     /// Ends the server processes of sessions that we gave up, so that nothing they were asked for
@@ -250,7 +232,7 @@ impl Session {
                         None => client.prepare(&query.text).await?,
                     };
                     let rows = client.query(&statement, &borrow(&params)).await?;
-                    Ok((statement, rows))
+                    Ok::<_, tokio_postgres::Error>((statement, rows))
                 })
             }
             Link::Lent(lent) => {
@@ -314,6 +296,64 @@ fn wait_lent(client: &mut Connection, timeout: Duration, interrupt: &Interrupt) 
     }
 }
 
+/// Connects from the calling thread; an attempt that is late or interrupted is dropped.
+struct Directly<'a>(&'a Interrupt);
+
+impl Dialer for Directly<'_> {
+    type Line = Own;
+
+    fn resolve(&mut self, host: &str, port: u16, limit: Duration) -> Result<Vec<IpAddr>> {
+        let runtime = runtime()?;
+        let found = within(&runtime, limit, self.0, &Progress::new(), async {
+            let found = tokio::net::lookup_host((host, port)).await;
+            found.map_err(|e| Error::new(ErrorKind::Connect, format!("the name cannot be looked up: {e}")).caused_by(e))
+        });
+        let found = found.map(|found| found.map(|address| address.ip()).collect());
+        // A look-up cannot be ended; dropping the runtime would wait for it.
+        runtime.shutdown_background();
+        found
+    }
+
+    fn connect(&mut self, config: &Config, tls: &Tls, _target: &str, limit: Duration) -> Result<Own> {
+        let runtime = runtime()?;
+        let progress = Progress::new();
+        let (client, mut connection) = within(&runtime, limit, self.0, &progress, config.connect(tls.clone()))?;
+        // Notifications only wake: when nobody reads them in time, any that is kept is as good.
+        let (outbox, inbox) = mpsc::channel(64);
+        let moved = progress.clone();
+        // Polled when a call begins, and then each time the socket takes or brings bytes.
+        let driver = runtime.spawn(std::future::poll_fn(move |cx| {
+            moved.note();
+            loop {
+                match std::task::ready!(connection.poll_message(cx)) {
+                    Some(Ok(AsyncMessage::Notification(notification))) => {
+                        let _ = outbox.try_send(notification.channel().to_owned());
+                    }
+                    Some(Ok(_)) => {}
+                    None | Some(Err(_)) => return Poll::Ready(()),
+                }
+            }
+        }));
+        Ok(Own { runtime, client: Some(client), driver, progress, inbox })
+    }
+}
+
+/// Connects within `limit`, and says goodbye.
+pub(super) fn probe(config: &Config, tls: &Tls, limit: Duration) -> Result<()> {
+    within(&runtime()?, limit, &Interrupt::new(), &Progress::new(), async {
+        let (client, connection) = config.connect(tls.clone()).await?;
+        drop(client);
+        connection.await
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Connect, format!("cannot open another session: {e}")).caused_by(e))
+}
+
 impl Drop for Own {
     fn drop(&mut self) {
         // Dropping the client says goodbye; a server that does not listen is not waited for.
@@ -328,17 +368,17 @@ fn borrow(params: &[Param]) -> Vec<&(dyn ToSql + Sync)> {
 }
 
 /// Runs a future of a session until it returns, makes no progress for its deadline, or a stop interrupts it.
-fn within<T>(
+fn within<T, E: Into<Error>>(
     runtime: &tokio::runtime::Runtime,
     deadline: Duration,
     interrupt: &Interrupt,
     progress: &Progress,
-    call: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    call: impl Future<Output = Result<T, E>>,
 ) -> Result<T> {
     runtime.block_on(async {
         tokio::select! {
             biased;
-            answer = call => answer.map_err(Error::from),
+            answer = call => answer.map_err(Into::into),
             error = interrupt.runs_out(deadline, progress) => Err(error),
         }
     })

@@ -71,11 +71,25 @@ pub(crate) enum Roots {
     File(PathBuf),
 }
 
+/// Which versions of TLS are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Versions {
+    /// 1.2 and 1.3.
+    All,
+    Only12,
+    Only13,
+}
+
 /// The `ssl*` parameters of a connection string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsOptions {
     pub(crate) mode: SslMode,
     pub(crate) roots: Roots,
+    /// Whether a client certificate is shown to a server that asks for one.
+    pub(crate) shows_certificate: bool,
+    /// Whether the server is told for which name it is called.
+    pub(crate) names_host: bool,
+    pub(crate) versions: Versions,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
     /// `~/.postgresql`, where libpq looks for what was not named.
@@ -109,8 +123,13 @@ impl Tls {
         let checks_name = trust.as_ref().is_some_and(|trust| trust.checks_name);
         let provider = Arc::new(ring::default_provider());
         let verifier = Verifier { trust, algorithms: provider.signature_verification_algorithms };
+        let versions: &[_] = match options.versions {
+            Versions::All => rustls::ALL_VERSIONS,
+            Versions::Only12 => &[&rustls::version::TLS12],
+            Versions::Only13 => &[&rustls::version::TLS13],
+        };
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(|e| failed("TLS could not be set up").caused_by(e))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
@@ -120,6 +139,7 @@ impl Tls {
                 .map_err(|e| failed(format!("sslcert and sslkey do not go together: {e}")).caused_by(e))?,
             None => builder.with_no_client_auth(),
         };
+        config.enable_sni = options.names_host;
         // Servers that take TLS without asking (sslnegotiation=direct) insist on it.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Self { rustls: Some(MakeRustlsConnect::new(config)), checks_name })
@@ -179,7 +199,8 @@ fn system_trust() -> Result<Trust> {
 
 /// What we show to a server that asks who we are.
 fn client_certificate(options: &TlsOptions) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
-    let Some(file) = options.named_or(options.cert.as_deref(), "postgresql.crt") else { return Ok(None) };
+    let file = options.named_or(options.cert.as_deref(), "postgresql.crt").filter(|_| options.shows_certificate);
+    let Some(file) = file else { return Ok(None) };
     if let Err(e) = fs::metadata(&file) {
         // As libpq: go on without one, the server will say if it needs it. Other faults are not passed over.
         if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {

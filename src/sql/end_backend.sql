@@ -4,4 +4,4 @@
 select a.pid, a.backend_start as started, pg_catalog.pg_terminate_backend(a.pid)
   from unnest($1::int[], $2::timestamptz[]) given(pid, started)
   join pg_catalog.pg_stat_activity a on a.pid = given.pid and a.backend_start = given.started
- where a.application_name like 'graphile-worker:%'
+ where a.application_name like '%graphile-worker:%'

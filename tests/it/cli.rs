@@ -10,6 +10,9 @@ pub fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_graphile-worker"));
     // Whatever the machine has there is none of our business.
     program.env_remove("DATABASE_URL").env_remove("GRAPHILE_WORKER_SCHEMA").stdin(Stdio::null());
+    for name in ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"] {
+        program.env_remove(name);
+    }
     program
 }
 

@@ -26,6 +26,7 @@ mod proxy;
 mod queues;
 mod recovery;
 mod retry;
+mod rotation;
 mod signals;
 mod size;
 mod stop;

@@ -147,6 +147,24 @@ TEST(a_worker_keeps_what_its_config_said_when_it_was_made) {
   gw_client_free(client);
 }
 
+TEST(without_a_url_the_variables_of_libpq_say_where_the_database_is) {
+  gw_config_t *config = gw_config_new();
+  gw_client_t *client = NULL;
+  char *value = NULL;
+  setenv("DATABASE_URL", "", 1);
+  OK(gw_config_load_env(config, &err));
+  ANSWERS(GW_NOT_FOUND, gw_config_get(config, "database_url", &value, &err));
+  setenv("PGHOST", "127.0.0.1", 1);
+  setenv("PGPORT", "1", 1);
+  ANSWERS(GW_ERR_CONNECT, gw_client_new(config, &client, &err));
+  CHECK_HAS(said(), "127.0.0.1:1");
+  unsetenv("PGHOST");
+  unsetenv("PGPORT");
+  ANSWERS(GW_ERR_CONFIG, gw_client_new(config, &client, &err));
+  CHECK_HAS(said(), "PGHOST");
+  gw_config_free(config);
+}
+
 TEST(a_worker_without_a_database_url_or_a_task_is_told_what_is_missing) {
   gw_config_t *config = gw_config_new();
   gw_worker_t *worker = NULL;

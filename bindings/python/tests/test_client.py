@@ -1,10 +1,12 @@
 """Clients: adding jobs, refusing what cannot be one, looking, and changing by hand."""
 
+import os
 import socket
 import threading
 import unittest
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from unittest import mock
 
 from graphile_worker import (
     AuthError, Client, ClosedError, ConfigError, ConnectError, CrontabError, DatabaseError, GraphileWorkerError,
@@ -140,6 +142,14 @@ class ErrorsTest(DatabaseTest):
         with self.assertRaisesRegex(DatabaseError, "graphile_worker") as caught:
             self.client.add_job("greet")
         self.assertEqual(caught.exception.sqlstate, "3F000")
+
+    def test_without_a_url_the_variables_of_libpq_say_where_the_database_is(self):
+        with mock.patch.dict(os.environ, {"DATABASE_URL": ""}):
+            with self.assertRaisesRegex(ConfigError, "PGHOST"):
+                Client()
+            os.environ.update(PGHOST="127.0.0.1", PGPORT="1")
+            with self.assertRaisesRegex(ConnectError, "127.0.0.1:1"):
+                Client()
 
     def test_an_unknown_option_is_refused_with_the_names_that_are_near(self):
         with self.assertRaisesRegex(ConfigError, "unknown option databse_timeout: did you mean database_timeout"):

@@ -11,12 +11,14 @@ fn parse(text: &str, env: &[(&str, &str)]) -> Result<ConnInfo> {
     ConnInfo::parse(text, &|name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
 }
 
-/// `user password hosts dbname sslmode`, with `-` for no password.
+/// `user password hosts dbname sslmode`, with `-` for no password; a password for each host where they differ.
 #[track_caller]
 fn check_in(env: &[(&str, &str)], text: &str, expected: &str) {
     let info = parse(text, env).unwrap();
-    let config = info.config();
-    let password = config.get_password().map_or("-".into(), String::from_utf8_lossy);
+    let config = info.config.clone();
+    let passwords: Vec<_> = info.servers.iter().map(|s| s.password.as_deref().unwrap_or("-")).collect();
+    let password =
+        if passwords.iter().all(|p| *p == passwords[0]) { passwords[0].to_owned() } else { passwords.join(",") };
     let (user, dbname) = (config.get_user().unwrap(), config.get_dbname().unwrap());
     let hosts = info.host().replace(", ", ",");
     assert_eq!(format!("{user} {password} {hosts} {dbname} {}", info.tls().mode.name()), expected);
@@ -107,8 +109,8 @@ fn what_is_left_open_comes_from_the_environment() {
 #[test]
 fn behaviour_reaches_the_config() {
     let info = parse("host=h", &[]).unwrap();
-    let config = info.config();
-    assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(10)));
+    let config = info.config(&info.servers[0], None, "test");
+    assert_eq!(config.get_connect_timeout(), None);
     assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(30)));
     assert_eq!(config.get_keepalives_idle(), Duration::from_secs(30));
     assert!(config.get_keepalives());
@@ -118,7 +120,7 @@ fn behaviour_reaches_the_config() {
                 keepalives_count=7 target_session_attrs=read-write load_balance_hosts=random channel_binding=require \
                 application_name=me options='-c statement_timeout=5' sslmode=require sslnegotiation=direct";
     let info = parse(text, &[("PGCONNECT_TIMEOUT", "99")]).unwrap();
-    let config = info.config();
+    let config = info.config(&info.servers[0], None, "test");
     assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(3)));
     assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_millis(1500)));
     assert!(!config.get_keepalives());
@@ -128,13 +130,13 @@ fn behaviour_reaches_the_config() {
     assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
     assert_eq!(config.get_load_balance_hosts(), LoadBalanceHosts::Random);
     assert_eq!(config.get_channel_binding(), ChannelBinding::Require);
-    assert_eq!(config.get_application_name(), Some("me"));
+    assert_eq!(config.get_application_name(), Some("me graphile-worker:test"));
     assert_eq!(config.get_options(), Some("-c statement_timeout=5"));
     assert_eq!(config.get_ssl_negotiation(), SslNegotiation::Direct);
 
     let info = parse("host=h connect_timeout=0 tcp_user_timeout=0", &[]).unwrap();
-    assert_eq!(info.config().get_connect_timeout(), None);
-    assert_eq!(info.config().get_tcp_user_timeout(), None);
+    assert_eq!(info.connect_timeout(), None);
+    assert_eq!(info.config.get_tcp_user_timeout(), None);
 }
 
 #[test]
@@ -170,14 +172,19 @@ fn errors_name_the_parameter_and_what_is_allowed() {
 
 #[test]
 fn what_is_not_supported_says_so() {
-    for key in ["sslcrl", "sslcrldir", "sslpassword", "service", "krbsrvname", "require_auth", "requirepeer", "gsslib"]
-    {
+    for key in ["sslcrl", "sslcrldir", "sslpassword", "krbsrvname", "require_auth", "gsslib"] {
         check_error(&format!("host=h {key}=x"), &format!("{key} is not supported"));
     }
+    check_error("host=/s requirepeer=x", "requirepeer is not supported: remove it, and let only the server's user");
+    check_error("host=h,/s requirepeer=x", "requirepeer is not supported");
     check_error("host=h gssencmode=require", "gssencmode is not supported except as disable or prefer");
     check_error("host=h client_encoding=latin1", "client_encoding is not supported except as auto or utf8");
-    check_error("host=h ssl_min_protocol_version=TLSv1.3", "ssl_min_protocol_version is not supported except");
-    check_error_in(&[("PGSERVICE", "x")], "host=h", "PGSERVICE is not supported");
+    check_error("host=h ssl_min_protocol_version=SSLv3", "ssl_min_protocol_version must be one of");
+    check_error_in(&[("PGREQUIREPEER", "x")], "host=/s", "PGREQUIREPEER is not supported");
+    check_error_in(&[("PGCLIENTENCODING", "LATIN1")], "host=h", "PGCLIENTENCODING is not supported except as auto");
+    check_error("host=h sslcertmode=require", "sslcertmode must be one of allow, disable");
+    check_error("host=h ssl_max_protocol_version=TLSv1.1", "ssl_max_protocol_version must be one of TLSv1.2, TLSv1.3");
+    check_error("host=h ssl_max_protocol_version=TLSv1.2 ssl_min_protocol_version=TLSv1.3", "is above");
     check_error_in(&[("PGSSLCRL", "x")], "host=h", "PGSSLCRL is not supported");
 }
 
@@ -203,7 +210,7 @@ fn no_password_is_ever_shown() {
         let info = parse(&text, &[]).unwrap();
         assert_eq!(info.to_string(), "postgres://user:***@h:1,i:5432/db");
         assert_eq!(format!("{info:?}"), "ConnInfo(postgres://user:***@h:1,i:5432/db sslmode=prefer)");
-        assert!(!format!("{:?}", info.config()).contains("w:rd"));
+        assert!(!format!("{:?}", info.config(&info.servers[0], None, "test")).contains("w:rd"));
     }
     assert_eq!(parse("host=h user=u", &[]).unwrap().to_string(), "postgres://u@h:5432/u");
     // Each is broken where a password was written carelessly, and holds the words zebra and quagga.
@@ -271,11 +278,175 @@ fn the_password_file_stands_in_for_a_password() {
     check_in(&env, "host=/tmp user=s", "s three /tmp/.s.PGSQL.5432 s disable");
     check_in(&env, "host=/x user=s", "s four /x/.s.PGSQL.5432 s disable");
     check_in(&env, "host=a,c port=1 user=u dbname=d", "u one a:1,c:1 d prefer");
-    check_error_in(&env, "host=a,b port=1 user=u dbname=d", "passfile must name the same password");
+    // No host is shown the password of another.
+    check_in(&env, "host=a,b,d port=1 user=u dbname=d", "u one,two,- a:1,b:1,d:1 d prefer");
     check(&format!("host=a port=1 user=u dbname=d passfile='{file_text}'"), "u one a:1 d prefer");
     check_in(&[("PGPASSFILE", file_text)], "host=b user=u", "u two b:5432 u prefer");
     check_in(&[("HOME", "/nowhere")], "host=b user=u", "u - b:5432 u prefer");
     private(0o640);
     check_in(&env, "postgres://u@a:1/d", "u - a:1 d prefer");
     fs::remove_dir_all(&home).unwrap();
+}
+
+#[test]
+fn a_parameter_that_libpq_ignores_here_is_ignored_too() {
+    check("host=h user=u requirepeer=x", "u - h:5432 u prefer");
+    check_in(&[("PGREQUIREPEER", "x")], "postgres://u@h/d", "u - h:5432 d prefer");
+    check_in(&[("PGSSLCRL", "x")], "host=/s user=u", "u - /s/.s.PGSQL.5432 u disable");
+    check_in(&[("PGSSLCRLDIR", "x")], "host=h user=u sslmode=disable", "u - h:5432 u disable");
+}
+
+#[test]
+fn requiressl_is_translated_as_by_libpq() {
+    check("host=h user=u requiressl=1", "u - h:5432 u require");
+    check("host=h user=u requiressl=0", "u - h:5432 u prefer");
+    check_in(&[("PGREQUIRESSL", "1")], "host=h user=u", "u - h:5432 u require");
+    check_in(&[("PGREQUIRESSL", "1")], "host=h user=u sslmode=disable", "u - h:5432 u disable");
+}
+
+#[test]
+fn sessions_are_named_after_the_application_and_their_role() {
+    #[track_caller]
+    fn check(text: &str, env: &[(&str, &str)], expected: &str) {
+        let info = parse(text, env).unwrap();
+        let config = info.config(&info.servers[0], None, "fetch");
+        assert_eq!(config.get_application_name(), Some(expected));
+        assert!(expected.len() <= 63);
+    }
+    check("host=h", &[], "graphile-worker:fetch");
+    check("postgres://h/d?application_name=myapp", &[], "myapp graphile-worker:fetch");
+    check("host=h", &[("PGAPPNAME", "env")], "env graphile-worker:fetch");
+    check("host=h application_name=own", &[("PGAPPNAME", "env")], "own graphile-worker:fetch");
+    check("host=h fallback_application_name=last", &[], "last graphile-worker:fetch");
+    check("host=h fallback_application_name=last", &[("PGAPPNAME", "env")], "env graphile-worker:fetch");
+    check(
+        &format!("host=h application_name={}", "n".repeat(63)),
+        &[],
+        &format!("{} graphile-worker:fetch", "n".repeat(41)),
+    );
+    check("host=h application_name='Größe\t1'", &[], "Gr??e?1 graphile-worker:fetch");
+}
+
+#[test]
+fn the_variables_that_are_settings_reach_the_session() {
+    let env = [("PGTZ", "Europe/Berlin"), ("PGDATESTYLE", "sql, dmy"), ("PGGEQO", "default")];
+    let options = |text: &str| parse(text, &env).unwrap().config.get_options().unwrap().to_owned();
+    assert_eq!(options("host=h"), r"-c datestyle=sql,\ dmy -c timezone=Europe/Berlin");
+    assert_eq!(
+        options("host=h options='-c geqo=off'"),
+        r"-c geqo=off -c datestyle=sql,\ dmy -c timezone=Europe/Berlin"
+    );
+}
+
+#[test]
+fn a_service_fills_what_the_connection_string_leaves_open() {
+    let home = std::env::temp_dir().join(format!("gw-service-{}", std::process::id()));
+    fs::create_dir_all(home.join("system")).unwrap();
+    let (named, system) = (home.join("named.conf"), home.join("system"));
+    fs::write(
+        home.join(".pg_service.conf"),
+        "# all\n[prod]\n  host=p  \nport=7\nport=8\nuser=pu\npassword=a = b\nsslmode=require\n\n[bad]\nhots=x\n\
+         [worse]\nhost\n[nested]\nservice=prod\n[tree]\nldap://x\n[port]\nport=zebra\n",
+    )
+    .unwrap();
+    fs::write(&named, "[other]\nhost=n\n").unwrap();
+    fs::write(system.join("pg_service.conf"), "[all]\nhost=s\nuser=su\n[prod]\nhost=not-this\n").unwrap();
+    let (home_text, named_text) = (home.to_str().unwrap(), named.to_str().unwrap());
+    let own = [("HOME", home_text), ("PGSYSCONFDIR", system.to_str().unwrap())];
+    let with = |more: &[(&'static str, &'static str)]| [&own[..], more].concat();
+    check_in(&own, "service=prod", "pu a = b p:7 pu require");
+    check_in(&own, "postgres:///d?service=prod", "pu a = b p:7 d require");
+    check_in(&with(&[("PGSERVICE", "prod"), ("PGPORT", "9"), ("PGDATABASE", "ed")]), "", "pu a = b p:7 ed require");
+    // Beside a complete URL it decides only what the URL does not say.
+    check_in(&with(&[("PGSERVICE", "prod")]), "postgres://u:p@h:1/d", "u p h:1 d require");
+    check_in(&own, "service=all", "su - s:5432 su prefer");
+    let file = [("PGSERVICEFILE", named_text), ("PGSYSCONFDIR", system.to_str().unwrap()), ("HOME", home_text)];
+    check_in(&file, "service=other user=u", "u - n:5432 u prefer");
+    check_in(&file, "service=all", "su - s:5432 su prefer");
+    check_in(&own, &format!("service=other servicefile='{named_text}' user=u"), "u - n:5432 u prefer");
+    check_in(&with(&[("PGSERVICE", "")]), "host=h user=u", "u - h:5432 u prefer");
+
+    check_error_in(&own, "service=gone", "definition of service \"gone\" not found");
+    check_error_in(&with(&[("PGSERVICE", "gone")]), "postgres://u:p@h:1/d", "definition of service \"gone\" not found");
+    check_error_in(&[("PGSERVICEFILE", "/nowhere/s")], "service=prod", "service file \"/nowhere/s\" not found");
+    check_error_in(&own, "service=bad", "unknown parameter in service file");
+    check_error_in(&own, "service=worse", "line 13");
+    check_error_in(&own, "service=nested", "nested service specifications");
+    check_error_in(&own, "service=tree", "LDAP");
+    check_error_in(&own, "service=port", "port of service \"port\" in");
+    let error = parse("service=port", &own).map(|info| info.to_string()).unwrap_err();
+    assert!(!error.to_string().contains("zebra"), "{error}");
+    fs::remove_dir_all(&home).unwrap();
+}
+
+/// Every parameter of libpq, and every variable, in PostgreSQL 12 to 18.
+const OF_LIBPQ: &str = "
+    service PGSERVICE, servicefile PGSERVICEFILE, host PGHOST, hostaddr PGHOSTADDR, port PGPORT, dbname PGDATABASE, user PGUSER,
+    password PGPASSWORD, passfile PGPASSFILE, require_auth PGREQUIREAUTH, channel_binding PGCHANNELBINDING,
+    connect_timeout PGCONNECT_TIMEOUT, client_encoding PGCLIENTENCODING, options PGOPTIONS, application_name PGAPPNAME,
+    fallback_application_name, keepalives, keepalives_idle, keepalives_interval, keepalives_count, tcp_user_timeout,
+    replication, gssencmode PGGSSENCMODE, sslmode PGSSLMODE, requiressl PGREQUIRESSL, sslnegotiation PGSSLNEGOTIATION,
+    sslcompression PGSSLCOMPRESSION, sslcert PGSSLCERT, sslkey PGSSLKEY, sslkeylogfile, sslpassword,
+    sslcertmode PGSSLCERTMODE, sslrootcert PGSSLROOTCERT, sslcrl PGSSLCRL, sslcrldir PGSSLCRLDIR, sslsni PGSSLSNI,
+    requirepeer PGREQUIREPEER, ssl_min_protocol_version PGSSLMINPROTOCOLVERSION,
+    ssl_max_protocol_version PGSSLMAXPROTOCOLVERSION, min_protocol_version PGMINPROTOCOLVERSION,
+    max_protocol_version PGMAXPROTOCOLVERSION, krbsrvname PGKRBSRVNAME, gsslib PGGSSLIB, gssdelegation PGGSSDELEGATION,
+    scram_client_key, scram_server_key, target_session_attrs PGTARGETSESSIONATTRS,
+    load_balance_hosts PGLOADBALANCEHOSTS, oauth_issuer, oauth_client_id, oauth_client_secret, oauth_scope,
+    authtype PGAUTHTYPE, tty PGTTY";
+
+/// The variables of libpq that no parameter stands for.
+const ONLY_VARIABLES: [&str; 7] =
+    ["PGDATESTYLE", "PGTZ", "PGGEQO", "PGSYSCONFDIR", "PGLOCALEDIR", "PGOAUTHDEBUG", "PGOAUTHCAFILE"];
+
+#[test]
+fn every_parameter_of_libpq_is_honoured_or_refused_by_name_as_the_manual_says() {
+    let manual = include_str!("../../../docs/connecting.md");
+    let rows: HashMap<&str, &str> =
+        manual.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | ")).collect();
+    let row = |name: &str, variable: &str| {
+        let both = format!("{name}` | `{variable}`");
+        let key = if name.is_empty() { variable } else { name };
+        let start = rows.get(format!("{key}`").as_str()).copied().unwrap_or_default();
+        let full = format!("{key}` | {start}");
+        let rest = match (name, variable) {
+            ("", _) => Some(start.to_owned()),
+            (_, "") => full.strip_prefix(&format!("{name}` |  | ")).map(str::to_owned),
+            _ => full.strip_prefix(&format!("{both} | ")).map(str::to_owned),
+        };
+        rest.unwrap_or_else(|| panic!("docs/connecting.md has no row for {name} {variable}: {full}"))
+    };
+    let known: Vec<(&str, &str)> =
+        OF_LIBPQ.split(',').map(|pair| pair.trim().split_once(' ').unwrap_or((pair.trim(), ""))).collect();
+    let ours: Vec<(&str, &str)> = PARAMETERS.iter().map(|p| (p.name, p.variable)).collect();
+    for pair in &known {
+        assert!(ours.contains(pair), "{pair:?} is neither honoured nor refused");
+    }
+    assert_eq!(known.len(), ours.len());
+    for parameter in PARAMETERS {
+        let says = row(parameter.name, parameter.variable);
+        let expected = match &parameter.rule {
+            Rule::Used => "honoured".to_owned(),
+            Rule::Only([], _) => "refused".to_owned(),
+            Rule::Only(values, _) => format!("refused except as `{}`", values.join("`, `")),
+            Rule::NotWithTls(_) => "refused where TLS is spoken".to_owned(),
+            Rule::NotOnSockets(_) => "refused on Unix sockets".to_owned(),
+        };
+        assert!(says.starts_with(&expected), "{}: the manual says {says:?} and not {expected:?}", parameter.name);
+        // What is refused is refused by its own name, and by that of its variable.
+        if !matches!(parameter.rule, Rule::Used) {
+            let host = if matches!(parameter.rule, Rule::NotOnSockets(_)) { "/s" } else { "h" };
+            check_error(
+                &format!("host={host} {}=zebra", parameter.name),
+                &format!("{} is not supported", parameter.name),
+            );
+            if !parameter.variable.is_empty() {
+                let env = [(parameter.variable, "zebra")];
+                check_error_in(&env, &format!("host={host}"), &format!("{} is not supported", parameter.variable));
+            }
+        }
+    }
+    for variable in ONLY_VARIABLES {
+        assert!(!row("", variable).is_empty(), "{variable}");
+    }
 }

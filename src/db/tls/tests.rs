@@ -133,7 +133,7 @@ fn channel_binding_and_the_sync_client_work() {
     place.check("user=scram password=secret channel_binding=require", "deny tls tls deny deny");
 
     let info = place.parse("user=plain sslmode=require").unwrap();
-    let mut client = postgres::Config::from(info.config().clone()).connect(Tls::new(info.tls()).unwrap()).unwrap();
+    let mut client = postgres::Config::from(config(&info)).connect(Tls::new(info.tls()).unwrap()).unwrap();
     assert_eq!(client.query_one(QUESTION, &[]).unwrap().get::<_, &str>(0), "tls");
     // Cancelling opens a connection of its own, through the same door.
     client.cancel_token().cancel_query(Tls::new(info.tls()).unwrap()).unwrap();
@@ -163,7 +163,16 @@ fn a_pinned_certificate_still_goes_out_of_date() {
 
 #[test]
 fn disable_reads_no_file_and_verify_says_what_to_do() {
-    let options = |mode, roots| TlsOptions { mode, roots, cert: Some("/missing".into()), key: None, folder: None };
+    let options = |mode, roots| TlsOptions {
+        mode,
+        roots,
+        shows_certificate: true,
+        names_host: true,
+        versions: Versions::All,
+        cert: Some("/missing".into()),
+        key: None,
+        folder: None,
+    };
     assert!(Tls::new(&options(SslMode::Disable, Roots::File("/missing".into()))).unwrap().rustls.is_none());
     #[track_caller]
     fn check(options: TlsOptions, words: &str) {
@@ -184,6 +193,11 @@ fn modes_have_libpqs_names() {
     for (name, mode) in SslMode::NAMES.into_iter().filter(|(name, _)| *name != "allow") {
         assert_eq!(mode.name(), name);
     }
+}
+
+fn config(info: &ConnInfo) -> tokio_postgres::Config {
+    let server = info.servers()[0];
+    info.config(server, server.address, "test")
 }
 
 /// A server, a home folder, and certificates of every kind, made by openssl.
@@ -290,9 +304,10 @@ impl Place {
     fn ours(&self, text: &str) -> Result<String> {
         let info = self.parse(text)?;
         let tls = Tls::new(info.tls())?;
+        let config = config(&info);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (client, connection) = info.config().connect(tls).await?;
+            let (client, connection) = config.connect(tls).await?;
             let driver = tokio::spawn(connection);
             let row = client.query_one(QUESTION, &[]).await;
             drop(client);

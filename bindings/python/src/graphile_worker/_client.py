@@ -24,7 +24,7 @@ CLEANUPS = {"delete_permafailed": 1, "gc_tasks": 2, "gc_queues": 4}
 class Client:
     """Adds jobs to the queue, and manages those that are there. Any thread may use it; calls block on the database.
 
-    `database_url` is `DATABASE_URL` if not given; the options are those of `ClientOptions`. It connects at once, so a
+    `database_url` is `DATABASE_URL` if not given, or what `PGHOST` and its like say; the options are those of `ClientOptions`. It connects at once, so a
     wrong address or password is told here: `ConnectError`, `AuthError`, `ConfigError`.
 
     After a fork the child makes a client of its own; this one answers `ForkedError` there.

@@ -33,7 +33,7 @@ STATES = ("new", "running", "stopping", "stopped", "failed")
 class Worker:
     """Runs jobs. Make it, register its tasks, and run it.
 
-    `database_url` is `DATABASE_URL` if not given; the options are those of `WorkerOptions`. Options that are not given
+    `database_url` is `DATABASE_URL` if not given, or what `PGHOST` and its like say; the options are those of `WorkerOptions`. Options that are not given
     come from the environment (`GRAPHILE_WORKER_CONCURRENCY`), or else are the library's defaults.
 
     Nothing is connected and no thread started before the worker runs, so a worker may be made when a module is
