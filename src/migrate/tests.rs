@@ -1,6 +1,6 @@
 use super::{Facts, INSTALLED, NEWEST_KNOWN, migrate, probe, version};
 use crate::db::Database;
-use crate::db::session::{Interrupt, Session};
+use crate::db::session::{Interrupt, Session, Setup};
 use crate::devdb::{DevDb, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
@@ -50,7 +50,7 @@ impl Scratch {
 
     fn session(&self) -> Session {
         let database = Database::open(&self.url(), 1, Duration::from_secs(20)).unwrap();
-        database.session("migrate", &Interrupt::new()).unwrap()
+        database.session("migrate", &Interrupt::new(), &Setup::default()).unwrap()
     }
 
     fn migrate(&self) -> Result<Facts> {

@@ -22,6 +22,7 @@ mod local_queue;
 mod manual;
 mod observe;
 mod plans;
+mod pooler;
 mod proxy;
 mod queues;
 mod recovery;
