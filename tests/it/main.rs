@@ -21,6 +21,7 @@ mod keys;
 mod local_queue;
 mod manual;
 mod observe;
+mod path;
 mod plans;
 mod pooler;
 mod proxy;
