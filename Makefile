@@ -33,7 +33,7 @@ demo-languages: stage ## one queue, workers in Rust, C, Python, Go and Node: who
 test: test-rust test-doors ## check the code, run every test of every language, build the documentation
 
 test-rust: ## the part of `make test` that needs Rust and PostgreSQL only
-	@sh tests/setup.sh postgres
+	@sh tests/setup.sh postgres pgbouncer
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features header -- -D warnings
 	cargo test --locked

@@ -1,11 +1,12 @@
 -- Installs the tables, types and functions that every worker of this schema shares: the state in
 -- which Node's graphile-worker leaves a database after its migration 18, under the same names, so
 -- that any worker can start on it and add its own later migrations.
+-- Functions are called by their schema, pg_catalog, also in bodies: these run with the search_path of the caller.
 -- Runs in one transaction. The schema exists already; a ledger is taken over as long as it is empty.
 
 create table if not exists :GRAPHILE_WORKER_SCHEMA.migrations (
   id int constraint migrations_pkey primary key,
-  ts timestamptz not null default now(),
+  ts timestamptz not null default pg_catalog.now(),
   breaking boolean not null default false
 );
 
@@ -13,7 +14,7 @@ create table if not exists :GRAPHILE_WORKER_SCHEMA.migrations (
 -- transaction, and then finds (23505) that the work is done.
 insert into :GRAPHILE_WORKER_SCHEMA.migrations (id, breaking)
 select id, id in (1, 3, 11, 13, 14, 16)
-  from generate_series(1, 18) as id
+  from pg_catalog.generate_series(1, 18) as id
  order by id;
 
 create table :GRAPHILE_WORKER_SCHEMA._private_tasks (
@@ -21,7 +22,7 @@ create table :GRAPHILE_WORKER_SCHEMA._private_tasks (
     constraint tasks_pkey primary key,
   identifier text not null
     constraint tasks_identifier_key unique
-    constraint tasks_identifier_check check (length(identifier) <= 128)
+    constraint tasks_identifier_check check (pg_catalog.length(identifier) <= 128)
 );
 alter table :GRAPHILE_WORKER_SCHEMA._private_tasks enable row level security;
 
@@ -30,7 +31,7 @@ create table :GRAPHILE_WORKER_SCHEMA._private_job_queues (
     constraint job_queues_pkey1 primary key,
   queue_name text not null
     constraint job_queues_queue_name_key unique
-    constraint job_queues_queue_name_check check (length(queue_name) <= 128),
+    constraint job_queues_queue_name_check check (pg_catalog.length(queue_name) <= 128),
   locked_at timestamptz,
   locked_by text,
   is_available boolean not null generated always as (locked_at is null) stored
@@ -44,18 +45,18 @@ create table :GRAPHILE_WORKER_SCHEMA._private_jobs (
     constraint jobs_pkey1 primary key,
   job_queue_id int,
   task_id int not null,
-  payload json not null default '{}'::json,
+  payload json not null default '{}'::pg_catalog.json,
   priority smallint not null default 0,
-  run_at timestamptz not null default now(),
+  run_at timestamptz not null default pg_catalog.now(),
   attempts smallint not null default 0,
   max_attempts smallint not null default 25
     constraint jobs_max_attempts_check check (max_attempts >= 1),
   last_error text,
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
+  created_at timestamptz not null default pg_catalog.now(),
+  updated_at timestamptz not null default pg_catalog.now(),
   key text
     constraint jobs_key_key1 unique
-    constraint jobs_key_check check (length(key) > 0 and length(key) <= 512),
+    constraint jobs_key_check check (pg_catalog.length(key) > 0 and pg_catalog.length(key) <= 512),
   locked_at timestamptz,
   locked_by text,
   revision int not null default 0,
@@ -130,7 +131,7 @@ begin
   -- two calls with the same new names cannot wait for each other.
   insert into :GRAPHILE_WORKER_SCHEMA._private_tasks (identifier)
   select distinct spec.identifier
-    from unnest(add_jobs.specs) as spec
+    from pg_catalog.unnest(add_jobs.specs) as spec
    where not exists (
      select from :GRAPHILE_WORKER_SCHEMA._private_tasks as known
       where known.identifier = spec.identifier
@@ -140,7 +141,7 @@ begin
 
   insert into :GRAPHILE_WORKER_SCHEMA._private_job_queues (queue_name)
   select distinct spec.queue_name
-    from unnest(add_jobs.specs) as spec
+    from pg_catalog.unnest(add_jobs.specs) as spec
    where spec.queue_name is not null
      and not exists (
        select from :GRAPHILE_WORKER_SCHEMA._private_job_queues as known
@@ -152,14 +153,14 @@ begin
   update :GRAPHILE_WORKER_SCHEMA._private_jobs as holder
      set key = null,
          attempts = holder.max_attempts,
-         updated_at = now()
-    from unnest(add_jobs.specs) as spec
+         updated_at = pg_catalog.now()
+    from pg_catalog.unnest(add_jobs.specs) as spec
    where holder.key = spec.job_key
      and holder.is_available is not true;
 
-  perform pg_notify(
+  perform pg_catalog.pg_notify(
     'jobs:insert',
-    '{"r":' || random()::text || ',"count":' || array_length(add_jobs.specs, 1)::text || '}'
+    '{"r":' || pg_catalog.random()::pg_catalog.text || ',"count":' || pg_catalog.array_length(add_jobs.specs, 1)::pg_catalog.text || '}'
   );
 
   return query
@@ -169,17 +170,17 @@ begin
   select
     spec.queue_id,
     spec.task_id,
-    coalesce(spec.payload, '{}'::json),
-    coalesce(spec.run_at, now()),
+    coalesce(spec.payload, '{}'::pg_catalog.json),
+    coalesce(spec.run_at, pg_catalog.now()),
     coalesce(spec.max_attempts, 25::smallint),
     spec.job_key,
     coalesce(spec.priority, 0::smallint),
-    (select jsonb_object_agg(flag, true) from unnest(spec.flags) as flag)
+    (select pg_catalog.jsonb_object_agg(flag, true) from pg_catalog.unnest(spec.flags) as flag)
   -- The jobs of one queue run in the order of the call. Sorted before anything is computed from them, so that a spec
   -- that is refused has used up its id, as it does elsewhere.
   from (
     select spec.*, task.id as task_id, queue.id as queue_id
-      from unnest(add_jobs.specs) with ordinality as spec
+      from pg_catalog.unnest(add_jobs.specs) with ordinality as spec
       join :GRAPHILE_WORKER_SCHEMA._private_tasks as task on task.identifier = spec.identifier
       left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = spec.queue_name
      order by spec.ordinality
@@ -188,8 +189,8 @@ begin
      set job_queue_id = excluded.job_queue_id,
          task_id = excluded.task_id,
          payload = case
-           when json_typeof(job.payload) = 'array' and json_typeof(excluded.payload) = 'array'
-             then (job.payload::jsonb || excluded.payload::jsonb)::json
+           when pg_catalog.json_typeof(job.payload) = 'array' and pg_catalog.json_typeof(excluded.payload) = 'array'
+             then (job.payload::pg_catalog.jsonb || excluded.payload::pg_catalog.jsonb)::pg_catalog.json
            else excluded.payload
          end,
          run_at = case
@@ -202,7 +203,7 @@ begin
          revision = job.revision + 1,
          attempts = 0,
          last_error = null,
-         updated_at = now()
+         updated_at = pg_catalog.now()
    where job.locked_at is null
   returning job.*;
 end;
@@ -251,7 +252,7 @@ begin
   end if;
 
   if add_job.job_key_mode <> 'unsafe_dedupe' then
-    raise exception 'job_key_mode is %, and must be replace, preserve_run_at or unsafe_dedupe', quote_literal(add_job.job_key_mode)
+    raise exception 'job_key_mode is %, and must be replace, preserve_run_at or unsafe_dedupe', pg_catalog.quote_literal(add_job.job_key_mode)
       using errcode = 'GWBKM';
   end if;
 
@@ -278,24 +279,24 @@ begin
   select
     queue.id,
     task.id,
-    coalesce(add_job.payload, '{}'::json),
-    coalesce(add_job.run_at, now()),
+    coalesce(add_job.payload, '{}'::pg_catalog.json),
+    coalesce(add_job.run_at, pg_catalog.now()),
     coalesce(add_job.max_attempts::smallint, 25::smallint),
     add_job.job_key,
     coalesce(add_job.priority::smallint, 0::smallint),
-    (select jsonb_object_agg(flag, true) from unnest(add_job.flags) as flag)
+    (select pg_catalog.jsonb_object_agg(flag, true) from pg_catalog.unnest(add_job.flags) as flag)
   from :GRAPHILE_WORKER_SCHEMA._private_tasks as task
   left join :GRAPHILE_WORKER_SCHEMA._private_job_queues as queue on queue.queue_name = add_job.queue_name
   where task.identifier = add_job.identifier
   on conflict (key) do update
      set revision = job.revision + 1,
-         updated_at = now()
+         updated_at = pg_catalog.now()
   returning job.*
     into added;
 
   -- Nothing new for anyone when the job was there before.
   if added.revision = 0 then
-    perform pg_notify('jobs:insert', '{"r":' || random()::text || ',"count":1}');
+    perform pg_catalog.pg_notify('jobs:insert', '{"r":' || pg_catalog.random()::pg_catalog.text || ',"count":1}');
   end if;
 
   return added;
@@ -315,19 +316,19 @@ declare
 begin
   delete from :GRAPHILE_WORKER_SCHEMA._private_jobs as job
    where job.key = remove_job.job_key
-     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+     and (job.locked_at is null or job.locked_at < pg_catalog.now() - interval '4 hours')
   returning job.*
     into removed;
 
   if found then
-    perform pg_notify('jobs:insert', '{"r":' || random()::text || ',"count":-1}');
+    perform pg_catalog.pg_notify('jobs:insert', '{"r":' || pg_catalog.random()::pg_catalog.text || ',"count":-1}');
     return removed;
   end if;
 
   update :GRAPHILE_WORKER_SCHEMA._private_jobs as job
      set key = null,
          attempts = job.max_attempts,
-         updated_at = now()
+         updated_at = pg_catalog.now()
    where job.key = remove_job.job_key
   returning job.*
     into removed;
@@ -343,7 +344,7 @@ language sql
 as $$
   delete from :GRAPHILE_WORKER_SCHEMA._private_jobs as job
    where job.id = any(complete_jobs.job_ids)
-     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+     and (job.locked_at is null or job.locked_at < pg_catalog.now() - interval '4 hours')
   returning job.*;
 $$;
 
@@ -358,9 +359,9 @@ as $$
   update :GRAPHILE_WORKER_SCHEMA._private_jobs as job
      set last_error = coalesce(permanently_fail_jobs.error_message, 'Manually marked as failed'),
          attempts = job.max_attempts,
-         updated_at = now()
+         updated_at = pg_catalog.now()
    where job.id = any(permanently_fail_jobs.job_ids)
-     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+     and (job.locked_at is null or job.locked_at < pg_catalog.now() - interval '4 hours')
   returning job.*;
 $$;
 
@@ -381,9 +382,9 @@ as $$
          priority = coalesce(reschedule_jobs.priority::smallint, job.priority),
          attempts = coalesce(reschedule_jobs.attempts::smallint, job.attempts),
          max_attempts = coalesce(reschedule_jobs.max_attempts::smallint, job.max_attempts),
-         updated_at = now()
+         updated_at = pg_catalog.now()
    where job.id = any(reschedule_jobs.job_ids)
-     and (job.locked_at is null or job.locked_at < now() - interval '4 hours')
+     and (job.locked_at is null or job.locked_at < pg_catalog.now() - interval '4 hours')
   returning job.*;
 $$;
 

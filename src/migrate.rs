@@ -19,10 +19,11 @@ const NEWEST_KNOWN: i32 = 22;
 const OLDEST_SERVER: i32 = 120_000;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
-const EXTRAS: [(i32, &str); 3] = [
+const EXTRAS: [(i32, &str); 4] = [
     (1, include_str!("../migrations/native/001_extras.sql")),
     (2, include_str!("../migrations/native/002_recovery.sql")),
     (3, include_str!("../migrations/native/003_crontabs.sql")),
+    (6, include_str!("../migrations/native/006_qualified_names.sql")),
 ];
 
 /// How often an installation that clashed with another is tried again.

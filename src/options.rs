@@ -4,7 +4,7 @@ use crate::batch::BatchTaskHandler;
 use crate::config::{Config, Pull, Sweeps, WorkerRecoveryConfig};
 use crate::cron::crontab::{self, Cron};
 use crate::db::pool::ConnectionPool;
-use crate::db::session::Interrupt;
+use crate::db::session::{Interrupt, Setup};
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, given_or_environment, refuse_async_context};
 use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
@@ -516,8 +516,11 @@ impl WorkerOptions {
             )));
         }
 
+        // Handlers of a pool beside a URL have connections of their own.
+        let handlers = u32::from(connections != u32::MAX);
+        let database = database.needing(engine + handlers);
         let interrupt = Interrupt::new();
-        let mut session = database.session("init", &interrupt)?;
+        let mut session = database.session("init", &interrupt, &Setup::default())?;
         let facts = match self.migrate {
             true => migrate::migrate(&mut session, &config.schema),
             false => migrate::probe(&mut session, &config.schema),

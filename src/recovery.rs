@@ -6,7 +6,7 @@
 use crate::backoff::random_unit;
 use crate::config::{MISSED_BEATS, WorkerRecoveryConfig};
 use crate::db::Database;
-use crate::db::session::Interrupt;
+use crate::db::session::{Interrupt, Setup};
 use crate::error::{ErrorKind, Result};
 use crate::hooks::events::Events;
 use crate::hooks::{FailureReason, JobInterrupted, JobInterruptedContext, WorkerRecovered, WorkerRecoveredContext};
@@ -83,7 +83,7 @@ impl Recovery {
 
     fn sweep(&self) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
         let mut sweep = Sweep {
-            session: self.database.session("recovery", &self.interrupt)?,
+            session: self.database.session("recovery", &self.interrupt, &Setup::default())?,
             schema: &self.schema,
             facts: &self.facts,
             hooks: &self.events.hooks,

@@ -1,7 +1,7 @@
 //! Every statement of the engine, one method each. Knows the tables; decides nothing.
 
 use crate::claim::{ActiveJob, Failure};
-use crate::db::session::{Interrupt, Param, Query, Session};
+use crate::db::session::{Interrupt, Param, Query, Session, Setup};
 use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Bytes;
@@ -20,8 +20,14 @@ pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
 
 /// Plans that stay as they were written: by index, whatever the statistics of an empty table say.
 /// Planning anew at every claim would cost more than the claim.
-const STEADY_PLANS: &str = "set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
-     set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+const STEADY_PLANS: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
 
 /// What a claim looks for; the parts that are off are NULL.
 #[derive(Default)]
@@ -93,16 +99,25 @@ impl Store {
         role: &'static str,
         interrupt: &Interrupt,
     ) -> Self {
-        let setup = match role {
+        let mut settings = match role {
+            "fetch" | "settle" => STEADY_PLANS.to_vec(),
+            _ => Vec::new(),
+        };
+        match role {
             // A claim is no promise: one that a server crash forgets was never made, and its settling
             // is refused. Where that would not do, `harden` follows.
             // And a payload may take long to arrive: our own deadline ends a call that makes no progress.
-            "fetch" => format!("{STEADY_PLANS}; set synchronous_commit = off; set statement_timeout = 0"),
+            "fetch" => settings.extend([("synchronous_commit", "off"), ("statement_timeout", "0")]),
             // A row that another session holds must not hold up the outcomes that are written with it.
-            "settle" => format!("{STEADY_PLANS}; set lock_timeout = 100"),
-            "listen" => format!("listen \"{JOBS_CHANNEL}\"; listen \"{}\"", own_channel(worker)),
-            _ => String::new(),
+            "settle" => settings.push(("lock_timeout", "100")),
+            _ => {}
+        }
+        let channels = match role {
+            "listen" => vec![JOBS_CHANNEL.to_owned(), own_channel(worker)],
+            _ => Vec::new(),
         };
+        let settings = settings.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        let setup = Setup { settings, channels };
         let query = |name, sql| Query::new(name, sql, schema);
         Self {
             seat: Seat::new(database, role, interrupt, setup),

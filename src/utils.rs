@@ -7,7 +7,7 @@ mod manage;
 use crate::batch::{self, BatchTaskHandler};
 use crate::config::WorkerRecoveryConfig;
 use crate::db::pool::{Connection, ConnectionPool};
-use crate::db::session::Interrupt;
+use crate::db::session::{Interrupt, Setup};
 use crate::db::{Database, refuse_async_context};
 use crate::enqueue;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,7 +77,7 @@ impl WorkerUtils {
             return Err(Error::config("max_connections: 0 is fewer than 1"));
         }
         let database = Database::open(database_url, max_connections, timeout)?;
-        database.session("utils", &Interrupt::new())?;
+        database.reach()?;
         Ok(Self::on(database, Schema::default()))
     }
 
@@ -142,7 +142,7 @@ impl WorkerUtils {
     pub fn migrate(&self) -> Result<()> {
         refuse_async_context()?;
         self.refuse_dry_run("migrate")?;
-        let mut session = self.database.session("migrate", &Interrupt::new())?;
+        let mut session = self.database.session("migrate", &Interrupt::new(), &Setup::default())?;
         migrate::migrate(&mut session, &self.schema).map(drop)
     }
 
@@ -192,7 +192,7 @@ impl WorkerUtils {
 
     fn sweeping<T>(&self, work: impl FnOnce(&mut Sweep) -> Result<T>) -> Result<T> {
         refuse_async_context()?;
-        let mut session = self.database.session("utils", &Interrupt::new())?;
+        let mut session = self.database.session("utils", &Interrupt::new(), &Setup::default())?;
         let facts = migrate::probe(&mut session, &self.schema)?;
         let (schema, hooks) = (&self.schema, &*self.hooks);
         work(&mut Sweep {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that what the recipes of the Makefile need is on this machine:
-#   sh tests/setup.sh [postgres] [c] [python] [go] [node]
+#   sh tests/setup.sh [postgres] [pgbouncer] [c] [python] [go] [node]
 # Installs what is missing if that takes no question (as root, or with a sudo that asks none),
 # else names the command and exits 1.
 set -eu
@@ -35,6 +35,8 @@ whole_server() {
   [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] && [ -x "$1/postgres" ]
 }
 
+# Debian's package puts it where only root looks.
+has_pgbouncer() { command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]; }
 has_node() { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; }
 has_python() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1; }
 # What the tests of the C door need beside a C compiler.
@@ -53,6 +55,7 @@ package() {
     apt:c) echo g++ pkg-config cmake valgrind ;;
     apt:python) echo python3 python3-venv ;;
     apt:go) echo golang-go ;;
+    *:pgbouncer) echo pgbouncer ;;
     brew:postgres) echo postgresql@16 ;;
     brew:c) echo pkg-config cmake ;;
     brew:*) echo "$1" ;;
@@ -112,9 +115,9 @@ install_packages() {
 missing=
 for need in "$@"; do
   case $need in
-    postgres | c | node | python | go) ;;
+    postgres | pgbouncer | c | node | python | go) ;;
     *)
-      say "setup.sh: nothing is known about '$need' (postgres, c, python, go, node)"
+      say "setup.sh: nothing is known about '$need' (postgres, pgbouncer, c, python, go, node)"
       exit 2
       ;;
   esac

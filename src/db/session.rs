@@ -4,11 +4,13 @@
 //! A session of our own is a blocking wrapper over tokio-postgres: a stopped server answers no
 //! cancel and trips no keepalive, but the wait for it is a future, and a future can be dropped.
 //! A session lent by the caller's pool is a `postgres::Client`; its calls run on a helper thread,
-//! which is left behind when the deadline passes (`deadline.rs`).
+//! which is left behind when the deadline passes (`deadline.rs`). What a session sets on it is undone
+//! before it goes back.
 
 use super::deadline;
 use super::dial::{Dialer, Place};
 use super::pool::Connection;
+use super::pooler;
 use super::tls::Tls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Config, Row, Statement};
 
 /// A parameter that may travel to another thread with the call that carries it.
@@ -116,6 +118,17 @@ impl Progress {
     }
 }
 
+/// What a session is set up with, beyond what every engine session has.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    pub(crate) settings: Vec<(&'static str, String)>,
+    /// The channels that it listens to.
+    pub(crate) channels: Vec<String>,
+}
+
+/// How long a connection that goes back to its pool is waited for.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Which server process serves a session; enough to end it later without hitting a successor of its pid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Backend {
@@ -137,11 +150,23 @@ pub(crate) struct Session {
 enum Link {
     Own(Box<Own>),
     /// `None` while a call is on its way, and for ever after one that did not come back.
-    Lent(Option<Connection>),
+    Lent(Option<Box<Loan>>),
+}
+
+/// A connection of the caller's pool, and what has to be undone before it goes back.
+struct Loan {
+    connection: Connection,
+    /// Each setting that was changed, with its value before; `None` is the default.
+    settings: Vec<(String, Option<String>)>,
+    channels: Vec<String>,
+    /// The last call did not succeed, so a transaction may be open.
+    unsure: bool,
 }
 
 struct Own {
     runtime: tokio::runtime::Runtime,
+    /// The process that the server named at login.
+    named: i32,
     client: Option<tokio_postgres::Client>,
     /// Drives the socket; ends when the connection does.
     driver: tokio::task::JoinHandle<()>,
@@ -153,38 +178,106 @@ impl Session {
     /// Connects, TLS and authentication included, within `deadline`; `role` is what the server's activity list shows.
     pub(crate) fn connect(place: &Place, role: &str, deadline: Duration, interrupt: &Interrupt) -> Result<Self> {
         let (own, target) = place.dial(role, deadline, &mut Directly(interrupt))?;
-        let mut session = Self::settle_in(Link::Own(Box::new(own)), deadline, interrupt)
-            .map_err(|e| e.context(format_args!("connecting to {target}")))?;
+        let mut session = Self::on(Link::Own(Box::new(own)), deadline, interrupt);
         session.target = target;
         Ok(session)
     }
 
     /// Takes over a connection of the caller's pool, for good.
-    pub(crate) fn lent(connection: Connection, deadline: Duration, interrupt: &Interrupt) -> Result<Self> {
-        Self::settle_in(Link::Lent(Some(connection)), deadline, interrupt)
+    pub(crate) fn lent(connection: Connection, deadline: Duration, interrupt: &Interrupt) -> Self {
+        let loan = Loan { connection, settings: Vec::new(), channels: Vec::new(), unsure: false };
+        Self::on(Link::Lent(Some(Box::new(loan))), deadline, interrupt)
     }
 
-    /// The settings that every engine session has, whatever the database's defaults say.
-    fn settle_in(link: Link, deadline: Duration, interrupt: &Interrupt) -> Result<Self> {
-        let mut session = Self {
+    /// A session on which nothing is set yet.
+    fn on(link: Link, deadline: Duration, interrupt: &Interrupt) -> Self {
+        let backend = Backend { pid: 0, started: None };
+        Self {
             link,
             statements: HashMap::new(),
             deadline,
             interrupt: interrupt.clone(),
-            backend: Backend { pid: 0, started: None },
+            backend,
             target: "pg_pool".to_owned(),
-        };
-        let setup = Query { name: "session", text: include_str!("../sql/session.sql").to_owned() };
-        let limit = deadline.as_millis() as i64;
-        let rows = session.query(&setup, vec![Box::new(limit.to_string()), Box::new((limit / 2).to_string())])?;
-        if let Some(row) = rows.first() {
-            session.backend = Backend { pid: row.get("pid"), started: row.get("started") };
         }
-        Ok(session)
+    }
+
+    /// Which server process serves this session now. Sets and leaves nothing there.
+    pub(crate) fn look(&mut self) -> Result<Backend> {
+        let rows = self.ask(include_str!("../sql/look.sql"), vec![], |_, _| ())?;
+        let row = rows.first().ok_or_else(closed)?;
+        Ok(Backend { pid: row.get("pid"), started: row.get("started") })
+    }
+
+    /// Whether the server named this process when the session began: nothing stands between then.
+    pub(crate) fn is_direct(&self, backend: Backend) -> bool {
+        matches!(&self.link, Link::Own(own) if own.named == backend.pid)
+    }
+
+    /// Sets what every engine session has, whatever the database's defaults say, and what this one has beside it.
+    /// Answers whether it did: nothing is set if the session is no longer served by `backend`.
+    pub(crate) fn settle_in(&mut self, backend: Backend, setup: &Setup) -> Result<bool> {
+        let limit = self.deadline.as_millis();
+        let (limit, lock_limit) = (limit.to_string(), (limit / 2).to_string());
+        let common = [
+            ("default_transaction_isolation", "read committed"),
+            ("statement_timeout", &*limit),
+            ("lock_timeout", &*lock_limit),
+            ("idle_in_transaction_session_timeout", &*limit),
+            ("idle_session_timeout", "0"),
+            ("transaction_timeout", "0"),
+            ("client_min_messages", "warning"),
+        ];
+        let is_own = |name: &str| setup.settings.iter().any(|(own, _)| *own == name);
+        let common = common.into_iter().filter(|(name, _)| !is_own(name));
+        let own = setup.settings.iter().map(|(name, value)| (*name, value.as_str()));
+        let (names, values): (Vec<String>, Vec<String>) =
+            common.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).unzip();
+        let params: Vec<(Param, Type)> = vec![
+            (Box::new(backend.pid), Type::INT4),
+            (Box::new(names), Type::TEXT_ARRAY),
+            (Box::new(values), Type::TEXT_ARRAY),
+        ];
+        let rows = self.ask(include_str!("../sql/session.sql"), params, |loan, rows| {
+            loan.settings = rows.iter().map(|row| (row.get("name"), row.get("before"))).collect();
+        })?;
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        self.backend = backend;
+        if let Link::Lent(Some(loan)) = &mut self.link {
+            loan.channels.clone_from(&setup.channels);
+        }
+        if !setup.channels.is_empty() {
+            let listen = setup.channels.iter().map(|channel| format!("listen \"{channel}\""));
+            self.batch(&listen.collect::<Vec<_>>().join("; "))?;
+        }
+        Ok(true)
+    }
+
+    /// Runs one statement that leaves nothing prepared behind. A loan notes what it did, also when it is late.
+    fn ask(&mut self, sql: &'static str, params: Vec<(Param, Type)>, note: fn(&mut Loan, &[Row])) -> Result<Vec<Row>> {
+        let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
+        match &mut self.link {
+            Link::Own(own) => {
+                let client = own.client.as_ref().expect("taken only by drop");
+                within(&own.runtime, deadline, &interrupt, &own.progress, client.query_typed(sql, &typed(&params)))
+            }
+            Link::Lent(lent) => lend(lent, deadline, move |loan| {
+                let rows = loan.connection.query_typed(sql, &typed(&params))?;
+                note(loan, &rows);
+                Ok(rows)
+            }),
+        }
     }
 
     pub(crate) fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Where it leads, for messages.
+    pub(super) fn target(&self) -> &str {
+        &self.target
     }
 
     /// Says of an error of the connection which server it is of.
@@ -214,7 +307,7 @@ impl Session {
             }
             Link::Lent(lent) => {
                 let sql = sql.to_owned();
-                lend(lent, deadline, move |client| client.batch_execute(&sql))
+                lend(lent, deadline, move |loan| loan.connection.batch_execute(&sql))
             }
         }
     }
@@ -237,7 +330,8 @@ impl Session {
             }
             Link::Lent(lent) => {
                 let text = query.text.clone();
-                lend(lent, deadline, move |client| {
+                lend(lent, deadline, move |loan| {
+                    let client = &mut loan.connection;
                     let statement = match known {
                         Some(statement) => statement,
                         None => client.prepare(&text)?,
@@ -268,7 +362,10 @@ impl Session {
                     }
                 })
             }
-            Link::Lent(lent) => wait_lent(lent.as_mut().ok_or_else(closed)?, timeout, &self.interrupt),
+            Link::Lent(lent) => {
+                let loan = lent.as_mut().ok_or_else(closed)?;
+                wait_lent(&mut loan.connection, timeout, &self.interrupt)
+            }
         }
     }
 }
@@ -334,7 +431,8 @@ impl Dialer for Directly<'_> {
                 }
             }
         }));
-        Ok(Own { runtime, client: Some(client), driver, progress, inbox })
+        let named = runtime.block_on(pooler::named_process(&client));
+        Ok(Own { runtime, named, client: Some(client), driver, progress, inbox })
     }
 }
 
@@ -363,8 +461,46 @@ impl Drop for Own {
     }
 }
 
+impl Drop for Link {
+    fn drop(&mut self) {
+        let Self::Lent(lent) = self else { return };
+        if let Some(loan) = lent.take() {
+            // What is undone late is undone on the helper.
+            let _ = deadline::call(FAREWELL, move || drop(loan));
+        }
+    }
+}
+
+impl Drop for Loan {
+    /// Leaves the connection as it was lent; one that cannot be is ended, and its pool opens another.
+    fn drop(&mut self) {
+        let client = &mut *self.connection;
+        if client.is_closed() || (self.settings.is_empty() && self.channels.is_empty()) {
+            return;
+        }
+        if self.unsure {
+            let _ = client.batch_execute("rollback");
+        }
+        let unlisten = self.channels.iter().map(|channel| format!("unlisten \"{channel}\""));
+        let unlisten = unlisten.collect::<Vec<_>>().join("; ");
+        let (names, values): (Vec<&str>, Vec<Option<&str>>) =
+            self.settings.iter().map(|(name, value)| (name.as_str(), value.as_deref())).unzip();
+        let undone = client.batch_execute(&unlisten).and_then(|()| {
+            let sql = include_str!("../sql/restore.sql");
+            client.query_typed(sql, &[(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)])
+        });
+        if undone.is_err() {
+            let _ = client.batch_execute("select pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())");
+        }
+    }
+}
+
 fn borrow(params: &[Param]) -> Vec<&(dyn ToSql + Sync)> {
     params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect()
+}
+
+fn typed(params: &[(Param, Type)]) -> Vec<(&(dyn ToSql + Sync), Type)> {
+    params.iter().map(|(param, kind)| (&**param as &(dyn ToSql + Sync), kind.clone())).collect()
 }
 
 /// Runs a future of a session until it returns, makes no progress for its deadline, or a stop interrupts it.
@@ -386,16 +522,18 @@ fn within<T, E: Into<Error>>(
 
 /// Runs a call of a lent client on a helper thread; a call that is late takes the client with it.
 fn lend<T: Send + 'static>(
-    lent: &mut Option<Connection>,
+    lent: &mut Option<Box<Loan>>,
     deadline: Duration,
-    call: impl FnOnce(&mut postgres::Client) -> Result<T, postgres::Error> + Send + 'static,
+    call: impl FnOnce(&mut Loan) -> Result<T, postgres::Error> + Send + 'static,
 ) -> Result<T> {
-    let mut connection = lent.take().ok_or_else(closed)?;
-    let (connection, answer) = deadline::call(deadline, move || {
-        let answer = call(&mut connection);
-        (connection, answer)
+    let mut loan = lent.take().ok_or_else(closed)?;
+    let (loan, answer) = deadline::call(deadline, move || {
+        loan.unsure = true;
+        let answer = call(&mut loan);
+        loan.unsure = answer.is_err();
+        (loan, answer)
     })?;
-    *lent = Some(connection);
+    *lent = Some(loan);
     answer.map_err(Error::from)
 }
 
@@ -421,7 +559,7 @@ mod tests {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let database = Database::open(&db.url(), 1, DEADLINE).unwrap();
         let interrupt = Interrupt::new();
-        let mut session = database.session("test", &interrupt).unwrap();
+        let mut session = database.session("test", &interrupt, &Setup::default()).unwrap();
         let pid = session.backend.pid.to_string();
         let signal = |name: &str| assert!(Command::new("kill").arg(name).arg(&pid).status().unwrap().success());
         signal("-STOP");
@@ -444,7 +582,7 @@ mod tests {
         let deadline = 2 * DEADLINE;
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let database = Database::open(&db.url(), 1, deadline).unwrap();
-        let mut session = database.session("test", &Interrupt::new()).unwrap();
+        let mut session = database.session("test", &Interrupt::new(), &Setup::default()).unwrap();
         session.batch("set statement_timeout = 0").unwrap();
         let slow = "select repeat('x', 100000), pg_sleep(0.25) from generate_series(1, 12)";
         let query = Query { name: "slow", text: slow.to_owned() };

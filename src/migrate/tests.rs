@@ -1,6 +1,6 @@
 use super::{Facts, INSTALLED, NEWEST_KNOWN, migrate, probe, version};
 use crate::db::Database;
-use crate::db::session::{Interrupt, Session};
+use crate::db::session::{Interrupt, Session, Setup};
 use crate::devdb::{DevDb, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
@@ -50,7 +50,7 @@ impl Scratch {
 
     fn session(&self) -> Session {
         let database = Database::open(&self.url(), 1, Duration::from_secs(20)).unwrap();
-        database.session("migrate", &Interrupt::new()).unwrap()
+        database.session("migrate", &Interrupt::new(), &Setup::default()).unwrap()
     }
 
     fn migrate(&self) -> Result<Facts> {
@@ -381,6 +381,38 @@ fn a_role_that_owns_nothing_works_without_extras_once_it_sees_the_jobs() {
         "{ledger} grant create on schema graphile_worker to ROLE; create policy p on graphile_worker._private_jobs to ROLE using (true);"
     );
     assert!(!db.with_role(&member, session).unwrap().has_queue_index);
+}
+
+#[test]
+fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
+    let db = Scratch::migrated();
+    let bodies = || -> Vec<(String, String)> {
+        let sql =
+            "select proname::text, prosrc from pg_proc where pronamespace = 'graphile_worker'::regnamespace order by 1";
+        db.client().query(sql, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let qualified = bodies();
+    let definitions: Vec<String> = db
+        .client()
+        .query("select pg_get_functiondef(oid) from pg_proc where pronamespace = 'graphile_worker'::regnamespace", &[])
+        .unwrap()
+        .iter()
+        .map(|row| row.get::<_, String>(0).replace("pg_catalog.", ""))
+        .collect();
+    definitions.iter().for_each(|definition| db.execute(definition));
+    assert_ne!(bodies(), qualified);
+    // Another installer's: the same but for a comment.
+    let foreign = definitions.iter().find(|definition| definition.contains("permanently_fail_jobs(")).unwrap();
+    let foreign = foreign.replace("$function$\n", "$function$\n  -- of others\n");
+    db.execute(&foreign);
+    db.execute("delete from graphile_worker._native_migrations where id = 6");
+    db.migrate().unwrap();
+    for ((name, body), (_, expected)) in bodies().iter().zip(&qualified) {
+        match name.as_str() {
+            "permanently_fail_jobs" => assert!(body.contains("of others") && !body.contains("pg_catalog."), "{body}"),
+            _ => assert_eq!(body, expected, "{name}"),
+        }
+    }
 }
 
 #[test]

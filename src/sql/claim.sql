@@ -14,7 +14,7 @@
 -- the future are never read. `= any(array(...))` keeps every update on the primary key.
 with recursive
 clock as materialized (
-  select coalesce($6::timestamptz, now()) as now
+  select coalesce($6::timestamptz, pg_catalog.now()) as now
 ),
 -- The distinct priorities that unqueued jobs have, one index descent each.
 rung(priority) as (
@@ -44,8 +44,8 @@ loose as materialized (
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
         and (j.id = any($8::bigint[])) is not true
-        and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
-        and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
+        and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
       order by j.run_at
       limit $3::int
         for update skip locked) c
@@ -103,13 +103,13 @@ front as materialized (
            where n.job_queue_id is not null
              and n.task_id = any($2::int[])
              and (n.id = any($8::bigint[])) is not true
-             and (coalesce(cardinality($4::text[]), 0) + coalesce(cardinality($5::text[]), 0) = 0
+             and (coalesce(pg_catalog.cardinality($4::text[]), 0) + coalesce(pg_catalog.cardinality($5::text[]), 0) = 0
                   or exists (
                     select
                       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
                      where j.id = n.id
-                       and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
-                       and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true))
+                       and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+                       and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true))
            order by n.job_queue_id, n.priority, n.run_at) h
        order by h.priority, h.run_at
       offset 0) h
@@ -153,13 +153,13 @@ deep as materialized (
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
         and (j.id = any($8::bigint[])) is not true
-        and (cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
-        and (cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
+        and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
       order by j.priority, j.run_at
       limit 1) c
    where $7::int > 0
-     and (select count(*) from near) >= $7::int
-     and (select count(*) from front) < $3::int
+     and (select pg_catalog.count(*) from near) >= $7::int
+     and (select pg_catalog.count(*) from front) < $3::int
 ),
 heads as materialized (
   select h.*
@@ -197,7 +197,7 @@ pick as materialized (
 hold as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
      set locked_by = $1::text,
-         locked_at = now()
+         locked_at = pg_catalog.now()
    where $9::boolean is not true
      and q.id = any(array(select p.job_queue_id from pick p where p.job_queue_id is not null))
 ),
@@ -205,15 +205,15 @@ taken as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set attempts = j.attempts + 1,
          locked_by = $1::text,
-         locked_at = now()
+         locked_at = pg_catalog.now()
    where $9::boolean is not true
      and j.id = any(array(select p.id from pick p))
   returning
     j.id, j.job_queue_id, j.task_id, j.attempts, j.max_attempts, j.priority, j.run_at,
     j.created_at, j.key, j.revision, j.flags::text as flags,
-    case when pg_column_size(j.payload) <= $10::int then j.payload end as payload,
-    case when pg_column_size(j.payload) > $10::int then pg_column_size(j.payload) end as apart,
-    starts_with(j.last_error, 'recovered: ') as was_recovered
+    case when pg_catalog.pg_column_size(j.payload) <= $10::int then j.payload end as payload,
+    case when pg_catalog.pg_column_size(j.payload) > $10::int then pg_catalog.pg_column_size(j.payload) end as apart,
+    pg_catalog.starts_with(j.last_error, 'recovered: ') as was_recovered
 )
 select * from taken
 union all

@@ -2,7 +2,10 @@
 -- A job superseded meanwhile (its key is gone) is still that claim's. Answers the ids that it deleted.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
 with said as materialized (
-  select * from unnest($2::bigint[], $3::smallint[], $4::boolean[]) s(id, attempts, keyed)
+  select *
+    from rows from (
+      pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]))
+      s(id, attempts, keyed)
 ),
 done as (
   delete from :GRAPHILE_WORKER_SCHEMA._private_jobs j

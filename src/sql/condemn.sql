@@ -3,6 +3,6 @@
 --   $1 workers  $2 threshold of each, in seconds
 select w.id
   from :GRAPHILE_WORKER_SCHEMA.:WORKERS w
-  join unnest($1::text[], $2::float8[]) s(id, threshold) on s.id = w.id
- where w.last_heartbeat_at < now() - s.threshold * interval '1 second'
+  join rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::float8[])) s(id, threshold) on s.id = w.id
+ where w.last_heartbeat_at < pg_catalog.now() - s.threshold * interval '1 second'
    for update of w skip locked

@@ -3,7 +3,7 @@
 --   $1 identifiers  $2 minute
 insert into :GRAPHILE_WORKER_SCHEMA._native_crontabs as c (identifier, decided_until)
 select e.identifier, $2::timestamptz
-  from unnest($1::text[]) e(identifier)
+  from pg_catalog.unnest($1::text[]) e(identifier)
  where not exists (
    select from :GRAPHILE_WORKER_SCHEMA._native_crontabs k
     where k.identifier = e.identifier and k.decided_until >= $2::timestamptz)

@@ -2,6 +2,6 @@
 -- nor one that a pooler has lent to somebody else since. Answers those that are still there.
 --   $1 pids  $2 when each started
 select a.pid, a.backend_start as started, pg_catalog.pg_terminate_backend(a.pid)
-  from unnest($1::int[], $2::timestamptz[]) given(pid, started)
+  from rows from (pg_catalog.unnest($1::int[]), pg_catalog.unnest($2::timestamptz[])) given(pid, started)
   join pg_catalog.pg_stat_activity a on a.pid = given.pid and a.backend_start = given.started
  where a.application_name like '%graphile-worker:%'

@@ -6,15 +6,18 @@
 --   $8 payloads that are left to do, null for all of it
 with said as materialized (
   select *
-    from unnest($2::bigint[], $3::smallint[], $4::boolean[], $5::text[], $6::float8[], $7::boolean[],
-      $8::text[]) s(id, attempts, keyed, error, delay, for_good, rest)
+    from rows from (
+      pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]),
+      pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::float8[]), pg_catalog.unnest($7::boolean[]),
+      pg_catalog.unnest($8::text[])) s(id, attempts, keyed, error, delay, for_good, rest)
 ),
 failed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set last_error = s.error,
          run_at = case
            when s.for_good then j.run_at
-           else greatest(now(), j.run_at) + coalesce(s.delay, exp(least(j.attempts, 10))) * interval '1 second'
+           else greatest(pg_catalog.now(), j.run_at)
+             + coalesce(s.delay, pg_catalog.exp(least(j.attempts, 10))) * interval '1 second'
          end,
          attempts = case when s.for_good then greatest(j.attempts, j.max_attempts) else j.attempts end,
          payload = coalesce(s.rest::json, j.payload),

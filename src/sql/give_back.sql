@@ -4,7 +4,9 @@
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 delays in seconds or null
 with said as materialized (
   select *
-    from unnest($2::bigint[], $3::smallint[], $4::boolean[], $5::float8[]) s(id, attempts, keyed, delay)
+    from rows from (
+      pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]),
+      pg_catalog.unnest($5::float8[])) s(id, attempts, keyed, delay)
 ),
 back as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -14,7 +16,7 @@ back as (
          end,
          run_at = case
            when s.delay is null then j.run_at
-           else greatest(j.run_at, now() + s.delay * interval '1 second')
+           else greatest(j.run_at, pg_catalog.now() + s.delay * interval '1 second')
          end,
          locked_by = null,
          locked_at = null
@@ -32,9 +34,11 @@ freed as (
      and q.locked_by = $1::text
 ),
 told as materialized (
-  select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
+  select pg_catalog.pg_notify(
+           'jobs:insert',
+           pg_catalog.json_build_object('r', pg_catalog.random(), 'count', pg_catalog.count(*))::text)
     from back
    where delay is null
-  having count(*) > 0
+  having pg_catalog.count(*) > 0
 )
 select b.id from back b left join told on true

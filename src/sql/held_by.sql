@@ -3,7 +3,7 @@
 select j.id, j.job_queue_id, t.identifier, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
        j.created_at, j.key, j.revision, j.flags::text as flags, j.locked_by,
        coalesce(r.recoveries, 0) as recoveries,
-       count(*) over (partition by j.locked_by) = 1 as alone
+       pg_catalog.count(*) over (partition by j.locked_by) = 1 as alone
   from :GRAPHILE_WORKER_SCHEMA._private_jobs j
   join :GRAPHILE_WORKER_SCHEMA._private_tasks t on t.id = j.task_id
   left join :GRAPHILE_WORKER_SCHEMA._native_recoveries r on r.job_id = j.id and r.revision = j.revision

@@ -5,7 +5,8 @@
 -- left, and written to since it was added (claims do not write updated_at). Returns the ids that it gave back.
 --   $1 worker  $2 ids  $3 attempts as read
 with said as materialized (
-  select * from unnest($2::bigint[], $3::smallint[]) s(id, attempts)
+  select *
+    from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[])) s(id, attempts)
 ),
 free as materialized (
   select j.id
@@ -44,8 +45,10 @@ freed as (
    where q.id = any(array(select u.id from queues u))
 ),
 told as materialized (
-  select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
+  select pg_catalog.pg_notify(
+           'jobs:insert',
+           pg_catalog.json_build_object('r', pg_catalog.random(), 'count', pg_catalog.count(*))::text)
     from back
-  having count(*) > 0
+  having pg_catalog.count(*) > 0
 )
 select b.id from back b left join told on true

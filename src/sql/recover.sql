@@ -6,7 +6,9 @@
 --   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors
 with said as materialized (
   select *
-    from unnest($2::bigint[], $3::smallint[], $4::smallint[], $5::float8[], $6::timestamptz[], $7::text[])
+    from rows from (
+      pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::smallint[]),
+      pg_catalog.unnest($5::float8[]), pg_catalog.unnest($6::timestamptz[]), pg_catalog.unnest($7::text[]))
       s(id, attempts, attempts_after, delay, run_at, error)
 ),
 taken as (
@@ -15,7 +17,7 @@ taken as (
            when j.key is null and j.attempts >= j.max_attempts and j.updated_at <> j.created_at then j.attempts
            else s.attempts_after
          end,
-         run_at = coalesce(s.run_at, greatest(j.run_at, now() + s.delay * interval '1 second')),
+         run_at = coalesce(s.run_at, greatest(j.run_at, pg_catalog.now() + s.delay * interval '1 second')),
          last_error = s.error,
          locked_by = null,
          locked_at = null
@@ -45,8 +47,10 @@ freed as (
           and j.id not in (select t.id from taken t))
 ),
 told as materialized (
-  select pg_notify('jobs:insert', json_build_object('r', random(), 'count', count(*))::text)
+  select pg_catalog.pg_notify(
+           'jobs:insert',
+           pg_catalog.json_build_object('r', pg_catalog.random(), 'count', pg_catalog.count(*))::text)
     from taken
-  having count(*) > 0
+  having pg_catalog.count(*) > 0
 )
 select t.id from taken t left join told on true

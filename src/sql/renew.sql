@@ -3,7 +3,10 @@
 -- Returns the ids whose rows are still this worker's, renewed or passed over.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
 with said as materialized (
-  select * from unnest($2::bigint[], $3::smallint[], $4::boolean[]) s(id, attempts, keyed)
+  select *
+    from rows from (
+      pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]))
+      s(id, attempts, keyed)
 ),
 ours as materialized (
   select j.id, j.job_queue_id
@@ -28,12 +31,12 @@ queues as materialized (
 ),
 renewed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
-     set locked_at = now()
+     set locked_at = pg_catalog.now()
    where j.id = any(array(select l.id from jobs l))
 ),
 kept as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
-     set locked_at = now()
+     set locked_at = pg_catalog.now()
    where q.id = any(array(select u.id from queues u))
 )
 select o.id from ours o

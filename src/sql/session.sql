@@ -1,22 +1,23 @@
--- Settles an engine session in: the settings it relies on, whatever the database's defaults are.
--- Unknown settings of older servers are passed over. Answers which server process serves it.
+-- Sets what an engine session relies on, if the server process is still the one that was looked at. Passes over settings
+-- that an older server does not know. Returns each setting with its value before, null for the default.
+-- The role's own search_path stays, for the triggers of users; pg_catalog comes first in it, as it does in a path that
+-- does not name it.
+--   $1 pid  $2 names  $3 values
 with wanted(name, value) as (
-  values
-    ('default_transaction_isolation', 'read committed'),
-    ('search_path', 'pg_catalog'),
-    ('statement_timeout', $1::text),
-    ('lock_timeout', $2::text),
-    ('idle_in_transaction_session_timeout', $1::text),
-    ('idle_session_timeout', '0'),
-    ('transaction_timeout', '0'),
-    ('client_min_messages', 'warning')
+  select w.name, w.value
+    from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) w(name, value)
+  union all
+  select 'search_path', 'pg_catalog, ' operator(pg_catalog.||) pg_catalog.current_setting('search_path')
+   where pg_catalog.strpos(pg_catalog.current_setting('search_path'), 'pg_catalog') operator(pg_catalog.>) 1
 ),
-applied as materialized (
-  select pg_catalog.set_config(s.name, w.value, false)
+known as materialized (
+  select s.name, s.setting, s.reset_val, w.value
     from wanted w
-    join pg_catalog.pg_settings s on s.name = w.name
+    join pg_catalog.pg_settings s on s.name operator(pg_catalog.=) w.name
+   where pg_catalog.pg_backend_pid() operator(pg_catalog.=) $1
 )
 select
-  pg_catalog.pg_backend_pid() as pid,
-  (select a.backend_start from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()) as started,
-  (select count(*) from applied) as settings
+  k.name,
+  case when k.setting operator(pg_catalog.<>) k.reset_val then k.setting end as before,
+  pg_catalog.set_config(k.name, k.value, false)
+  from known k

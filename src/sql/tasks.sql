@@ -2,7 +2,7 @@
 -- entered elsewhere at this moment may be missing: ask again.
 --   $1 identifiers
 with wanted as (
-  select distinct name from unnest($1::text[]) w(name)
+  select distinct name from pg_catalog.unnest($1::text[]) w(name)
 ),
 entered as (
   insert into :GRAPHILE_WORKER_SCHEMA._private_tasks (identifier)

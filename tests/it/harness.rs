@@ -284,6 +284,7 @@ impl Tally {
 pub struct Line {
     pub text: String,
     pub of: String,
+    pub error: String,
 }
 
 /// Every line logged from now on, of all tests: look for your own worker's or key's.
@@ -300,7 +301,8 @@ pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
             if record.target().starts_with("graphile_worker") || record.target().starts_with("it::guide") {
                 let field = |name| record.key_values().get(log::kv::Key::from_str(name)).map(|value| value.to_string());
                 let of = field("worker_id").or_else(|| field("job_key")).unwrap_or_default();
-                let line = Line { text: record.args().to_string(), of };
+                let error = field("error").unwrap_or_default();
+                let line = Line { text: record.args().to_string(), of, error };
                 LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         }
