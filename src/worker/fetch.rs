@@ -3,12 +3,12 @@
 
 use super::{Shared, raise};
 use crate::backoff::Backoff;
-use crate::claim::{Arrival, Entered};
+use crate::claim::{Arrival, Entered, Failure};
 use crate::error::{Error, Result};
 use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
-use crate::store::{Filter, Store};
+use crate::store::{Claimed, Filter, Store};
 use chrono::Utc;
 use crossbeam_channel::select;
 use log::{error, warn};
@@ -133,7 +133,7 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
         }
     };
     // No row: another worker has it by now.
-    let Some(row) = rows.first() else { return true };
+    let Some(Claimed { row, .. }) = rows.first() else { return true };
     let job_id: i64 = row.get("id");
     let Some(pause) = shared.avoided.add(job_id, Instant::now()) else { return false };
     error!(worker_id = shared.worker_id.as_str(), job_id, pause_ms = pause.as_millis() as u64, error:% = refusal;
@@ -161,11 +161,11 @@ fn claim(
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
-    shared.avoided.claimed(rows.iter().map(|row| row.get("id")));
+    shared.avoided.claimed(rows.iter().map(|claimed| claimed.row.get("id")));
     let mut jobs = Vec::with_capacity(rows.len());
     let mut came = HashMap::new();
     let mut recovered = Vec::new();
-    for row in &rows {
+    for Claimed { row, .. } in &rows {
         let task = ids[&row.get::<_, i32>("task_id")];
         *came.entry(task).or_default() += 1;
         if row.get::<_, Option<bool>>("was_recovered") == Some(true) {
@@ -196,7 +196,14 @@ fn claim(
     }
     add(&shared.stats.lost, voided.len());
     voided.iter().for_each(|active| shared.tell_lost(active));
+    let unreadable: HashMap<i64, &str> =
+        rows.iter().filter_map(|claimed| Some((claimed.row.get("id"), claimed.unreadable.as_deref()?))).collect();
     for active in startable {
+        if let Some(why) = unreadable.get(&active.job().id) {
+            let text = format!("the job cannot be read: {why}");
+            active.refuse(Failure { text, for_good: true, ..Failure::default() });
+            continue;
+        }
         shared
             .events
             .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });

@@ -28,5 +28,7 @@ mod recovery;
 mod retry;
 mod signals;
 mod stop;
+mod text;
 mod timeout;
+mod times;
 mod wire;
