@@ -750,7 +750,7 @@ gw_status_t gw_spec_set_payload(gw_spec_t *spec,
 GW_API gw_status_t gw_spec_set_queue(gw_spec_t *spec, const char *queue);
 
 /**
- * Sets before when the job does not start. Default: now, by the database's clock.
+ * Sets before when the job does not start, within the years 1 to 9999. Default: now, by the database's clock.
  */
 GW_API gw_status_t gw_spec_set_run_at(gw_spec_t *spec, int64_t unix_us);
 
@@ -1006,12 +1006,14 @@ GW_API int32_t gw_job_priority(const gw_job_t *job);
 GW_API int32_t gw_job_revision(const gw_job_t *job);
 
 /**
- * Before when it was not to start, in microseconds since 1970.
+ * Before when it was not to start, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
+ * nearest within.
  */
 GW_API int64_t gw_job_run_at(const gw_job_t *job);
 
 /**
- * When it was first added, in microseconds since 1970.
+ * When it was first added, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
+ * nearest within.
  */
 GW_API int64_t gw_job_created_at(const gw_job_t *job);
 
@@ -1350,7 +1352,8 @@ GW_API void gw_event_free(gw_event_t *event);
 
 /**
  * Reads crontab text: lines of five fields, a task, options and a payload, as Node's graphile-worker has them, and
- * `tz=Area/City` beside its options. GW_ERR_CRONTAB names line and column. The caller frees it.
+ * `tz=Area/City` beside its options. A task's name may stand in quotes. GW_ERR_CRONTAB names line and column. The caller
+ * frees it.
  */
 GW_API
 gw_status_t gw_crontab_parse(const char *crontab,

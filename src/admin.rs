@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::job::{DbTime, flags_of};
 use crate::spec::{check_range, check_run_at};
+use crate::text::Text;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
@@ -97,26 +98,26 @@ pub struct ListedJob {
 }
 
 impl ListedJob {
-    /// Reads a row of `list_jobs.sql` and its like.
+    /// Reads a row of `list_jobs.sql` and its like. What is not valid UTF-8 in it is replaced.
     pub(crate) fn from_row(row: &Row) -> Result<Self> {
-        let flags: Option<String> = row.try_get("flags")?;
+        let text = |column| Ok::<_, Error>(row.try_get::<_, Option<Text>>(column)?.map(|text| text.0));
         Ok(Self {
             id: row.try_get("id")?,
-            task_identifier: row.try_get("task_identifier")?,
-            queue_name: row.try_get("queue_name")?,
-            payload: row.try_get("payload")?,
+            task_identifier: row.try_get::<_, Text>("task_identifier")?.0,
+            queue_name: text("queue_name")?,
+            payload: row.try_get::<_, Text>("payload")?.0,
             priority: row.try_get("priority")?,
             run_at: row.try_get::<_, DbTime>("run_at")?.0,
             attempts: row.try_get("attempts")?,
             max_attempts: row.try_get("max_attempts")?,
-            last_error: row.try_get("last_error")?,
+            last_error: text("last_error")?,
             created_at: row.try_get::<_, DbTime>("created_at")?.0,
             updated_at: row.try_get::<_, DbTime>("updated_at")?.0,
-            key: row.try_get("key")?,
+            key: text("key")?,
             locked_at: row.try_get::<_, Option<DbTime>>("locked_at")?.map(|time| time.0),
-            locked_by: row.try_get("locked_by")?,
+            locked_by: text("locked_by")?,
             revision: row.try_get("revision")?,
-            flags: flags_of(flags.as_deref()),
+            flags: flags_of(text("flags")?.as_deref()),
             state: row.try_get::<_, &str>("state")?.parse()?,
         })
     }

@@ -32,6 +32,8 @@ pub(crate) struct Arrival {
     pub(crate) alone: bool,
     /// How many bytes the database stores for its payload, if the claim left that out.
     pub(crate) apart: Option<usize>,
+    /// Why the job cannot be given to a handler.
+    pub(crate) unreadable: Option<String>,
     pub(crate) recovered: bool,
 }
 
@@ -72,6 +74,8 @@ pub(crate) struct Failure {
     pub(crate) delay: Option<Duration>,
     /// The payload of the next attempt, if a part of this one's is done.
     pub(crate) rest: Option<String>,
+    /// Whether there is no next attempt, however many are left.
+    pub(crate) for_good: bool,
 }
 
 /// What a handler asked for beside its result.
@@ -159,13 +163,21 @@ impl ActiveJob {
 
     /// Gives back a job that no handler has seen: false if one has.
     pub(crate) fn give_back(self: &Arc<Self>, delay: Option<Duration>) -> bool {
-        let given = self.advance(HELD, FINISHED);
-        if given {
-            let outcome = Outcome::GivenBack(delay);
+        self.end_unseen(Outcome::GivenBack(delay))
+    }
+
+    /// Fails a job that no handler has seen: false if one has.
+    pub(crate) fn refuse(self: &Arc<Self>, failure: Failure) -> bool {
+        self.end_unseen(Outcome::Failed(failure))
+    }
+
+    fn end_unseen(self: &Arc<Self>, outcome: Outcome) -> bool {
+        let ended = self.advance(HELD, FINISHED);
+        if ended {
             let _ = self.finished.set((Instant::now(), outcome.name()));
             let _ = self.done.send((self.clone(), outcome));
         }
-        given
+        ended
     }
 
     /// The claim is worth nothing any more: not started, or cancelled with its outcome dropped.
@@ -457,7 +469,7 @@ mod tests {
             revision: 0,
             flags: None,
         };
-        Arrival { task: 0, job, alone: false, recovered: false, apart: None }
+        Arrival { task: 0, job, alone: false, recovered: false, apart: None, unreadable: None }
     }
 
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::schema::Schema;
 use crate::spec::{JobKeyMode, RawJob};
+use crate::text::{Text, named};
 use chrono::{DateTime, Utc};
 use log::debug;
 use postgres::GenericClient;
@@ -19,6 +20,29 @@ const KEYED_TRIES: u32 = 20;
 
 /// Adds checked jobs, and answers them in the order asked for: the database's order is its own.
 pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -> Result<Vec<Job>> {
+    add_all(client, schema, jobs).map_err(|mut error| {
+        for (place, job) in jobs.iter().enumerate() {
+            error = named(error, fields(job));
+            if error.kind() == ErrorKind::Config {
+                return if jobs.len() > 1 { error.context(format_args!("job {place}")) } else { error };
+            }
+        }
+        error
+    })
+}
+
+/// What of a job is text.
+fn fields(job: &RawJob) -> impl Iterator<Item = (&str, &str)> {
+    let spec = &job.spec;
+    let options = [("queue_name", spec.queue_name.as_deref()), ("job_key", spec.job_key.as_deref())];
+    let flags = spec.flags.iter().flatten().map(|flag| ("flags", flag.as_str()));
+    [("task name", job.identifier.as_str()), ("payload", job.payload.as_str())]
+        .into_iter()
+        .chain(options.into_iter().filter_map(|(name, text)| Some((name, text?))))
+        .chain(flags)
+}
+
+fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -> Result<Vec<Job>> {
     let mut answers: Vec<Option<Job>> = vec![None; jobs.len()];
     match jobs {
         [] => {}
@@ -54,7 +78,7 @@ pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[Raw
 /// Removes the job with a key; answers whether there was one.
 pub(crate) fn remove<C: GenericClient>(client: &mut C, schema: &Schema, key: &str) -> Result<bool> {
     let sql = schema.fill(include_str!("sql/remove_job.sql"));
-    let rows = client.query_typed(&sql, &[(&key, Type::TEXT)])?;
+    let rows = client.query_typed(&sql, &[(&key, Type::TEXT)]).map_err(|e| named(e.into(), [("job_key", key)]))?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
@@ -176,7 +200,7 @@ impl Names {
         let (tasks, queues) = (Vec::from_iter(tasks), Vec::from_iter(queues));
         let sql = schema.fill(include_str!("sql/names.sql"));
         let names = client.query_typed(&sql, &[(&tasks, Type::INT4_ARRAY), (&queues, Type::INT4_ARRAY)])?;
-        let named = names.iter().map(|row| ((row.get("is_task"), row.get("id")), row.get::<_, &str>("name").into()));
+        let named = names.iter().map(|row| ((row.get("is_task"), row.get("id")), row.get::<_, Text>("name").0.into()));
         Ok(Self(named.collect()))
     }
 

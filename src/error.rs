@@ -105,6 +105,19 @@ impl Error {
         self
     }
 
+    /// The same fault in terms of the caller's: what the database refused is one of its fields.
+    pub(crate) fn as_config(mut self, message: String) -> Self {
+        (self.0.kind, self.0.message) = (ErrorKind::Config, message);
+        self
+    }
+
+    /// What a server answers, without one.
+    #[cfg(test)]
+    pub(crate) fn of_database(state: &str, message: String) -> Self {
+        let sqlstate = Some(state.to_owned());
+        Self(Box::new(Inner { kind: ErrorKind::Database, message, sqlstate, source: None }))
+    }
+
     /// The kind, for branching.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -1,7 +1,8 @@
 //! A job as the database holds it. Words only: how it is claimed and settled stands elsewhere.
 
 use crate::error::{Error, ErrorKind, Result};
-use chrono::{DateTime, TimeDelta, Utc};
+use crate::text::{Look, Text};
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use std::error::Error as StdError;
 use std::fmt;
@@ -29,7 +30,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// Reads a job row: the columns `id … flags` by name, whatever else the row has. A payload of null was left out.
+    /// Reads a job row: the columns `id … flags` by name, whatever else the row has. A payload of null was left
+    /// out. What is not valid UTF-8 in key and flags is replaced.
     pub(crate) fn from_row(row: &Row, task_identifier: Arc<str>) -> Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
@@ -41,10 +43,24 @@ impl Job {
             attempts: row.try_get("attempts")?,
             max_attempts: row.try_get("max_attempts")?,
             created_at: row.try_get::<_, DbTime>("created_at")?.0,
-            key: row.try_get("key")?,
+            key: row.try_get::<_, Option<Text>>("key")?.map(|key| key.0),
             revision: row.try_get("revision")?,
-            flags: row.try_get("flags")?,
+            flags: row.try_get::<_, Option<Text>>("flags")?.map(|flags| flags.0),
         })
+    }
+
+    /// The columns of a job row that have text.
+    pub(crate) const TEXTS: [&str; 3] = ["payload", "key", "flags"];
+
+    /// Those of them in which `wrong` finds something.
+    pub(crate) fn texts(row: &Row, wrong: fn(&Look) -> bool) -> Result<Vec<&'static str>> {
+        let mut found = Vec::new();
+        for column in Self::TEXTS {
+            if row.try_get::<_, Option<Look>>(column)?.is_some_and(|look| wrong(&look)) {
+                found.push(column);
+            }
+        }
+        Ok(found)
     }
 
     /// The row's id, unique in its schema.
@@ -84,7 +100,7 @@ impl Job {
         self.priority
     }
 
-    /// Not started before this time.
+    /// Not started before this time. One outside of the years 1 to 9999, as `infinity`, reads as the nearest within.
     pub fn run_at(&self) -> DateTime<Utc> {
         self.run_at
     }
@@ -168,17 +184,26 @@ impl<'a> FromSql<'a> for Bytes {
     }
 }
 
-/// A timestamp of the database; `infinity` and years beyond the calendar become its ends, since one
-/// odd row must not spoil a whole claim.
+/// The first moment that RFC 3339 and the clocks of all languages have.
+pub(crate) const FIRST: DateTime<Utc> = micros(-62_135_596_800_000_000);
+
+/// The last one, to the microsecond.
+pub(crate) const LAST: DateTime<Utc> = micros(253_402_300_799_999_999);
+
+const fn micros(since_1970: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(since_1970).expect("a moment of the calendar")
+}
+
+/// A timestamp of the database. One before the year 1 becomes [`FIRST`], one after the year 9999 [`LAST`], as do
+/// `-infinity` and `infinity`: one odd row must not spoil a whole claim, or a list.
 pub(crate) struct DbTime(pub(crate) DateTime<Utc>);
 
 impl<'a> FromSql<'a> for DbTime {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn StdError + Sync + Send>> {
-        let micros = i64::from_be_bytes(raw.try_into()?);
         // PostgreSQL counts microseconds from 2000-01-01.
-        let epoch = DateTime::from_timestamp(946_684_800, 0).expect("a date of the calendar");
-        let end = if micros < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
-        Ok(Self(epoch.checked_add_signed(TimeDelta::microseconds(micros)).unwrap_or(end)))
+        let since_1970 = i64::from_be_bytes(raw.try_into()?).saturating_add(946_684_800_000_000);
+        let time = since_1970.clamp(FIRST.timestamp_micros(), LAST.timestamp_micros());
+        Ok(Self(micros(time)))
     }
 
     fn accepts(kind: &Type) -> bool {
@@ -199,7 +224,11 @@ mod tests {
     fn times_beyond_the_calendar_are_its_ends() {
         check(0, "2000-01-01T00:00:00Z".parse().unwrap());
         check(-1, "1999-12-31T23:59:59.999999Z".parse().unwrap());
-        check(i64::MAX, DateTime::<Utc>::MAX_UTC); // infinity
-        check(i64::MIN, DateTime::<Utc>::MIN_UTC); // -infinity
+        check(252_455_615_999_999_999, "9999-12-31T23:59:59.999999Z".parse().unwrap());
+        check(252_455_616_000_000_000, "9999-12-31T23:59:59.999999Z".parse().unwrap());
+        check(-63_082_281_600_000_000, "0001-01-01T00:00:00Z".parse().unwrap());
+        check(-63_082_281_600_000_001, "0001-01-01T00:00:00Z".parse().unwrap());
+        check(i64::MAX, LAST); // infinity
+        check(i64::MIN, FIRST); // -infinity
     }
 }

@@ -103,6 +103,7 @@ mod stats;
 mod store;
 mod sweep;
 mod task;
+mod text;
 mod trace;
 mod utils;
 mod worker;

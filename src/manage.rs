@@ -7,6 +7,7 @@ use crate::admin::{
 use crate::error::Result;
 use crate::job::DbTime;
 use crate::schema::Schema;
+use crate::text::{Fitting, Text, named};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
 use postgres::{GenericClient, Row, Transaction};
@@ -25,6 +26,10 @@ pub(crate) fn transact<T>(
     }
     Ok(answer)
 }
+
+/// Gives this transaction's texts in the database's own encoding, for a character that UTF-8 does not have: what is
+/// not UTF-8 in them is replaced as they are read. Texts among the parameters must be ASCII.
+pub(crate) const UNCONVERTED: &str = "set local client_encoding = 'SQL_ASCII'";
 
 /// Lets the server end what its caller no longer waits for.
 pub(crate) fn limit(transaction: &mut Transaction, statement: Duration, lock: Duration) -> Result<()> {
@@ -51,7 +56,10 @@ pub(crate) fn list<C: GenericClient>(
         (&options.limit, Type::INT8),
         (&options.offset, Type::INT8),
     ];
-    let mut rows = client.query_typed_raw(&schema.fill(include_str!("sql/list_jobs.sql")), params)?;
+    let asked = [("identifier", options.identifier.as_deref()), ("queue", options.queue.as_deref())];
+    let mut rows = client
+        .query_typed_raw(&schema.fill(include_str!("sql/list_jobs.sql")), params)
+        .map_err(|e| named(e.into(), asked.into_iter().filter_map(|(name, text)| Some((name, text?)))))?;
     let mut jobs = Vec::new();
     while let Some(row) = rows.next()? {
         jobs.push(ListedJob::from_row(&row)?);
@@ -76,9 +84,9 @@ pub(crate) fn queues<C: GenericClient>(client: &mut C, schema: &Schema) -> Resul
     let queue = |row: &Row| -> Result<QueueRow> {
         Ok(QueueRow {
             id: row.try_get("id")?,
-            queue_name: row.try_get("queue_name")?,
+            queue_name: row.try_get::<_, Text>("queue_name")?.0,
             locked_at: row.try_get::<_, Option<DbTime>>("locked_at")?.map(|time| time.0),
-            locked_by: row.try_get("locked_by")?,
+            locked_by: row.try_get::<_, Option<Text>>("locked_by")?.map(|worker| worker.0),
             job_count: row.try_get("job_count")?,
             ready_count: row.try_get("ready_count")?,
         })
@@ -90,7 +98,7 @@ pub(crate) fn locked_workers<C: GenericClient>(client: &mut C, schema: &Schema) 
     let rows = client.query_typed(&schema.fill(include_str!("sql/locked_workers.sql")), &[])?;
     let worker = |row: &Row| -> Result<LockedWorkerRow> {
         Ok(LockedWorkerRow {
-            worker_id: row.try_get("worker_id")?,
+            worker_id: row.try_get::<_, Text>("worker_id")?.0,
             locked_jobs: row.try_get("locked_jobs")?,
             locked_queues: row.try_get("locked_queues")?,
         })
@@ -104,7 +112,7 @@ pub(crate) fn complete(transaction: &mut Transaction, schema: &Schema, ids: &[i6
     listed(transaction.query_typed(&sql, &[(&ids, Type::INT8_ARRAY)])?)
 }
 
-/// An empty `reason` leaves it to the shared function.
+/// An empty `reason` leaves it to the shared function. What the database cannot hold of it is escaped.
 pub(crate) fn permanently_fail(
     transaction: &mut Transaction,
     schema: &Schema,
@@ -112,9 +120,26 @@ pub(crate) fn permanently_fail(
     reason: &str,
 ) -> Result<Vec<ListedJob>> {
     unlock_stale(transaction, schema, ids)?;
-    let reason = Some(reason).filter(|reason| !reason.is_empty());
+    let mut reason = Some(reason).filter(|reason| !reason.is_empty()).map(str::to_owned);
     let sql = schema.fill(include_str!("sql/permanently_fail_jobs.sql"));
-    listed(transaction.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&reason, Type::TEXT)])?)
+    let mut fitting = Fitting::new();
+    loop {
+        // What fails in a savepoint does not end the transaction.
+        let mut savepoint = transaction.transaction()?;
+        match savepoint.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&reason, Type::TEXT)]) {
+            Ok(rows) => {
+                savepoint.commit()?;
+                return listed(rows);
+            }
+            Err(error) => {
+                savepoint.rollback()?;
+                let error = error.into();
+                if !fitting.escape(&error, reason.as_mut()) {
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 pub(crate) fn reschedule(
@@ -145,7 +170,9 @@ pub(crate) fn force_unlock(
     worker_ids: &[String],
 ) -> Result<ForceUnlockResult> {
     let params: [(&(dyn ToSql + Sync), Type); 1] = [(&worker_ids, Type::TEXT_ARRAY)];
-    let held = transaction.query_typed_one(&schema.fill(include_str!("sql/locked_by.sql")), &params)?;
+    let held = transaction
+        .query_typed_one(&schema.fill(include_str!("sql/locked_by.sql")), &params)
+        .map_err(|e| named(e.into(), worker_ids.iter().map(|id| ("worker id", id.as_str()))))?;
     transaction.query_typed(&schema.fill(include_str!("sql/force_unlock_workers.sql")), &params)?;
     let unlocked = ForceUnlockResult { jobs: held.try_get("jobs")?, queues: held.try_get("queues")? };
     announce(transaction, unlocked.jobs.max(unlocked.queues) as usize)?;

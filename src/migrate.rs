@@ -4,6 +4,7 @@
 use crate::db::session::{Query, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
+use crate::text::Text;
 use std::thread;
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -259,8 +260,9 @@ impl Standing {
     fn read(row: &Row, schema: &Schema) -> Result<Self> {
         let standing = Self {
             server_version: row.try_get("server_version")?,
-            role: row.try_get("role")?,
-            database: row.try_get("database")?,
+            // The names of roles and databases stand in catalogs that databases of other encodings share.
+            role: row.try_get::<_, Text>("role")?.0,
+            database: row.try_get::<_, Text>("database")?.0,
             may_create_schema: row.try_get("may_create_schema")?,
             has_schema: row.try_get("has_schema")?,
             may_use: row.try_get("may_use")?,

@@ -542,9 +542,14 @@ impl WorkerOptions {
             _ => config,
         };
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
-        let ids = Store::new(&database, &config.schema, "init", "init", &interrupt)
-            .tasks(&names)
-            .map_err(|e| e.context("registering the tasks"))?;
+        let mut store = Store::new(&database, &config.schema, "init", "init", &interrupt);
+        let of = |field: &'static str| move |text: &String| (field.to_owned(), text.clone());
+        let flags = config.forbidden_flags.iter().map(of("forbidden flag"));
+        let flags = flags.chain(config.accepted_flags.iter().map(of("accepted flag")));
+        let texts = names.iter().map(of("task name")).chain(flags).chain(self.crons.iter().flat_map(Cron::texts));
+        store.check_texts(&texts.collect::<Vec<_>>())?;
+        let ids = store.tasks(&names).map_err(|e| e.context("registering the tasks"))?;
+        drop(store);
         let task_ids = by_id(ids, &names);
         let utils = WorkerUtils::on(database.clone(), config.schema.clone())
             .with_hooks(Arc::new(self.hooks))

@@ -1,6 +1,7 @@
 //! What a caller asks for when adding a job, checked before anything is sent. No IO.
 
 use crate::error::{Error, Result};
+use crate::job::{FIRST, LAST};
 use chrono::{DateTime, SubsecRound, Utc};
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +40,7 @@ impl JobKeyMode {
 pub struct JobSpec {
     /// Jobs of one queue run one after the other. At most 128 characters. Default: none, in parallel.
     pub queue_name: Option<String>,
-    /// Not started earlier. Default: now.
+    /// Not started earlier. A time of the years 1 to 9999. Default: now.
     pub run_at: Option<DateTime<Utc>>,
     /// 1..=32767. Default: 25.
     pub max_attempts: Option<i32>,
@@ -223,14 +224,12 @@ impl fmt::Debug for TaskName {
     }
 }
 
-/// Checks a time to run at.
+/// Checks a time to run at: one that every language can read back.
 pub(crate) fn check_run_at(at: DateTime<Utc>) -> Result<()> {
-    // PostgreSQL's calendar begins in 4713 BC; failures add to run_at, so the far end is kept away from.
-    let years = chrono::Datelike::year(&at);
-    if !(-4712..=200_000).contains(&years) {
-        return Err(Error::config(format!("run_at: year {years} is outside -4712..=200000")));
+    match (FIRST..=LAST).contains(&at.trunc_subsecs(6)) {
+        true => Ok(()),
+        false => Err(Error::config(format!("run_at: year {} is outside 1 to 9999", chrono::Datelike::year(&at)))),
     }
-    Ok(())
 }
 
 pub(crate) fn check_text(field: &str, text: &str, limit: std::ops::RangeInclusive<usize>) -> Result<()> {

@@ -4,11 +4,12 @@ use crate::claim::{ActiveJob, Failure};
 use crate::db::session::{Interrupt, Param, Query, Session, Setup};
 use crate::db::{Database, Seat};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::Bytes;
+use crate::job::{Bytes, DbTime, Job};
 use crate::migrate::Facts;
 use crate::retry::LONGEST_DELAY;
 use crate::schema::Schema;
 use crate::spec::RawJob;
+use crate::text::{self, Fitting, Look};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -53,12 +54,26 @@ pub(crate) struct Wanted {
     pub(crate) only_looks: bool,
 }
 
+impl Filter {
+    fn is_ascii(&self) -> bool {
+        self.forbidden.iter().chain(&self.accepted).flatten().all(|flag| flag.is_ascii())
+    }
+}
+
+/// A job as its claim answers it, in a row as `Job::from_row` reads it, with its `task_id`.
+pub(crate) struct Claimed {
+    pub(crate) row: Row,
+    /// Why the job cannot be given to a handler.
+    pub(crate) unreadable: Option<String>,
+}
+
 /// The statements of one engine thread, on a session of its own.
 pub(crate) struct Store {
     seat: Seat,
     worker: String,
     claim: Query,
     payloads: Query,
+    claimed: Query,
     harden: Query,
     often_recovered: Query,
     forget_gone: Query,
@@ -73,6 +88,7 @@ pub(crate) struct Store {
     existing: Query,
     blocked: Query,
     tasks: Query,
+    storable: Query,
     beat: Query,
     native_beat: Query,
     deregister: Query,
@@ -124,6 +140,7 @@ impl Store {
             worker: worker.to_owned(),
             claim: query("claim", include_str!("sql/claim.sql")),
             payloads: query("payloads", include_str!("sql/payloads.sql")),
+            claimed: query("claimed", include_str!("sql/claimed.sql")),
             harden: query("harden", include_str!("sql/harden.sql")),
             often_recovered: query("often_recovered", include_str!("sql/often_recovered.sql")),
             forget_gone: query("forget_gone", include_str!("sql/forget_gone.sql")),
@@ -138,6 +155,7 @@ impl Store {
             existing: query("gone", include_str!("sql/gone.sql")),
             blocked: query("blocked", include_str!("sql/blocked.sql")),
             tasks: query("tasks", include_str!("sql/tasks.sql")),
+            storable: query("storable", include_str!("sql/storable.sql")),
             beat: query("beat", include_str!("sql/beat.sql")),
             native_beat: query("native_beat", include_str!("sql/native_beat.sql")),
             deregister: query("deregister", include_str!("sql/deregister.sql")),
@@ -166,31 +184,57 @@ impl Store {
         self.seat.leave();
     }
 
-    /// Claims jobs, each row as `Job::from_row` reads it, with its `task_id` and `apart`.
-    pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Row>> {
+    /// Claims jobs, each in a row as `Job::from_row` reads it, with its `task_id` and `apart`.
+    pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
         let Wanted { limit, inline, tasks, now, avoid, only_looks } = wanted;
         let limit = limit as i32;
         let window = filter.queue_index.then_some(limit + 32);
-        let worker = self.worker.clone();
-        let (forbidden, accepted) = (filter.forbidden.clone(), filter.accepted.clone());
+        let params = || -> Vec<Param> {
+            vec![
+                Box::new(self.worker.clone()),
+                Box::new(tasks.clone()),
+                Box::new(limit),
+                Box::new(filter.forbidden.clone()),
+                Box::new(filter.accepted.clone()),
+                Box::new(now),
+                Box::new(window),
+                Box::new(avoid.clone()),
+                Box::new(only_looks),
+                Box::new(inline as i32),
+            ]
+        };
         let claim = &self.claim;
-        self.seat.with(|session| {
-            session.query(
-                claim,
-                vec![
-                    Box::new(worker),
-                    Box::new(tasks),
-                    Box::new(limit),
-                    Box::new(forbidden),
-                    Box::new(accepted),
-                    Box::new(now),
-                    Box::new(window),
-                    Box::new(avoid),
-                    Box::new(only_looks),
-                    Box::new(inline as i32),
-                ],
-            )
-        })
+        match self.seat.with(|session| session.query(claim, params())) {
+            Err(error) if text::is_untranslatable(&error) && filter.is_ascii() => {
+                // One job's text would otherwise keep all others from being claimed.
+                let rows = self.seat.with(|session| session.query_unconverted(claim, params()))?;
+                rows.into_iter().map(|row| self.converted(row)).collect()
+            }
+            rows => Ok(rows?.into_iter().map(|row| Claimed { row, unreadable: None }).collect()),
+        }
+    }
+
+    /// Reads a job again that was claimed with its texts in the database's own encoding.
+    fn converted(&mut self, row: Row) -> Result<Claimed> {
+        let foreign = Job::texts(&row, |look| !look.is_ascii)?;
+        if foreign.is_empty() {
+            return Ok(Claimed { row, unreadable: None });
+        }
+        let (claimed, id): (_, i64) = (&self.claimed, row.try_get("id")?);
+        match self.seat.with(|session| session.query(claimed, vec![Box::new(id)])) {
+            Ok(mut rows) if rows.len() == 1 => Ok(Claimed { row: rows.remove(0), unreadable: None }),
+            Ok(_) => Ok(Claimed { row, unreadable: Some("its row is gone".into()) }),
+            Err(error) if text::is_untranslatable(&error) => {
+                let why = match error.sqlstate() == Some(text::INVALID) {
+                    true => {
+                        format!("{} is not valid UTF-8", Job::texts(&row, |look: &Look| !look.is_utf8)?.join(" and "))
+                    }
+                    false => format!("{} has a character that UTF-8 does not have", foreign.join(" or ")),
+                };
+                Ok(Claimed { row, unreadable: Some(why) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The payloads of these jobs, as far as this worker still holds them.
@@ -236,26 +280,32 @@ impl Store {
         Ok(ids(&rows))
     }
 
-    /// Writes failures; answers which it could, and whether each was the last.
+    /// Writes failures; answers which it could, and whether each was the last. What the database cannot hold of their
+    /// texts is escaped.
     pub(crate) fn fail(
         &mut self,
         jobs: &[Arc<ActiveJob>],
-        failures: Vec<Failure>,
+        mut failures: Vec<Failure>,
         for_good: bool,
     ) -> Result<Vec<(i64, bool)>> {
-        let mut params = self.claims(jobs);
         let delays: Vec<Option<f64>> =
             failures.iter().map(|failure| failure.delay.map(|delay| delay.as_secs_f64())).collect();
-        let (errors, rests): (Vec<String>, Vec<Option<String>>) =
-            failures.into_iter().map(|failure| (failure.text, failure.rest)).unzip();
-        let for_good = vec![for_good; jobs.len()];
-        let query = &self.fail;
-        params.push(Box::new(errors));
-        params.push(Box::new(delays));
-        params.push(Box::new(for_good));
-        params.push(Box::new(rests));
-        let rows = self.seat.with(|session| session.query(query, params))?;
-        Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect())
+        let mut fitting = Fitting::new();
+        loop {
+            let mut params = self.claims(jobs);
+            params.push(Box::new(failures.iter().map(|failure| failure.text.clone()).collect::<Vec<_>>()));
+            params.push(Box::new(delays.clone()));
+            params.push(Box::new(failures.iter().map(|failure| for_good || failure.for_good).collect::<Vec<_>>()));
+            params.push(Box::new(failures.iter().map(|failure| failure.rest.clone()).collect::<Vec<_>>()));
+            let query = &self.fail;
+            let error = match self.seat.with(|session| session.query(query, params)) {
+                Ok(rows) => return Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect()),
+                Err(error) => error,
+            };
+            if !fitting.escape(&error, failures.iter_mut().map(|failure| &mut failure.text)) {
+                return Err(error);
+            }
+        }
     }
 
     /// Gives jobs back, each after its delay; answers which it could.
@@ -346,6 +396,20 @@ impl Store {
         Ok(ids)
     }
 
+    /// Checks that the database can hold these texts, each with the name of its field.
+    ///
+    /// # Errors
+    /// `Config` naming the field and the character.
+    pub(crate) fn check_texts(&mut self, fields: &[(String, String)]) -> Result<()> {
+        let query = &self.storable;
+        let texts: Vec<String> = fields.iter().map(|(_, text)| text.clone()).filter(|text| !text.is_ascii()).collect();
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let answer = self.seat.with(|session| session.query(query, vec![Box::new(texts)]));
+        answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
+    }
+
     /// Sends this worker's heartbeat to every list of workers that is there. Returns whether another worker of ours has
     /// been silent for longer than the threshold.
     pub(crate) fn beat(&mut self, facts: &Facts, metadata: &serde_json::Value, threshold: Duration) -> Result<bool> {
@@ -382,12 +446,13 @@ impl Store {
     ) -> Result<(DateTime<Utc>, HashMap<String, KnownCrontab>)> {
         let query = &self.cron_look;
         let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
-        let now = rows.first().expect("it answers at least one row").get("now");
+        let time = |row: &Row, column| row.get::<_, Option<DbTime>>(column).map(|time| time.0);
+        let now = rows.first().and_then(|row| time(row, "now")).expect("it answers at least one row");
         let known = rows.iter().filter_map(|row| {
             let identifier: Option<String> = row.get("identifier");
             let known = |_: &String| KnownCrontab {
-                known_since: row.get("known_since"),
-                last_execution: row.get("last_execution"),
+                known_since: time(row, "known_since").unwrap_or(now),
+                last_execution: time(row, "last_execution"),
             };
             identifier.map(|identifier| (identifier.clone(), known(&identifier)))
         });
@@ -436,7 +501,7 @@ impl Store {
     pub(crate) fn cron_decided(&mut self, identifiers: Vec<String>) -> Result<HashMap<String, DateTime<Utc>>> {
         let query = &self.cron_decided;
         let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
-        Ok(rows.iter().map(|row| (row.get("identifier"), row.get("decided_until"))).collect())
+        Ok(rows.iter().map(|row| (row.get("identifier"), row.get::<_, DbTime>("decided_until").0)).collect())
     }
 
     /// Notes that the ticks of crontab entries were decided. Only where `_native_crontabs` exists.

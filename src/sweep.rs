@@ -12,9 +12,10 @@ use crate::config::{LONGEST_BEAT_INTERVAL, MISSED_BEATS, WorkerRecoveryConfig};
 use crate::db::session::{Param, Query, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{FailureReason, HookRegistry, JobRecoveryContext, JobRecoveryResult};
-use crate::job::{DbTime, Job};
+use crate::job::{DbTime, FIRST, Job, LAST};
 use crate::migrate::Facts;
 use crate::schema::Schema;
+use crate::text::{Text, is_untranslatable};
 use chrono::{DateTime, Utc};
 use log::{info, warn};
 use serde::{Serialize, Serializer};
@@ -221,10 +222,10 @@ impl Sweep<'_> {
         let mut beats: HashMap<String, Beat> = HashMap::new();
         for list in self.lists() {
             let is_ours = list.table == LISTS[0].table;
-            for row in self.query(list.beating, include_str!("sql/beating.sql"), list.table, vec![])? {
-                let metadata: Option<String> = row.try_get("metadata")?;
+            for row in self.read(list.beating, include_str!("sql/beating.sql"), list.table, None)? {
+                let metadata = row.try_get::<_, Option<Text>>("metadata")?.map(|text| text.0);
                 let worker = ActiveWorkerRow {
-                    worker_id: row.try_get("worker_id")?,
+                    worker_id: row.try_get::<_, Text>("worker_id")?.0,
                     last_heartbeat_at: row.try_get::<_, DbTime>("last_heartbeat_at")?.0,
                     started_at: row.try_get::<_, DbTime>("started_at")?.0,
                     metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
@@ -337,7 +338,8 @@ impl Sweep<'_> {
             }
             JobRecoveryResult::Default => (given_back, spread, None),
             JobRecoveryResult::Reschedule { run_at, attempts } => {
-                (if superseded { job.attempts } else { attempts.unwrap_or(job.attempts) }, 0.0, Some(run_at))
+                let attempts = if superseded { job.attempts } else { attempts.unwrap_or(job.attempts) };
+                (attempts, 0.0, Some(run_at.clamp(FIRST, LAST)))
             }
             JobRecoveryResult::FailWithBackoff => (job.attempts, f64::from(job.attempts.min(10)).exp(), None),
         };
@@ -405,14 +407,14 @@ impl Sweep<'_> {
     }
 
     fn held_by(&mut self, silent: &[Beat]) -> Result<Vec<Held>> {
-        let workers = column(silent, |beat| beat.worker.worker_id.clone());
-        let rows = self.query("held_by", include_str!("sql/held_by.sql"), "", vec![workers])?;
+        let workers = silent.iter().map(|beat| beat.worker.worker_id.clone()).collect();
+        let rows = self.read("held_by", include_str!("sql/held_by.sql"), "", Some(workers))?;
         rows.iter()
             .map(|row| {
-                let task: String = row.try_get("identifier")?;
+                let task = row.try_get::<_, Text>("identifier")?.0;
                 Ok(Held {
                     job: Arc::new(Job::from_row(row, task.into())?),
-                    by: row.try_get("locked_by")?,
+                    by: row.try_get::<_, Text>("locked_by")?.0,
                     recoveries: row.try_get("recoveries")?,
                     alone: row.try_get("alone")?,
                 })
@@ -439,6 +441,18 @@ impl Sweep<'_> {
     fn query(&mut self, name: &'static str, sql: &str, list: &str, params: Vec<Param>) -> Result<Vec<Row>> {
         let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
         self.session.query(&query, params)
+    }
+
+    /// The same for rows of others' making: what cannot be had in UTF-8 is replaced.
+    fn read(&mut self, name: &'static str, sql: &str, list: &str, workers: Option<Vec<String>>) -> Result<Vec<Row>> {
+        let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
+        let params = || workers.iter().map(|workers| Box::new(workers.clone()) as Param).collect();
+        match self.session.query(&query, params()) {
+            Err(error) if is_untranslatable(&error) && workers.iter().flatten().all(|id| id.is_ascii()) => {
+                self.session.query_unconverted(&query, params())
+            }
+            answer => answer,
+        }
     }
 }
 

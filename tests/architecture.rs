@@ -8,7 +8,10 @@ use std::path::Path;
 /// What each layer consists of, lowest first. An entry covers the files below it too, unless
 /// some of those are listed by name. `lib.rs` is exempt: it lists the public names.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin", "lock"],
+    &[
+        "error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin", "lock",
+        "text",
+    ],
     &["db", "store", "enqueue", "migrate", "devdb", "manage", "cleanup"],
     &["utils", "task", "batch", "hooks", "trace", "sweep"],
     &[
@@ -30,6 +33,7 @@ const LAYERS: [&[&str]; 6] = [
         "worker/pace",
         "cron",
         "cron/crontab",
+        "cron/payload",
         "cron/schedule",
         "recovery",
     ],

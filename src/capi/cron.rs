@@ -35,7 +35,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Cron>, Failure> {
 }
 
 /// Reads crontab text: lines of five fields, a task, options and a payload, as Node's graphile-worker has them, and
-/// `tz=Area/City` beside its options. GW_ERR_CRONTAB names line and column. The caller frees it.
+/// `tz=Area/City` beside its options. A task's name may stand in quotes. GW_ERR_CRONTAB names line and column. The caller
+/// frees it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_crontab_parse(
     crontab: *const c_char,

@@ -190,13 +190,15 @@ pub unsafe extern "C" fn gw_job_revision(job: *const gw_job_t) -> i32 {
     context(job, 0, |ctx| ctx.job().revision())
 }
 
-/// Before when it was not to start, in microseconds since 1970.
+/// Before when it was not to start, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
+/// nearest within.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_run_at(job: *const gw_job_t) -> i64 {
     context(job, 0, |ctx| ctx.job().run_at().timestamp_micros())
 }
 
-/// When it was first added, in microseconds since 1970.
+/// When it was first added, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
+/// nearest within.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_created_at(job: *const gw_job_t) -> i64 {
     context(job, 0, |ctx| ctx.job().created_at().timestamp_micros())

@@ -6,10 +6,10 @@ use serde_json::{Value, json, value::RawValue};
 
 /// A job as it was claimed or added. The payload stays the text that the database holds.
 pub(super) fn job(job: &Job) -> Value {
-    let payload = std::str::from_utf8(job.payload()).unwrap_or("null");
+    let payload = String::from_utf8_lossy(job.payload());
     json!({
         "id": job.id(), "task_identifier": job.task_identifier(), "job_queue_id": job.job_queue_id(),
-        "payload": serde_json::from_str::<Value>(payload).unwrap_or(Value::Null), "priority": job.priority(),
+        "payload": serde_json::from_str::<Value>(&payload).unwrap_or(Value::Null), "priority": job.priority(),
         "run_at": job.run_at(), "attempts": job.attempts(), "max_attempts": job.max_attempts(),
         "created_at": job.created_at(), "key": job.key(), "revision": job.revision(), "flags": job.flags(),
     })
@@ -18,8 +18,8 @@ pub(super) fn job(job: &Job) -> Value {
 /// The same as text, with the payload byte for byte.
 pub(super) fn job_text(job: &Job) -> String {
     let mut fields = self::job(job);
-    let payload = std::str::from_utf8(job.payload()).unwrap_or("null");
-    let raw = serde_json::from_str::<&RawValue>(payload).map_or("null", RawValue::get);
+    let payload = String::from_utf8_lossy(job.payload());
+    let raw = serde_json::from_str::<&RawValue>(&payload).map_or("null", RawValue::get);
     fields.as_object_mut().map(|fields| fields.remove("payload"));
     let mut text = fields.to_string();
     text.pop();

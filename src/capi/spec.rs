@@ -119,7 +119,7 @@ pub unsafe extern "C" fn gw_spec_set_queue(spec: *mut gw_spec_t, queue: *const c
     })
 }
 
-/// Sets before when the job does not start. Default: now, by the database's clock.
+/// Sets before when the job does not start, within the years 1 to 9999. Default: now, by the database's clock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_run_at(spec: *mut gw_spec_t, unix_us: i64) -> gw_status_t {
     status_of(|| {

@@ -1,7 +1,7 @@
 //! `dev`: a private PostgreSQL, for as long as this process runs.
 
 use crate::cli::exit::{Exit, Failure, on_interrupt};
-use crate::cli::screen::Screen;
+use crate::cli::screen::{Screen, one_line};
 use crossbeam_channel::bounded;
 use graphile_worker::devdb::{DevDb, Options};
 use graphile_worker::{Schema, WorkerUtils};
@@ -19,7 +19,10 @@ pub(crate) fn run(schema: Schema, screen: &Screen) -> Result<Exit, Failure> {
     WorkerUtils::connect(&server.url())?.schema(schema.clone()).migrate()?;
     let answer = json!({ "database_url": server.url(), "schema": schema.name() });
     screen.say(&answer, |_| server.url())?;
-    eprintln!("a private PostgreSQL, with the schema {} in it; Ctrl-C ends it and deletes its data", schema.name());
+    eprintln!(
+        "a private PostgreSQL, with the schema {} in it; Ctrl-C ends it and deletes its data",
+        one_line(schema.name())
+    );
     let _ = wait.recv();
     Ok(Exit::Success)
 }

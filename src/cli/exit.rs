@@ -1,5 +1,6 @@
 //! How the process ends: its status, and what it says when something went wrong.
 
+use crate::cli::screen::lines;
 use graphile_worker::{Error, ErrorKind};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -69,7 +70,7 @@ impl Failure {
     /// Says it on stderr, and answers how to end.
     pub(crate) fn tell(&self, schema: &str) -> Exit {
         if !self.text.is_empty() {
-            eprintln!("graphile-worker: {}", self.text);
+            eprintln!("graphile-worker: {}", lines(&self.text));
         }
         if self.exit == Exit::Schema {
             eprintln!(

@@ -106,7 +106,15 @@ enum Command {
 
 pub(crate) fn main() -> Exit {
     screen::show_warnings();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            // It quotes the command line, into which a script may have put anything.
+            eprint!("{}", screen::lines(&error.to_string()));
+            return Exit::Usage;
+        }
+        Err(help) => help.exit(),
+    };
     cli.run().unwrap_or_else(|failure| failure.tell(&cli.place.schema))
 }
 

@@ -15,7 +15,7 @@ impl Screen {
     /// Says an answer as JSON, or in the words that `in_words` has for it.
     pub(crate) fn say<T: Serialize>(&self, answer: &T, in_words: impl FnOnce(&T) -> String) -> io::Result<()> {
         let mut text = match self.json {
-            true => serde_json::to_string_pretty(answer)?,
+            true => json(&serde_json::to_string_pretty(answer)?),
             false => in_words(answer),
         };
         if !text.ends_with('\n') {
@@ -79,16 +79,41 @@ pub(crate) fn lines(text: &str) -> String {
 fn escape(text: &str, keep: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        match c {
-            _ if keep.contains(c) => safe.push(c),
-            // The rest turns the direction of writing around.
-            _ if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                safe.extend(c.escape_default());
-            }
-            _ => safe.push(c),
+        match is_unseen(c) && !keep.contains(c) {
+            true => safe.extend(c.escape_default()),
+            false => safe.push(c),
         }
     }
     safe
+}
+
+/// JSON text of the same value, in which such characters are escaped. They stand in its strings, but for white space.
+fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => safe.push(c),
+            // Between the values of a payload; it would let what follows overwrite the line.
+            '\r' => safe.push(' '),
+            c if is_unseen(c) => {
+                let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+                safe.push_str(&units);
+            }
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Whether a terminal obeys a character, or shows nothing of it: it could hide what a text says.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            // Of no width, and what turns the direction of writing around.
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            // Notes to texts and music, and tags.
+            | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Lets the library's warnings be seen, on stderr.
@@ -134,5 +159,17 @@ mod tests {
     fn nothing_can_steer_a_terminal() {
         assert_eq!(one_line("a\x1b[2J\nb\u{9b}\u{202e}ä"), "a\\u{1b}[2J\\nb\\u{9b}\\u{202e}ä");
         assert_eq!(lines("{\n\t\u{7f}}"), "{\n\t\\u{7f}}");
+        assert_eq!(one_line("a\u{200b}b\u{2028}\u{feff}\u{e0041}"), "a\\u{200b}b\\u{2028}\\u{feff}\\u{e0041}");
+    }
+
+    #[test]
+    fn json_is_the_same_value_without_what_cannot_be_seen() {
+        let unseen: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).filter(|&c| is_unseen(c)).collect();
+        let text = serde_json::to_string_pretty(&["ä\r", &unseen]).unwrap();
+        let safe = json(&text);
+        assert_eq!(safe.chars().find(|&c| is_unseen(c) && c != '\n'), None);
+        assert_eq!(serde_json::from_str::<Vec<String>>(&safe).unwrap(), ["ä\r", &unseen]);
+        assert_eq!(json("{\"a\":\r\n\t1}"), "{\"a\": \n\t1}");
+        assert_eq!(json("\"\u{9b}\u{202e}\u{e0041}ä🦀\""), "\"\\u009b\\u202e\\udb40\\udc41ä🦀\"");
     }
 }

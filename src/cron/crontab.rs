@@ -1,12 +1,13 @@
 //! `Cron`: an entry, written with types or as a line of crontab text. Knows no clock and no database.
 
+use super::payload::{Fault, Members, is_space, quoted};
 use super::schedule::{DAY, Field, HOUR, MINUTE, MONTH, Schedule, Set, WEEKDAY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{JobKeyMode, JobSpec, RawJob, TaskName, check_text};
 use crate::task::TaskHandler;
 use chrono::{DateTime, Utc, Weekday};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub struct Cron {
     pub(super) schedule: Schedule,
     pub(super) fill: CrontabFill,
     pub(super) spec: JobSpec,
-    payload: Map<String, Value>,
+    payload: Members,
 }
 
 /// How far back an entry makes up for ticks that were missed while no worker ran. Default: not at all.
@@ -101,7 +102,7 @@ impl Cron {
             schedule,
             fill: CrontabFill::default(),
             spec: JobSpec::new(),
-            payload: Map::new(),
+            payload: Members::default(),
         }
     }
 
@@ -171,14 +172,18 @@ impl Cron {
     /// graphile-worker has them, and `tz=Area/City` beside its options. Lines that are empty or begin
     /// with `#` are left out.
     ///
+    /// A task's name of letters, digits, `_`, `:`, `/`, `-` and `.` that begins with a letter or `_` stands as it is,
+    /// any other in quotes: `* * * * * "9 to 5"`. A payload is an object of JSON5. Its numbers keep their digits;
+    /// `Infinity` and `NaN` are refused, as JSON does not have them.
+    ///
     /// # Errors
     /// `Config` with line and column of the first mistake; nothing of the text is used then.
     pub fn parse(text: &str) -> Result<Vec<Self>> {
         let mut entries = Vec::new();
         let mut lines: HashMap<String, usize> = HashMap::new();
-        for (place, whole) in text.split('\n').enumerate() {
+        for (place, whole) in text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').enumerate() {
             let line = Line { number: place + 1, whole };
-            let trimmed = whole.trim();
+            let trimmed = whole.trim_matches(is_space);
             if trimmed.is_empty() || trimmed.starts_with('#') {
                 continue;
             }
@@ -244,13 +249,13 @@ impl Cron {
     /// # Errors
     /// `Payload` if it does not serialize, or not to an object.
     pub fn payload(mut self, payload: impl Serialize) -> Result<Self> {
-        match serde_json::to_value(payload) {
-            Ok(Value::Object(payload)) => self.payload = payload,
-            Ok(_) => return Err(Error::new(ErrorKind::Payload, "the payload of a crontab entry must be an object")),
-            Err(e) => {
-                return Err(Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e));
-            }
+        let text = serde_json::to_string(&payload)
+            .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))?;
+        if !text.starts_with('{') {
+            return Err(Error::new(ErrorKind::Payload, "the payload of a crontab entry must be an object"));
         }
+        self.payload = Members::parse(&text)
+            .map_err(|fault| Error::new(ErrorKind::Payload, format!("the payload {}", fault.why)))?;
         Ok(self)
     }
 
@@ -305,14 +310,24 @@ impl Cron {
         check().map_err(|e| e.context(format_args!("crontab entry {:?}", self.identifier())))
     }
 
+    /// What of it the database is to hold, each text with the name of its field.
+    pub(crate) fn texts(&self) -> Vec<(String, String)> {
+        let mut texts = vec![("id", self.identifier().to_owned()), ("task name", self.task.clone())];
+        texts.extend(self.spec.queue_name.clone().map(|name| ("queue", name)));
+        texts.extend(self.spec.job_key.clone().map(|key| ("job_key", key)));
+        texts.push(("payload", self.payload.text()));
+        let of = |field| format!("crontab entry {:?}: {field}", self.identifier());
+        texts.into_iter().map(|(field, text)| (of(field), text)).collect()
+    }
+
     /// The job of one tick.
     pub(super) fn job_at(&self, tick: DateTime<Utc>, backfilled: bool) -> RawJob {
         let mut payload = self.payload.clone();
         let ts = tick.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-        payload.insert("_cron".to_owned(), json!({ "ts": ts, "backfilled": backfilled }));
+        payload.set("_cron", json!({ "ts": ts, "backfilled": backfilled }).to_string());
         RawJob {
             identifier: self.task.clone(),
-            payload: Value::Object(payload).to_string(),
+            payload: payload.text(),
             spec: JobSpec { run_at: Some(tick), ..self.spec.clone() },
         }
     }
@@ -391,22 +406,16 @@ impl<'a> Line<'a> {
             rest = after;
         }
         let [minutes, hours, days, months, weekdays] = sets;
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_:/-".contains(c))).unwrap_or(rest.len());
-        let (task, after) = rest.split_at(end);
-        if !task.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic()) {
-            let text = "here a task's name is expected: a letter or _, then letters, digits, _ : / -";
-            return Err(self.error(rest, text));
-        }
-        TaskName::new(task).map_err(|e| self.error(task, e))?;
+        let (task, after) = self.task(rest)?;
         let mut entry = Cron {
-            task: task.to_owned(),
+            task,
             id: None,
             schedule: Schedule { minutes, hours, days, months, weekdays, zone: None },
             fill: CrontabFill::default(),
             spec: JobSpec::new(),
-            payload: Map::new(),
+            payload: Members::default(),
         };
-        rest = after.trim_start();
+        rest = after.trim_start_matches(is_space);
         if rest.starts_with('?') {
             let (options, after) = word(rest);
             self.options(&mut entry, &options[1..])?;
@@ -420,6 +429,28 @@ impl<'a> Line<'a> {
             return Err(self.error(rest, text));
         }
         Ok(entry)
+    }
+
+    /// A task's name, and what follows it.
+    fn task(self, text: &'a str) -> Result<(String, &'a str)> {
+        let (task, after) = if text.starts_with(['"', '\'']) {
+            let (task, end) = quoted(text).map_err(|Fault { at, why }| {
+                // The reader of payloads says it of those.
+                let why = why.trim_start_matches("is not an object of JSON5: ");
+                self.error(&text[at..], format!("the task's name in quotes: {why}"))
+            })?;
+            (task, &text[end..])
+        } else {
+            let (task, after) = text.split_at(text.find(|c| !is_plain(c)).unwrap_or(text.len()));
+            if !task.starts_with(|c: char| c == '_' || c.is_alphabetic()) {
+                let text = "here a task's name is expected: a letter or _, then letters, digits, _ : / - and .; \
+                     any other name stands in quotes";
+                return Err(self.error(task, text));
+            }
+            (task.to_owned(), after)
+        };
+        TaskName::new(&task).map_err(|e| self.error(text, e))?;
+        Ok((task, after))
     }
 
     /// A list of numbers, ranges, `*` and `*/step`.
@@ -479,7 +510,9 @@ impl<'a> Line<'a> {
         let mut seen: Vec<String> = Vec::new();
         for part in text.split('&').filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            let (key, value) = (decode(key), decode(value));
+            let (Some(key), Some(value)) = (decode(key), decode(value)) else {
+                return Err(self.error(part, "the bytes written with % are not UTF-8"));
+            };
             // Node's spelling and the async crate's.
             let key = match key.as_str() {
                 "jobKey" => "job_key",
@@ -494,9 +527,9 @@ impl<'a> Line<'a> {
             let spec = &mut entry.spec;
             match key {
                 "id" => {
-                    let starts = value.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
-                    if !(starts && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))) {
-                        return Err(refuse("a letter or _, then letters, digits, - and _"));
+                    let starts = value.starts_with(|c: char| c == '_' || c.is_alphabetic());
+                    if !(starts && value.chars().all(is_plain)) {
+                        return Err(refuse("a letter or _, then letters, digits, _ : / - and ."));
                     }
                     entry.id = Some(value);
                 }
@@ -509,8 +542,9 @@ impl<'a> Line<'a> {
                     spec.max_attempts = Some(max.ok_or_else(|| refuse("a number from 1 to 32767"))?);
                 }
                 "queue" => {
-                    if value.is_empty() || !value.chars().all(|c| c.is_ascii_alphanumeric() || "-_:".contains(c)) {
-                        return Err(refuse("made of letters, digits, - _ and :"));
+                    let written = part.split_once('=').map_or("", |(_, value)| value);
+                    if value.is_empty() || !written.chars().all(|c| is_plain(c) || "%+".contains(c)) {
+                        return Err(refuse("made of letters, digits, _ : / - and .; write others as %21"));
                     }
                     spec.queue_name = Some(value);
                 }
@@ -546,30 +580,24 @@ impl<'a> Line<'a> {
         Ok(())
     }
 
-    fn payload(self, text: &str) -> Result<Map<String, Value>> {
-        match json5::from_str(text) {
-            Ok(Value::Object(payload)) => Ok(payload),
-            Ok(_) => Err(self.error(text, "the payload must be an object")),
-            Err(error) => {
-                // The error's own words may quote the payload, which may hold secrets.
-                let into = error.position().map_or(0, |position| position.column);
-                let column = self.whole.chars().count() - self.whole.trim_start().chars().count();
-                let before = text.as_ptr() as usize - self.whole.trim_start().as_ptr() as usize;
-                let column = column + self.whole.trim_start()[..before].chars().count() + 1 + into;
-                Err(self.error_at(column, "the payload is not an object of JSON5"))
-            }
-        }
+    fn payload(self, text: &'a str) -> Result<Members> {
+        Members::parse(text).map_err(|Fault { at, why }| self.error(&text[at..], format!("the payload {why}")))
     }
+}
+
+/// What a name may consist of where it stands without quotes.
+fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || "_:/-.".contains(c)
 }
 
 /// The first word, and what follows it and its spaces.
 fn word(text: &str) -> (&str, &str) {
-    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    (&text[..end], text[end..].trim_start())
+    let end = text.find(is_space).unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start_matches(is_space))
 }
 
-/// As a browser writes a query: `+` is a space, `%20` as well; what is no such code stays.
-fn decode(text: &str) -> String {
+/// As a browser writes a query: `+` is a space, `%20` as well; what is no such code stays. `None` if it is not UTF-8.
+fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -586,7 +614,7 @@ fn decode(text: &str) -> String {
         }
         at += 1;
     }
-    String::from_utf8_lossy(&decoded).into_owned()
+    String::from_utf8(decoded).ok()
 }
 
 /// One or more of `1w`, `2d`, `3h`, `4m`, `5s`, added up.

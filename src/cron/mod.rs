@@ -2,6 +2,7 @@
 //! whoever takes a tick in the database adds its job. Knows nothing of who runs it.
 
 pub(crate) mod crontab;
+mod payload;
 pub(crate) mod schedule;
 
 use crate::backoff::Backoff;

@@ -1,6 +1,7 @@
 //! When an entry is due: five sets of numbers, and the time zone in which they are meant.
 //! Knows no text, no clock and no database.
 
+use crate::job::{FIRST, LAST};
 use chrono::{DateTime, Datelike, Duration, LocalResult, NaiveDateTime, Offset, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 use std::ops::RangeInclusive;
@@ -101,15 +102,15 @@ impl Schedule {
         self.matches(left_out) && zone.from_local_datetime(&left_out) == LocalResult::None
     }
 
-    /// The first minute after `at` in which the entry is due; `None` if it never is.
+    /// The first minute after `at` in which the entry is due; `None` if it never is again before the year 10000.
     pub(crate) fn next_after(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let mut minute = ceiling(at + Duration::microseconds(1));
+        let mut minute = ceiling(at.clamp(FIRST, LAST) + Duration::microseconds(1));
         for _ in 0..SEARCHED_DAYS {
             let next_day = (minute.date_naive() + Duration::days(1)).and_time(chrono::NaiveTime::MIN).and_utc();
             if self.may_be_due_on(minute) {
                 while minute < next_day {
                     if self.is_due(minute) {
-                        return Some(minute);
+                        return (minute <= LAST).then_some(minute);
                     }
                     minute += Duration::minutes(1);
                 }

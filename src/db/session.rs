@@ -345,6 +345,19 @@ impl Session {
         Ok(rows)
     }
 
+    /// As [`query`](Self::query), in a transaction of its own, with the texts in the database's own encoding: for a
+    /// character that UTF-8 does not have. Texts among the parameters must be ASCII.
+    pub(crate) fn query_unconverted(&mut self, query: &Query, params: Vec<Param>) -> Result<Vec<Row>> {
+        self.batch("begin; set local client_encoding = 'SQL_ASCII'")?;
+        let answer = self.query(query, params);
+        match &answer {
+            Ok(_) => self.batch("commit")?,
+            Err(error) if !error.breaks_session() => self.batch("rollback")?,
+            Err(_) => {}
+        }
+        answer
+    }
+
     /// Waits for a notification; `None` when none came in time.
     ///
     /// # Errors

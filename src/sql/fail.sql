@@ -15,7 +15,8 @@ failed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set last_error = s.error,
          run_at = case
-           when s.for_good then j.run_at
+           -- What adds up to more than a timestamp holds would fail, and a job of that time waits anyway.
+           when s.for_good or j.run_at > pg_catalog.now() + interval '1000 years' then j.run_at
            else greatest(pg_catalog.now(), j.run_at)
              + coalesce(s.delay, pg_catalog.exp(least(j.attempts, 10))) * interval '1 second'
          end,

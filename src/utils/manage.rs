@@ -14,9 +14,23 @@ use crate::error::Result;
 use crate::manage;
 use crate::schema::Schema;
 use crate::spec::check_text;
+use crate::text::is_untranslatable;
 use postgres::{Client, GenericClient, IsolationLevel, Transaction};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Reads, and reads again in the database's own encoding what UTF-8 cannot express.
+fn converting<T>(client: &mut Client, ascii: bool, work: impl Fn(&mut Client) -> Result<T>) -> Result<T> {
+    match work(client) {
+        Err(error) if ascii && is_untranslatable(&error) => {
+            client.batch_execute(&format!("begin read only; {}", manage::UNCONVERTED))?;
+            let answer = work(client);
+            client.batch_execute("rollback")?;
+            answer
+        }
+        answer => answer,
+    }
+}
 
 impl WorkerUtils {
     /// The same, for a look at what would happen: calls that manage jobs answer what they would do, and undo
@@ -75,7 +89,10 @@ impl WorkerUtils {
     /// Jobs with their payloads: each that arrives has the deadline, since all of them may take long.
     fn list(&self, ids: Option<Vec<i64>>, options: ListJobsOptions) -> Result<Vec<ListedJob>> {
         let schema = self.schema.clone();
-        self.database.run_in_steps(move |client, came| manage::list(client, &schema, ids.as_deref(), &options, came))
+        let ascii = options.identifier.iter().chain(&options.queue).all(|name| name.is_ascii());
+        self.database.run_in_steps(move |client, came| {
+            converting(client, ascii, |client| manage::list(client, &schema, ids.as_deref(), &options, came))
+        })
     }
 
     /// How many jobs there are in each state.
@@ -83,7 +100,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn stats(&self) -> Result<JobStats> {
-        self.look(manage::stats)
+        self.look(true, manage::stats)
     }
 
     /// The named queues, by name.
@@ -91,7 +108,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn queues(&self) -> Result<Vec<QueueRow>> {
-        self.look(manage::queues)
+        self.look(true, manage::queues)
     }
 
     /// The workers that hold jobs or queues, of whatever make, by their id.
@@ -100,7 +117,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn locked_workers(&self) -> Result<Vec<LockedWorkerRow>> {
-        self.look(manage::locked_workers)
+        self.look(true, manage::locked_workers)
     }
 
     /// Deletes jobs as if they had succeeded, and answers them as they were. Jobs that run are left alone and
@@ -111,7 +128,7 @@ impl WorkerUtils {
     /// Database errors.
     pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
         let ids = ids.to_vec();
-        self.change(move |transaction, schema| manage::complete(transaction, schema, &ids))
+        self.transact(true, move |transaction, schema| manage::complete(transaction, schema, &ids))
     }
 
     /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
@@ -123,7 +140,9 @@ impl WorkerUtils {
     pub fn permanently_fail_jobs(&self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
         check_reason(reason)?;
         let (ids, reason) = (ids.to_vec(), reason.to_owned());
-        self.change(move |transaction, schema| manage::permanently_fail(transaction, schema, &ids, &reason))
+        self.transact(reason.is_ascii(), move |transaction, schema| {
+            manage::permanently_fail(transaction, schema, &ids, &reason)
+        })
     }
 
     /// Changes when, how urgently and how often jobs are tried, and answers them; workers hear of it at once.
@@ -143,7 +162,7 @@ impl WorkerUtils {
     pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
         let ids = ids.to_vec();
-        self.change(move |transaction, schema| manage::reschedule(transaction, schema, &ids, &options))
+        self.transact(true, move |transaction, schema| manage::reschedule(transaction, schema, &ids, &options))
     }
 
     /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
@@ -215,7 +234,8 @@ impl WorkerUtils {
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         loop {
             let keep = self.tasks_to_keep.clone();
-            let ids = self.look(move |client, schema| cleanup::unused(client, schema, names, &keep, without_failed))?;
+            let ids =
+                self.look(false, move |client, schema| cleanup::unused(client, schema, names, &keep, without_failed))?;
             if ids.is_empty() || self.dry_run {
                 return Ok(ids.len() as i64);
             }
@@ -234,31 +254,51 @@ impl WorkerUtils {
         }
     }
 
-    /// A look at the tables, on a pooled connection.
+    /// A look at the tables, on a pooled connection. `ascii`: whether all texts that it sends are, see
+    /// [`UNCONVERTED`](manage::UNCONVERTED).
     fn look<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Client, &Schema) -> Result<T> + Send + 'static,
+        ascii: bool,
+        work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let schema = self.schema.clone();
         let end = Instant::now() + self.database.deadline();
-        self.database.run(end, move |client| work(client, &schema))?
+        self.database.run(end, move |client| converting(client, ascii, |client| work(client, &schema)))?
     }
 
     /// A change of them, in a transaction that the server ends when nobody waits for it any more.
     pub(super) fn change<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
+        work: impl Fn(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.transact(false, work)
+    }
+
+    /// The same; `ascii` as in [`look`](Self::look).
+    fn transact<T: Send + 'static>(
+        &self,
+        ascii: bool,
+        work: impl Fn(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (schema, keep, deadline) = (self.schema.clone(), !self.dry_run, self.database.deadline());
         let end = Instant::now() + deadline;
         let answer = self.database.run(end, move |client| {
-            // What a cleanup waited for it has to see afterwards, whatever the session's default is.
-            let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
-            manage::transact(transaction, keep, |transaction| {
-                let left = end.saturating_duration_since(Instant::now());
-                manage::limit(transaction, left, left)?;
-                work(transaction, &schema)
-            })
+            let attempt = |client: &mut Client, unconverted: bool| {
+                // What a cleanup waited for it has to see afterwards, whatever the session's default is.
+                let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
+                manage::transact(transaction, keep, |transaction| {
+                    let left = end.saturating_duration_since(Instant::now());
+                    manage::limit(transaction, left, left)?;
+                    if unconverted {
+                        transaction.batch_execute(manage::UNCONVERTED)?;
+                    }
+                    work(transaction, &schema)
+                })
+            };
+            match attempt(client, false) {
+                Err(error) if ascii && is_untranslatable(&error) => attempt(client, true),
+                answer => answer,
+            }
         })?;
         answer.map_err(|error| match error.sqlstate() {
             // It was the server that gave up, a moment before us.

@@ -8,7 +8,7 @@ use crate::claim::Arrival;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::stats::add;
-use crate::store::{Filter, Store, Wanted};
+use crate::store::{Claimed, Filter, Store, Wanted};
 use chrono::Utc;
 use crossbeam_channel::select;
 use log::error;
@@ -143,7 +143,7 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
         }
     };
     // No row: another worker has it by now.
-    let Some(row) = rows.first() else { return true };
+    let Some(Claimed { row, .. }) = rows.first() else { return true };
     let job_id: i64 = row.get("id");
     let Some(pause) = shared.avoided.add(job_id, Instant::now()) else { return false };
     error!(worker_id = shared.worker_id.as_str(), job_id, pause_ms = pause.as_millis() as u64, error:% = refusal;
@@ -173,10 +173,10 @@ fn claim(
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
-    shared.avoided.claimed(rows.iter().map(|row| row.get("id")));
+    shared.avoided.claimed(rows.iter().map(|claimed| claimed.row.get("id")));
     let mut jobs = Vec::with_capacity(rows.len());
     let mut recovered = Vec::new();
-    for row in &rows {
+    for Claimed { row, unreadable } in &rows {
         let task = ids[&row.get::<_, i32>("task_id")];
         let was_recovered = shared.facts.has_recovery && row.get::<_, Option<bool>>("was_recovered") == Some(true);
         if was_recovered {
@@ -184,7 +184,14 @@ fn claim(
         }
         let apart = row.get::<_, Option<i32>>("apart").map(|bytes| bytes as usize);
         match Job::from_row(row, shared.tasks[task].name.shared()) {
-            Ok(job) => jobs.push(Arrival { task, job, alone: false, recovered: was_recovered, apart }),
+            Ok(job) => jobs.push(Arrival {
+                task,
+                job,
+                alone: false,
+                recovered: was_recovered,
+                apart,
+                unreadable: unreadable.clone(),
+            }),
             // Its row stays locked by us and in no ledger, which is what reconcile gives back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
         }

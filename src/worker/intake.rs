@@ -2,12 +2,13 @@
 //! and what the budget has no room for goes back. Runs on gw-fetch; knows nothing of handlers.
 
 use super::Shared;
-use crate::claim::{Arrival, Entered};
+use crate::claim::{Arrival, Entered, Failure};
 use crate::error::{Error, Result};
 use crate::hooks::{JobFetch, JobFetchContext};
 use crate::job::Job;
 use crate::stats::add;
 use crate::store::Store;
+use crate::text::is_untranslatable;
 use log::{error, warn};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -118,6 +119,12 @@ impl Intake {
             return error;
         };
         let (id, stored) = (*id, stored.unwrap_or_default());
+        if is_untranslatable(&error) {
+            let why = "payload is not valid UTF-8, or has a character that UTF-8 does not have";
+            let unreadable = |arrival| Arrival { unreadable: Some(why.to_owned()), ..arrival };
+            hand_out(shared, apart.into_iter().map(unreadable).collect());
+            return error.context(format_args!("reading the payload of job {id}"));
+        }
         let again = self.unread == Some(id);
         if again {
             error!(worker_id = shared.worker_id.as_str(), job_id = id, task = &**task_identifier, stored_bytes = stored, error:%;
@@ -154,7 +161,14 @@ fn inflate(
 
 /// Enters jobs, for threads to start.
 fn hand_out(shared: &Shared, arrivals: Vec<Arrival>) {
+    let why = |arrival: &Arrival| Some((arrival.job.id, arrival.unreadable.clone()?));
+    let unreadable: HashMap<i64, String> = arrivals.iter().filter_map(why).collect();
     for active in enter(shared, arrivals).startable {
+        if let Some(why) = unreadable.get(&active.job().id) {
+            let text = format!("the job cannot be read: {why}");
+            active.refuse(Failure { text, for_good: true, ..Failure::default() });
+            continue;
+        }
         shared
             .events
             .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });

@@ -65,7 +65,8 @@ impl Seat {
         let attempt = active.job().attempts.max(1).unsigned_abs().into();
         let ask = |policy: &RetryPolicy| catch_unwind(AssertUnwindSafe(|| policy.delay(attempt, &text)));
         let policy = || self.task().backoff.as_ref().map(ask).and_then(|answer| answer.map_err(std::mem::forget).ok());
-        Outcome::Failed(Failure { delay: active.take_delay().or_else(policy), rest: active.take_rest(), text })
+        let (delay, rest) = (active.take_delay().or_else(policy), active.take_rest());
+        Outcome::Failed(Failure { text, delay, rest, for_good: false })
     }
 }
 

@@ -94,13 +94,13 @@ fn help_and_version_succeed_and_show_no_secret() {
 }
 
 /// The program on this database.
-fn on(db: &TestDb, arguments: &[&str]) -> Output {
+pub fn on(db: &TestDb, arguments: &[&str]) -> Output {
     program().env("DATABASE_URL", db.url()).args(arguments).output().expect("starting the program")
 }
 
 /// What it says if it ends well, and says nothing else.
 #[track_caller]
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     assert_eq!((output.status.code(), &*stderr(output)), (Some(0), ""), "{}", stdout(output));
     stdout(output)
 }
@@ -258,6 +258,55 @@ fn a_payload_may_come_from_a_file_or_standard_input() {
         db.all::<String>("select payload::text from graphile_worker._private_jobs order by id"),
         ["[1,\n 2]\n", "3"]
     );
+}
+
+#[test]
+fn nothing_that_a_terminal_obeys_or_hides_is_printed_by_any_command() {
+    let db = TestDb::new();
+    let hostile = "a\u{9b}b\u{202e}c\u{200b}d\u{feff}e\u{2028}f\u{e0041}g\u{85}h\u{ad}i\u{7f}";
+    let id = db.add(&format!(
+        "'{hostile}', json_build_object('{hostile}', '{hostile}'), queue_name => '{hostile}', job_key => '{hostile}', flags => array['{hostile}']"
+    ));
+    let id = id.to_string();
+    db.execute(&format!(
+        "update graphile_worker._private_jobs set last_error = '{hostile}', locked_by = '{hostile}', locked_at = now();
+         update graphile_worker._private_job_queues set locked_by = '{hostile}', locked_at = now();
+         insert into graphile_worker._native_workers values ('{hostile}', now(), now(), to_jsonb('{hostile}'::text))"
+    ));
+    let unseen = |c: char| !matches!(c, ' '..='~' | '\n' | '\t' | 'ä');
+    for (arguments, json) in [
+        (&["list"][..], true),
+        (&["list", "--identifier", hostile], true),
+        (&["show", &id], true),
+        (&["queues"], true),
+        (&["workers"], true),
+        (&["stats"], true),
+        (&["add", hostile, "--payload", &format!("{{\r\"ä\":\t\"{hostile}\"}}")], true),
+        (&["complete", &id], true),
+        (&["remove", hostile, "--dry-run"], true),
+        (&["remove", &format!("{hostile}!")], false),
+        (&["force-unlock", hostile, &format!("{hostile}!"), "--dry-run"], true),
+        (&["sweep-stale-workers", "--sweep-threshold", "0", "--dry-run"], true),
+        (&["list", "--state", hostile], false),
+        (&["migrate", hostile], false),
+        (&["stats", "--schema", hostile], false),
+        (&["stats", "--database-url", &format!("postgres://127.0.0.1:1/{hostile}")], false),
+        (&["stats", "--database-url", &format!("host={hostile}")], false),
+    ] {
+        for format in [&["--json"][..], &[]] {
+            let output = on(&db, &[arguments, format].concat());
+            let (said, complained) = (stdout(&output), stderr(&output));
+            let found = said.chars().chain(complained.chars()).find(|&c| unseen(c));
+            assert_eq!(found, None, "{arguments:?}: {said}{complained}");
+            if json && !format.is_empty() {
+                serde_json::from_str::<serde_json::Value>(&said)
+                    .unwrap_or_else(|e| panic!("{arguments:?}: {said}: {e}"));
+            }
+        }
+    }
+    let list: serde_json::Value = serde_json::from_str(&said(&on(&db, &["list", "--json"]))).unwrap();
+    assert_eq!((&list[0]["key"], &list[0]["payload"][hostile]), (&hostile.into(), &hostile.into()));
+    assert_eq!(list[1]["payload"], serde_json::json!({ "ä": hostile }));
 }
 
 #[test]

@@ -44,13 +44,21 @@ impl TestDb {
     }
 
     pub fn new() -> Self {
+        Self::create(&format!("template {}_template", server().tag))
+    }
+
+    /// A database of another encoding than UTF8.
+    pub fn encoded(encoding: &str) -> Self {
+        let db = Self::create(&format!("template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"));
+        migrate_template(&db.url);
+        db
+    }
+
+    fn create(how: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let server = server();
         let name = format!("{}_{}", server.tag, COUNT.fetch_add(1, Ordering::Relaxed));
-        server
-            .admin()
-            .batch_execute(&format!("create database {name} template {}_template", server.tag))
-            .expect("cloning the template");
+        server.admin().batch_execute(&format!("create database {name} {how}")).expect("creating a database");
         let url = with_database(&server.url, &name);
         let client = Mutex::new(connect(&url));
         Self { name, url, client, alone: None }

@@ -32,5 +32,7 @@ mod rotation;
 mod signals;
 mod size;
 mod stop;
+mod text;
 mod timeout;
+mod times;
 mod wire;

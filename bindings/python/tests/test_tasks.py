@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import unittest
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from graphile_worker import (
     ConfigError, CrontabError, DeadlockError, JobCancelled, NewJob, RetryAfter, StateError, TaskFailed, WedgedError,
@@ -47,6 +47,19 @@ class OutcomeTest(DatabaseTest):
             self.assertIsNone(self.left(handler, {"n": 1}))
         one = {"n": 1}
         self.assertEqual(calls, [(), (one,), (one, one, 1), (one, 3), (one, "t"), 2, ("extra", one)])
+
+    def test_a_time_beyond_the_years_1_to_9999_reads_as_the_nearest_within(self):
+        times = []
+        worker = self.worker()
+        worker.task("t")(lambda payload, ctx: times.append((ctx.job.run_at, ctx.job.created_at)))
+        self.client.add_job("t")
+        self.sql("update _private_jobs set run_at = '-infinity', created_at = 'infinity'")
+        worker.run_once()
+        first, last = datetime.min.replace(tzinfo=timezone.utc), datetime.max.replace(tzinfo=timezone.utc)
+        self.assertEqual(times, [(first, last)])
+        self.client.add_job("t", run_at=last)
+        with self.assertRaisesRegex(ConfigError, "run_at: year"):
+            self.client.add_job("t", run_at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))))
 
     def test_an_exception_fails_the_attempt_with_type_and_text(self):
         def task(payload):

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cron::schedule::tests::{Dice, fields};
+use serde_json::Value;
 
 #[track_caller]
 fn one(line: &str) -> Cron {
@@ -26,7 +27,7 @@ fn a_line_has_five_fields_a_task_options_and_a_payload() {
     assert_eq!(entry.fill, CrontabFill::new(1, 2, 3, 4, 5));
     let spec = JobSpec::new().max_attempts(7).queue_name("q:1").priority(-3).job_key("a b c");
     assert_eq!(entry.spec, spec.job_key_mode(JobKeyMode::PreserveRunAt));
-    assert_eq!(Value::Object(entry.payload), json!({"a": 1, "b": [0.5], "d": "}"}));
+    assert_eq!(entry.payload.text(), r#"{"a":1,"b":[0.5],"d":"}"}"#);
     assert_eq!(one("* * * * * t ?fill=1m30s1m").fill, CrontabFill::seconds(150));
     assert_eq!(one("* * * * * t ?job_key=k&job_key_mode=replace"), one("* * * * * t ?jobKey=k&jobKeyMode=replace"));
 }
@@ -194,4 +195,70 @@ fn the_payload_always_says_when_it_was_due() {
     );
     let payload: Value = serde_json::from_str(&one("* * * * * t {_cron:1,a:2}").job_at(tick, true).payload).unwrap();
     assert_eq!(payload, json!({"a": 2, "_cron": {"ts": "2024-01-15T10:31:00.000Z", "backfilled": true}}));
+}
+
+#[test]
+fn every_name_of_a_task_that_add_takes_can_stand_in_a_crontab() {
+    for (written, name) in [
+        ("mail.send", "mail.send"),
+        ("Größe/v1.2:x-y", "Größe/v1.2:x-y"),
+        ("\"mail.send\"", "mail.send"),
+        ("\"9 to 5\"", "9 to 5"),
+        (r#"'it\'s {50}% ?'"#, "it's {50}% ?"),
+        (r#""\u00e9\ud83e\udd80""#, "é🦀"),
+        ("\"#\"", "#"),
+    ] {
+        TaskName::new(name).unwrap();
+        let entry = one(&format!("* * * * * {written} ?max=3 {{a:1}}"));
+        assert_eq!((entry.task.as_str(), entry.identifier(), entry.spec.max_attempts), (name, name, Some(3)));
+        assert_eq!(one(&format!("* * * * * {written}")).task, name);
+        assert_eq!(entry.job_at(DateTime::UNIX_EPOCH, false).identifier, name);
+    }
+    refused("* * * * * \"a", "line 1, column 11: the task's name in quotes: the string that begins here has no end");
+    refused("* * * * * 'a\\1'", "line 1, column 13: the task's name in quotes: this escape is not known");
+    refused("* * * * * '\\ud800'", "line 1, column 11: the task's name in quotes: has half of a surrogate pair");
+    refused("* * * * * ''", "line 1, column 11: task name: has 0 characters");
+    refused("* * * * * '\\0'", "line 1, column 11: task name: contains a NUL");
+    refused(&format!("* * * * * {}", "t".repeat(129)), "line 1, column 11: task name: has 129 characters");
+    refused("* * * * * a;b", "line 1, column 12: here ?options");
+    refused("* * * * * *", "line 1, column 11: here a task's name is expected");
+}
+
+#[test]
+fn the_queue_and_the_id_of_an_entry_may_have_the_names_that_other_jobs_have() {
+    let entry = one("* * * * * t ?id=my.task/1&queue=a.b%20c%21+%C3%A9");
+    assert_eq!((entry.identifier(), entry.spec.queue_name.as_deref()), ("my.task/1", Some("a.b c! é")));
+    refused("* * * * * t ?queue=a!b", "line 1, column 14: queue: \"a!b\" is not made of letters");
+    refused("* * * * * t ?queue=", "line 1, column 14: queue:");
+    refused("* * * * * t ?max=1&jobKey=%ff", "line 1, column 20: the bytes written with % are not UTF-8");
+    refused(&format!("* * * * * t ?queue={}", "q".repeat(129)), "line 1, column 14: queue_name: has 129 characters");
+}
+
+#[test]
+fn white_space_is_what_javascript_takes_for_it() {
+    let entries =
+        Cron::parse("\u{feff}* * * * * one\r\n\u{feff}\u{a0}*\u{2003}* *\u{b}* *\u{3000}two\u{a0}{a:1}\u{feff}\r\n");
+    assert_eq!(entries.unwrap().iter().map(Cron::identifier).collect::<Vec<_>>(), ["one", "two"]);
+    refused("\u{feff}* * * * 8 one", "line 1, column 9: day of week");
+    refused("* * * * * one\u{85}", "line 1, column 14: here ?options");
+}
+
+#[test]
+fn numbers_of_a_payload_arrive_digit_for_digit_or_the_entry_is_refused() {
+    let payload = |text: &str| one(&format!("* * * * * t {text}")).job_at(DateTime::UNIX_EPOCH, false).payload;
+    let cron = r#","_cron":{"backfilled":false,"ts":"1970-01-01T00:00:00.000Z"}}"#;
+    let digits = r#"{"b":1e400,"a":123456789012345678901234567890,"c":[1.10,-0]"#;
+    assert_eq!(payload("{b:1e400,a:123456789012345678901234567890,c:[1.10,-0]}"), format!("{digits}{cron}"));
+    refused("* * * * * t {a: [1, NaN]}", "line 1, column 21: the payload has NaN, which JSON does not have");
+    refused("* * * * * t {ä: -Infinity}", "line 1, column 17: the payload has Infinity, which JSON does not have");
+    refused(
+        &format!("* * * * * t {{a:{}", "[".repeat(1_000_000)),
+        "line 1, column 142: the payload has objects and arrays in each other",
+    );
+    let typed = one("* * * * * t").payload(json!({ "n": u64::MAX, "f": 0.1 })).unwrap();
+    assert_eq!(
+        typed.job_at(DateTime::UNIX_EPOCH, false).payload,
+        format!("{{\"f\":0.1,\"n\":18446744073709551615{cron}")
+    );
+    assert_eq!(typed, one("* * * * * t {n: 18446744073709551615, f: .1}"));
 }
