@@ -328,7 +328,8 @@ mod tests {
     fn handles_are_told_apart_by_kind_and_number() {
         let handle: *mut u8 = give(value("one"));
         assert!(look::<super::super::spec::SpecValue, _>(handle).is_err());
-        assert!(look::<ErrorValue, u8>(ptr::without_provenance(handle.addr() + (1 << SLOT))).is_err());
+        // A slot that no other test has in use.
+        assert!(look::<ErrorValue, u8>(ptr::without_provenance(handle.addr() ^ (1 << (SLOT + 15)))).is_err());
         assert!(look::<ErrorValue, u8>(ptr::without_provenance(0x1234)).is_err());
         free::<ErrorValue, _>(handle).unwrap();
     }
