@@ -111,6 +111,8 @@ pub(crate) struct ActiveJob {
     /// The thread that started it is free again: whoever keeps the job ends it.
     left_to_others: AtomicBool,
     settled: AtomicBool,
+    /// Whether the reply to the statement that writes its outcome was lost: it may be written again.
+    in_doubt: AtomicBool,
     claimed_at: Instant,
     started: OnceLock<(Instant, Thread)>,
     /// How long the handler took, once it is over.
@@ -294,6 +296,19 @@ impl ActiveJob {
         self.ran.get().copied().unwrap_or_default()
     }
 
+    /// The reply to the statement that writes its outcome was lost.
+    pub(crate) fn note_in_doubt(&self) {
+        self.in_doubt.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a later claim of its job may start. The database let the job be claimed again, so an outcome that was
+    /// being written is: unless it may be written again, which could undo the later claim.
+    fn has_let_go(&self) -> bool {
+        let written = self.finished.get().is_some() && !self.in_doubt.load(Ordering::SeqCst);
+        // One that is settled has finished by itself; its handler is on its way out.
+        self.settled.load(Ordering::SeqCst) || (written && !self.inside.load(Ordering::SeqCst))
+    }
+
     /// Settled (or void), and left by its handler.
     fn is_over(&self) -> bool {
         let settled = self.settled.load(Ordering::SeqCst) || self.state.load(Ordering::Acquire) == VOID;
@@ -360,6 +375,7 @@ impl Ledger {
                 inside: AtomicBool::new(false),
                 left_to_others: AtomicBool::new(false),
                 settled: AtomicBool::new(false),
+                in_doubt: AtomicBool::new(false),
                 claimed_at: Instant::now(),
                 started: OnceLock::new(),
                 ran: OnceLock::new(),
@@ -372,8 +388,7 @@ impl Ledger {
                 startable.push(active);
                 continue;
             };
-            // One that is settled has finished by itself; its handler is on its way out.
-            if older.settled.load(Ordering::SeqCst) {
+            if older.has_let_go() {
                 startable.push(active);
             } else {
                 if older.void() {
@@ -437,6 +452,12 @@ impl Ledger {
         let entries = self.entries.lock();
         let older = entries.older.iter().map(|active| active.claim.job.id);
         entries.latest.keys().copied().chain(older).chain(entries.coming.iter().copied()).collect()
+    }
+
+    /// Whether no later claim of its job has come.
+    pub(crate) fn is_latest(&self, active: &Arc<ActiveJob>) -> bool {
+        let entries = self.entries.lock();
+        entries.latest.get(&active.claim.job.id).is_none_or(|latest| Arc::ptr_eq(latest, active))
     }
 
     /// Everything in the ledger, in the order of the claims.
@@ -520,6 +541,22 @@ mod tests {
         more[1].void();
         active.finish(Outcome::Done);
         assert_eq!(ledger.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_job_that_was_given_back_can_be_claimed_before_that_is_known_here() {
+        for in_doubt in [false, true] {
+            let (ledger, older, done, _settle) = claimed(1);
+            older.give_back(None);
+            if in_doubt {
+                older.note_in_doubt();
+            }
+            let Entered { startable, doubled, .. } = ledger.enter([job(1)], &done);
+            assert_eq!((startable.len(), doubled.len()), if in_doubt { (0, 1) } else { (1, 0) });
+            assert!(!ledger.is_latest(&older));
+            ledger.settled(std::slice::from_ref(&older));
+            assert_eq!(ledger.len(), 1, "the later claim");
+        }
     }
 
     #[test]

@@ -228,7 +228,10 @@ impl Settler<'_> {
             }
             let refused = by_statement && (error.sqlstate().is_some() || error.kind() == ErrorKind::Payload);
             if matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout) {
-                group.iter_mut().for_each(|pending| pending.reply_lost |= by_statement);
+                for pending in group.iter_mut().filter(|_| by_statement) {
+                    pending.reply_lost = true;
+                    pending.active.note_in_doubt();
+                }
             }
             let splits = if refused && error.sqlstate() == Some(LOCK_TIMEOUT) {
                 if self.set_blocked_aside(&mut group) == 0 {
@@ -376,8 +379,11 @@ impl Settler<'_> {
                     Outcome::GivenBack(delay) => delay,
                     Outcome::Done | Outcome::Failed(_) => None,
                 };
-                let delays: Vec<_> = group.iter().map(delay).collect();
-                let touched: HashSet<i64> = self.store.give_back(&actives, &delays)?;
+                // A job that has been claimed again since was given back: it must not lose that claim.
+                let is_left = |pending: &&Pending| !pending.reply_lost || self.shared.ledger.is_latest(&pending.active);
+                let (left, delays): (Vec<_>, Vec<_>) =
+                    group.iter().filter(is_left).map(|pending| (pending.active.clone(), delay(pending))).unzip();
+                let touched: HashSet<i64> = self.store.give_back(&left, &delays)?;
                 for Pending { active, outcome, reply_lost, .. } in group {
                     if !*reply_lost && !touched.contains(&active.job().id) {
                         self.lost(active, "given back");

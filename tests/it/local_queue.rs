@@ -262,7 +262,10 @@ fn a_stop_writes_at_once_what_waits_for_others() {
     add(&db, 5, "");
     let options = db.worker().complete_job_batch_delay(Duration::from_secs(60)).define_raw_job("t", |_| ());
     let running = Running::start(options);
-    eventually(SOON, || running.worker.stats().claimed == 5 && running.worker.stats().running == 0);
+    eventually(SOON, || {
+        let stats = running.worker.stats();
+        stats.in_flight == 5 && stats.held == 0 && stats.running == 0
+    });
     let (result, took) = running.stop();
     result.unwrap();
     assert!(took < Duration::from_secs(2), "{took:?}");
