@@ -143,7 +143,7 @@ fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
 const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error outcome thread seconds jobs queues \
     job_key doing left_out schema concurrency tasks server_version newest_migration queue_index heartbeats retirements \
     hook decision capacity events signal \
-    path file timeout_ms unfit known role reason crontab tick backfilled previous_worker_id workers stored_bytes pause_ms entries";
+    path file timeout_ms unfit known role reason crontab tick backfilled previous_worker_id workers stored_bytes pause_ms entries has_room has_tables";
 
 #[test]
 fn log_lines_name_their_fields_by_one_vocabulary() {
