@@ -115,8 +115,8 @@ impl WorkerUtils {
     }
 
     /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
-    /// seconds, or to the worker's `database_timeout`. A call that adds jobs has a millisecond more for each job and
-    /// each KiB of their payloads. A call that lists jobs has the timeout for each job that arrives.
+    /// seconds, or to the worker's `database_timeout`. A call that adds jobs has a millisecond more for each job,
+    /// and two for each KiB of their payloads. A call that lists jobs has the timeout for each job that arrives.
     ///
     /// ```no_run
     /// # fn main() -> graphile_worker::Result<()> {
@@ -329,10 +329,10 @@ impl WorkerUtils {
     fn send(&self, jobs: Vec<RawJob>, repeatable: bool) -> Result<Vec<Job>> {
         self.refuse_dry_run("add jobs")?;
         let jobs = Arc::new(jobs);
-        // A millisecond more for each job and each KiB: a hundred thousand jobs in one call are a fair use, and so are
-        // large ones over a slow link.
+        // A millisecond more for each job: a hundred thousand in one call are a fair use. Two more for each KiB, which
+        // goes over the link twice: the answer has it too.
         let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
-        let more = Duration::from_millis((jobs.len() + bytes / 1024) as u64);
+        let more = Duration::from_millis((jobs.len() + bytes / 512) as u64);
         let end = Instant::now() + self.database.deadline() + more;
         let send = || {
             let (schema, jobs) = (self.schema.clone(), jobs.clone());
