@@ -188,9 +188,16 @@ begin
   on conflict (key) do update
      set job_queue_id = excluded.job_queue_id,
          task_id = excluded.task_id,
+         -- Two lists are joined as text. jsonb would refuse \u0000, and reorder fields.
          payload = case
            when pg_catalog.json_typeof(job.payload) = 'array' and pg_catalog.json_typeof(excluded.payload) = 'array'
-             then (job.payload::pg_catalog.jsonb || excluded.payload::pg_catalog.jsonb)::pg_catalog.json
+             then case
+               when pg_catalog.json_array_length(job.payload) = 0 then excluded.payload
+               when pg_catalog.json_array_length(excluded.payload) = 0 then job.payload
+               else cast(pg_catalog.concat(
+                 pg_catalog.left(pg_catalog.rtrim(cast(job.payload as pg_catalog.text), E' \t\n\r'), -1), ', ',
+                 pg_catalog.substr(pg_catalog.ltrim(cast(excluded.payload as pg_catalog.text), E' \t\n\r'), 2)) as pg_catalog.json)
+             end
            else excluded.payload
          end,
          run_at = case

@@ -115,6 +115,42 @@ fn lists_of_one_key_are_joined_and_anything_else_is_replaced() {
     assert_eq!(add("[4]"), "[4]");
 }
 
+#[test]
+fn joined_lists_keep_every_byte_of_their_items() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let lists = [
+        r#"["\u0000"]"#,
+        r#" [ "\ud800" , "\udc00\ud800" ] "#,
+        r#"[{"b":1,  "a":1.10, "b":2}]"#,
+        "[123456789012345678901234567890.10, 1e400, -0.0, 1E5]",
+        "\n[\t\"ä🦀\"\r]\n",
+        "[[], {}, null, \"]\", \"[\"]",
+    ];
+    let inside = lists.map(|list| {
+        let list = list.trim();
+        &list[1..list.len() - 1]
+    });
+    let payload = "select payload::text from graphile_worker._private_jobs where key = 'k'";
+    for (count, list) in (1..).zip(lists) {
+        let job = RawJob { identifier: "t".into(), payload: list.into(), spec: JobSpec::new().job_key("k") };
+        let beside = RawJob { identifier: "t".into(), payload: "1".into(), spec: JobSpec::new().job_key("beside") };
+        // One by one, and as one of many.
+        let added = utils.add_raw_jobs(if count % 2 == 0 { vec![job] } else { vec![job, beside] }).unwrap();
+        let joined = db.one::<String>(payload);
+        assert_eq!(joined.trim(), format!("[{}]", inside[..count].join(", ")));
+        assert_eq!(added[0].payload(), joined.as_bytes());
+    }
+    let before = db.one::<String>(payload);
+    for empty in ["[]", " [ \n] "] {
+        db.add(&format!("'t', '{empty}', job_key => 'k'"));
+        assert_eq!(db.one::<String>(payload), before);
+        db.add(&format!("'t', '{empty}', job_key => 'empty'"));
+    }
+    db.add("'t', '[1 ]', job_key => 'empty'");
+    assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs where key = 'empty'"), "[1 ]");
+}
+
 #[test] // Upstream: the async crate's test of deduplication
 fn of_many_that_add_the_key_of_a_running_job_at_once_none_is_lost_and_one_job_has_it() {
     let db = TestDb::new();
