@@ -18,7 +18,11 @@ use std::time::Duration;
 /// How often a keyed enqueue is tried that lost against a worker taking the same job.
 const KEYED_TRIES: u32 = 20;
 
-/// Adds checked jobs, and answers them in the order asked for: the database's order is its own.
+/// How many jobs of a call are looked for: one shows that all were added.
+const LOOKED_AT: usize = 5;
+
+/// Adds checked jobs, and answers them in the order asked for: the database's order is its own. Several need a
+/// transaction to be added all or none.
 pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -> Result<Vec<Job>> {
     add_all(client, schema, jobs).map_err(|mut error| {
         for (place, job) in jobs.iter().enumerate() {
@@ -48,8 +52,7 @@ fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -
         [] => {}
         [job] => answers[0] = Some(add_one(client, schema, job)?),
         _ => {
-            // All or none. Locks are taken in one order everywhere: by key, then by queue.
-            let mut transaction = client.transaction()?;
+            // Locks are taken in one order everywhere: by key, then by queue.
             let mut order: Vec<usize> = (0..jobs.len()).collect();
             order.sort_by_key(|&place| {
                 let spec = &jobs[place].spec;
@@ -61,18 +64,34 @@ fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -
                     .copied()
                     .filter(|&place| jobs[place].spec.job_key_mode.unwrap_or_default() == mode)
                     .collect();
-                add_many(&mut transaction, schema, jobs, &places, mode, &mut answers)?;
+                add_many(client, schema, jobs, &places, mode, &mut answers)?;
             }
             // What is left had a key and lost its race, or asks to be left alone if it exists.
             for &place in &order {
                 if answers[place].is_none() {
-                    answers[place] = Some(add_one(&mut transaction, schema, &jobs[place])?);
+                    answers[place] = Some(add_one(client, schema, &jobs[place])?);
                 }
             }
-            transaction.commit()?;
         }
     }
     Ok(answers.into_iter().map(|job| job.expect("each was added above, or we left with its error")).collect())
+}
+
+/// Whether the table shows that these jobs were added, by a transaction that began at this time. If not, they may have run
+/// and be gone.
+pub(crate) fn is_added<C: GenericClient>(
+    client: &mut C,
+    schema: &Schema,
+    added: &[Job],
+    began: DateTime<Utc>,
+) -> Result<bool> {
+    let sql = schema.fill(include_str!("sql/added.sql"));
+    for job in added.iter().take(LOOKED_AT) {
+        if client.query_typed_one(&sql, &[(&job.id, Type::INT8), (&began, Type::TIMESTAMPTZ)])?.try_get(0)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes the job with a key; answers whether there was one.

@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// An option, a job field or a name is outside its limits; nothing was written.
     Config,
-    /// The database could not be reached, or the connection broke.
+    /// The database could not be reached, or the connection broke. A call of `WorkerUtils` that ends so was not committed.
     Connect,
     /// The database refused who we are: a wrong password or none, an unknown role or database, no right to connect.
     Auth,
@@ -23,9 +23,10 @@ pub enum ErrorKind {
     Database,
     /// The schema is missing, too old, or was changed by a newer breaking migration.
     Schema,
-    /// A database call did not answer within its deadline.
+    /// A database call did not answer within its deadline. A call of `WorkerUtils` that ends so was not committed.
     Timeout,
-    /// The connection was lost after an enqueue was sent: the job may or may not have been added.
+    /// The reply to a commit was lost, and the database could not be asked for the outcome in time: the change may or may
+    /// not have been made. Look before you repeat it.
     UnknownOutcome,
     /// A keyed enqueue lost a race with a worker again and again, and was not added.
     Conflict,
@@ -142,9 +143,10 @@ impl Error {
     pub(crate) fn breaks_session(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
-            // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale.
+            // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale. 42703, 42804: a function
+            // keeps the row type that a table had before it was altered.
             ErrorKind::Database => self.sqlstate().is_some_and(|state| {
-                matches!(state, "25006" | "0A000" | "26000" | "42P05")
+                matches!(state, "25006" | "0A000" | "26000" | "42P05" | "42703" | "42804")
                     || state.starts_with("57P")
                     || state.starts_with("08")
             }),
@@ -157,7 +159,7 @@ impl Error {
 fn is_transient_state(state: &str) -> bool {
     matches!(
         state,
-        "25006" | "0A000" | "26000" | "42P05" // standby; stale plans or statements
+        "25006" | "0A000" | "26000" | "42P05" | "42804" // standby; stale plans, statements or row types
         | "40001" | "40P01" | "55P03" | "57014" // serialization, deadlock, lock or statement timeout
         | "3F000" | "42P01" // a schema or table that is being restored or renamed
     ) || ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
