@@ -121,7 +121,8 @@ fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> R
                 (&spec.flags, Type::TEXT_ARRAY),
                 (&mode, Type::TEXT),
             ],
-        )?;
+        );
+        let rows = rows.map_err(|error| name_unjoinable(error.into(), &[job]))?;
         if let Some(row) = rows.first() {
             return Job::from_row(row, job.identifier.as_str().into());
         }
@@ -176,7 +177,8 @@ fn add_many<C: GenericClient>(
         (&flags, Type::TEXT_ARRAY),
         (&preserve, Type::BOOL),
     ];
-    let rows = client.query_typed(&schema.fill(include_str!("sql/add_jobs.sql")), &params)?;
+    let rows = client.query_typed(&schema.fill(include_str!("sql/add_jobs.sql")), &params);
+    let rows = rows.map_err(|error| name_unjoinable(error.into(), &chosen))?;
 
     // Jobs that ask for the very same thing are interchangeable; a key is unique in the call.
     let mut waiting: HashMap<Likeness, VecDeque<usize>> = HashMap::new();
@@ -207,6 +209,28 @@ fn add_many<C: GenericClient>(
         return Err(Error::new(ErrorKind::Conflict, text));
     }
     Ok(())
+}
+
+/// Names the lists of which one could not be joined with the list that waits under its key. That happens only where
+/// add_jobs was made by another worker: it joins lists through jsonb, which refuses \u0000 and halves of surrogate pairs.
+fn name_unjoinable(error: Error, jobs: &[&RawJob]) -> Error {
+    let is_keyed_list = |job: &&RawJob| job.spec.job_key.is_some() && job.payload.trim_start().starts_with('[');
+    let lists: Vec<&RawJob> = jobs.iter().copied().filter(is_keyed_list).collect();
+    if !matches!(error.sqlstate(), Some("22P02" | "22P05")) || lists.is_empty() {
+        return error;
+    }
+    let is_suspect = |job: &&RawJob| ["\\u0000", "\\ud", "\\uD"].iter().any(|escape| job.payload.contains(escape));
+    let suspects: Vec<&RawJob> = lists.iter().copied().filter(is_suspect).collect();
+    // Without one, it is a waiting list that cannot be read.
+    let named = if suspects.is_empty() { lists } else { suspects };
+    let keys: Vec<String> =
+        named.iter().filter_map(|job| Some(format!("{:?}", job.spec.job_key.as_deref()?))).collect();
+    let text = format!(
+        "job_key {}: a list cannot be joined with the list that waits under its key, as another worker's add_jobs refuses \
+         \\u0000 and halves of surrogate pairs; nothing was added, leave those out or use another key",
+        keys.join(", ")
+    );
+    Error::new(ErrorKind::Payload, text).caused_by(error)
 }
 
 /// The names behind the ids of one call's rows.

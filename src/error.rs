@@ -143,15 +143,20 @@ impl Error {
     pub(crate) fn breaks_session(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
-            // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale. 42703, 42804: a function
-            // keeps the row type that a table had before it was altered.
+            // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale.
             ErrorKind::Database => self.sqlstate().is_some_and(|state| {
-                matches!(state, "25006" | "0A000" | "26000" | "42P05" | "42703" | "42804")
+                matches!(state, "25006" | "0A000" | "26000" | "42P05")
                     || state.starts_with("57P")
                     || state.starts_with("08")
             }),
             _ => false,
         }
+    }
+
+    /// Whether a new session may succeed where this one failed: a function keeps the row type that a table had before
+    /// it was altered. A trigger that is simply wrong fails so too.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.0.kind == ErrorKind::Database && matches!(self.sqlstate(), Some("42703" | "42804"))
     }
 }
 
@@ -159,7 +164,7 @@ impl Error {
 fn is_transient_state(state: &str) -> bool {
     matches!(
         state,
-        "25006" | "0A000" | "26000" | "42P05" | "42804" // standby; stale plans, statements or row types
+        "25006" | "0A000" | "26000" | "42P05" // standby; stale plans or statements
         | "40001" | "40P01" | "55P03" | "57014" // serialization, deadlock, lock or statement timeout
         | "3F000" | "42P01" // a schema or table that is being restored or renamed
     ) || ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))

@@ -165,7 +165,9 @@ fn repeat<T>(end: Instant, mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
         let tries_allowed = match error.sqlstate() {
             Some("40001" | "40P01") => TRIES,
             _ if error.kind() == ErrorKind::Connect => TRIES,
-            _ if error.kind() == ErrorKind::Database && error.breaks_session() => TRIES_OF_STALE_SESSIONS,
+            _ if error.is_stale() || error.kind() == ErrorKind::Database && error.breaks_session() => {
+                TRIES_OF_STALE_SESSIONS
+            }
             _ => return Err(error),
         };
         let pause = pause.next();

@@ -227,7 +227,8 @@ impl Database {
         let mut connection = self.pool.get(end.saturating_duration_since(Instant::now()))?;
         deadline::start(move |_| {
             let answer = call(&mut connection);
-            if answer.as_ref().is_err_and(Error::breaks_session) && !connection.is_closed() {
+            if answer.as_ref().is_err_and(|error| error.breaks_session() || error.is_stale()) && !connection.is_closed()
+            {
                 // Any pool drops a client whose session has ended. The end is an error to whoever asks for it.
                 let _ = connection.batch_execute(include_str!("../sql/end_session.sql"));
             }
@@ -317,7 +318,7 @@ impl Seat {
                 // Its server may still be at it: it must end before it acts behind our back.
                 self.database.abandoned.lock().push(session.backend());
             }
-            if error.breaks_session() {
+            if error.breaks_session() || error.is_stale() {
                 self.leave();
             }
         }

@@ -1,7 +1,7 @@
 //! Adding jobs: options, keys, bulk, the caller's transaction, and what bad input is told.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
-use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, ListJobsOptions, RawJob, WorkerContext};
+use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
 use std::time::Duration;
 
 fn raw(payload: &str, spec: JobSpec) -> RawJob {
@@ -193,7 +193,7 @@ fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
                             utils.add_raw_jobs(jobs.collect())?;
                             utils.add_raw_job(&format!("{adder} {n}"), &n, JobSpec::new().queue_name("q"))?;
                             if default.contains("isolation") {
-                                utils.list_jobs(&ListJobsOptions::default())?;
+                                utils.stats()?;
                             }
                         }
                         utils.remove_job("k0").map(drop)

@@ -2,7 +2,7 @@
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::{Sender, bounded};
-use graphile_worker::{JobKeyMode, JobSpec, RawJob, WorkerContext};
+use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
 use std::time::Duration;
 
 /// What each job says of itself, the oldest first.
@@ -149,6 +149,30 @@ fn joined_lists_keep_every_byte_of_their_items() {
     }
     db.add("'t', '[1 ]', job_key => 'empty'");
     assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs where key = 'empty'"), "[1 ]");
+}
+
+#[test]
+fn a_list_that_another_workers_function_cannot_join_is_named() {
+    let db = TestDb::new();
+    db.execute(
+        "do $do$ begin execute regexp_replace(
+           pg_get_functiondef('graphile_worker.add_jobs'::regproc), 'then case.*?end\\s+else excluded',
+           'then (job.payload::jsonb || excluded.payload::jsonb)::json else excluded'); end $do$",
+    );
+    let utils = db.utils();
+    let job = |key: &str, payload: &str| RawJob {
+        identifier: "t".into(),
+        payload: payload.into(),
+        spec: JobSpec::new().job_key(key),
+    };
+    utils.add_raw_jobs(vec![job("good", "[1]"), job("bad", "[1]"), job("other", "{}")]).unwrap();
+    let bad = || job("bad", r#"["\ud800"]"#);
+    for jobs in [vec![bad()], vec![job("good", "[2]"), bad(), job("other", "{}")]] {
+        let error = utils.add_raw_jobs(jobs).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Payload, "{error}");
+        assert!(error.to_string().starts_with("job_key \"bad\": a list"), "{error}");
+    }
+    assert_eq!(rows(&db), ["[1] good 0/25", "[1] bad 0/25", "{} other 0/25"]);
 }
 
 #[test] // Upstream: the async crate's test of deduplication

@@ -253,6 +253,38 @@ fn an_outcome_that_the_database_cannot_be_asked_for_is_unknown_and_says_so() {
 }
 
 #[test]
+fn a_role_that_sees_no_other_session_believes_in_a_commit_only_if_the_job_stands_in_the_table() {
+    let (db, proxy) = behind_a_proxy();
+    let role = format!("{}_app", db.name());
+    db.execute(&format!(
+        "create role {role} login bypassrls; grant usage on schema graphile_worker to {role};
+         grant all on all tables in schema graphile_worker to {role};
+         grant usage on all sequences in schema graphile_worker to {role}"
+    ));
+    let url = proxy.url(&db.url());
+    let own = format!(
+        "postgres://{role}@{}",
+        url.split_once("://").unwrap().1.rsplit_once('@').map_or(url.as_str(), |at| at.1)
+    );
+    let utils = WorkerUtils::connect(&own).unwrap();
+    proxy.drop_reply_to(1, is("commit"));
+    let job = utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
+    assert_eq!((db.all::<i64>("select id from graphile_worker.jobs"), proxy.replies_dropped()), (vec![job.id()], 1));
+    // The same, but a worker was quicker.
+    let mut client = db.client();
+    proxy.drop_reply_to(2, move |sent| {
+        if sent.sql.starts_with(OUTCOME) {
+            client.batch_execute("delete from graphile_worker._private_jobs").unwrap();
+        }
+        sent.sql == "commit"
+    });
+    let error = utils.add_raw_job("t", &1, JobSpec::new()).unwrap_err();
+    assert_eq!((error.kind(), proxy.replies_dropped()), (ErrorKind::UnknownOutcome, 2), "{error}");
+    drop(utils);
+    db.execute(&format!("drop owned by {role}; drop role {role}"));
+}
+
+#[test]
 fn a_change_whose_commit_never_reached_the_server_was_not_made() {
     let (db, proxy) = behind_a_proxy();
     let id = db.add("'t', job_key => 'k'");
