@@ -118,6 +118,7 @@ create type :GRAPHILE_WORKER_SCHEMA.job_spec as (
 -- runs, or has failed for good, gives up its key and never runs again.
 -- If a worker starts the holder at the very moment of the call, no row comes back for that spec:
 -- the caller has to look, and try again.
+-- Two lists of one key are joined as text: jsonb would refuse \u0000, and reorder fields.
 create function :GRAPHILE_WORKER_SCHEMA.add_jobs(
   specs :GRAPHILE_WORKER_SCHEMA.job_spec[],
   job_key_preserve_run_at boolean default false
@@ -188,7 +189,6 @@ begin
   on conflict (key) do update
      set job_queue_id = excluded.job_queue_id,
          task_id = excluded.task_id,
-         -- Two lists are joined as text. jsonb would refuse \u0000, and reorder fields.
          payload = case
            when pg_catalog.json_typeof(job.payload) = 'array' and pg_catalog.json_typeof(excluded.payload) = 'array'
              then case

@@ -1,6 +1,6 @@
 -- Lets add_jobs join two lists of one key as text, where install.sql made it when it still joined them through jsonb, which
--- refuses \u0000 and reorders fields. Stands after 006, which knows the function by its checksum. A function that another worker made is left alone, and so is one that
--- belongs to another role.
+-- refuses \u0000 and reorders fields. Stands after 006, which knows the function by its checksum. A function that another
+-- worker made is left alone, and so is one that belongs to another role.
 
 do $do$
 declare
