@@ -118,6 +118,7 @@ create type :GRAPHILE_WORKER_SCHEMA.job_spec as (
 -- runs, or has failed for good, gives up its key and never runs again.
 -- If a worker starts the holder at the very moment of the call, no row comes back for that spec:
 -- the caller has to look, and try again.
+-- Two lists of one key are joined as text: jsonb would refuse \u0000, and reorder fields.
 create function :GRAPHILE_WORKER_SCHEMA.add_jobs(
   specs :GRAPHILE_WORKER_SCHEMA.job_spec[],
   job_key_preserve_run_at boolean default false
@@ -190,7 +191,13 @@ begin
          task_id = excluded.task_id,
          payload = case
            when pg_catalog.json_typeof(job.payload) = 'array' and pg_catalog.json_typeof(excluded.payload) = 'array'
-             then (job.payload::pg_catalog.jsonb || excluded.payload::pg_catalog.jsonb)::pg_catalog.json
+             then case
+               when pg_catalog.json_array_length(job.payload) = 0 then excluded.payload
+               when pg_catalog.json_array_length(excluded.payload) = 0 then job.payload
+               else cast(pg_catalog.concat(
+                 pg_catalog.left(pg_catalog.rtrim(cast(job.payload as pg_catalog.text), E' \t\n\r'), -1), ', ',
+                 pg_catalog.substr(pg_catalog.ltrim(cast(excluded.payload as pg_catalog.text), E' \t\n\r'), 2)) as pg_catalog.json)
+             end
            else excluded.payload
          end,
          run_at = case

@@ -8,8 +8,8 @@
 use crate::error::{Error, Result};
 use crate::manage::limit;
 use crate::schema::Schema;
+use postgres::GenericClient;
 use postgres::types::{ToSql, Type};
-use postgres::{GenericClient, Transaction};
 use std::time::Duration;
 
 /// How many failed jobs one statement deletes.
@@ -26,7 +26,7 @@ pub(crate) enum Names {
 }
 
 /// Deletes up to [`BATCH`] jobs that have failed for good; answers how many.
-pub(crate) fn delete_failed_jobs(transaction: &mut Transaction, schema: &Schema) -> Result<i64> {
+pub(crate) fn delete_failed_jobs<C: GenericClient>(transaction: &mut C, schema: &Schema) -> Result<i64> {
     let sql = schema.fill(include_str!("sql/delete_failed_jobs.sql"));
     Ok(transaction.execute_typed(&sql, &[(&BATCH, Type::INT8)])? as i64)
 }
@@ -51,8 +51,8 @@ pub(crate) fn unused<C: GenericClient>(
 }
 
 /// Deletes those of the names that are still unused; `None` if enqueues under way did not end in time.
-pub(crate) fn delete(
-    transaction: &mut Transaction,
+pub(crate) fn delete<C: GenericClient>(
+    transaction: &mut C,
     schema: &Schema,
     names: Names,
     ids: &[i32],

@@ -18,7 +18,11 @@ use std::time::Duration;
 /// How often a keyed enqueue is tried that lost against a worker taking the same job.
 const KEYED_TRIES: u32 = 20;
 
-/// Adds checked jobs, and answers them in the order asked for: the database's order is its own.
+/// How many jobs of a call are looked for: one shows that all were added.
+const LOOKED_AT: usize = 5;
+
+/// Adds checked jobs, and answers them in the order asked for: the database's order is its own. Several need a
+/// transaction to be added all or none.
 pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -> Result<Vec<Job>> {
     add_all(client, schema, jobs).map_err(|mut error| {
         for (place, job) in jobs.iter().enumerate() {
@@ -48,8 +52,7 @@ fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -
         [] => {}
         [job] => answers[0] = Some(add_one(client, schema, job)?),
         _ => {
-            // All or none. Locks are taken in one order everywhere: by key, then by queue.
-            let mut transaction = client.transaction()?;
+            // Locks are taken in one order everywhere: by key, then by queue.
             let mut order: Vec<usize> = (0..jobs.len()).collect();
             order.sort_by_key(|&place| {
                 let spec = &jobs[place].spec;
@@ -61,18 +64,34 @@ fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -
                     .copied()
                     .filter(|&place| jobs[place].spec.job_key_mode.unwrap_or_default() == mode)
                     .collect();
-                add_many(&mut transaction, schema, jobs, &places, mode, &mut answers)?;
+                add_many(client, schema, jobs, &places, mode, &mut answers)?;
             }
             // What is left had a key and lost its race, or asks to be left alone if it exists.
             for &place in &order {
                 if answers[place].is_none() {
-                    answers[place] = Some(add_one(&mut transaction, schema, &jobs[place])?);
+                    answers[place] = Some(add_one(client, schema, &jobs[place])?);
                 }
             }
-            transaction.commit()?;
         }
     }
     Ok(answers.into_iter().map(|job| job.expect("each was added above, or we left with its error")).collect())
+}
+
+/// Whether the table shows that these jobs were added, by a transaction that began at this time. If not, they may have run
+/// and be gone.
+pub(crate) fn is_added<C: GenericClient>(
+    client: &mut C,
+    schema: &Schema,
+    added: &[Job],
+    began: DateTime<Utc>,
+) -> Result<bool> {
+    let sql = schema.fill(include_str!("sql/added.sql"));
+    for job in added.iter().take(LOOKED_AT) {
+        if client.query_typed_one(&sql, &[(&job.id, Type::INT8), (&began, Type::TIMESTAMPTZ)])?.try_get(0)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes the job with a key; answers whether there was one.
@@ -102,7 +121,8 @@ fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> R
                 (&spec.flags, Type::TEXT_ARRAY),
                 (&mode, Type::TEXT),
             ],
-        )?;
+        );
+        let rows = rows.map_err(|error| name_unjoinable(error.into(), &[job]))?;
         if let Some(row) = rows.first() {
             return Job::from_row(row, job.identifier.as_str().into());
         }
@@ -157,7 +177,8 @@ fn add_many<C: GenericClient>(
         (&flags, Type::TEXT_ARRAY),
         (&preserve, Type::BOOL),
     ];
-    let rows = client.query_typed(&schema.fill(include_str!("sql/add_jobs.sql")), &params)?;
+    let rows = client.query_typed(&schema.fill(include_str!("sql/add_jobs.sql")), &params);
+    let rows = rows.map_err(|error| name_unjoinable(error.into(), &chosen))?;
 
     // Jobs that ask for the very same thing are interchangeable; a key is unique in the call.
     let mut waiting: HashMap<Likeness, VecDeque<usize>> = HashMap::new();
@@ -188,6 +209,28 @@ fn add_many<C: GenericClient>(
         return Err(Error::new(ErrorKind::Conflict, text));
     }
     Ok(())
+}
+
+/// Names the lists of which one could not be joined with the list that waits under its key. That happens only where
+/// add_jobs was made by another worker: it joins lists through jsonb, which refuses \u0000 and halves of surrogate pairs.
+fn name_unjoinable(error: Error, jobs: &[&RawJob]) -> Error {
+    let is_keyed_list = |job: &&RawJob| job.spec.job_key.is_some() && job.payload.trim_start().starts_with('[');
+    let lists: Vec<&RawJob> = jobs.iter().copied().filter(is_keyed_list).collect();
+    if !matches!(error.sqlstate(), Some("22P02" | "22P05")) || lists.is_empty() {
+        return error;
+    }
+    let is_suspect = |job: &&RawJob| ["\\u0000", "\\ud", "\\uD"].iter().any(|escape| job.payload.contains(escape));
+    let suspects: Vec<&RawJob> = lists.iter().copied().filter(is_suspect).collect();
+    // Without one, it is a waiting list that cannot be read.
+    let named = if suspects.is_empty() { lists } else { suspects };
+    let keys: Vec<String> =
+        named.iter().filter_map(|job| Some(format!("{:?}", job.spec.job_key.as_deref()?))).collect();
+    let text = format!(
+        "job_key {}: a list cannot be joined with the list that waits under its key, as another worker's add_jobs refuses \
+         \\u0000 and halves of surrogate pairs; nothing was added, leave those out or use another key",
+        keys.join(", ")
+    );
+    Error::new(ErrorKind::Payload, text).caused_by(error)
 }
 
 /// The names behind the ids of one call's rows.

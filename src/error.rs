@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// An option, a job field or a name is outside its limits; nothing was written.
     Config,
-    /// The database could not be reached, or the connection broke.
+    /// The database could not be reached, or the connection broke. A call of `WorkerUtils` that ends so was not committed.
     Connect,
     /// The database refused who we are: a wrong password or none, an unknown role or database, no right to connect.
     Auth,
@@ -23,9 +23,10 @@ pub enum ErrorKind {
     Database,
     /// The schema is missing, too old, or was changed by a newer breaking migration.
     Schema,
-    /// A database call did not answer within its deadline.
+    /// A database call did not answer within its deadline. A call of `WorkerUtils` that ends so was not committed.
     Timeout,
-    /// The connection was lost after an enqueue was sent: the job may or may not have been added.
+    /// The reply to a commit was lost, and the database could not be asked for the outcome in time: the change may or may
+    /// not have been made. Look before you repeat it.
     UnknownOutcome,
     /// A keyed enqueue lost a race with a worker again and again, and was not added.
     Conflict,
@@ -150,6 +151,12 @@ impl Error {
             }),
             _ => false,
         }
+    }
+
+    /// Whether a new session may succeed where this one failed: a function keeps the row type that a table had before
+    /// it was altered. A trigger that is simply wrong fails so too.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.0.kind == ErrorKind::Database && matches!(self.sqlstate(), Some("42703" | "42804"))
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn transact<T>(
 pub(crate) const UNCONVERTED: &str = "set local client_encoding = 'SQL_ASCII'";
 
 /// Lets the server end what its caller no longer waits for.
-pub(crate) fn limit(transaction: &mut Transaction, statement: Duration, lock: Duration) -> Result<()> {
+pub(crate) fn limit<C: GenericClient>(transaction: &mut C, statement: Duration, lock: Duration) -> Result<()> {
     let milliseconds = |time: Duration| time.as_millis().clamp(1, i32::MAX as u128).to_string();
     let (statement, lock) = (milliseconds(statement), milliseconds(lock));
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&statement, Type::TEXT), (&lock, Type::TEXT)];
@@ -106,15 +106,15 @@ pub(crate) fn locked_workers<C: GenericClient>(client: &mut C, schema: &Schema) 
     rows.iter().map(worker).collect()
 }
 
-pub(crate) fn complete(transaction: &mut Transaction, schema: &Schema, ids: &[i64]) -> Result<Vec<ListedJob>> {
+pub(crate) fn complete<C: GenericClient>(transaction: &mut C, schema: &Schema, ids: &[i64]) -> Result<Vec<ListedJob>> {
     unlock_stale(transaction, schema, ids)?;
     let sql = schema.fill(include_str!("sql/complete_jobs.sql"));
     listed(transaction.query_typed(&sql, &[(&ids, Type::INT8_ARRAY)])?)
 }
 
 /// An empty `reason` leaves it to the shared function. What the database cannot hold of it is escaped.
-pub(crate) fn permanently_fail(
-    transaction: &mut Transaction,
+pub(crate) fn permanently_fail<C: GenericClient>(
+    transaction: &mut C,
     schema: &Schema,
     ids: &[i64],
     reason: &str,
@@ -125,25 +125,22 @@ pub(crate) fn permanently_fail(
     let mut fitting = Fitting::new();
     loop {
         // What fails in a savepoint does not end the transaction.
-        let mut savepoint = transaction.transaction()?;
-        match savepoint.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&reason, Type::TEXT)]) {
-            Ok(rows) => {
-                savepoint.commit()?;
-                return listed(rows);
-            }
+        transaction.batch_execute("savepoint fitting")?;
+        match transaction.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&reason, Type::TEXT)]) {
+            Ok(rows) => return listed(rows),
             Err(error) => {
-                savepoint.rollback()?;
                 let error = error.into();
                 if !fitting.escape(&error, reason.as_mut()) {
                     return Err(error);
                 }
+                transaction.batch_execute("rollback to savepoint fitting")?;
             }
         }
     }
 }
 
-pub(crate) fn reschedule(
-    transaction: &mut Transaction,
+pub(crate) fn reschedule<C: GenericClient>(
+    transaction: &mut C,
     schema: &Schema,
     ids: &[i64],
     options: &RescheduleJobOptions,
@@ -164,8 +161,8 @@ pub(crate) fn reschedule(
     Ok(jobs)
 }
 
-pub(crate) fn force_unlock(
-    transaction: &mut Transaction,
+pub(crate) fn force_unlock<C: GenericClient>(
+    transaction: &mut C,
     schema: &Schema,
     worker_ids: &[String],
 ) -> Result<ForceUnlockResult> {
@@ -180,13 +177,13 @@ pub(crate) fn force_unlock(
 }
 
 /// Sees to it that a job which the shared functions take for unlocked is.
-fn unlock_stale(transaction: &mut Transaction, schema: &Schema, ids: &[i64]) -> Result<()> {
+fn unlock_stale<C: GenericClient>(transaction: &mut C, schema: &Schema, ids: &[i64]) -> Result<()> {
     let sql = schema.fill(include_str!("sql/unlock_stale.sql"));
     transaction.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)])?;
     Ok(())
 }
 
-fn forget_recoveries(transaction: &mut Transaction, schema: &Schema, ids: &[i64]) -> Result<()> {
+fn forget_recoveries<C: GenericClient>(transaction: &mut C, schema: &Schema, ids: &[i64]) -> Result<()> {
     let known: bool = transaction
         .query_typed_one(include_str!("sql/knows_recoveries.sql"), &[(&schema.name(), Type::TEXT)])?
         .try_get(0)?;
@@ -197,7 +194,7 @@ fn forget_recoveries(transaction: &mut Transaction, schema: &Schema, ids: &[i64]
     Ok(())
 }
 
-fn announce(transaction: &mut Transaction, count: usize) -> Result<()> {
+fn announce<C: GenericClient>(transaction: &mut C, count: usize) -> Result<()> {
     if count > 0 {
         let count = i32::try_from(count).unwrap_or(i32::MAX);
         transaction.query_typed(include_str!("sql/announce.sql"), &[(&count, Type::INT4)])?;

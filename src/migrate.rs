@@ -20,11 +20,12 @@ const NEWEST_KNOWN: i32 = 22;
 const OLDEST_SERVER: i32 = 120_000;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
-const EXTRAS: [(i32, &str); 4] = [
+const EXTRAS: [(i32, &str); 5] = [
     (1, include_str!("../migrations/native/001_extras.sql")),
     (2, include_str!("../migrations/native/002_recovery.sql")),
     (3, include_str!("../migrations/native/003_crontabs.sql")),
     (6, include_str!("../migrations/native/006_qualified_names.sql")),
+    (7, include_str!("../migrations/native/007_lists.sql")),
 ];
 
 /// How often an installation that clashed with another is tried again.

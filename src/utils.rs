@@ -1,5 +1,5 @@
 //! `WorkerUtils`: adding and removing jobs, on a pool or inside the caller's transaction.
-//! Knows deadlines and lost replies; what is sent, and its races, stand in `enqueue.rs`.
+//! What is sent, and its races, stand in `enqueue.rs`; deadlines and lost replies in `db/change.rs`.
 //! What operators do with jobs that are there stands in `utils/manage.rs`.
 
 mod manage;
@@ -212,7 +212,7 @@ impl WorkerUtils {
     /// `Connect` or `Timeout` if it gives none.
     pub fn ping(&self) -> Result<()> {
         let end = Instant::now() + self.database.deadline();
-        self.database.run(end, |client| Ok(client.simple_query("").map(drop)?))?
+        self.database.run(end, |client| Ok(client.simple_query("").map(drop)?))
     }
 
     /// Borrows a connection of the pool.
@@ -228,7 +228,9 @@ impl WorkerUtils {
     /// # Errors
     /// `Config` if a field is outside its limit (nothing was sent); `Payload` if it does not serialize;
     /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
-    /// `UnknownOutcome` if the connection broke and the job has no key: it may or may not have been added.
+    /// `Connect` or `Timeout` if the database could not be reached in time: the job was not added;
+    /// `UnknownOutcome` if the reply to the commit was lost and the database could not be asked for the outcome in time:
+    /// the job may or may not have been added.
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
         self.add_typed(payload, spec, None)
     }
@@ -262,9 +264,7 @@ impl WorkerUtils {
     }
 
     fn send_one(&self, job: RawJob) -> Result<Job> {
-        let keyed = job.spec.job_key.is_some();
-        let mut added = self.send(vec![job], keyed)?;
-        Ok(added.remove(0))
+        Ok(self.send(vec![job])?.remove(0))
     }
 
     /// Adds many jobs of task `T`, all or none. The answer is in the order of the request.
@@ -283,18 +283,17 @@ impl WorkerUtils {
     /// As [`add_jobs`](Self::add_jobs).
     pub fn add_raw_jobs(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         let jobs = self.hooks.schedule_all(spec::check_all(jobs)?)?;
-        let repeatable = jobs.iter().all(|job| job.spec.job_key.is_some());
-        self.send(jobs, repeatable)
+        self.send(jobs)
     }
 
     /// Removes the job with this key. One that runs now goes on, and is not tried again.
     /// Answers whether there was one.
     ///
     /// # Errors
-    /// `Config` if the key is outside its limit; database errors.
+    /// `Config` if the key is outside its limit; `UnknownOutcome` as in [`add_job`](Self::add_job); database errors.
     pub fn remove_job(&self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
-        self.change(move |transaction, schema| enqueue::remove(transaction, schema, &key))
+        self.change(move |client, schema, _| enqueue::remove(client, schema, &key))
     }
 
     /// The same functions on a client or inside a transaction of the caller: the job exists if, and
@@ -324,10 +323,10 @@ impl WorkerUtils {
         }
     }
 
-    /// Sends checked jobs on a pooled connection; once more, if the connection broke and that is safe.
-    /// All of it ends by one deadline.
-    fn send(&self, jobs: Vec<RawJob>, repeatable: bool) -> Result<Vec<Job>> {
+    /// Adds checked jobs, all or none.
+    fn send(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         self.refuse_dry_run("add jobs")?;
+<<<<<<< HEAD
         let jobs = Arc::new(jobs);
         // A millisecond more for each job: a hundred thousand in one call are a fair use. Two more for each KiB, which
         // goes over the link twice: the answer has it too.
@@ -344,6 +343,22 @@ impl WorkerUtils {
             Err(error) if repeatable && error.kind() == ErrorKind::Connect => send(),
             answer => answer,
         }
+=======
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A millisecond more for each job and each KiB: a hundred thousand jobs in one call are a fair use, and so are
+        // large ones over a slow link.
+        let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
+        let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 1024) as u64);
+        let (schema, schema_of_added) = (self.schema.clone(), self.schema.clone());
+        self.database.change(
+            patience,
+            true,
+            move |client, _| enqueue::add(client, &schema, &jobs),
+            move |client, added, began| enqueue::is_added(client, &schema_of_added, added, began),
+        )
+>>>>>>> keys
     }
 }
 
@@ -374,8 +389,7 @@ impl<C: GenericClient> Executor<'_, C> {
         self.utils.refuse_dry_run("add jobs")?;
         let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
         batch::check(&job)?;
-        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
-        Ok(added.remove(0))
+        Ok(self.send(&[job])?.remove(0))
     }
 
     /// As [`WorkerUtils::add_raw_job`].
@@ -390,8 +404,7 @@ impl<C: GenericClient> Executor<'_, C> {
         refuse_async_context()?;
         self.utils.refuse_dry_run("add jobs")?;
         let job = self.utils.hooks.schedule(job)?;
-        let mut added = enqueue::add(self.client, &self.utils.schema, &[job])?;
-        Ok(added.remove(0))
+        Ok(self.send(&[job])?.remove(0))
     }
 
     /// As [`WorkerUtils::add_jobs`].
@@ -412,7 +425,14 @@ impl<C: GenericClient> Executor<'_, C> {
         refuse_async_context()?;
         self.utils.refuse_dry_run("add jobs")?;
         let jobs = self.utils.hooks.schedule_all(jobs)?;
-        enqueue::add(self.client, &self.utils.schema, &jobs)
+        self.send(&jobs)
+    }
+
+    fn send(&mut self, jobs: &[RawJob]) -> Result<Vec<Job>> {
+        if jobs.len() == 1 {
+            return enqueue::add(self.client, &self.utils.schema, jobs);
+        }
+        self.change(|transaction, schema| enqueue::add(transaction, schema, jobs))
     }
 
     /// As [`WorkerUtils::remove_job`].
@@ -441,13 +461,4 @@ fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -
 fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {
     serde_json::to_string(payload)
         .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))
-}
-
-/// A connection that broke under an enqueue without a key leaves open whether it happened.
-fn outcome_unknown(error: Error, repeatable: bool) -> Error {
-    if repeatable || !matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout) {
-        return error;
-    }
-    let text = format!("the jobs may or may not have been added (a job_key would make it safe to repeat): {error}");
-    Error::new(ErrorKind::UnknownOutcome, text).caused_by(error)
 }

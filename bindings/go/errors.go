@@ -40,7 +40,7 @@ const (
 	ErrSchema          Status = C.GW_ERR_SCHEMA           // the schema is missing, or is none that this version knows
 	ErrDatabaseTimeout Status = C.GW_ERR_DATABASE_TIMEOUT // the database did not answer in time
 	ErrConflict        Status = C.GW_ERR_CONFLICT         // a job of this key was taken by a worker each time it was tried
-	ErrUnknownOutcome  Status = C.GW_ERR_UNKNOWN_OUTCOME  // cut off: the change was made, or was not
+	ErrUnknownOutcome  Status = C.GW_ERR_UNKNOWN_OUTCOME  // the reply to the commit was lost: the change was made, or was not
 	ErrSkipped         Status = C.GW_ERR_SKIPPED          // an interceptor decided that the job is not added
 	ErrRefused         Status = C.GW_ERR_REFUSED          // an interceptor refused to add the job
 	ErrUnsupported     Status = C.GW_ERR_UNSUPPORTED      // this build of the library does not have it

@@ -111,7 +111,8 @@ pub unsafe extern "C" fn gw_client_migrate(client: *mut gw_client_t, err: *mut *
 }
 
 /// Adds a job; its id is written to `id` unless that is NULL. GW_ERR_CONFIG names a field and its limit, and nothing was
-/// sent. GW_ERR_UNKNOWN_OUTCOME: the connection broke and the job has no key, so it may or may not have been added.
+/// sent. GW_ERR_CONNECT and GW_ERR_DATABASE_TIMEOUT: it was not added. GW_ERR_UNKNOWN_OUTCOME: the reply to the commit was
+/// lost and the database could not be asked for the outcome in time, so it may or may not have been added.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_add_job(
     client: *mut gw_client_t,

@@ -64,7 +64,7 @@ pub const GW_ERR_SCHEMA: gw_status_t = -44;
 pub const GW_ERR_DATABASE_TIMEOUT: gw_status_t = -45;
 /// A keyed job was taken by a worker again and again, and nothing was added.
 pub const GW_ERR_CONFLICT: gw_status_t = -46;
-/// The connection was lost after the job was sent: it may have been added.
+/// The reply to the commit was lost, and the database could not be asked for the outcome: the change may have been made.
 pub const GW_ERR_UNKNOWN_OUTCOME: gw_status_t = -47;
 /// An interceptor skipped the job that was to be added.
 pub const GW_ERR_SKIPPED: gw_status_t = -48;
@@ -108,7 +108,7 @@ const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
     (GW_ERR_SCHEMA, c"GW_ERR_SCHEMA", c"the schema is missing, too old or too new"),
     (GW_ERR_DATABASE_TIMEOUT, c"GW_ERR_DATABASE_TIMEOUT", c"the database did not answer in time"),
     (GW_ERR_CONFLICT, c"GW_ERR_CONFLICT", c"a worker took the job of this key meanwhile, nothing was added"),
-    (GW_ERR_UNKNOWN_OUTCOME, c"GW_ERR_UNKNOWN_OUTCOME", c"the job may or may not have been added"),
+    (GW_ERR_UNKNOWN_OUTCOME, c"GW_ERR_UNKNOWN_OUTCOME", c"the change may or may not have been made"),
     (GW_ERR_SKIPPED, c"GW_ERR_SKIPPED", c"an interceptor skipped the job"),
     (GW_ERR_REFUSED, c"GW_ERR_REFUSED", c"an interceptor refused the job"),
     (GW_ERR_UNSUPPORTED, c"GW_ERR_UNSUPPORTED", c"not supported here"),

@@ -31,7 +31,7 @@ pub(crate) static HELPER_BEGINS: OnceLock<fn()> = OnceLock::new();
 /// # Errors
 /// `Timeout` when it is late; it then goes on alone, and its answer is dropped.
 pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    call_in_steps(deadline, move |_| call())
+    start(move |_| call())?.wait(deadline)
 }
 
 /// The same for a call that does many things, of which each has the deadline: the call says when one is done.
@@ -39,6 +39,14 @@ pub(crate) fn call_in_steps<T: Send + 'static>(
     deadline: Duration,
     call: impl FnOnce(&dyn Fn()) -> T + Send + 'static,
 ) -> Result<T> {
+    start(call)?.wait(deadline)
+}
+
+/// A call on its way.
+pub(crate) struct Pending<T>(Receiver<Option<T>>);
+
+/// Starts `call` on a helper thread.
+pub(crate) fn start<T: Send + 'static>(call: impl FnOnce(&dyn Fn()) -> T + Send + 'static) -> Result<Pending<T>> {
     let (answer, wait) = bounded(1);
     let task: Task = Box::new(move || {
         // One step that is not seen yet is as good as two.
@@ -53,14 +61,24 @@ pub(crate) fn call_in_steps<T: Send + 'static>(
         None => spawn()?,
     };
     helper.send(task).expect("a helper leaves only after it took itself off the list");
-    loop {
-        match wait.recv_timeout(deadline) {
-            Ok(Some(value)) => return Ok(value),
-            Ok(None) => {}
-            Err(RecvTimeoutError::Timeout) => return Err(missed(deadline)),
-            Err(RecvTimeoutError::Disconnected) => {
-                let text = "the database client panicked; the connection is given up";
-                return Err(Error::new(ErrorKind::Misuse, text));
+    Ok(Pending(wait))
+}
+
+impl<T> Pending<T> {
+    /// Waits for the answer no longer than `deadline`, counted from the call's last step.
+    ///
+    /// # Errors
+    /// `Timeout` when it is late; it can be waited for again.
+    pub(crate) fn wait(&self, deadline: Duration) -> Result<T> {
+        loop {
+            match self.0.recv_timeout(deadline) {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => {}
+                Err(RecvTimeoutError::Timeout) => return Err(missed(deadline)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let text = "the database client panicked; the connection is given up";
+                    return Err(Error::new(ErrorKind::Misuse, text));
+                }
             }
         }
     }

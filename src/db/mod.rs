@@ -1,6 +1,7 @@
 //! Where connections come from: engine sessions with deadlines, and the handlers' pool.
 //! Knows nothing of the tables.
 
+mod change;
 pub(crate) mod conninfo;
 pub(crate) mod deadline;
 mod dial;
@@ -11,6 +12,7 @@ pub(crate) mod session;
 pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
+use deadline::Pending;
 use dial::Place;
 pub(crate) use dial::given_or_environment;
 use own_pool::OwnPool;
@@ -205,17 +207,33 @@ impl Database {
         self.deadline
     }
 
-    /// Runs `call` on a connection of the pool until `end`. The inner error is the call's own, or
-    /// tells that it did not end; the outer one, that it did not begin.
+    /// Runs `call` on a connection of the pool until `end`.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         end: Instant,
         call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<Result<T>> {
+    ) -> Result<T> {
+        let pending = self.start(end, call)?;
+        pending.wait(end.saturating_duration_since(Instant::now())).and_then(|answer| answer)
+    }
+
+    /// Starts `call` on a connection of the pool, as soon as one comes free before `end`.
+    fn start<T: Send + 'static>(
+        &self,
+        end: Instant,
+        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
+    ) -> Result<Pending<Result<T>>> {
         refuse_async_context()?;
         let mut connection = self.pool.get(end.saturating_duration_since(Instant::now()))?;
-        let left = end.saturating_duration_since(Instant::now());
-        Ok(deadline::call(left, move || call(&mut connection)).and_then(|answer| answer))
+        deadline::start(move |_| {
+            let answer = call(&mut connection);
+            if answer.as_ref().is_err_and(|error| error.breaks_session() || error.is_stale()) && !connection.is_closed()
+            {
+                // Any pool drops a client whose session has ended. The end is an error to whoever asks for it.
+                let _ = connection.batch_execute(include_str!("../sql/end_session.sql"));
+            }
+            answer
+        })
     }
 
     /// Runs `call` on a connection of the pool; each of its steps has the deadline.
@@ -300,7 +318,7 @@ impl Seat {
                 // Its server may still be at it: it must end before it acts behind our back.
                 self.database.abandoned.lock().push(session.backend());
             }
-            if error.breaks_session() {
+            if error.breaks_session() || error.is_stale() {
                 self.leave();
             }
         }

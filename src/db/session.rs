@@ -221,6 +221,8 @@ impl Session {
         let (limit, lock_limit) = (limit.to_string(), (limit / 2).to_string());
         let common = [
             ("default_transaction_isolation", "read committed"),
+            ("default_transaction_deferrable", "off"),
+            ("row_security", "on"),
             ("statement_timeout", &*limit),
             ("lock_timeout", &*lock_limit),
             ("idle_in_transaction_session_timeout", &*limit),

@@ -383,6 +383,45 @@ fn a_role_that_owns_nothing_works_without_extras_once_it_sees_the_jobs() {
     assert!(!db.with_role(&member, session).unwrap().has_queue_index);
 }
 
+/// How add_jobs joined lists at first.
+const THROUGH_JSONB: &str = "(job.payload::pg_catalog.jsonb || excluded.payload::pg_catalog.jsonb)::pg_catalog.json";
+
+/// A function's definition as it was when lists were joined through jsonb.
+fn older(definition: String) -> String {
+    let Some(start) = definition.find("case\n               when pg_catalog.json_array_length") else {
+        return definition;
+    };
+    let end = start + definition[start..].find("end\n").expect("its end") + "end".len();
+    format!("{}{THROUGH_JSONB}{}", &definition[..start], &definition[end..])
+}
+
+/// Lets add_jobs be as in a schema that was installed before, without the words `dropped`.
+fn make_older(db: &Scratch, dropped: &str) {
+    let definition = db.one("select pg_get_functiondef('graphile_worker.add_jobs'::regproc)");
+    db.execute(&older(definition).replace(dropped, ""));
+    db.execute("delete from graphile_worker._native_migrations where id = 7");
+}
+
+#[test]
+fn lists_are_joined_as_text_also_where_our_function_is_older_and_a_foreign_function_is_left_alone() {
+    let text = "select pg_get_functiondef('graphile_worker.add_jobs'::regproc)";
+    let db = Scratch::migrated();
+    let fresh = db.one::<String>(text);
+    make_older(&db, "");
+    assert!(db.one::<String>(text).contains(THROUGH_JSONB));
+    db.migrate().unwrap();
+    let joins = |text: String| text[text.find("payload = case").unwrap()..].split("run_at").next().unwrap().to_owned();
+    assert_eq!(joins(db.one(text)), joins(fresh));
+    db.execute(r#"select graphile_worker.add_job('t', list::json, job_key => 'k') from unnest(array['["\u0000"]', '[1]']) list"#);
+    assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs"), r#"["\u0000", 1]"#);
+
+    let db = Scratch::migrated();
+    make_older(&db, "names that are missing ");
+    let foreign = db.one::<String>(text);
+    db.migrate().unwrap();
+    assert_eq!(db.one::<String>(text), foreign);
+}
+
 #[test]
 fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
     let db = Scratch::migrated();
@@ -397,7 +436,7 @@ fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
         .query("select pg_get_functiondef(oid) from pg_proc where pronamespace = 'graphile_worker'::regnamespace", &[])
         .unwrap()
         .iter()
-        .map(|row| row.get::<_, String>(0).replace("pg_catalog.", ""))
+        .map(|row| older(row.get(0)).replace("pg_catalog.", ""))
         .collect();
     definitions.iter().for_each(|definition| db.execute(definition));
     assert_ne!(bodies(), qualified);
@@ -405,7 +444,7 @@ fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
     let foreign = definitions.iter().find(|definition| definition.contains("permanently_fail_jobs(")).unwrap();
     let foreign = foreign.replace("$function$\n", "$function$\n  -- of others\n");
     db.execute(&foreign);
-    db.execute("delete from graphile_worker._native_migrations where id = 6");
+    db.execute("delete from graphile_worker._native_migrations where id in (6, 7)");
     db.migrate().unwrap();
     for ((name, body), (_, expected)) in bodies().iter().zip(&qualified) {
         match name.as_str() {

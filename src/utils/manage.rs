@@ -8,14 +8,13 @@ use crate::admin::{
 };
 use crate::backoff::Backoff;
 use crate::cleanup::{self, Names};
-use crate::db::deadline::missed;
 use crate::db::refuse_async_context;
 use crate::error::Result;
 use crate::manage;
 use crate::schema::Schema;
 use crate::spec::check_text;
 use crate::text::is_untranslatable;
-use postgres::{Client, GenericClient, IsolationLevel, Transaction};
+use postgres::{Client, GenericClient, Transaction};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,10 +124,10 @@ impl WorkerUtils {
     /// and their queue is freed. Source: Graphile Worker's `complete_jobs`.
     ///
     /// # Errors
-    /// Database errors.
+    /// `UnknownOutcome` as in [`add_job`](Self::add_job), which holds for all calls that change jobs; database errors.
     pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
         let ids = ids.to_vec();
-        self.transact(true, move |transaction, schema| manage::complete(transaction, schema, &ids))
+        self.transact(true, move |client, schema, _| manage::complete(client, schema, &ids))
     }
 
     /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
@@ -140,8 +139,8 @@ impl WorkerUtils {
     pub fn permanently_fail_jobs(&self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
         check_reason(reason)?;
         let (ids, reason) = (ids.to_vec(), reason.to_owned());
-        self.transact(reason.is_ascii(), move |transaction, schema| {
-            manage::permanently_fail(transaction, schema, &ids, &reason)
+        self.transact(reason.is_ascii(), move |client, schema, _| {
+            manage::permanently_fail(client, schema, &ids, &reason)
         })
     }
 
@@ -162,7 +161,7 @@ impl WorkerUtils {
     pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
         let ids = ids.to_vec();
-        self.transact(true, move |transaction, schema| manage::reschedule(transaction, schema, &ids, &options))
+        self.transact(true, move |client, schema, _| manage::reschedule(client, schema, &ids, &options))
     }
 
     /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
@@ -173,7 +172,7 @@ impl WorkerUtils {
     /// Database errors.
     pub fn force_unlock_workers(&self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
         let ids = owned(worker_ids)?;
-        self.change(move |transaction, schema| manage::force_unlock(transaction, schema, &ids))
+        self.change(move |client, schema, _| manage::force_unlock(client, schema, &ids))
     }
 
     /// Deletes rows that nobody needs any more, and answers how many. Safe beside workers and enqueues: a job
@@ -221,7 +220,7 @@ impl WorkerUtils {
         }
         let mut deleted = 0;
         loop {
-            let batch = self.change(cleanup::delete_failed_jobs)?;
+            let batch = self.change(|client, schema, _| cleanup::delete_failed_jobs(client, schema))?;
             deleted += batch;
             if batch < cleanup::BATCH {
                 return Ok(deleted);
@@ -239,9 +238,9 @@ impl WorkerUtils {
             if ids.is_empty() || self.dry_run {
                 return Ok(ids.len() as i64);
             }
-            let left = end.saturating_duration_since(Instant::now());
-            let deleted =
-                self.change(move |transaction, schema| cleanup::delete(transaction, schema, names, &ids, left));
+            let deleted = self.change(move |client, schema, end| {
+                cleanup::delete(client, schema, names, &ids, end.saturating_duration_since(Instant::now()))
+            });
             // A transaction in which a lock was not to be had ends by being undone, commit or not.
             if let Some(deleted) = deleted? {
                 return Ok(deleted);
@@ -259,52 +258,42 @@ impl WorkerUtils {
     fn look<T: Send + 'static>(
         &self,
         ascii: bool,
-        work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + 'static,
+        work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
         let schema = self.schema.clone();
-        let end = Instant::now() + self.database.deadline();
-        self.database.run(end, move |client| converting(client, ascii, |client| work(client, &schema)))?
+        let work = move |client: &mut Client| converting(client, ascii, |client| work(client, &schema));
+        self.database.look(self.database.deadline(), work)
     }
 
-    /// A change of them, in a transaction that the server ends when nobody waits for it any more.
-    pub(super) fn change<T: Send + 'static>(
+    /// A change of them, in a transaction that the server ends when its caller no longer waits for it.
+    pub(super) fn change<T: Clone + Send + 'static>(
         &self,
-        work: impl Fn(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
+        work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
         self.transact(false, work)
     }
 
     /// The same; `ascii` as in [`look`](Self::look).
-    fn transact<T: Send + 'static>(
+    fn transact<T: Clone + Send + 'static>(
         &self,
         ascii: bool,
-        work: impl Fn(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
+        work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let (schema, keep, deadline) = (self.schema.clone(), !self.dry_run, self.database.deadline());
-        let end = Instant::now() + deadline;
-        let answer = self.database.run(end, move |client| {
-            let attempt = |client: &mut Client, unconverted: bool| {
-                // What a cleanup waited for it has to see afterwards, whatever the session's default is.
-                let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start()?;
-                manage::transact(transaction, keep, |transaction| {
-                    let left = end.saturating_duration_since(Instant::now());
-                    manage::limit(transaction, left, left)?;
-                    if unconverted {
-                        transaction.batch_execute(manage::UNCONVERTED)?;
-                    }
-                    work(transaction, &schema)
-                })
+        let work = Arc::new(work);
+        let attempt = |unconverted: bool| {
+            let (schema, work) = (self.schema.clone(), work.clone());
+            let work = move |client: &mut Client, end| {
+                if unconverted {
+                    client.batch_execute(manage::UNCONVERTED)?;
+                }
+                work(client, &schema, end)
             };
-            match attempt(client, false) {
-                Err(error) if ascii && is_untranslatable(&error) => attempt(client, true),
-                answer => answer,
-            }
-        })?;
-        answer.map_err(|error| match error.sqlstate() {
-            // It was the server that gave up, a moment before us.
-            Some("57014" | "55P03") => missed(deadline).caused_by(error),
-            _ => error,
-        })
+            self.database.change(self.database.deadline(), !self.dry_run, work, |_, _, _| Ok(false))
+        };
+        match attempt(false) {
+            Err(error) if ascii && is_untranslatable(&error) => attempt(true),
+            answer => answer,
+        }
     }
 }
 

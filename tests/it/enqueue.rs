@@ -1,7 +1,8 @@
 //! Adding jobs: options, keys, bulk, the caller's transaction, and what bad input is told.
 
-use crate::harness::TestDb;
-use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob};
+use crate::harness::{Running, SOON, Tally, TestDb, eventually};
+use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
+use std::time::Duration;
 
 fn raw(payload: &str, spec: JobSpec) -> RawJob {
     RawJob { identifier: "t".into(), payload: payload.into(), spec }
@@ -158,4 +159,128 @@ fn adding_takes_no_advisory_lock_that_could_be_an_applications() {
     utils.with_executor(&mut transaction).add_raw_jobs(vec![raw("1", JobSpec::new().job_key("l"))]).unwrap();
     let locks = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()";
     assert_eq!(transaction.query_one(locks, &[]).unwrap().get::<_, i64>(0), 0);
+}
+
+/// The defaults of roles and databases that our own transactions must not depend on.
+const DEFAULTS: [&str; 7] = [
+    "default_transaction_isolation = 'serializable'",
+    "default_transaction_isolation = 'repeatable read'",
+    "default_transaction_deferrable = on",
+    "idle_in_transaction_session_timeout = '1ms'",
+    "lock_timeout = '1ms'",
+    "statement_timeout = '100ms'",
+    "row_security = off",
+];
+
+#[test]
+fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
+    for default in DEFAULTS {
+        let db = TestDb::new();
+        let mut holder = db.client();
+        db.execute(&format!("alter database {} set {default}", db.name()));
+        let utils = db.utils().timeout(2 * SOON);
+        // The first adders wait for a row of a key longer than any of the timeouts.
+        let mut holding = holder.transaction().unwrap();
+        holding.batch_execute("select graphile_worker.add_job('t', job_key => 'one')").unwrap();
+        std::thread::scope(|scope| {
+            let adders: Vec<_> = (0..8)
+                .map(|adder| {
+                    let utils = &utils;
+                    scope.spawn(move || {
+                        for n in 0..4 {
+                            utils.add_raw_job("t", &n, JobSpec::new().job_key("one"))?;
+                            let jobs = (0..20).map(|n| raw("1", JobSpec::new().job_key(format!("k{n}"))));
+                            utils.add_raw_jobs(jobs.collect())?;
+                            utils.add_raw_job(&format!("{adder} {n}"), &n, JobSpec::new().queue_name("q"))?;
+                            if default.contains("isolation") {
+                                utils.stats()?;
+                            }
+                        }
+                        utils.remove_job("k0").map(drop)
+                    })
+                })
+                .collect();
+            eventually(SOON, || db.waiting() > 0);
+            std::thread::sleep(Duration::from_millis(200));
+            holding.commit().unwrap();
+            for adder in adders {
+                adder.join().unwrap().unwrap_or_else(|error| panic!("{default}: {error}"));
+            }
+        });
+        assert_eq!(db.jobs(), 1 + 19 + 32, "{default}");
+        let mut handlers = utils.connection().unwrap();
+        let (name, value) = default.split_once(" = ").unwrap();
+        let shown: String = handlers.query_one(&format!("show {name}"), &[]).unwrap().get(0);
+        assert_eq!(shown, value.trim_matches('\''), "a handler's connection has the default");
+    }
+}
+
+#[test]
+fn a_database_that_is_read_only_by_default_is_told_so_and_left_alone() {
+    let db = TestDb::new();
+    db.execute(&format!("alter database {} set default_transaction_read_only = on", db.name()));
+    let utils = db.utils();
+    for error in [utils.add_raw_job("t", &1, JobSpec::new()).unwrap_err(), utils.remove_job("k").unwrap_err()] {
+        assert_eq!((error.sqlstate(), error.is_transient()), (Some("25006"), true));
+        assert!(error.to_string().contains("default_transaction_read_only"), "{error}");
+    }
+    assert_eq!((db.jobs(), utils.stats().unwrap().total), (0, 0));
+}
+
+#[test]
+fn deadlocks_and_serialization_failures_of_triggers_are_tried_again() {
+    let db = TestDb::new();
+    db.execute(
+        "create sequence public.tries;
+         create function public.fail() returns trigger language plpgsql as $$
+         begin
+           if nextval('public.tries') = 1 then raise exception 'first' using errcode = '40001'; end if;
+           if currval('public.tries') = 2 then raise exception 'second' using errcode = '40P01'; end if;
+           return new;
+         end $$;
+         create trigger fail before insert on graphile_worker._private_jobs for each row execute function public.fail()",
+    );
+    let utils = db.utils();
+    utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
+    db.execute("select setval('public.tries', 1, false)");
+    utils.add_raw_jobs(vec![raw("1", JobSpec::new().job_key("k")), raw("2", JobSpec::new())]).unwrap();
+    assert_eq!(db.jobs(), 3);
+}
+
+#[test]
+fn a_session_that_is_out_of_date_after_an_alter_table_is_replaced() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let all = || -> graphile_worker::Result<()> {
+        for n in 0..3 {
+            utils.add_raw_job("t", &n, JobSpec::new().job_key("k"))?;
+            utils.add_raw_jobs(vec![raw("1", JobSpec::new().job_key("k")), raw("2", JobSpec::new())])?;
+            utils.stats()?;
+            utils.remove_job("k")?;
+        }
+        Ok(())
+    };
+    let ran = Tally::default();
+    let counting = ran.clone();
+    let _running = Running::start(db.worker().define_raw_job("run", move |ctx: WorkerContext| {
+        counting.count(ctx.job().id());
+        if ctx.job().attempts() == 1 { Err("tried again") } else { Ok(()) }
+    }));
+    db.execute("drop view graphile_worker.jobs");
+    for (rounds, change) in (1..).zip([
+        "",
+        "alter column updated_at type timestamp",
+        "add column x int",
+        "alter column updated_at type timestamptz",
+        "drop column x",
+    ]) {
+        if !change.is_empty() {
+            db.execute(&format!("alter table graphile_worker._private_jobs {change}"));
+        }
+        all().unwrap_or_else(|error| panic!("{change}: {error}"));
+        for n in 0..5 {
+            utils.add_raw_job("run", &n, JobSpec::new()).unwrap();
+        }
+        eventually(SOON, || ran.jobs() == 5 * rounds);
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::{Sender, bounded};
-use graphile_worker::{JobKeyMode, JobSpec, RawJob, WorkerContext};
+use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
 use std::time::Duration;
 
 /// What each job says of itself, the oldest first.
@@ -113,6 +113,66 @@ fn lists_of_one_key_are_joined_and_anything_else_is_replaced() {
     assert_eq!(add("[{\"a\": 2}]"), "[1, {\"a\": 2}]");
     assert_eq!(add("{\"a\": 3}"), "{\"a\": 3}");
     assert_eq!(add("[4]"), "[4]");
+}
+
+#[test]
+fn joined_lists_keep_every_byte_of_their_items() {
+    let db = TestDb::new();
+    let utils = db.utils();
+    let lists = [
+        r#"["\u0000"]"#,
+        r#" [ "\ud800" , "\udc00\ud800" ] "#,
+        r#"[{"b":1,  "a":1.10, "b":2}]"#,
+        "[123456789012345678901234567890.10, 1e400, -0.0, 1E5]",
+        "\n[\t\"ä🦀\"\r]\n",
+        "[[], {}, null, \"]\", \"[\"]",
+    ];
+    let inside = lists.map(|list| {
+        let list = list.trim();
+        &list[1..list.len() - 1]
+    });
+    let payload = "select payload::text from graphile_worker._private_jobs where key = 'k'";
+    for (count, list) in (1..).zip(lists) {
+        let job = RawJob { identifier: "t".into(), payload: list.into(), spec: JobSpec::new().job_key("k") };
+        let beside = RawJob { identifier: "t".into(), payload: "1".into(), spec: JobSpec::new().job_key("beside") };
+        // One by one, and as one of many.
+        let added = utils.add_raw_jobs(if count % 2 == 0 { vec![job] } else { vec![job, beside] }).unwrap();
+        let joined = db.one::<String>(payload);
+        assert_eq!(joined.trim(), format!("[{}]", inside[..count].join(", ")));
+        assert_eq!(added[0].payload(), joined.as_bytes());
+    }
+    let before = db.one::<String>(payload);
+    for empty in ["[]", " [ \n] "] {
+        db.add(&format!("'t', '{empty}', job_key => 'k'"));
+        assert_eq!(db.one::<String>(payload), before);
+        db.add(&format!("'t', '{empty}', job_key => 'empty'"));
+    }
+    db.add("'t', '[1 ]', job_key => 'empty'");
+    assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs where key = 'empty'"), "[1 ]");
+}
+
+#[test]
+fn a_list_that_another_workers_function_cannot_join_is_named() {
+    let db = TestDb::new();
+    db.execute(
+        "do $do$ begin execute regexp_replace(
+           pg_get_functiondef('graphile_worker.add_jobs'::regproc), 'then case.*?end\\s+else excluded',
+           'then (job.payload::jsonb || excluded.payload::jsonb)::json else excluded'); end $do$",
+    );
+    let utils = db.utils();
+    let job = |key: &str, payload: &str| RawJob {
+        identifier: "t".into(),
+        payload: payload.into(),
+        spec: JobSpec::new().job_key(key),
+    };
+    utils.add_raw_jobs(vec![job("good", "[1]"), job("bad", "[1]"), job("other", "{}")]).unwrap();
+    let bad = || job("bad", r#"["\ud800"]"#);
+    for jobs in [vec![bad()], vec![job("good", "[2]"), bad(), job("other", "{}")]] {
+        let error = utils.add_raw_jobs(jobs).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Payload, "{error}");
+        assert!(error.to_string().starts_with("job_key \"bad\": a list"), "{error}");
+    }
+    assert_eq!(rows(&db), ["[1] good 0/25", "[1] bad 0/25", "{} other 0/25"]);
 }
 
 #[test] // Upstream: the async crate's test of deduplication

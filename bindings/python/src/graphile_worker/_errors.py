@@ -123,7 +123,7 @@ class ConflictError(DatabaseError):
 
 
 class UnknownOutcomeError(DatabaseError):
-    """The connection broke before the answer: it may have happened."""
+    """The reply to the commit was lost, and the database could not be asked for the outcome: it may have happened."""
 
     status = "GW_ERR_UNKNOWN_OUTCOME"
 

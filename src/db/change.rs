@@ -1,0 +1,270 @@
+//! Transactions that are ours to commit. If the connection is lost, the database is asked what became of them.
+//! Knows nothing of the tables.
+//!
+//! A transaction whose commit was not sent is undone, so it can be repeated. Only the reply to the commit leaves a
+//! doubt, so the id of the transaction is known before the commit is sent.
+
+use super::deadline::missed;
+use super::{Database, Pending};
+use crate::backoff::Backoff;
+use crate::error::{Error, ErrorKind, Result};
+use chrono::{DateTime, Utc};
+use log::debug;
+use parking_lot::Mutex;
+use postgres::types::Type;
+use postgres::{Client, SimpleQueryMessage};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a call is tried that broken connections or other transactions undo.
+const TRIES: u32 = 8;
+
+/// How often a call is tried whose session is out of date. A new session helps at once, or not at all.
+const TRIES_OF_STALE_SESSIONS: u32 = 2;
+
+/// A transaction, as the database knows it.
+#[derive(Clone, Copy)]
+struct Mark {
+    transaction: i64,
+    began: DateTime<Utc>,
+    server_started: DateTime<Utc>,
+}
+
+/// How far a transaction has come.
+enum Stage<T> {
+    /// The commit is not sent.
+    Open,
+    /// The commit is sent, or about to be. With the answer that is right if it succeeds.
+    Ending(Mark, T),
+    /// The caller has left; the commit must not be sent any more.
+    GivenUp,
+}
+
+impl Database {
+    /// Runs `work` in a transaction and commits it, or undoes it unless `keep`. `work` may run several times, each time
+    /// in a new transaction. `is_shown` tells whether the tables show that an answer was committed, by a transaction
+    /// that began at this time; asked only if the database alone cannot tell. All of it ends by `patience`.
+    ///
+    /// # Errors
+    /// `UnknownOutcome` if it is not known whether the transaction was committed. After any other error it was not.
+    pub(crate) fn change<T: Clone + Send + 'static>(
+        &self,
+        patience: Duration,
+        keep: bool,
+        work: impl Fn(&mut Client, Instant) -> Result<T> + Send + Sync + 'static,
+        is_shown: impl Fn(&mut Client, &T, DateTime<Utc>) -> Result<bool> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let end = Instant::now() + patience;
+        let (work, is_shown) = (Arc::new(work), Arc::new(is_shown));
+        let answer = repeat(end, || {
+            let stage = Arc::new(Mutex::new(Stage::Open));
+            let pending = {
+                let (stage, work) = (stage.clone(), work.clone());
+                self.start(end, move |client| transact(client, end, keep, &*work, &stage))?
+            };
+            let ended = match pending.wait(end.saturating_duration_since(Instant::now()) * 3 / 4) {
+                // While the commit is not sent there is nothing to ask for.
+                Err(_) if !matches!(*stage.lock(), Stage::Ending(..)) => {
+                    pending.wait(end.saturating_duration_since(Instant::now()))
+                }
+                ended => ended,
+            }
+            .and_then(|ended| ended);
+            match (std::mem::replace(&mut *stage.lock(), Stage::GivenUp), ended) {
+                (Stage::Ending(_, answer), Ok(())) => Ok(answer),
+                (Stage::Ending(mark, answer), Err(error)) if leaves_doubt(&error) => {
+                    self.find_out(end, &pending, mark, answer, error, &is_shown)
+                }
+                (_, Err(error)) => Err(error),
+                (_, Ok(())) => unreachable!("a transaction ends well only after it told its answer"),
+            }
+        });
+        answer.map_err(|error| match (error.kind(), error.sqlstate()) {
+            (ErrorKind::Timeout, _) => missed(patience).context("not committed"),
+            // The server gave up just before us.
+            (_, Some("57014" | "55P03")) if Instant::now() + patience / 4 >= end => {
+                missed(patience).caused_by(error).context("not committed")
+            }
+            (_, Some("25006")) => error.context(
+                "not committed, as the server is a standby, or default_transaction_read_only is on for the role or the database",
+            ),
+            (ErrorKind::Connect, _) => error.context("not committed"),
+            _ => error,
+        })
+    }
+
+    /// Runs `work` on a pooled connection, and again if that helps; for statements that change nothing.
+    pub(crate) fn look<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl Fn(&mut Client) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let (end, work) = (Instant::now() + patience, Arc::new(work));
+        repeat(end, || {
+            let work = work.clone();
+            self.run(end, move |client| work(client))
+        })
+    }
+
+    /// Asks the database what became of a transaction whose end was not heard of.
+    fn find_out<T: Clone + Send + 'static>(
+        &self,
+        end: Instant,
+        pending: &Pending<Result<()>>,
+        mark: Mark,
+        answer: T,
+        error: Error,
+        is_shown: &Arc<impl Fn(&mut Client, &T, DateTime<Utc>) -> Result<bool> + Send + Sync + 'static>,
+    ) -> Result<T> {
+        let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+        loop {
+            let (shown, claimed) = (is_shown.clone(), answer.clone());
+            let found = self.run(end, move |client| {
+                Ok(match outcome(client, &mark)? {
+                    Outcome::PerhapsCommitted if shown(client, &claimed, mark.began)? => Outcome::Committed,
+                    found => found,
+                })
+            });
+            match found {
+                Ok(Outcome::Committed) => return Ok(answer),
+                Ok(Outcome::Undone) => {
+                    return Err(Error::new(ErrorKind::Connect, format!("the connection was lost: {error}")));
+                }
+                Ok(Outcome::PerhapsCommitted) => break,
+                Ok(Outcome::Open) | Err(_) => {}
+            }
+            let pause = pause.next();
+            if Instant::now() + pause >= end {
+                break;
+            }
+            thread::sleep(pause);
+            // The reply was late, and not lost.
+            if let Ok(Ok(())) = pending.wait(Duration::ZERO) {
+                return Ok(answer);
+            }
+        }
+        let text = format!(
+            "the change may or may not have been committed; look before you repeat it \
+             (the reply to the commit was lost, and the database could not tell its outcome): {error}"
+        );
+        Err(Error::new(ErrorKind::UnknownOutcome, text).caused_by(error))
+    }
+}
+
+/// Repeats what was undone and may succeed now.
+fn repeat<T>(end: Instant, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
+    let mut tries = 0;
+    loop {
+        let error = match attempt() {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        tries += 1;
+        let tries_allowed = match error.sqlstate() {
+            Some("40001" | "40P01") => TRIES,
+            _ if error.kind() == ErrorKind::Connect => TRIES,
+            _ if error.is_stale() || error.kind() == ErrorKind::Database && error.breaks_session() => {
+                TRIES_OF_STALE_SESSIONS
+            }
+            _ => return Err(error),
+        };
+        let pause = pause.next();
+        if tries >= tries_allowed || Instant::now() + pause >= end {
+            return Err(error);
+        }
+        debug!(error:%, tries; "the database undid a call, repeating it");
+        thread::sleep(pause);
+    }
+}
+
+/// One transaction, on the thread that waits for the database.
+fn transact<T>(
+    client: &mut Client,
+    end: Instant,
+    keep: bool,
+    work: &impl Fn(&mut Client, Instant) -> Result<T>,
+    stage: &Mutex<Stage<T>>,
+) -> Result<()> {
+    let mut transaction = Transaction { client, is_open: true };
+    let mark = transaction.begin(end.saturating_duration_since(Instant::now()))?;
+    let answer = work(transaction.client, end)?;
+    {
+        let mut stage = stage.lock();
+        if matches!(*stage, Stage::GivenUp) {
+            return Err(Error::new(ErrorKind::Stopped, "the caller no longer waits"));
+        }
+        *stage = Stage::Ending(mark, answer);
+    }
+    transaction.end(keep)
+}
+
+/// Undone when it is dropped before its end. Not the driver's own: that one begins with a round trip for itself.
+struct Transaction<'a> {
+    client: &'a mut Client,
+    is_open: bool,
+}
+
+impl Transaction<'_> {
+    fn begin(&mut self, left: Duration) -> Result<Mark> {
+        let milliseconds = |time: Duration| time.as_millis().clamp(1, i32::MAX as u128).to_string();
+        let sql = include_str!("../sql/begin.sql")
+            .replace(":STATEMENT_MS", &milliseconds(left))
+            .replace(":IDLE_MS", &milliseconds(left / 2));
+        let messages = self.client.simple_query(&sql)?;
+        let row = messages.iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let number = |column| row.and_then(|row| row.get(column)?.parse::<i64>().ok());
+        let time = |column| number(column).and_then(DateTime::from_timestamp_micros);
+        let mark = || Some(Mark { transaction: number(0)?, began: time(1)?, server_started: time(2)? });
+        mark().ok_or_else(|| Error::new(ErrorKind::Database, "the server began a transaction without telling its id"))
+    }
+
+    fn end(mut self, keep: bool) -> Result<()> {
+        self.is_open = false;
+        Ok(self.client.batch_execute(if keep { "commit" } else { "rollback" })?)
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.is_open && !self.client.is_closed() {
+            // If this fails, the connection is lost, and the server undoes the transaction by itself.
+            let _ = self.client.batch_execute("rollback");
+        }
+    }
+}
+
+/// Whether a commit that ended so may have succeeded: the server did not say that it failed.
+fn leaves_doubt(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Misuse)
+}
+
+enum Outcome {
+    Committed,
+    /// Committed, unless the server crashed and assigned the id again.
+    PerhapsCommitted,
+    Undone,
+    /// Not ended yet, or not known to the server that answered.
+    Open,
+}
+
+fn outcome(client: &mut Client, mark: &Mark) -> Result<Outcome> {
+    let params: [(&(dyn postgres::types::ToSql + Sync), Type); 3] =
+        [(&mark.transaction, Type::INT8), (&mark.began, Type::TIMESTAMPTZ), (&mark.server_started, Type::TIMESTAMPTZ)];
+    let row = match client.query_typed_one(include_str!("../sql/outcome.sql"), &params).map_err(Error::from) {
+        Ok(row) => row,
+        Err(error) if error.sqlstate() == Some("22023") => return Ok(Outcome::Undone),
+        Err(error) => return Err(error),
+    };
+    let never_crashed: bool = row.try_get("never_crashed")?;
+    Ok(match row.try_get::<_, Option<&str>>("status")? {
+        Some("committed") if never_crashed => Outcome::Committed,
+        Some("committed") => Outcome::PerhapsCommitted,
+        Some("aborted") => Outcome::Undone,
+        _ => Outcome::Open,
+    })
+}
