@@ -15,7 +15,7 @@ import traceback
 from ctypes import byref, c_void_p
 from typing import Any, Optional, Union
 
-from . import _native
+from . import _green, _native
 from ._errors import InvalidArgumentError
 from ._native import check, lib
 
@@ -51,8 +51,14 @@ def set_log_level(level: Union[int, str]) -> None:
 
 
 def follow() -> None:
-    """From now on the library's records go to `logging`, at the level that is in force there."""
+    """From now on the library's records go to `logging`, at the level that is in force there.
+
+    Where threads are greenlets, one that waits for a record would stop all others: what the library has to say of a
+    client, warnings and errors, then goes to standard error, as it does without us.
+    """
     global _pid, _level, _thread
+    if _green.patched() and _pid != os.getpid():
+        return
     with _lock:
         # The library counts from 0, off, to 5, everything.
         level = sum(logger.isEnabledFor(number) for number in LEVELS.values())
