@@ -317,6 +317,9 @@ class Owned:
 
     __del__ = free
 
+    def __reduce__(self) -> Any:
+        raise TypeError("clients and workers cannot be copied or pickled: make one in each process")
+
 
 def made(function: Any, *arguments: Any, free: Any) -> Owned:
     """Calls a function that ends in `gw_x_t **, gw_error_t **`; the handle."""
