@@ -1,7 +1,10 @@
-"""Processes whose threads were replaced by greenlets: gevent's and eventlet's monkey patching. Knows nothing of jobs."""
+"""What else may run a program than threads and asyncio: greenlets of gevent or eventlet, and trio's loop. Knows nothing of
+jobs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any, Callable, Optional, Tuple
 
@@ -34,6 +37,17 @@ def wait(function: Callable[..., Any], *arguments: Any) -> Any:
 
         return tpool.execute(function, *arguments)
     return function(*arguments)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of the caller, which must be asyncio's or one like it."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise UnsupportedError(
+            "no event loop of asyncio runs here; under trio call `await trio.to_thread.run_sync(...)` with "
+            "client.add_job or worker.run instead"
+        ) from None
 
 
 def refuse_worker(on_loop: bool) -> None:

@@ -244,7 +244,7 @@ class Worker:
 
         >>> asyncio.run(worker.run_async())                     # doctest: +SKIP
         """
-        loop = asyncio.get_running_loop()
+        loop = _green.running_loop()
         with _loop_signals(loop) as stopper:
             running = stopper.follow(self._begun(once, loop))
             try:

@@ -62,6 +62,34 @@ async def a(payload):
 """
 
 
+LOOP = """
+import asyncio
+from graphile_worker import UnsupportedError, Worker
+worker = Worker(concurrency=1)
+@worker.task
+async def on_loop(payload):
+    print(type(asyncio.get_running_loop()).__module__, payload, flush=True)
+@worker.task
+def plain(payload):
+    print("plain", payload, flush=True)
+async def main():
+    await worker.client.add_job_async("on_loop", 1)
+    await worker.run_async(once=True)
+    await worker.client.add_job_async("plain", 2)
+    await worker.run_async(once=True)
+    print("done", flush=True)
+async def instead():
+    for call in (lambda: worker.client.add_job_async("plain", 3), lambda: worker.run_async(once=True)):
+        try:
+            await call()
+        except UnsupportedError as error:
+            print(error, flush=True)
+    await trio.to_thread.run_sync(worker.client.add_job, "plain", 3)
+    await trio.to_thread.run_sync(worker.run_once)
+{run}
+"""
+
+
 def has(package):
     return importlib.util.find_spec(package) is not None
 
@@ -102,6 +130,24 @@ class GreenTest(DatabaseTest):
         program = self.program(f"{patch}\n{WORKER.format(ASYNC)}")
         self.assertIn("gevent has replaced select", program.line())
         program.process.wait()
+
+
+class LoopTest(DatabaseTest):
+    """Event loops of others."""
+
+    @unittest.skipUnless(has("uvloop"), "uvloop is not installed")
+    def test_a_worker_runs_on_a_loop_of_uvloop(self):
+        program = self.program(LOOP.format(run="import uvloop; uvloop.run(main())"))
+        self.assertEqual([program.line(), program.line(), program.line()], ["uvloop 1", "plain 2", "done"])
+        self.assertEqual(program.ended(), 0, program.errors())
+
+    @unittest.skipUnless(has("trio"), "trio is not installed")
+    def test_under_trio_the_error_says_what_to_call_instead(self):
+        program = self.program(LOOP.format(run="import trio; trio.run(instead)"))
+        for _ in range(2):
+            self.assertIn("trio.to_thread.run_sync", program.line())
+        self.assertEqual(program.line(), "plain 3")
+        self.assertEqual(program.ended(), 0, program.errors())
 
 
 if __name__ == "__main__":
