@@ -401,10 +401,10 @@ class EveryConnectionTest(TransactionTest):
         self.assertEqual(self.count(), "0 users, 0 jobs")
 
     def test_a_schemas_name_is_never_taken_for_a_parameter(self):
-        for schema in (":jobs", "a::b:c", "100%", "%s", "%(payload)s", "{x}", "\\:x", 'a":b', "?", ":identifier"):
-            with Client(self.url, schema=schema) as client:
-                client.migrate()
-                with self.kinds() as kinds:
+        with self.kinds() as kinds:
+            for schema in (":jobs", "a::b:c", "100%", "%s", "%(payload)s", "{x}", "\\:x", 'a":b', "?", ":identifier"):
+                with Client(self.url, schema=schema) as client:
+                    client.migrate()
                     for name, (connection, commit) in kinds.items():
                         with self.subTest(schema=schema, kind=name):
                             id = client.add_job("greet", {"n": 1}, connection=connection)
