@@ -814,7 +814,8 @@ GW_API void gw_spec_free(gw_spec_t *spec);
  * identifier text, payload text (JSON), queue_name text, run_at timestamptz, max_attempts int4, job_key text, priority
  * int4, flags text[], job_key_mode text (`replace`, `preserve_run_at` or `unsafe_dedupe`). All but the first two may be
  * null; each is cast by the statement, so a driver may send text. `schema` NULL: `graphile_worker`. `style`: one of
- * GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT.
+ * GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT. A `:` or `%` in the schema's name is written as a Unicode
+ * escape in all but the first, so that no driver takes it for a parameter.
  *
  * It answers one row, the job's, its id first. No row: a worker has just taken the job of this key, and nothing was
  * added. Repeat it then, at most 20 times and some milliseconds apart, while the transaction is READ COMMITTED;

@@ -183,7 +183,7 @@ pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_cha
             GW_KEY_REPLACE => Some(JobKeyMode::Replace),
             GW_KEY_PRESERVE_RUN_AT => Some(JobKeyMode::PreserveRunAt),
             GW_KEY_UNSAFE_DEDUPE => Some(JobKeyMode::UnsafeDedupe),
-            other => return Err(Failure::invalid(format!("mode: {other} is none of GW_KEY_..."))),
+            other => return Err(Failure::invalid(format!("key mode: {other} is none of GW_KEY_..."))),
         };
         (job.spec.job_key, job.spec.job_key_mode) = (key, mode);
         Ok(())
@@ -240,7 +240,8 @@ fn without_marks(name: &str) -> String {
 /// identifier text, payload text (JSON), queue_name text, run_at timestamptz, max_attempts int4, job_key text, priority
 /// int4, flags text[], job_key_mode text (`replace`, `preserve_run_at` or `unsafe_dedupe`). All but the first two may be
 /// null; each is cast by the statement, so a driver may send text. `schema` NULL: `graphile_worker`. `style`: one of
-/// GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT.
+/// GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT. A `:` or `%` in the schema's name is written as a Unicode
+/// escape in all but the first, so that no driver takes it for a parameter.
 ///
 /// It answers one row, the job's, its id first. No row: a worker has just taken the job of this key, and nothing was
 /// added. Repeat it then, at most 20 times and some milliseconds apart, while the transaction is READ COMMITTED;
