@@ -96,10 +96,12 @@ mod header {
  *   calls answer GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED, accessors NULL, 0 or false. Freeing NULL does nothing.
  * - A call that can fail answers a status: 0 well, above 0 no error but not as hoped, below 0 an error. Its last
  *   parameter `err` may be NULL; else it is always written: NULL, or an error that the caller frees with
- *   gw_error_free. Other results are written when it went well, and as said where more is so.
+ *   gw_error_free. Other results are written when it went well, and as said where more is so. Where they are written
+ *   to may be NULL only if that is said; else the call answers GW_ERR_INVALID and does nothing.
  * - Text is UTF-8. What goes in ends with NUL, or comes with its length, which may be GW_NUL; it is copied before the
- *   call returns. `const char *` results are borrowed: valid until the handle that they were read from is freed.
- *   `char *` results are the caller's, for gw_string_free.
+ *   call returns. It has at most GW_TEXT_MAX bytes, and a list at most GW_LIST_MAX entries. `const char *` results are
+ *   borrowed: valid until the handle that they were read from is freed. `char *` results are the caller's, for
+ *   gw_string_free.
  * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds; a timeout below 0 is for ever, 0
  *   does not wait.
  * - Every `user_data` comes with a function that frees it (or NULL): called once, on any thread, also when the call that

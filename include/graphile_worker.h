@@ -8,10 +8,12 @@
  *   calls answer GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED, accessors NULL, 0 or false. Freeing NULL does nothing.
  * - A call that can fail answers a status: 0 well, above 0 no error but not as hoped, below 0 an error. Its last
  *   parameter `err` may be NULL; else it is always written: NULL, or an error that the caller frees with
- *   gw_error_free. Other results are written when it went well, and as said where more is so.
+ *   gw_error_free. Other results are written when it went well, and as said where more is so. Where they are written
+ *   to may be NULL only if that is said; else the call answers GW_ERR_INVALID and does nothing.
  * - Text is UTF-8. What goes in ends with NUL, or comes with its length, which may be GW_NUL; it is copied before the
- *   call returns. `const char *` results are borrowed: valid until the handle that they were read from is freed.
- *   `char *` results are the caller's, for gw_string_free.
+ *   call returns. It has at most GW_TEXT_MAX bytes, and a list at most GW_LIST_MAX entries. `const char *` results are
+ *   borrowed: valid until the handle that they were read from is freed. `char *` results are the caller's, for
+ *   gw_string_free.
  * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds; a timeout below 0 is for ever, 0
  *   does not wait.
  * - Every `user_data` comes with a function that frees it (or NULL): called once, on any thread, also when the call that
@@ -49,6 +51,16 @@
  * worked would not work any more.
  */
 #define GW_ABI_VERSION 1
+
+/**
+ * The most bytes of a text that goes in: 1 GiB, as in PostgreSQL. GW_ERR_INVALID for a longer one.
+ */
+#define GW_TEXT_MAX (1 << 30)
+
+/**
+ * The most entries of a list that goes in or is filled. GW_ERR_INVALID for a longer one.
+ */
+#define GW_LIST_MAX (1 << 24)
 
 /**
  * Level of log records: none at all.
@@ -435,7 +447,7 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 #define GW_CANCELLED 5
 
 /**
- * An argument is NULL, or a number outside its range.
+ * An argument is NULL, or a number outside its range; the message names it.
  */
 #define GW_ERR_INVALID -1
 
@@ -495,7 +507,7 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 #define GW_ERR_CRONTAB -21
 
 /**
- * A text is not the JSON that is needed.
+ * A text is not the JSON that is needed; the message names the field, line and column.
  */
 #define GW_ERR_JSON -22
 
@@ -737,12 +749,10 @@ GW_API
 gw_spec_t *gw_spec_new(const char *task);
 
 /**
- * Sets the payload: JSON text, stored byte for byte. `len` may be GW_NUL. GW_ERR_JSON, naming the place, if it is none.
+ * Sets the payload: JSON text, stored byte for byte. `len` may be GW_NUL. GW_ERR_JSON if it is none;
+ * `gw_spec_check` then tells line and column.
  */
-GW_API
-gw_status_t gw_spec_set_payload(gw_spec_t *spec,
-                                const char *payload,
-                                size_t len);
+GW_API gw_status_t gw_spec_set_payload(gw_spec_t *spec, const char *payload, size_t len);
 
 /**
  * Sets the named queue: its jobs run one after the other. At most 128 characters. NULL: none, the default.
@@ -787,9 +797,12 @@ gw_status_t gw_spec_set_traceparent(gw_spec_t *spec,
                                     const char *traceparent);
 
 /**
- * Checks everything against its limits, as adding it would: GW_ERR_CONFIG names the field and the limit.
+ * Checks everything against its limits, as adding it would: GW_ERR_CONFIG names the field and the limit. What a setter
+ * refused is told here, and the job is not added, until that field is set again.
  */
-GW_API gw_status_t gw_spec_check(const gw_spec_t *spec, gw_error_t **err);
+GW_API
+gw_status_t gw_spec_check(const gw_spec_t *spec,
+                          gw_error_t **err);
 
 /**
  * Frees a spec. NULL does nothing.
@@ -801,7 +814,8 @@ GW_API void gw_spec_free(gw_spec_t *spec);
  * identifier text, payload text (JSON), queue_name text, run_at timestamptz, max_attempts int4, job_key text, priority
  * int4, flags text[], job_key_mode text (`replace`, `preserve_run_at` or `unsafe_dedupe`). All but the first two may be
  * null; each is cast by the statement, so a driver may send text. `schema` NULL: `graphile_worker`. `style`: one of
- * GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT.
+ * GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT. A `:` or `%` in the schema's name is written as a Unicode
+ * escape in all but the first, so that no driver takes it for a parameter.
  *
  * It answers one row, the job's, its id first. No row: a worker has just taken the job of this key, and nothing was
  * added. Repeat it then, at most 20 times and some milliseconds apart, while the transaction is READ COMMITTED;
@@ -1371,7 +1385,8 @@ GW_API size_t gw_crontab_len(const gw_crontab_t *crontab);
 GW_API char *gw_crontab_item_json(const gw_crontab_t *crontab, size_t index);
 
 /**
- * Writes when an entry is due next after `after_us`, up to `capacity` times; answers how many were written.
+ * Writes when an entry is due next after `after_us`, up to `capacity` times; answers how many were written: 0 if `out` is
+ * NULL or `capacity` above GW_LIST_MAX.
  */
 GW_API
 size_t gw_crontab_next(const gw_crontab_t *crontab,

@@ -335,6 +335,7 @@ class spec {
 
  private:
   spec& set(gw_status_t status) {
+    if (status < 0) check();  // Names the field, and for JSON the place.
     detail::check(status);
     return *this;
   }

@@ -12,11 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
+use log::warn;
 
 /// A running private server. Dropping it stops the server and deletes its folder.
 ///
 /// The same happens, within five seconds, when this process ends in any other way, `kill -9`
-/// included: a small watcher process holds a pipe to us and cleans up when it closes.
+/// included: a small watcher process holds a pipe to us and cleans up when it closes. Dropping waits for
+/// at most 20 seconds; what cannot be stopped or deleted by then is logged and stays.
 ///
 /// ```no_run
 /// let db = graphile_worker::devdb::DevDb::start(Default::default())?;
@@ -171,9 +173,34 @@ impl DevDb {
 impl Drop for DevDb {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        // The watcher bounds itself; it ends when the folder is gone.
-        let _ = self.watcher.wait();
+        let place = &self.place;
+        // A watcher that was killed or stopped leaves the work to us.
+        if !succeeds_within(&mut self.watcher, CLEANUP) {
+            let cleaned = place.shell("clean_up").spawn().is_ok_and(|mut shell| succeeds_within(&mut shell, CLEANUP));
+            // If we are root, we may delete what the server's user may not.
+            if !cleaned && fs::remove_dir_all(&place.home).is_err() && place.home.exists() {
+                warn!(folder:% = place.home.display(); "cannot delete the folder of a private PostgreSQL");
+            }
+        }
     }
+}
+
+/// How long a process may take to stop the server and delete its folder.
+const CLEANUP: Duration = Duration::from_secs(10);
+
+/// Waits for a process; kills it at the deadline. The wait ends even if the process cannot be killed.
+fn succeeds_within(process: &mut Child, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        match process.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+            Ok(Some(status)) => return status.success(),
+            Err(_) => return false,
+        }
+    }
+    let _ = process.kill();
+    let _ = process.try_wait();
+    false
 }
 
 /// The folder, the binaries, and the user as whom they run.
@@ -213,7 +240,7 @@ data=$1/data
 members() {
   if [ -e /proc/self/comm ]; then
     for process in /proc/[0-9]*; do
-      if [ "$process/cwd" -ef "$data" ] && read -r comm < "$process/comm" && [ "$comm" = postgres ]; then
+      if read -r comm < "$process/comm" && [ "$comm" = postgres ] && works_in_data "$process"; then
         echo "${process#/proc/}"
       fi
     done
@@ -221,40 +248,58 @@ members() {
     ps -A -o pid=,ppid=,comm= | awk -v top="$top" '($1 == top || $2 == top) && /postgres/ { print $1 }'
   fi
 }
+works_in_data() {
+  if [ -e "$data" ]; then
+    [ "$1/cwd" -ef "$data" ]
+  else
+    [ "$(readlink "$1/cwd")" = "$data (deleted)" ]
+  fi
+}
 postmaster() {
+  top=
   read -r top < "$data/postmaster.pid"
   for pid in $(members); do
     if [ "$pid" = "$top" ]; then echo "$pid"; fi
   done
 }
+await_end() {
+  polls=0
+  while [ -n "$(members)" ] && [ $polls -lt 60 ]; do sleep 0.02; polls=$((polls + 1)); done
+}
 end_server() {
+  shared_memory=$(sed -n '7s/^ *[0-9]* *//p' "$data/postmaster.pid")
   kill -CONT $(members)
-  # An immediate stop, in which the server takes its shared memory away itself.
+  # An immediate stop: the server removes its shared memory and its pid file.
   kill -QUIT $(postmaster)
-  tries=0
-  while [ -n "$(members)" ] && [ $tries -lt 60 ]; do sleep 0.02; tries=$((tries + 1)); done
+  await_end
   if [ -n "$(members)" ]; then
-    shared_memory=$(sed -n '7s/^ *[0-9]* *//p' "$data/postmaster.pid")
     kill -STOP $(postmaster)
     kill -KILL $(members)
-    tries=0
-    while [ -n "$(members)" ] && [ $tries -lt 60 ]; do sleep 0.02; tries=$((tries + 1)); done
+    await_end
+  fi
+  # A postmaster that was killed removed neither.
+  if [ -e "$data/postmaster.pid" ]; then
     ipcrm -m $shared_memory
     rm -f "$data/postmaster.pid"
   fi
+}
+clean_up() {
+  rounds=0
+  while [ $rounds -lt 5 ]; do
+    end_server
+    rm -rf "$home"
+    if [ ! -e "$home" ]; then return 0; fi
+    # An initdb that still runs may have written files after rm read the folder.
+    sleep 0.05
+    rounds=$((rounds + 1))
+  done
+  return 1
 }
 watch() {
   # A Ctrl-C is not for us; the end of our reader's pipe is.
   trap '' HUP INT QUIT TERM
   while read -r line; do :; done
-  tries=0
-  while [ -e "$home" ] && [ $tries -lt 100 ]; do
-    end_server
-    rm -rf "$home"
-    # An initdb that was just at work may have written behind rm's back.
-    if [ -e "$home" ]; then sleep 0.05; fi
-    tries=$((tries + 1))
-  done
+  clean_up
 }
 "#;
 
@@ -444,6 +489,8 @@ fn id(flag: &str, name: Option<&str>) -> Option<u32> {
 /// socket in it stays below the 100 bytes that every system takes; else `/tmp`.
 fn parent_folder(user: Option<User>) -> PathBuf {
     let wished = std::env::temp_dir();
+    // As the kernel names it: the script compares it with the working directories of processes.
+    let wished = wished.canonicalize().unwrap_or(wished);
     let mut probe = as_user("sh", user);
     probe.args(["-c", "cd \"$1\" && test -w .", "probe"]).arg(&wished).current_dir("/");
     let usable = wished.is_absolute() && wished.as_os_str().len() <= 50 && run(&mut probe).is_ok_and(|o| o.success);

@@ -326,31 +326,13 @@ impl WorkerUtils {
     /// Adds checked jobs, all or none.
     fn send(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
         self.refuse_dry_run("add jobs")?;
-<<<<<<< HEAD
-        let jobs = Arc::new(jobs);
-        // A millisecond more for each job: a hundred thousand in one call are a fair use. Two more for each KiB, which
-        // goes over the link twice: the answer has it too.
-        let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
-        let more = Duration::from_millis((jobs.len() + bytes / 512) as u64);
-        let end = Instant::now() + self.database.deadline() + more;
-        let send = || {
-            let (schema, jobs) = (self.schema.clone(), jobs.clone());
-            self.database
-                .run(end, move |client| enqueue::add(client, &schema, &jobs))?
-                .map_err(|e| outcome_unknown(e, repeatable))
-        };
-        match send() {
-            Err(error) if repeatable && error.kind() == ErrorKind::Connect => send(),
-            answer => answer,
-        }
-=======
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        // A millisecond more for each job and each KiB: a hundred thousand jobs in one call are a fair use, and so are
-        // large ones over a slow link.
+        // A millisecond more for each job: a hundred thousand in one call are a fair use. Two more for each KiB, which
+        // goes over the link twice: the answer has it too.
         let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
-        let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 1024) as u64);
+        let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 512) as u64);
         let (schema, schema_of_added) = (self.schema.clone(), self.schema.clone());
         self.database.change(
             patience,
@@ -358,7 +340,6 @@ impl WorkerUtils {
             move |client, _| enqueue::add(client, &schema, &jobs),
             move |client, added, began| enqueue::is_added(client, &schema_of_added, added, began),
         )
->>>>>>> keys
     }
 }
 

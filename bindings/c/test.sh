@@ -219,6 +219,9 @@ if wanted sanitizers; then
   nm "$build/tests-asan" | grep -q __asan_init || fail "AddressSanitizer is not in the program"
   export CHECK_SCALE=0.2 CHECK_TIMEOUT=180 ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0
   in_halves "$build/tests-asan"
+  # These fork while other threads run, where AddressSanitizer's allocator could stay locked for ever.
+  build_c "$build/tests-ubsan" -fsanitize=undefined -fno-sanitize-recover=all
+  "$build/tests-ubsan" forked
 fi
 
 if wanted valgrind; then

@@ -131,11 +131,10 @@ func (s *spec) native() (*C.gw_spec_t, error) {
 	var lent texts
 	defer lent.free()
 	native := C.gw_spec_new(lent.c("task", s.task))
-	err := s.fill(native, &lent)
+	s.fill(native, &lent)
+	err := lent.err
 	if err == nil {
-		err = lent.err
-	}
-	if err == nil {
+		// Also says what a setter has refused.
 		var fault *C.gw_error_t
 		err = failure(C.gw_spec_check(native, &fault), &fault)
 	}
@@ -146,35 +145,29 @@ func (s *spec) native() (*C.gw_spec_t, error) {
 	return native, nil
 }
 
-func (s *spec) fill(native *C.gw_spec_t, lent *texts) (failed error) {
-	set := func(field string, status C.gw_status_t) {
-		if status < 0 && failed == nil {
-			failed = errorf(Status(status), "%s: %v", field, Status(status))
-		}
-	}
-	set("payload", C.gw_spec_set_payload(native, start(s.payload), C.size_t(len(s.payload))))
+func (s *spec) fill(native *C.gw_spec_t, lent *texts) {
+	C.gw_spec_set_payload(native, start(s.payload), C.size_t(len(s.payload)))
 	if s.queue != nil {
-		set("queue", C.gw_spec_set_queue(native, lent.c("queue", *s.queue)))
+		C.gw_spec_set_queue(native, lent.c("queue", *s.queue))
 	}
 	if s.runAt != nil {
-		set("run_at", C.gw_spec_set_run_at(native, C.int64_t(microseconds(*s.runAt))))
+		C.gw_spec_set_run_at(native, C.int64_t(microseconds(*s.runAt)))
 	}
 	if s.maxAttempts != nil {
-		set("max_attempts", C.gw_spec_set_max_attempts(native, int32Of(*s.maxAttempts)))
+		C.gw_spec_set_max_attempts(native, int32Of(*s.maxAttempts))
 	}
 	if s.priority != nil {
-		set("priority", C.gw_spec_set_priority(native, int32Of(*s.priority)))
+		C.gw_spec_set_priority(native, int32Of(*s.priority))
 	}
 	if s.key != nil {
-		set("key", C.gw_spec_set_key(native, lent.c("key", *s.key), int32Of(int(s.mode))))
+		C.gw_spec_set_key(native, lent.c("key", *s.key), int32Of(int(s.mode)))
 	}
 	for _, flag := range s.flags {
-		set("flag", C.gw_spec_add_flag(native, lent.c("flag", flag)))
+		C.gw_spec_add_flag(native, lent.c("flag", flag))
 	}
 	if s.traceparent != nil {
-		set("traceparent", C.gw_spec_set_traceparent(native, lent.c("traceparent", *s.traceparent)))
+		C.gw_spec_set_traceparent(native, lent.c("traceparent", *s.traceparent))
 	}
-	return failed
 }
 
 // microseconds since 1970, as far as they fit: what does not, the library refuses.

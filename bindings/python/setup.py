@@ -1,7 +1,8 @@
 """Puts the shared library into the package, and names the wheel after the platform instead of a Python version.
 
 The library is the file `GRAPHILE_WORKER_LIBRARY`, or that of the installation at `GRAPHILE_WORKER_PREFIX`, or else it
-is built with cargo from the checkout around this folder.
+is built with cargo: from the sources in the folder `rust`, which a source distribution has, or else from the checkout
+around this folder.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 try:
     from setuptools.command.bdist_wheel import bdist_wheel
@@ -20,6 +22,8 @@ except ImportError:  # setuptools before 70.1
     from wheel.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).resolve().parent
+#: What cargo needs of a checkout to build the library.
+SOURCES = ("Cargo.toml", "Cargo.lock", "build.rs", "LICENSE", "README.md", "src", "migrations", "include")
 LIBRARY = "libgraphile_worker.dylib" if sys.platform == "darwin" else "libgraphile_worker.so"
 
 
@@ -36,14 +40,20 @@ def library() -> Path:
     return path
 
 
+def sources() -> Path:
+    """The folder that cargo builds the library in."""
+    for folder in (HERE / "rust", HERE.parent.parent):
+        if all((folder / name).exists() for name in SOURCES):
+            return folder
+    sys.exit(
+        "graphile_worker: the library's sources are not here: set GRAPHILE_WORKER_LIBRARY to the built file, or "
+        "GRAPHILE_WORKER_PREFIX to the folder it is installed in, or install from a checkout or a source distribution"
+    )
+
+
 def built() -> Path:
-    """The library of the checkout that this folder stands in."""
-    checkout = HERE.parent.parent
-    if not (checkout / "Cargo.toml").is_file():
-        sys.exit(
-            "graphile_worker: the library is not here: set GRAPHILE_WORKER_LIBRARY to the file, or "
-            "GRAPHILE_WORKER_PREFIX to the folder it is installed in, or install from a checkout that has Cargo.toml"
-        )
+    """The library, built from its sources."""
+    checkout = sources()
     command = "cargo rustc --locked --profile library --lib --no-default-features --features capi --crate-type cdylib"
     try:
         subprocess.run(command.split(), cwd=checkout, check=True)
@@ -63,6 +73,22 @@ class BuildWithLibrary(build_py):
 
     def get_outputs(self, include_bytecode: bool = True) -> list:
         return [*super().get_outputs(include_bytecode), str(self.library)]
+
+
+class SourcesWithLibrary(sdist):
+    def make_release_tree(self, base_dir: str, files: list) -> None:
+        # A library that an editable install has put there is of one platform.
+        super().make_release_tree(base_dir, [file for file in files if Path(file).name != LIBRARY])
+        rust = Path(base_dir) / "rust"
+        for name in SOURCES:
+            source = sources() / name
+            rust.mkdir(exist_ok=True)
+            copy = shutil.copytree if source.is_dir() else shutil.copyfile
+            copy(source, rust / name)
+        # Without its tests and benches, whose files are not there.
+        manifest = rust / "Cargo.toml"
+        text = manifest.read_text(encoding="utf-8")
+        manifest.write_text(re.sub(r"\n\[\[(test|bench)\]\]\n(?:[^\n\[].*\n)*", "", text), encoding="utf-8")
 
 
 class WheelOfPlatform(bdist_wheel):
@@ -88,5 +114,5 @@ class PlatformDistribution(Distribution):
 
 setup(
     distclass=PlatformDistribution,
-    cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": WheelOfPlatform},
+    cmdclass={"build_py": BuildWithLibrary, "sdist": SourcesWithLibrary, "bdist_wheel": WheelOfPlatform},
 )

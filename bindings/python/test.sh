@@ -25,7 +25,8 @@ server=$!
 
 "${PYTHON:-python3}" -m venv "$folder/venv"
 python=$folder/venv/bin/python
-"$python" -m pip install --quiet --disable-pip-version-check "$here" -r "$here/tests/drivers/requirements.txt"
+"$python" -m pip install --quiet --disable-pip-version-check "$here" "setuptools>=64" wheel \
+    -r "$here/tests/drivers/requirements.txt"
 
 exec 3<"$folder/url"
 if ! read -r TEST_DATABASE_URL <&3; then

@@ -5,7 +5,7 @@ use super::handle::{self, Slab, Slabs, Use, Value};
 use super::keys::Reader;
 use super::spec::{SpecValue, gw_spec_t, time};
 use super::status::{Failure, GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text};
+use super::{call, put, read, text, wanted};
 use crate::db::given_or_environment;
 use crate::utils::DEADLINE;
 use crate::{
@@ -55,9 +55,7 @@ pub unsafe extern "C" fn gw_client_new(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
-        if out.is_null() {
-            return Err(Failure::invalid("out: is NULL"));
-        }
+        wanted("out", out)?;
         super::worker::prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         let values = Reader(&values);
@@ -181,7 +179,9 @@ fn answer<T: Serialize>(
     work: impl FnOnce(&WorkerUtils) -> Result<T, Failure>,
 ) -> gw_status_t {
     call(err, || {
-        let answer = work(&look(client)?.utils)?;
+        let client = look(client)?;
+        wanted("json", json)?;
+        let answer = work(&client.utils)?;
         let answer = serde_json::to_string(&answer).map_err(|e| Failure::new(GW_ERR_JSON, e.to_string()))?;
         // SAFETY: see "Rules" in the header.
         unsafe { put(json, text::give(answer)) };
@@ -189,7 +189,7 @@ fn answer<T: Serialize>(
     })
 }
 
-/// Reads options that come as a JSON object; NULL: none are set.
+/// Reads options that come as a JSON object; NULL: none are set. An error names the option, line and column.
 ///
 /// # Safety
 /// As [`text::optional`].
@@ -197,8 +197,18 @@ unsafe fn options<T: DeserializeOwned + Default>(options: *const c_char) -> Resu
     // SAFETY: the caller says so.
     match unsafe { text::optional("options", options) }? {
         None => Ok(T::default()),
-        Some(text) => serde_json::from_str(text).map_err(|e| Failure::new(GW_ERR_JSON, format!("options: {e}"))),
+        Some(text) => serde_json::from_str(text).map_err(|e| {
+            let option = wrong_option::<T>(text).map(|name| format!(".{name}")).unwrap_or_default();
+            Failure::new(GW_ERR_JSON, format!("options{option}: {e}"))
+        }),
     }
+}
+
+/// Which of an object's fields `T` does not take, as it takes each of them alone: serde does not tell.
+fn wrong_option<T: DeserializeOwned>(text: &str) -> Option<String> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+    let is_wrong = |(name, value): &(&String, &_)| T::deserialize(serde_json::json!({ *name: value })).is_err();
+    fields.iter().find(is_wrong).map(|(name, _)| name.clone())
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -254,12 +264,10 @@ pub unsafe extern "C" fn gw_client_job(
     });
     match (status, found) {
         (GW_OK, false) => {
-            // SAFETY: `answer` has just written a text of ours there, or it is NULL.
+            // SAFETY: `answer` has just written a text of ours there.
             unsafe {
-                if !json.is_null() {
-                    text::gw_string_free(*json);
-                    *json = std::ptr::null_mut();
-                }
+                text::gw_string_free(*json);
+                *json = std::ptr::null_mut();
             }
             GW_NOT_FOUND
         }

@@ -2,8 +2,8 @@
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::keys::{self, KEYS, Values};
-use super::status::{Failure, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text};
+use super::status::{GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
+use super::{call, put, read, text, wanted};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ffi::{CString, c_char};
@@ -68,9 +68,7 @@ pub unsafe extern "C" fn gw_config_get(
 ) -> gw_status_t {
     call(err, || {
         let config = handle::look::<ConfigValue, _>(config)?;
-        if value.is_null() {
-            return Err(Failure::invalid("value: is NULL"));
-        }
+        wanted("value", value)?;
         // SAFETY: see "Rules" in the header.
         let key = keys::find(unsafe { text::required("key", key) }?)?;
         let set = config.0.lock().get(key.name).cloned();

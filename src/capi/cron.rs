@@ -2,7 +2,7 @@
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::status::{Failure, GW_ERR_CRONTAB, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text};
+use super::{call, put, read, text, wanted};
 use crate::{Cron, ErrorKind};
 use chrono::DateTime;
 use std::ffi::c_char;
@@ -44,8 +44,9 @@ pub unsafe extern "C" fn gw_crontab_parse(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
+        wanted("out", out)?;
         // SAFETY: see "Rules" in the header.
-        let entries = parse(unsafe { text::required("text", crontab) }?)?;
+        let entries = parse(unsafe { text::required("crontab", crontab) }?)?;
         // SAFETY: see "Rules" in the header.
         unsafe { put(out, give(CrontabValue(entries))) };
         Ok(GW_OK)
@@ -71,7 +72,8 @@ pub unsafe extern "C" fn gw_crontab_item_json(crontab: *const gw_crontab_t, inde
     })
 }
 
-/// Writes when an entry is due next after `after_us`, up to `capacity` times; answers how many were written.
+/// Writes when an entry is due next after `after_us`, up to `capacity` times; answers how many were written: 0 if `out` is
+/// NULL or `capacity` above GW_LIST_MAX.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_crontab_next(
     crontab: *const gw_crontab_t,
@@ -85,9 +87,8 @@ pub unsafe extern "C" fn gw_crontab_next(
         let (Some(entry), Some(after)) = (crontab.0.get(index), DateTime::from_timestamp_micros(after_us)) else {
             return Ok(0);
         };
-        if out.is_null() {
-            return Ok(0);
-        }
+        wanted("out", out)?;
+        text::entries("capacity", capacity)?;
         let runs = entry.next_runs_after(after, capacity);
         for (place, at) in runs.iter().enumerate() {
             // SAFETY: the header says that `out` has room for `capacity` times.

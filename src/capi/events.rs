@@ -2,7 +2,7 @@
 
 use super::bell::{Bell, deadline};
 use super::handle::{self, Slab, Slabs, Value, give};
-use super::json::{job, reason};
+use super::json::{job, place, reason};
 use super::status::{Failure, GW_ERR_DEADLOCK, GW_OK, GW_STOPPED, GW_TIMEOUT, gw_error_t, gw_status_t};
 use super::user_data::{UserData, gw_free_fn};
 use super::worker::{self, gw_worker_t};
@@ -373,7 +373,9 @@ fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) 
                     (GW_DECIDE_FAIL, said) => JobScheduleResult::Fail(said.text),
                     (GW_DECIDE_PAYLOAD, said) => match serde_json::from_str(&said.text) {
                         Ok(payload) => JobScheduleResult::Continue(payload),
-                        Err(_) => JobScheduleResult::Fail("the interceptor's payload is not JSON".to_owned()),
+                        Err(e) => {
+                            JobScheduleResult::Fail(format!("the interceptor's payload is not JSON ({})", place(&e)))
+                        }
                     },
                     (other, _) => JobScheduleResult::Fail(no_decision(name, other)),
                 }
@@ -542,9 +544,7 @@ pub(super) fn give_next(
     timeout_ms: i64,
     event: *mut *mut gw_event_t,
 ) -> Result<gw_status_t, Failure> {
-    if event.is_null() {
-        return Err(Failure::invalid("event: is NULL"));
-    }
+    super::wanted("event", event)?;
     match queue.next(timeout_ms)? {
         Err(status) => Ok(status),
         Ok(found) => {

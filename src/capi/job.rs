@@ -248,9 +248,9 @@ pub unsafe extern "C" fn gw_job_is_cancelled(job: *const gw_job_t) -> bool {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_set_error(job: *mut gw_job_t, message: *const c_char, len: usize) -> gw_status_t {
     status_of(|| {
-        // SAFETY: see "Rules" in the header.
-        let message = unsafe { text::repaired(message, len) };
         let job = look(job)?;
+        // SAFETY: see "Rules" in the header.
+        let message = unsafe { text::repaired("message", message, len) }?;
         job.life.open()?;
         *job.life.error.lock() = Some(message);
         Ok(())
@@ -295,7 +295,7 @@ pub unsafe extern "C" fn gw_job_fail(
     call(err, || {
         let job = look(job)?;
         // SAFETY: see "Rules" in the header.
-        let message = unsafe { text::repaired(message, len) };
+        let message = unsafe { text::repaired("message", message, len) }?;
         job.life.finish(Err(message))
     })
 }
@@ -315,11 +315,11 @@ pub unsafe extern "C" fn gw_job_complete_items(
         // SAFETY: see "Rules" in the header.
         let errors = unsafe { text::list("errors", errors, count) }?;
         let result = |error: &*const c_char| match error.is_null() {
-            true => Ok(()),
+            true => Ok(Ok(())),
             // SAFETY: the same, for each of them.
-            false => Err(unsafe { text::repaired(*error, text::GW_NUL) }),
+            false => Ok(Err(unsafe { text::repaired("errors", *error, text::GW_NUL) }?)),
         };
-        let results: Vec<Result<(), String>> = errors.iter().map(result).collect();
+        let results = errors.iter().map(result).collect::<Result<Vec<Result<(), String>>, Failure>>()?;
         job.life.finish(batch::outcome(&job.life.context, &results))
     })
 }

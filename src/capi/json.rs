@@ -4,6 +4,11 @@ use crate::hooks::FailureReason;
 use crate::{Histogram, Job, ListenerState, WorkerStats};
 use serde_json::{Value, json, value::RawValue};
 
+/// Where a text is not the JSON that it should be. Not serde's own words: they may quote a payload.
+pub(super) fn place(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
+}
+
 /// A job as it was claimed or added. The payload stays the text that the database holds.
 pub(super) fn job(job: &Job) -> Value {
     let payload = String::from_utf8_lossy(job.payload());

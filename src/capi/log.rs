@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use serde_json::{Map, json};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
+use std::io::Write;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Once};
@@ -117,7 +118,8 @@ fn say(record: &Record) {
     let sink = sink().read();
     let Some(sink) = &*sink else {
         let fields: String = fields.0.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-        eprintln!("[{}] {}: {message}{fields}", record.level(), record.target());
+        // `eprintln!` would panic if it is a full disk or a closed pipe.
+        let _ = writeln!(std::io::stderr(), "[{}] {}: {message}{fields}", record.level(), record.target());
         return;
     };
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();

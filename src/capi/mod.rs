@@ -70,6 +70,11 @@ unsafe fn put<T>(out: *mut T, value: T) {
     }
 }
 
+/// Refuses a call whose answer has no place to go to, before it does anything.
+fn wanted<T>(name: &str, out: *mut T) -> Result<(), Failure> {
+    if out.is_null() { Err(Failure::invalid(format!("{name}: is NULL"))) } else { Ok(()) }
+}
+
 /// A span of C's.
 fn millis(name: &str, millis: i64) -> Result<Duration, Failure> {
     let span = u64::try_from(millis).map(Duration::from_millis);

@@ -2,12 +2,13 @@
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::status::{Failure, GW_ERR_JSON, GW_OK, gw_error_t, gw_status_t};
-use super::{call, read, status_of, text};
+use super::{call, json, read, status_of, text, wanted};
 use crate::spec::check_run_at;
 use crate::{JobKeyMode, JobSpec, RawJob, Schema, TaskName, trace};
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::ffi::c_char;
 
 /// Key mode: a waiting job of the same key takes over everything of the new one.
@@ -35,6 +36,8 @@ pub(super) struct SpecValue(Mutex<Draft>);
 struct Draft {
     job: RawJob,
     run_at_us: Option<i64>,
+    /// What setters refused and was not set since, by field. They give a status only; the check says the rest.
+    refused: BTreeMap<&'static str, Failure>,
 }
 
 impl Value for SpecValue {
@@ -51,6 +54,9 @@ impl SpecValue {
     pub(super) fn checked(&self) -> Result<RawJob, Failure> {
         let (RawJob { identifier, payload, mut spec }, run_at_us) = {
             let draft = self.0.lock();
+            if let Some(failure) = draft.refused.values().next() {
+                return Err(failure.clone());
+            }
             (draft.job.clone(), draft.run_at_us)
         };
         spec.run_at = run_at_us.map(|micros| time("run_at", micros)).transpose()?;
@@ -69,9 +75,29 @@ impl SpecValue {
     }
 }
 
-/// Changes a spec; nothing is checked against its limits before it is added or checked.
-fn change(spec: *mut gw_spec_t, work: impl FnOnce(&mut RawJob) -> Result<(), Failure>) -> gw_status_t {
-    status_of(|| work(&mut handle::look::<SpecValue, _>(spec)?.0.lock().job))
+/// Changes a field of a spec; nothing is checked against its limits before it is added or checked.
+fn change(
+    spec: *mut gw_spec_t,
+    field: &'static str,
+    work: impl FnOnce(&mut RawJob) -> Result<(), Failure>,
+) -> gw_status_t {
+    status_of(|| {
+        let spec = handle::look::<SpecValue, _>(spec)?;
+        let mut draft = spec.0.lock();
+        work(&mut draft.job).inspect_err(|failure| _ = draft.refused.insert(field, failure.clone()))
+    })
+}
+
+/// Sets a field of a spec; what was refused for it before counts no more.
+fn set(
+    spec: *mut gw_spec_t,
+    field: &'static str,
+    work: impl FnOnce(&mut RawJob) -> Result<(), Failure>,
+) -> gw_status_t {
+    if let Ok(spec) = handle::look::<SpecValue, _>(spec) {
+        spec.0.lock().refused.remove(field);
+    }
+    change(spec, field, work)
 }
 
 /// A time of C's.
@@ -90,20 +116,19 @@ pub unsafe extern "C" fn gw_spec_new(task: *const c_char) -> *mut gw_spec_t {
         // SAFETY: see "Rules" in the header.
         let identifier = unsafe { text::required("task", task) }?.to_owned();
         let job = RawJob { identifier, payload: "{}".to_owned(), spec: JobSpec::new() };
-        Ok(give(SpecValue(Mutex::new(Draft { job, run_at_us: None }))))
+        Ok(give(SpecValue(Mutex::new(Draft { job, run_at_us: None, refused: BTreeMap::new() }))))
     })
 }
 
-/// Sets the payload: JSON text, stored byte for byte. `len` may be GW_NUL. GW_ERR_JSON, naming the place, if it is none.
+/// Sets the payload: JSON text, stored byte for byte. `len` may be GW_NUL. GW_ERR_JSON if it is none;
+/// `gw_spec_check` then tells line and column.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_payload(spec: *mut gw_spec_t, payload: *const c_char, len: usize) -> gw_status_t {
-    change(spec, |job| {
+    set(spec, "payload", |job| {
         // SAFETY: see "Rules" in the header.
         let payload = unsafe { text::sized("payload", payload, len) }?;
-        serde_json::from_str::<&RawValue>(payload).map_err(|e| {
-            let place = format!("line {}, column {}", e.line(), e.column());
-            Failure::new(GW_ERR_JSON, format!("payload: is not JSON ({place})"))
-        })?;
+        serde_json::from_str::<&RawValue>(payload)
+            .map_err(|e| Failure::new(GW_ERR_JSON, format!("payload: is not JSON ({})", json::place(&e))))?;
         job.payload = payload.to_owned();
         Ok(())
     })
@@ -112,7 +137,7 @@ pub unsafe extern "C" fn gw_spec_set_payload(spec: *mut gw_spec_t, payload: *con
 /// Sets the named queue: its jobs run one after the other. At most 128 characters. NULL: none, the default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_queue(spec: *mut gw_spec_t, queue: *const c_char) -> gw_status_t {
-    change(spec, |job| {
+    set(spec, "queue", |job| {
         // SAFETY: see "Rules" in the header.
         job.spec.queue_name = unsafe { text::optional("queue", queue) }?.map(str::to_owned);
         Ok(())
@@ -131,7 +156,7 @@ pub unsafe extern "C" fn gw_spec_set_run_at(spec: *mut gw_spec_t, unix_us: i64) 
 /// Sets how often it is tried, 1 to 32767. Default: 25.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_max_attempts(spec: *mut gw_spec_t, max_attempts: i32) -> gw_status_t {
-    change(spec, |job| {
+    set(spec, "max_attempts", |job| {
         job.spec.max_attempts = Some(max_attempts);
         Ok(())
     })
@@ -140,7 +165,7 @@ pub unsafe extern "C" fn gw_spec_set_max_attempts(spec: *mut gw_spec_t, max_atte
 /// Sets the priority, -32768 to 32767, lower first. Default: 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_priority(spec: *mut gw_spec_t, priority: i32) -> gw_status_t {
-    change(spec, |job| {
+    set(spec, "priority", |job| {
         job.spec.priority = Some(priority);
         Ok(())
     })
@@ -150,7 +175,7 @@ pub unsafe extern "C" fn gw_spec_set_priority(spec: *mut gw_spec_t, priority: i3
 /// GW_KEY_PRESERVE_RUN_AT, GW_KEY_UNSAFE_DEDUPE. NULL: no key, the default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_char, mode: i32) -> gw_status_t {
-    change(spec, |job| {
+    set(spec, "key", |job| {
         // SAFETY: see "Rules" in the header.
         let key = unsafe { text::optional("key", key) }?.map(str::to_owned);
         let mode = match mode {
@@ -158,7 +183,7 @@ pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_cha
             GW_KEY_REPLACE => Some(JobKeyMode::Replace),
             GW_KEY_PRESERVE_RUN_AT => Some(JobKeyMode::PreserveRunAt),
             GW_KEY_UNSAFE_DEDUPE => Some(JobKeyMode::UnsafeDedupe),
-            other => return Err(Failure::invalid(format!("mode: {other} is none of GW_KEY_..."))),
+            other => return Err(Failure::invalid(format!("key mode: {other} is none of GW_KEY_..."))),
         };
         (job.spec.job_key, job.spec.job_key_mode) = (key, mode);
         Ok(())
@@ -168,7 +193,7 @@ pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_cha
 /// Adds a flag, by which workers can leave the job to others.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_add_flag(spec: *mut gw_spec_t, flag: *const c_char) -> gw_status_t {
-    change(spec, |job| {
+    change(spec, "flag", |job| {
         // SAFETY: see "Rules" in the header.
         let flag = unsafe { text::required("flag", flag) }?.to_owned();
         job.spec.flags.get_or_insert_default().push(flag);
@@ -180,14 +205,15 @@ pub unsafe extern "C" fn gw_spec_add_flag(spec: *mut gw_spec_t, flag: *const c_c
 /// be a JSON object. NULL: none, the default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_traceparent(spec: *mut gw_spec_t, traceparent: *const c_char) -> gw_status_t {
-    change(spec, |job| {
+    set(spec, "traceparent", |job| {
         // SAFETY: see "Rules" in the header.
         job.spec.traceparent = unsafe { text::optional("traceparent", traceparent) }?.map(str::to_owned);
         Ok(())
     })
 }
 
-/// Checks everything against its limits, as adding it would: GW_ERR_CONFIG names the field and the limit.
+/// Checks everything against its limits, as adding it would: GW_ERR_CONFIG names the field and the limit. What a setter
+/// refused is told here, and the job is not added, until that field is set again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_check(spec: *const gw_spec_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || handle::look::<SpecValue, _>(spec)?.checked().map(|_| GW_OK))
@@ -203,11 +229,19 @@ pub unsafe extern "C" fn gw_spec_free(spec: *mut gw_spec_t) {
 const PARAMETERS: [&str; 9] =
     ["identifier", "payload", "queue_name", "run_at", "max_attempts", "job_key", "priority", "flags", "job_key_mode"];
 
+/// A quoted name, the marks of parameters in it as PostgreSQL's Unicode escapes. Some drivers look for parameters within
+/// quotes too, and they do not agree on how a mark is doubled there.
+fn without_marks(name: &str) -> String {
+    let name = name.replace('\\', r"\\").replace('"', "\"\"");
+    format!("U&\"{}\"", name.replace(':', r"\003a").replace('%', r"\0025"))
+}
+
 /// The statement that adds a job, for a transaction of the caller's own. Parameters, in this order and by these names:
 /// identifier text, payload text (JSON), queue_name text, run_at timestamptz, max_attempts int4, job_key text, priority
 /// int4, flags text[], job_key_mode text (`replace`, `preserve_run_at` or `unsafe_dedupe`). All but the first two may be
 /// null; each is cast by the statement, so a driver may send text. `schema` NULL: `graphile_worker`. `style`: one of
-/// GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT.
+/// GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT. A `:` or `%` in the schema's name is written as a Unicode
+/// escape in all but the first, so that no driver takes it for a parameter.
 ///
 /// It answers one row, the job's, its id first. No row: a worker has just taken the job of this key, and nothing was
 /// added. Repeat it then, at most 20 times and some milliseconds apart, while the transaction is READ COMMITTED;
@@ -220,14 +254,14 @@ pub unsafe extern "C" fn gw_sql_add_job(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
-        if sql.is_null() {
-            return Err(Failure::invalid("sql: is NULL"));
-        }
+        wanted("sql", sql)?;
         // SAFETY: see "Rules" in the header.
         let schema = unsafe { text::optional("schema", schema) }?.map_or_else(|| Ok(Schema::default()), Schema::new)?;
-        // A name in the schema's place must not be read as a parameter.
-        let (quoted, percent) = (schema.quoted(), matches!(style, GW_SQL_FORMAT | GW_SQL_PYFORMAT));
-        let quoted = if percent { quoted.replace('%', "%%") } else { quoted.to_owned() };
+        // A driver must not take a part of the schema's name for a parameter.
+        let quoted = match schema.name().contains([':', '%']) && style != GW_SQL_DOLLAR {
+            true => without_marks(schema.name()),
+            false => schema.quoted().to_owned(),
+        };
         let parameter = |place: usize| match style {
             GW_SQL_DOLLAR => Ok(format!("${}", place + 1)),
             GW_SQL_FORMAT => Ok("%s".to_owned()),

@@ -22,7 +22,7 @@ pub const GW_WOKEN: gw_status_t = 3;
 pub const GW_NOT_FOUND: gw_status_t = 4;
 /// A job that was given out earlier is to end early.
 pub const GW_CANCELLED: gw_status_t = 5;
-/// An argument is NULL, or a number outside its range.
+/// An argument is NULL, or a number outside its range; the message names it.
 pub const GW_ERR_INVALID: gw_status_t = -1;
 /// Not now: the worker runs already, or does not run.
 pub const GW_ERR_STATE: gw_status_t = -2;
@@ -46,7 +46,7 @@ pub const GW_ERR_WEDGED: gw_status_t = -10;
 pub const GW_ERR_CONFIG: gw_status_t = -20;
 /// A crontab is wrong; the message has line and column.
 pub const GW_ERR_CRONTAB: gw_status_t = -21;
-/// A text is not the JSON that is needed.
+/// A text is not the JSON that is needed; the message names the field, line and column.
 pub const GW_ERR_JSON: gw_status_t = -22;
 /// A text is not UTF-8, or has a NUL within it.
 pub const GW_ERR_UTF8: gw_status_t = -23;
@@ -116,7 +116,7 @@ const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
 ];
 
 /// Why a call failed, on its way to the caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) status: gw_status_t,
     pub(super) message: String,

@@ -1,10 +1,15 @@
 //! Text over the door: UTF-8 that ends with NUL, or comes with its length.
 
-use super::status::{Failure, GW_ERR_NOMEM, GW_ERR_UTF8};
+use super::status::{Failure, GW_ERR_UTF8};
 use std::ffi::{CStr, CString, c_char};
 
 /// In place of a length: the text ends with NUL.
 pub const GW_NUL: usize = usize::MAX;
+
+/// The most bytes of a text that goes in: 1 GiB, as in PostgreSQL. GW_ERR_INVALID for a longer one.
+pub const GW_TEXT_MAX: usize = 1 << 30;
+/// The most entries of a list that goes in or is filled. GW_ERR_INVALID for a longer one.
+pub const GW_LIST_MAX: usize = 1 << 24;
 
 /// A text of ours, made when the library is compiled; must end with NUL.
 pub(super) const fn constant(text: &'static str) -> &'static CStr {
@@ -44,7 +49,7 @@ pub(super) unsafe fn optional<'a>(name: &str, text: *const c_char) -> Result<Opt
         return Ok(None);
     }
     // SAFETY: it is not NULL, and the caller says that it ends with NUL.
-    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let bytes = unsafe { bytes(name, text, GW_NUL) }?;
     utf8(name, bytes).map(Some)
 }
 
@@ -53,20 +58,13 @@ pub(super) unsafe fn optional<'a>(name: &str, text: *const c_char) -> Result<Opt
 /// # Safety
 /// `text` is NULL, or has `length` bytes, or ends with NUL if `length` is [`GW_NUL`].
 pub(super) unsafe fn sized<'a>(name: &str, text: *const c_char, length: usize) -> Result<&'a str, Failure> {
-    if length == GW_NUL {
-        // SAFETY: the caller says that it ends with NUL.
-        return unsafe { required(name, text) };
-    }
     match (text.is_null(), length) {
         (_, 0) => return Ok(""),
         (true, _) => return Err(Failure::invalid(format!("{name}: is NULL"))),
-        (_, length) if length > isize::MAX as usize => {
-            return Err(Failure::new(GW_ERR_NOMEM, format!("{name}: is longer than memory")));
-        }
         _ => {}
     }
-    // SAFETY: it is not NULL, and the caller says that it has so many bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) };
+    // SAFETY: it is not NULL, and the caller says the rest.
+    let bytes = unsafe { bytes(name, text, length) }?;
     match bytes.contains(&0) {
         true => {
             Err(Failure::new(GW_ERR_UTF8, format!("{name}: contains a NUL character, which PostgreSQL cannot hold")))
@@ -79,16 +77,13 @@ pub(super) unsafe fn sized<'a>(name: &str, text: *const c_char, length: usize) -
 ///
 /// # Safety
 /// As [`sized`].
-pub(super) unsafe fn repaired(text: *const c_char, length: usize) -> String {
-    let length = match (text.is_null(), length) {
-        (true, _) => return "a failure without a word".to_owned(),
-        // SAFETY: it is not NULL, and the caller says that it ends with NUL.
-        (false, GW_NUL) => unsafe { CStr::from_ptr(text) }.count_bytes(),
-        (false, length) => length.min(isize::MAX as usize),
-    };
-    // SAFETY: it is not NULL, and has so many bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) };
-    String::from_utf8_lossy(bytes).into_owned()
+pub(super) unsafe fn repaired(name: &str, text: *const c_char, length: usize) -> Result<String, Failure> {
+    if text.is_null() {
+        return Ok("a failure without a word".to_owned());
+    }
+    // SAFETY: it is not NULL, and the caller says the rest.
+    let bytes = unsafe { bytes(name, text, length) }?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// A list of the caller's.
@@ -96,15 +91,39 @@ pub(super) unsafe fn repaired(text: *const c_char, length: usize) -> String {
 /// # Safety
 /// `list` has `count` items, or `count` is 0.
 pub(super) unsafe fn list<'a, T>(name: &str, list: *const T, count: usize) -> Result<&'a [T], Failure> {
+    const { assert!(size_of::<T>() <= 8, "a list of the longest fits into isize::MAX bytes") };
     match (count, list.is_null()) {
         (0, _) => Ok(&[]),
         (_, true) => Err(Failure::invalid(format!("{name}: is NULL"))),
-        (count, false) if count <= isize::MAX as usize / size_of::<T>() => {
+        (count, false) => {
+            entries(name, count)?;
             // SAFETY: it is not NULL, and the caller says that it has so many items.
             Ok(unsafe { std::slice::from_raw_parts(list, count) })
         }
-        _ => Err(Failure::new(GW_ERR_NOMEM, format!("{name}: is longer than memory"))),
     }
+}
+
+/// Refuses a number of entries that no list has.
+pub(super) fn entries(name: &str, count: usize) -> Result<(), Failure> {
+    match count <= GW_LIST_MAX {
+        true => Ok(()),
+        false => Err(Failure::invalid(format!("{name}: {count} entries are more than a list may have, {GW_LIST_MAX}"))),
+    }
+}
+
+/// # Safety
+/// `text` has `length` bytes, or ends with NUL if `length` is [`GW_NUL`].
+unsafe fn bytes<'a>(name: &str, text: *const c_char, length: usize) -> Result<&'a [u8], Failure> {
+    let length = match length {
+        // SAFETY: the caller says that it ends with NUL.
+        GW_NUL => unsafe { CStr::from_ptr(text) }.count_bytes(),
+        length => length,
+    };
+    if length > GW_TEXT_MAX {
+        return Err(Failure::invalid(format!("{name}: {length} bytes are more than a text may have, {GW_TEXT_MAX}")));
+    }
+    // SAFETY: the caller says that it has so many bytes.
+    Ok(unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) })
 }
 
 fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Failure> {

@@ -13,7 +13,7 @@ use super::status::{
 };
 use super::task::{TaskFunction, gw_task_fn};
 use super::user_data::{UserData, gw_free_fn};
-use super::{call, cron, is_inside, json, put, read, text};
+use super::{call, cron, is_inside, json, put, read, text, wanted};
 use crate::lock::held;
 use crate::task::Runner;
 use crate::worker::pull::{Counter, Next};
@@ -168,9 +168,7 @@ pub unsafe extern "C" fn gw_worker_new(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
-        if out.is_null() {
-            return Err(Failure::invalid("out: is NULL"));
-        }
+        wanted("out", out)?;
         prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         // What can be found out without the database is found out now.
@@ -285,7 +283,7 @@ pub unsafe extern "C" fn gw_worker_add_crontab(
     call(err, || {
         let worker = look(worker)?;
         // SAFETY: see "Rules" in the header.
-        let entries = cron::parse(unsafe { text::required("text", crontab) }?)?;
+        let entries = cron::parse(unsafe { text::required("crontab", crontab) }?)?;
         worker.0.change(|setup| {
             setup.crons.extend(entries);
             Ok(GW_OK)
@@ -743,9 +741,7 @@ pub unsafe extern "C" fn gw_worker_next(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
-        if job.is_null() {
-            return Err(Failure::invalid("job: is NULL"));
-        }
+        wanted("job", job)?;
         let inner = look(worker)?.0.clone();
         let found = inner.pull(timeout_ms, |current| {
             let (status, life) = match current.counter.next() {
@@ -779,9 +775,12 @@ pub unsafe extern "C" fn gw_worker_next_batch(
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
     call(err, || {
-        if jobs.is_null() || count.is_null() || capacity == 0 {
-            return Err(Failure::invalid("jobs, count: are NULL, or capacity is 0"));
+        wanted("jobs", jobs)?;
+        wanted("count", count)?;
+        if capacity == 0 {
+            return Err(Failure::invalid("capacity: is 0"));
         }
+        text::entries("capacity", capacity)?;
         let inner = look(worker)?.0.clone();
         let found = inner.pull(timeout_ms, |current| {
             let mut came = 0;
@@ -887,9 +886,7 @@ fn statistics(worker: *const gw_worker_t) -> Result<WorkerStats, Failure> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_stats(worker: *const gw_worker_t, stats: *mut gw_stats_t) -> gw_status_t {
     super::status_of(|| {
-        if stats.is_null() {
-            return Err(Failure::invalid("stats: is NULL"));
-        }
+        wanted("stats", stats)?;
         let read = statistics(worker)?;
         // SAFETY: it is not NULL, and the header says that `struct_size` is set.
         let struct_size = unsafe { (*stats).struct_size };

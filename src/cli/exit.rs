@@ -4,9 +4,10 @@ use crate::cli::screen::lines;
 use graphile_worker::{Error, ErrorKind};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
-use std::{io, thread};
+use std::{fmt, io, thread};
 
 /// What the process answers to whoever started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +71,10 @@ impl Failure {
     /// Says it on stderr, and answers how to end.
     pub(crate) fn tell(&self, schema: &str) -> Exit {
         if !self.text.is_empty() {
-            eprintln!("graphile-worker: {}", lines(&self.text));
+            say(format_args!("{}", lines(&self.text)));
         }
         if self.exit == Exit::Schema {
-            eprintln!(
-                "graphile-worker: is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"
-            );
+            say(format_args!("is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"));
         }
         self.exit
     }
@@ -106,16 +105,29 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Does `then`, once, on Ctrl-C or SIGTERM, on a thread of its own.
+/// Writes a line to stderr. `eprintln!` would panic if stderr is a full disk or a closed pipe.
+pub(crate) fn say(text: fmt::Arguments) {
+    let _ = writeln!(io::stderr(), "graphile-worker: {text}");
+}
+
+/// Does `then`, once, on Ctrl-C or SIGTERM, on a thread of its own. The next signal ends the process.
 pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    thread::Builder::new().spawn(move || signals.forever().next().map(|_| then()))?;
+    thread::Builder::new().spawn(move || {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
+            then();
+        }
+        if signals.next().is_some() {
+            interrupted();
+        }
+    })?;
     Ok(())
 }
 
 /// Ends the process. Every change is one transaction, so that there is nothing to undo; a cleanup keeps the
 /// batches that it has done.
 pub(crate) fn interrupted() {
-    eprintln!("graphile-worker: interrupted");
+    say(format_args!("interrupted"));
     std::process::exit(Exit::Interrupted as i32);
 }

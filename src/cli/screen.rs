@@ -1,5 +1,6 @@
 //! What a command says: JSON for programs, text for people. Nothing of what it says can steer a terminal.
 
+use crate::cli::exit::say;
 use chrono::{DateTime, SecondsFormat, Utc};
 use log::kv::{Key, Value, VisitSource};
 use serde::Serialize;
@@ -134,7 +135,7 @@ pub(crate) fn show_warnings() {
             if self.enabled(record.metadata()) && record.target().starts_with("graphile_worker") {
                 let mut fields = Fields(String::new());
                 let _ = record.key_values().visit(&mut fields);
-                eprintln!("graphile-worker: warning: {}", one_line(&format!("{}{}", record.args(), fields.0)));
+                say(format_args!("warning: {}", one_line(&format!("{}{}", record.args(), fields.0))));
             }
         }
         fn flush(&self) {}

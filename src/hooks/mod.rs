@@ -360,8 +360,11 @@ impl HookRegistry {
         }
         let task = job.identifier.as_str();
         let original: Value = serde_json::from_str(&job.payload).map_err(|e| {
-            // Not even its place in the text: serde's own words quote the payload.
-            let text = format!("task {task}: the payload is not JSON that BeforeJobSchedule hooks can be shown");
+            // Not serde's own words: they may quote the payload.
+            let (line, column) = (e.line(), e.column());
+            let text = format!(
+                "task {task}: the payload is not JSON that BeforeJobSchedule hooks can be shown (line {line}, column {column})"
+            );
             Error::new(ErrorKind::Payload, text).caused_by(e)
         })?;
         let mut payload = original.clone();

@@ -1,6 +1,8 @@
 //! The private server: it is what was asked for, and nothing of it survives us.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use graphile_worker::ErrorKind;
 use graphile_worker::devdb::{DevDb, Options, default_candidates, server_binaries};
 use postgres::{Client, NoTls};
 
-use crate::harness::{SOON, eventually, is_alive, signal};
+use crate::harness::{SOON, Started, eventually, is_alive, signal};
 
 /// What a watcher may take to clean up.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -116,6 +118,111 @@ fn kill_9_of_its_owner_leaves_nothing_of_a_stopped_server() {
     eventually(GONE_WITHIN, || !home.exists() && !backends.iter().any(|pid| is_alive(*pid)));
 }
 
+/// What a stop may take when the watcher does not help: only a hang is longer.
+const BOUNDED: Duration = Duration::from_secs(60);
+
+/// Drops it on a thread of its own, so that a drop that never returns fails the test.
+#[track_caller]
+fn drop_within_bound(db: DevDb) {
+    let dropping = std::thread::spawn(move || drop(db));
+    eventually(BOUNDED, || dropping.is_finished());
+    dropping.join().unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_deleted_does_not_hang_the_stop() {
+    let db = fast();
+    let (home, pid) = (db.socket_dir().to_owned(), db.postmaster_pid().unwrap());
+    let kept = home.join("kept");
+    fs::create_dir(&kept).unwrap();
+    fs::write(kept.join("file"), "").unwrap();
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0)).unwrap();
+    drop_within_bound(db);
+    assert!(!is_alive(pid));
+    // As root we delete it in the end; as another user we cannot.
+    if home.exists() {
+        fs::set_permissions(&kept, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::remove_dir_all(&home).unwrap();
+    }
+}
+
+#[test]
+fn a_server_whose_folder_is_gone_is_stopped() {
+    for whole in [false, true] {
+        let db = fast();
+        let mut backends = children_of(db.postmaster_pid().unwrap());
+        backends.push(db.postmaster_pid().unwrap());
+        let home = db.socket_dir().to_owned();
+        fs::remove_dir_all(if whole { home.clone() } else { db.data_dir() }).unwrap();
+        drop_within_bound(db);
+        assert!(!home.exists());
+        assert!(!backends.iter().any(|pid| is_alive(*pid)), "whole folder gone: {whole}");
+    }
+}
+
+#[test]
+fn a_watcher_that_is_killed_or_stopped_does_not_hang_the_stop() {
+    for name in ["KILL", "STOP"] {
+        let db = fast();
+        let (home, pid) = (db.socket_dir().to_owned(), db.postmaster_pid().unwrap());
+        signal(watcher_of(std::process::id(), &home), name);
+        drop_within_bound(db);
+        assert!(!home.exists() && !is_alive(pid), "{name}");
+    }
+}
+
+#[test]
+fn a_postmaster_that_was_killed_leaves_no_process_and_no_shared_memory() {
+    let db = fast();
+    let _client = Client::connect(&db.url(), NoTls).unwrap();
+    let (home, postmaster) = (db.socket_dir().to_owned(), db.postmaster_pid().unwrap());
+    let pid_file = fs::read_to_string(db.data_dir().join("postmaster.pid")).unwrap();
+    let memory = pid_file.lines().nth(6).unwrap().split_whitespace().last().unwrap().to_owned();
+    let segments = || String::from_utf8(Command::new("ipcs").arg("-m").output().unwrap().stdout).unwrap();
+    let is_there = || segments().lines().any(|line| line.split_whitespace().nth(1) == Some(&memory));
+    assert!(is_there());
+    let backends = children_of(postmaster);
+    signal(postmaster, "KILL");
+    eventually(SOON, || !backends.iter().any(|pid| is_alive(*pid)));
+    drop_within_bound(db);
+    assert!(!home.exists() && !is_there());
+}
+
+#[test]
+#[cfg(target_os = "linux")] // Looks into /proc.
+fn a_second_ctrl_c_ends_dev_at_once_and_leaves_nothing() {
+    let program = env!("CARGO_BIN_EXE_graphile-worker");
+    let mut dev = Started::new(Command::new(program).arg("dev").stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut url = String::new();
+    BufReader::new(dev.0.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let data = PathBuf::from(one(url.trim(), "show data_directory"));
+    let home = data.parent().unwrap();
+    let postmaster = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let postmaster: u32 = postmaster.lines().next().unwrap().parse().unwrap();
+    let watcher = watcher_of(dev.0.id(), home);
+    signal(watcher, "STOP");
+    dev.signal("INT");
+    // The first is taken once no thread waits for it any more: the pipe to the watcher is closed.
+    eventually(SOON, || !has_pipe_to(dev.0.id(), watcher));
+    dev.signal("INT");
+    assert_eq!(dev.status().code(), Some(130));
+    signal(watcher, "CONT");
+    eventually(GONE_WITHIN, || !home.exists() && !is_alive(postmaster));
+}
+
+#[test]
+fn dev_works_while_stderr_cannot_be_written() {
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let program = env!("CARGO_BIN_EXE_graphile-worker");
+    let mut dev = Started::new(Command::new(program).arg("dev").stdout(Stdio::piped()).stderr(full));
+    let mut url = String::new();
+    BufReader::new(dev.0.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    assert_eq!(one(url.trim(), "select 'works'"), "works");
+    // A panic after the first query would have ended it with 101.
+    dev.signal("INT");
+    assert!(dev.status().success());
+}
+
 #[test]
 fn without_a_server_the_error_says_how_to_install_one() {
     let nowhere = [PathBuf::from("/nonexistent"), std::env::temp_dir()];
@@ -157,6 +264,26 @@ fn kill_an_owner(before: impl FnOnce(u32)) -> (PathBuf, u32) {
     child.kill().unwrap();
     child.wait().unwrap();
     (home, pid)
+}
+
+/// The watcher of the server in `home`, which `owner` started.
+fn watcher_of(owner: u32, home: &Path) -> u32 {
+    let home = home.to_str().unwrap();
+    let is_watcher = |pid: &u32| {
+        let args = Command::new("sh")
+            .args(["-c", "tr '\\0' ' ' < /proc/$1/cmdline || ps -o args= -p $1", "args", &pid.to_string()])
+            .output();
+        String::from_utf8_lossy(&args.unwrap().stdout).trim().ends_with(home)
+    };
+    children_of(owner).into_iter().find(is_watcher).expect("a watcher")
+}
+
+/// Whether `owner` holds the other end of the standard input of `watcher`.
+#[cfg(target_os = "linux")]
+fn has_pipe_to(owner: u32, watcher: u32) -> bool {
+    let pipe = fs::read_link(format!("/proc/{watcher}/fd/0")).unwrap();
+    let fds = fs::read_dir(format!("/proc/{owner}/fd")).unwrap();
+    fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == pipe))
 }
 
 fn children_of(parent: u32) -> Vec<u32> {

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,13 +19,23 @@ enum { MOST_TESTS = 512, FAILED = 1 };
 static struct {
   const char *name;
   void (*run)(void);
+  bool beside_threads;
 } tests[MOST_TESTS];
 static size_t test_count;
 static int notes = -1; /* Where check_note writes to: the runner's stdout, which children do not have. */
 
-void check_add(const char *name, void (*test)(void)) {
+static bool may_fork_beside_threads; /* Whether the test of this process may. */
+
+#if defined(__SANITIZE_ADDRESS__)
+static const bool has_address_sanitizer = true;
+#else
+static const bool has_address_sanitizer = false;
+#endif
+
+void check_add(const char *name, void (*test)(void), bool beside_threads) {
   if (test_count == MOST_TESTS) abort();
   tests[test_count].name = name;
+  tests[test_count].beside_threads = beside_threads;
   tests[test_count++].run = test;
 }
 
@@ -73,6 +84,14 @@ size_t check_scaled(size_t count) {
 }
 
 bool check_times_count(void) { return getenv("CHECK_SLOW") == NULL; }
+
+pid_t check_fork(void) {
+  struct stat threads;
+  /* Each thread is a folder there. Elsewhere than on Linux there is none, and the check is left out. */
+  if (!may_fork_beside_threads && stat("/proc/self/task", &threads) == 0 && threads.st_nlink > 3)
+    check_fail(__FILE__, __LINE__, "the test forks while it has %d threads", (int)threads.st_nlink - 2);
+  return fork();
+}
 
 static long now_ms(void) {
   struct timespec now;
@@ -166,6 +185,11 @@ int main(int count, char **arguments) {
   for (size_t i = first - 1; i < test_count; i += step) {
     if (!wanted(tests[i].name, arguments + 1)) continue;
     ran++;
+    may_fork_beside_threads = tests[i].beside_threads;
+    if (has_address_sanitizer && tests[i].beside_threads) {
+      printf("skip   %s (AddressSanitizer)\n", tests[i].name);
+      continue;
+    }
     if (!passes(tests[i].name, tests[i].run, limit ? atol(limit) : 60, &usual)) failed++;
   }
   printf("%zu tests, %zu failed\n", ran, failed);

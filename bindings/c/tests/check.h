@@ -5,15 +5,22 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* Defines a test, and registers it before main starts. */
-#define TEST(name)                                                                       \
-  static void name(void);                                                                \
-  __attribute__((constructor)) static void register_##name(void) { check_add(#name, name); } \
+#define TEST(name) CHECK_TEST_(name, false)
+
+/* The same for a test of what a child can do that is forked while other threads run. It is skipped in a program with
+ * AddressSanitizer: the allocator of that may be locked for ever in such a child. */
+#define TEST_THAT_FORKS_BESIDE_THREADS(name) CHECK_TEST_(name, true)
+
+#define CHECK_TEST_(name, beside_threads)                                                                    \
+  static void name(void);                                                                                    \
+  __attribute__((constructor)) static void register_##name(void) { check_add(#name, name, beside_threads); } \
   static void name(void)
 
 /* A test is over with the first check that does not hold, on whatever thread it is. */
@@ -23,7 +30,10 @@ extern "C" {
 #define CHECK_TEXT(actual, expected) check_text(__FILE__, __LINE__, #actual, (actual), (expected))
 #define CHECK_HAS(text, part) check_has(__FILE__, __LINE__, #text, (text), (part))
 
-void check_add(const char *name, void (*test)(void));
+/* Forks. The test fails if it has other threads and is not one of TEST_THAT_FORKS_BESIDE_THREADS. */
+pid_t check_fork(void);
+
+void check_add(const char *name, void (*test)(void), bool beside_threads);
 void check_that(const char *file, int line, const char *expression, bool holds);
 void check_int(const char *file, int line, const char *expression, long long actual, long long expected);
 void check_text(const char *file, int line, const char *expression, const char *actual, const char *expected);

@@ -401,6 +401,7 @@ TEST(a_payload_that_is_no_json_refuses_the_job) {
   char text[200];
   int64_t id = 0;
   CHECK(schedule(&verdict, &id, text, sizeof text) < 0);
+  CHECK_HAS(text, "line 1, column 2");
   CHECK_INT(id, 0);
   gw_client_free(client);
 }
@@ -412,34 +413,38 @@ static gw_outcome_t say_so_and_hang(gw_job_t *job, void *pipe) {
   return GW_TASK_DONE;
 }
 
-/* A job whose worker was killed while it ran it. */
-static int64_t orphan(gw_client_t *client, int *attempts) {
-  int64_t id = add_job(client, "task", "{}");
-  int ends[2];
+/* A job whose worker was killed while it ran it. Called before the test has a client: a forked child must not find
+ * locks of threads that it does not have. */
+static int64_t orphan(void) {
+  int64_t id = 0;
+  int ids[2], ends[2];
   char signal;
+  schema(); /* The child's is ours. */
+  CHECK_INT(pipe(ids), 0);
   CHECK_INT(pipe(ends), 0);
-  pid_t child = fork();
+  pid_t child = check_fork();
   if (child == 0) {
+    id = add_job(a_client(), "task", "{}");
+    CHECK_INT(write(ids[1], &id, sizeof id), sizeof id);
     gw_worker_t *worker = a_worker_with("heartbeat_interval", "100ms", "worker_recovery", "true", NULL);
     add_task(worker, "task", say_so_and_hang, &ends[1]);
     gw_worker_run(worker, NULL);
     _exit(1);
   }
+  close(ids[1]), close(ends[1]); /* If the child fails, the reads below end. */
+  CHECK_INT(read(ids[0], &id, sizeof id), sizeof id);
   CHECK_INT(read(ends[0], &signal, 1), 1);
   kill(child, SIGKILL);
   waitpid(child, NULL, 0);
-  close(ends[0]), close(ends[1]);
-  char *text = job_field(client, id, "attempts");
-  *attempts = atoi(text);
-  free(text);
+  close(ids[0]), close(ends[0]);
   return id;
 }
 
 /* Lets a worker recover it under this interceptor. */
-static int64_t recovered(gw_client_t *client, struct verdict *verdict) {
-  int attempts = 0;
-  int64_t id = orphan(client, &attempts);
-  CHECK_INT(attempts, 1);
+static int64_t recovered(gw_client_t **client, struct verdict *verdict) {
+  int64_t id = orphan();
+  *client = a_client();
+  CHECK_JOB(*client, id, "attempts", "1");
   gw_worker_t *worker = a_worker_with("worker_recovery", "true", "heartbeat_interval", "100ms", "sweep_interval", "100ms",
                                       "sweep_threshold", "500ms", "recovery_delay", "1h", NULL);
   add_task(worker, "another", succeed, NULL);
@@ -452,18 +457,18 @@ static int64_t recovered(gw_client_t *client, struct verdict *verdict) {
 }
 
 TEST(over_the_job_of_a_dead_worker_an_interceptor_may_let_things_go_on) {
-  gw_client_t *client = a_client();
+  gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_CONTINUE, .asked = LATCH};
-  int64_t id = recovered(client, &verdict);
+  int64_t id = recovered(&client, &verdict);
   CHECK_JOB(client, id, "locked_by", "null");
   CHECK_JOB(client, id, "attempts", "0");
   gw_client_free(client);
 }
 
 TEST(over_the_job_of_a_dead_worker_an_interceptor_may_say_when_it_runs_again) {
-  gw_client_t *client = a_client();
+  gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .run_at = 1924995845000000, .attempts = 7, .asked = LATCH};
-  int64_t id = recovered(client, &verdict);
+  int64_t id = recovered(&client, &verdict);
   CHECK_JOB(client, id, "locked_by", "null");
   CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
   CHECK_JOB(client, id, "attempts", "7");
@@ -471,9 +476,9 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_say_when_it_runs_again) {
 }
 
 TEST(over_the_job_of_a_dead_worker_to_run_it_again_at_no_time_changes_nothing) {
-  gw_client_t *client = a_client();
+  gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .asked = LATCH};
-  int64_t id = recovered(client, &verdict);
+  int64_t id = recovered(&client, &verdict);
   CHECK_JOB(client, id, "locked_by", "null");
   CHECK_JOB(client, id, "attempts", "0");
   gw_client_free(client);
@@ -502,9 +507,9 @@ TEST(a_time_outside_of_the_calendar_or_more_attempts_than_a_row_holds_are_refuse
 }
 
 TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_the_attempts_as_they_are) {
-  gw_client_t *client = a_client();
+  gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .run_at = 1924995845000000, .attempts = -1, .asked = LATCH};
-  int64_t id = recovered(client, &verdict);
+  int64_t id = recovered(&client, &verdict);
   CHECK_JOB(client, id, "locked_by", "null");
   CHECK_JOB(client, id, "run_at", "2031-01-01T01:04:05Z");
   CHECK_JOB(client, id, "attempts", "1");
@@ -512,18 +517,18 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_the_attempts_as_they
 }
 
 TEST(over_the_job_of_a_dead_worker_an_interceptor_may_count_the_attempt) {
-  gw_client_t *client = a_client();
+  gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_FAIL_WITH_BACKOFF, .asked = LATCH};
-  int64_t id = recovered(client, &verdict);
+  int64_t id = recovered(&client, &verdict);
   CHECK_JOB(client, id, "locked_by", "null");
   CHECK_JOB(client, id, "attempts", "1");
   gw_client_free(client);
 }
 
 TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_it_locked) {
-  gw_client_t *client = a_client();
+  gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_SKIP, .asked = LATCH};
-  int64_t id = recovered(client, &verdict);
+  int64_t id = recovered(&client, &verdict);
   char *holder = job_field(client, id, "locked_by");
   CHECK(strcmp(holder, "null") != 0);
   free(holder);

@@ -259,7 +259,7 @@ TEST(a_pointer_that_never_was_a_handle_is_answered_too) {
  * have is lost on purpose, and no checker of leaks should look. */
 static void in_a_child(void (*body)(void *), void *argument) {
   int status = 0;
-  pid_t child = fork();
+  pid_t child = check_fork();
   CHECK(child >= 0);
   if (child == 0) {
     alarm(check_times_count() ? 30 : 120);
@@ -276,7 +276,7 @@ static void use_and_free_everything(void *inherited) {
   free_all(inherited);
 }
 
-TEST(a_forked_child_can_neither_use_nor_harm_what_it_inherits) {
+TEST_THAT_FORKS_BESIDE_THREADS(a_forked_child_can_neither_use_nor_harm_what_it_inherits) {
   struct handles h = all_kinds();
   in_a_child(use_and_free_everything, &h);
   /* The parent goes on, over the same sockets. */
@@ -301,7 +301,7 @@ static void add_and_run_one(void *unused) {
   gw_client_free(client);
 }
 
-TEST(a_forked_child_can_have_clients_and_workers_of_its_own) {
+TEST_THAT_FORKS_BESIDE_THREADS(a_forked_child_can_have_clients_and_workers_of_its_own) {
   struct handles h = all_kinds();
   /* Again and again: what the parent's threads leave behind shows only where the child's come to stand. */
   for (size_t i = 0; i < check_scaled(30); i++) in_a_child(add_and_run_one, NULL);
@@ -323,14 +323,13 @@ static void have_ones_own_and_use_what_is_inherited(void *inherited) {
   free_all(&own);
 }
 
-TEST(a_forked_child_is_never_given_its_own_for_what_it_inherits) {
+TEST_THAT_FORKS_BESIDE_THREADS(a_forked_child_is_never_given_its_own_for_what_it_inherits) {
   struct handles h = all_kinds();
   in_a_child(have_ones_own_and_use_what_is_inherited, &h);
   OK(gw_job_complete(h.job, &err));
   free_all(&h);
 }
 
-#ifndef __SANITIZE_ADDRESS__ /* Whose allocator a child cannot use when it was forked in the middle of it. */
 static bool enough; /* Of what the threads below do. */
 
 static void *make_handles(void *unused) {
@@ -344,7 +343,7 @@ static void make_one(void *unused) {
   gw_config_free(gw_config_new());
 }
 
-TEST(a_child_forked_while_other_threads_make_handles_is_not_held_up) {
+TEST_THAT_FORKS_BESIDE_THREADS(a_child_forked_while_other_threads_make_handles_is_not_held_up) {
   size_t forks = check_scaled(200);
   pthread_t threads[2];
   make_one(NULL); /* What a process does once is done before. */
@@ -353,7 +352,6 @@ TEST(a_child_forked_while_other_threads_make_handles_is_not_held_up) {
   __atomic_store_n(&enough, true, __ATOMIC_RELAXED);
   for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
 }
-#endif
 
 TEST(a_missing_argument_is_refused) {
   struct handles h = all_kinds();

@@ -251,7 +251,7 @@ static void *start_it(void *worker) {
 }
 
 /* The thread that is in the sink is not there in the child, and leaves it never. */
-TEST(a_child_forked_while_a_thread_was_in_the_sink_can_have_one_of_its_own) {
+TEST_THAT_FORKS_BESIDE_THREADS(a_child_forked_while_a_thread_was_in_the_sink_can_have_one_of_its_own) {
   struct slow_sink sink = {LATCH, LATCH, LATCH, LATCH};
   int status = 0;
   gw_client_free(a_client()); /* So that no line is of the installation, whose locks the child would wait for. */
@@ -260,7 +260,7 @@ TEST(a_child_forked_while_a_thread_was_in_the_sink_can_have_one_of_its_own) {
   add_task(worker, "task", succeed, NULL);
   pthread_t starter = start_thread(start_it, worker);
   wait_for(&sink.inside, 1);
-  pid_t child = fork();
+  pid_t child = check_fork();
   CHECK(child >= 0);
   if (child == 0) {
     struct sink own = SINK;

@@ -519,7 +519,7 @@ TEST(cancellations_are_delivered_beside_threads_that_take_batches) {
 static void add_jobs_elsewhere(size_t count) {
   int status = 0;
   schema(); /* The child's is ours. */
-  pid_t child = fork();
+  pid_t child = check_fork();
   if (child == 0) {
     gw_client_t *client = a_client();
     add_jobs(client, "task", count);

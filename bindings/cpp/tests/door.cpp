@@ -170,6 +170,12 @@ TEST(a_spec_says_everything_of_a_job) {
 TEST(an_empty_string_view_is_a_text_and_not_a_missing_argument) {
   gw::spec spec{"task"};
   THROWS(GW_ERR_JSON, spec.payload({}));
+  try {
+    gw::spec{"task"}.payload("{\n oops}");
+    CHECK(!"a payload that is no JSON is refused");
+  } catch (const gw::error& error) {
+    CHECK_HAS(error.what(), "payload: is not JSON (line 2, column 2)");
+  }
 }
 
 TEST(many_jobs_are_added_at_once) {

@@ -101,6 +101,7 @@ class RefusedTest(DatabaseTest):
 
     def test_what_is_no_json_text_is_refused(self):
         self.refused(GraphileWorkerError, "", "greet", payload_json="{'a': 1}")
+        self.refused(PayloadError, r"payload: is not JSON \(line 2, column 1\)", "greet", payload_json="{\n'a': 1}")
 
     def test_arguments_of_the_wrong_type_or_size_are_refused_by_name(self):
         self.refused(InvalidArgumentError, "task: holds a NUL", "gre\0et")

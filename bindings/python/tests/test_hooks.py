@@ -1,6 +1,7 @@
 """Observers, interceptors, and what is logged."""
 
 import dataclasses
+import logging
 import threading
 import time
 import unittest
@@ -185,6 +186,38 @@ class LogTest(DatabaseTest):
         self.assertIn('error="ZeroDivisionError: division by zero"', record.getMessage())
         self.assertTrue(before - 1 < record.created < time.time() + 1)
         self.assertNotIn("secret", "".join(record.getMessage() for record in records))
+
+    def failures(self, records, id):
+        """The records of a job's failures. One of another job comes after those: the library's records keep their order."""
+
+        def fails(payload):
+            raise TaskFailed("the last one")
+
+        last = self.run_one(fails)
+        until(lambda: [record for record in records if getattr(record, "job_id", None) == last])
+        return [r for r in records if getattr(r, "job_id", None) == id and r.levelno >= logging.WARNING]
+
+    def test_each_failure_is_one_record_with_a_traceback(self):
+        for attempts, level, words in ((25, "WARNING", "job failed, trying again"), (1, "ERROR", "job failed for good")):
+            with self.subTest(attempts=attempts), self.logged() as records:
+                id = self.run_one(lambda payload: 1 / 0, max_attempts=attempts)
+                (record,) = self.failures(records, id)
+                self.assertEqual((record.levelname, record.attempt, record.task), (level, 1, "t"))
+                self.assertIn(words, record.getMessage())
+                self.assertIn('error="ZeroDivisionError: division by zero"', record.getMessage())
+                self.assertIs(record.exc_info[0], ZeroDivisionError)
+                self.assertIn("1 / 0", logging.Formatter().format(record))
+
+    def test_a_failure_of_an_interceptor_before_the_run_is_one_record_too(self):
+        worker = self.worker()
+        worker.task("t")(lambda payload: None)
+        worker.intercept("BeforeJobRun")(lambda ctx: 1 / 0)
+        with self.logged() as records:
+            id = self.client.add_job("t")
+            worker.run_once()
+            (record,) = self.failures(records, id)
+        self.assertIs(record.exc_info[0], ZeroDivisionError)
+        self.assertEqual(self.client.job(id)["last_error"], "ZeroDivisionError: division by zero")
 
     def test_records_below_the_level_are_not_made(self):
         for level, words in (("INFO", {"job completed"}), ("WARNING", set())):

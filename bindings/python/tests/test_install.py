@@ -2,16 +2,22 @@
 
 import doctest
 import importlib
+import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import tempfile
 import unittest
 from importlib import metadata
 from pathlib import Path
 
 import graphile_worker
 from graphile_worker import _native
-from harness import PACKAGE, DatabaseTest
+from harness import CHECKOUT, PACKAGE, DatabaseTest
 
 HELLO = PACKAGE / "examples/hello.py"
 
@@ -42,6 +48,54 @@ class InstallTest(unittest.TestCase):
             )
             self.assertNotEqual(answer.returncode, 0)
             self.assertIn(words, answer.stderr)
+
+
+class SourceDistributionTest(unittest.TestCase):
+    """What `python -m build --sdist` makes must build on a machine that has no checkout."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        made = f"import setuptools.build_meta as backend; print(backend.build_sdist({folder.name!r}))"
+        answer = subprocess.run([sys.executable, "-c", made], cwd=PACKAGE, capture_output=True, text=True)
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        with tarfile.open(Path(folder.name, answer.stdout.split()[-1])) as archive:
+            archive.extractall(folder.name)
+        (self.rust,) = Path(folder.name).glob("*/rust")
+
+    def test_it_has_every_file_that_cargo_reads(self):
+        def files(root):
+            return {
+                str(path.relative_to(root)) for name in ("src", "migrations", "include")
+                for path in (root / name).rglob("*") if path.is_file()
+            }
+
+        self.assertEqual(files(self.rust), files(CHECKOUT))
+        self.assertEqual((self.rust / "Cargo.lock").read_bytes(), (CHECKOUT / "Cargo.lock").read_bytes())
+        for source in self.rust.rglob("*.rs"):
+            if source.name == "tests.rs":
+                continue  # not compiled into the library
+            for included in re.findall(r'include_str!\("([^"]+)"\)', source.read_text(encoding="utf-8")):
+                self.assertTrue((source.parent / included).is_file(), f"{source}: {included}")
+
+    @unittest.skipUnless(shutil.which("cargo"), "cargo is not installed")
+    def test_cargo_takes_its_manifest(self):
+        command = ["cargo", "metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path"]
+        answer = subprocess.run([*command, str(self.rust / "Cargo.toml")], capture_output=True, text=True)
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        (package,) = json.loads(answer.stdout)["packages"]
+        for target in package["targets"]:
+            self.assertTrue(Path(target["src_path"]).is_file(), target)
+
+    def test_without_the_sources_the_error_says_what_to_set(self):
+        shutil.rmtree(self.rust)
+        answer = subprocess.run(
+            [sys.executable, "setup.py", "build_py"], cwd=self.rust.parent, capture_output=True, text=True,
+            env={"PATH": os.environ["PATH"]},
+        )
+        self.assertNotEqual(answer.returncode, 0)
+        self.assertIn("GRAPHILE_WORKER_PREFIX", answer.stderr)
+        self.assertNotIn("Traceback", answer.stderr)
 
 
 class DocumentationTest(unittest.TestCase):

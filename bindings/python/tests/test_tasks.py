@@ -2,8 +2,11 @@
 
 import asyncio
 import contextvars
+import copy
 import functools
+import gc
 import logging
+import pickle
 import threading
 import time
 import unittest
@@ -69,6 +72,32 @@ class OutcomeTest(DatabaseTest):
             self.assertEqual(self.left(task), "1|ValueError: no such user: Zoë")
         (record,) = [record for record in records if record.exc_info]
         self.assertIn("in task\n    raise ValueError", logging.Formatter().format(record))
+
+    def test_a_job_cannot_be_made_copied_or_pickled(self):
+        program = self.program(
+            "from graphile_worker import Job\n"
+            "for arguments in ((), (5,), ('t', {})):\n"
+            "    try:\n"
+            "        Job(*arguments)\n"
+            "    except TypeError as error:\n"
+            "        print(error)\n"
+        )
+        for _ in range(3):
+            self.assertIn("use Client.add_job or NewJob", program.line())
+        self.assertEqual((program.ended(), program.errors()), (0, ""))
+
+        def task(payload, ctx):
+            for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+                with self.assertRaisesRegex(TypeError, "as_dict"):
+                    copied(ctx.job)
+            gc.collect()
+            self.assertEqual(ctx.job.payload, payload)
+
+        self.assertIsNone(self.left(task, {"n": 1}))
+
+    def test_a_client_is_not_pickled_for_another_process(self):
+        with self.assertRaisesRegex(TypeError, "make one in each process"):
+            pickle.dumps(self.client)
 
     def test_task_failed_is_stored_with_exactly_its_text(self):
         def task(payload):

@@ -39,6 +39,7 @@ from ._errors import (
     TaskFailed,
     TlsError,
     UnknownOutcomeError,
+    UnsupportedConnectionError,
     UnsupportedError,
     WedgedError,
 )
@@ -54,6 +55,6 @@ __all__ = [
     "ConnectError", "Context", "CrontabError", "DatabaseError", "DatabaseTimeoutError", "DeadlockError", "Duration",
     "Event", "Fail", "ForkedError", "GraphileWorkerError", "InternalError", "InvalidArgumentError", "Job",
     "JobCancelled", "NewJob", "PayloadError", "RefusedError", "RetryAfter", "SchemaError", "Skip", "SkippedError",
-    "StateError", "TaskFailed", "TlsError", "UnknownOutcomeError", "UnsupportedError", "WedgedError", "Worker",
-    "WorkerOptions", "next_runs", "options", "set_log_level",
+    "StateError", "TaskFailed", "TlsError", "UnknownOutcomeError", "UnsupportedConnectionError",
+    "UnsupportedError", "WedgedError", "Worker", "WorkerOptions", "next_runs", "options", "set_log_level",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Literal, 
 
 from . import _log, _native, _options, _within
 from ._errors import ClosedError, Duration, InvalidArgumentError, RefusedError, SkippedError, milliseconds
+from ._green import running_loop
 from ._hooks import Decision, Fail, Skip
 from ._native import call, lib
 from ._new_job import EMPTY, NewJob, microseconds
@@ -135,7 +136,7 @@ class Client:
     async def add_jobs_async(self, jobs: Iterable[NewJob], *, connection: Any = None) -> List[int]:
         """As `add_jobs`, for `async def` code."""
         if connection is None:
-            return await asyncio.get_running_loop().run_in_executor(None, self.add_jobs, list(jobs))
+            return await running_loop().run_in_executor(None, self.add_jobs, list(jobs))
         return [await _within.add_async(connection, self._schema, self._decided(job)) for job in jobs]
 
     def remove_job(self, key: str) -> bool:

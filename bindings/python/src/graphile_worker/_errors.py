@@ -146,6 +146,10 @@ class UnsupportedError(GraphileWorkerError):
     status = "GW_ERR_UNSUPPORTED"
 
 
+class UnsupportedConnectionError(UnsupportedError, TypeError):
+    """No job can be added on a connection of this kind. Nothing was sent."""
+
+
 class InternalError(GraphileWorkerError):
     """A defect of the library, or no memory."""
 

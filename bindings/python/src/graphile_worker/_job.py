@@ -20,17 +20,33 @@ UNREAD = object()
 
 
 class Job:
-    """A job that this worker runs, as it was claimed. Any thread may read it, also after the task has returned."""
+    """A job that this worker runs, as it was claimed. Any thread may read it, also after the task has returned.
+
+    Workers make them. To add a job, see `Client.add_job` and `NewJob`.
+    """
 
     __slots__ = ("_handle", "_payload", "id", "task")
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        self._payload: Any = UNREAD
-        #: The job's number.
-        self.id: int = lib.gw_job_id(handle)
-        #: The name of its task.
-        self.task: str = lib.gw_job_task(handle).decode()
+    _handle: int
+    _payload: Any
+    #: The job's number.
+    id: int
+    #: The name of its task.
+    task: str
+
+    def __new__(cls, *_: Any, **__: Any) -> Job:
+        raise TypeError("a Job is made by the worker that runs it; to add a job, use Client.add_job or NewJob")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Job cannot be copied or pickled, as it is freed with this object; as_dict() has its fields")
+
+    @classmethod
+    def _of(cls, handle: int) -> Job:
+        """The job of a handle, which is freed with it."""
+        job = object.__new__(cls)
+        job._handle, job._payload = handle, UNREAD
+        job.id, job.task = lib.gw_job_id(handle), lib.gw_job_task(handle).decode()
+        return job
 
     def __del__(self, _free: Any = lib.gw_job_free) -> None:
         _free(self._handle)

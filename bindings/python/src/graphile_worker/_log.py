@@ -13,11 +13,14 @@ import os
 import threading
 import traceback
 from ctypes import byref, c_void_p
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
 
-from . import _native
+from . import _green, _native
 from ._errors import InvalidArgumentError
 from ._native import check, lib
+
+if TYPE_CHECKING:
+    from ._job import Job
 
 logger = logging.getLogger("graphile_worker")
 
@@ -36,6 +39,36 @@ _thread: Optional[threading.Thread] = None
 _ending = False
 
 
+#: Failures of tasks whose records of the library are still to come: by worker, job and attempt, the exception that such a
+#: record is to have, or None if the failure was logged already.
+_failures: Dict[Tuple[str, int, int], Optional[BaseException]] = {}
+#: A record that never comes (the job was lost) must not hold its place for ever.
+MOST_FAILURES = 1024
+
+
+def failure(job: Job, error: BaseException, text: str) -> None:
+    """Logs that an attempt failed, with its traceback. Called before the library is told, which logs it as well: one of
+    the two records is left out.
+
+    One that is tried again is logged at once. One that failed for good is logged by the library, when that is written.
+    """
+    key = (job.worker_id, job.id, job.attempts)
+    is_last = job.attempts >= job.max_attempts
+    if not logger.isEnabledFor(logging.ERROR if is_last else logging.WARNING):
+        return
+    while len(_failures) >= MOST_FAILURES:
+        _failures.pop(next(iter(_failures)), None)
+    _failures[key] = error if is_last else None
+    if not is_last:
+        fields = {"attempt": job.attempts, "error": text, "job_id": job.id, "task": job.task, "worker_id": job.worker_id}
+        logger.warning("%s", _sentence("job failed, trying again later", fields), exc_info=error, extra=fields)
+
+
+def _sentence(message: str, fields: Dict[str, Any]) -> str:
+    pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value != "")
+    return " ".join([message, *pairs])
+
+
 def set_log_level(level: Union[int, str]) -> None:
     """Logs from this level up; the same as `logging.getLogger("graphile_worker").setLevel(level)`, but at once.
 
@@ -51,8 +84,14 @@ def set_log_level(level: Union[int, str]) -> None:
 
 
 def follow() -> None:
-    """From now on the library's records go to `logging`, at the level that is in force there."""
+    """From now on the library's records go to `logging`, at the level that is in force there.
+
+    Where threads are greenlets, one that waits for a record would stop all others: what the library has to say of a
+    client, warnings and errors, then goes to standard error, as it does without us.
+    """
     global _pid, _level, _thread
+    if _green.patched() and _pid != os.getpid():
+        return
     with _lock:
         # The library counts from 0, off, to 5, everything.
         level = sum(logger.isEnabledFor(number) for number in LEVELS.values())
@@ -92,14 +131,18 @@ def _hand_on(name: str, told: Any) -> None:
     if name not in LEVELS:
         logger.warning("%d records of the library found no room, and were not logged", told.get("events", 0))
         return
+    fields, error = told["fields"], None
+    if told["message"].startswith("job failed"):
+        key = (fields.get("worker_id"), fields.get("job_id"), fields.get("attempt"))
+        if key in _failures and (error := _failures.pop(key)) is None:
+            return
     place = told["target"].replace("::", ".")
     log = logging.getLogger(place if place.startswith("graphile_worker") else f"graphile_worker.{place}")
     if not log.isEnabledFor(LEVELS[name]):
         return
-    fields = told["fields"]
-    pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value != "")
-    text = " ".join([told["message"], *pairs])
-    record = log.makeRecord(log.name, LEVELS[name], "libgraphile_worker", 0, "%s", (text,), None, "")
+    text = _sentence(told["message"], fields)
+    exception = None if error is None else (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, LEVELS[name], "libgraphile_worker", 0, "%s", (text,), exception, "")
     record.created, record.msecs = told["time_us"] / 1e6, told["time_us"] // 1000 % 1000
     for key, value in fields.items():
         record.__dict__.setdefault(key, value)  # `thread` and the like are logging's own

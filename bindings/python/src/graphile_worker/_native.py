@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import _errors
+from . import _errors, _green
 
 ABI_VERSION = 1
 
@@ -211,7 +211,10 @@ lib = _load()
 def call(function: Any, *arguments: Any) -> int:
     """Calls a function whose last argument is `gw_error_t **`; its status if that is no error, else raises it."""
     error = c_void_p()
-    status: int = function(*arguments, byref(error))
+    if function.__name__ in WAITING:
+        status: int = _green.wait(function, *arguments, byref(error))
+    else:
+        status = function(*arguments, byref(error))
     if status >= 0:
         return status
     raise taken(status, error)
@@ -313,6 +316,9 @@ class Owned:
             self._free(value)
 
     __del__ = free
+
+    def __reduce__(self) -> Any:
+        raise TypeError("clients and workers cannot be copied or pickled: make one in each process")
 
 
 def made(function: Any, *arguments: Any, free: Any) -> Owned:

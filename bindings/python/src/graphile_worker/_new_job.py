@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence
 
 from . import _native
 from ._errors import ConfigError, InvalidArgumentError
-from ._native import call, check, lib
+from ._native import call, lib
 from ._payload import dumped
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -47,28 +47,28 @@ class NewJob:
         """The library's form of this job, each of its limits checked."""
         spec = _native.Owned(lib.gw_spec_new(_native.text("task", self.task)), lib.gw_spec_free)
         payload = self.payload_text()
-        check(lib.gw_spec_set_payload(spec, payload, len(payload)))
+        lib.gw_spec_set_payload(spec, payload, len(payload))
         if self.queue is not None:
-            check(lib.gw_spec_set_queue(spec, _native.text("queue", self.queue)))
+            lib.gw_spec_set_queue(spec, _native.text("queue", self.queue))
         if self.run_at is not None:
-            check(lib.gw_spec_set_run_at(spec, microseconds("run_at", self.run_at)))
+            lib.gw_spec_set_run_at(spec, microseconds("run_at", self.run_at))
         if self.max_attempts is not None:
-            check(lib.gw_spec_set_max_attempts(spec, _native.integer("max_attempts", self.max_attempts)))
+            lib.gw_spec_set_max_attempts(spec, _native.integer("max_attempts", self.max_attempts))
         if self.priority is not None:
-            check(lib.gw_spec_set_priority(spec, _native.integer("priority", self.priority)))
+            lib.gw_spec_set_priority(spec, _native.integer("priority", self.priority))
         if self.key_mode is not None and self.key_mode not in KEY_MODES:
             raise ConfigError(f"key_mode: is one of {', '.join(KEY_MODES)}; got {self.key_mode!r}")
         if self.key is not None:
-            check(lib.gw_spec_set_key(spec, _native.text("key", self.key), KEY_MODES[self.key_mode or "replace"]))
+            lib.gw_spec_set_key(spec, _native.text("key", self.key), KEY_MODES[self.key_mode or "replace"])
         elif self.key_mode is not None:
             raise ConfigError("key_mode: has no meaning without a key")
         if isinstance(self.flags, str):
             raise InvalidArgumentError(f"flags: is a list of texts, got the text {self.flags!r}")
         for flag in self.flags:
-            check(lib.gw_spec_add_flag(spec, _native.text("flags", flag)))
+            lib.gw_spec_add_flag(spec, _native.text("flags", flag))
         if self.traceparent is not None:
-            check(lib.gw_spec_set_traceparent(spec, _native.text("traceparent", self.traceparent)))
-        call(lib.gw_spec_check, spec)
+            lib.gw_spec_set_traceparent(spec, _native.text("traceparent", self.traceparent))
+        call(lib.gw_spec_check, spec)  # also tells what a setter has refused
         return spec
 
 

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from ctypes import byref, c_char_p, c_size_t, c_void_p
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Set, Union
 
 from . import _hooks, _log, _native, _options
@@ -208,8 +209,7 @@ class Running:
             try:
                 decision = _checked(interceptor(context))
             except BaseException as error:
-                logger.exception("an interceptor before the run of %r failed, and with it the attempt", context.job)
-                return Fail(text_of(error).decode())
+                return _Broken(error)
             if decision is not None:
                 return decision
         return None
@@ -234,6 +234,8 @@ class Running:
             error = None
         elif isinstance(decision, Fail):
             error = TaskFailed(decision.reason)
+        elif isinstance(decision, _Broken):
+            error = decision.error
         elif error is None:
             try:
                 items = task.item_errors(context, result)
@@ -257,9 +259,7 @@ class Running:
                 error = mistake
         text = text_of(error)
         if not isinstance(error, TaskFailed) and not context.is_cancelled:
-            # The library logs the failure; this is for its traceback.
-            fields = {"job_id": context.job.id, "task": context.job.task, "attempt": context.job.attempts}
-            logger.warning("%r raised", context.job, exc_info=error, extra=fields)
+            _log.failure(context.job, error, text.decode().partition("\n")[0])
         return lib.gw_job_fail(handle, text, len(text), None)
 
     # observers
@@ -346,7 +346,7 @@ class _ThreadPuller:
         worker, count = self._running._worker, self._count
         status: int = lib.gw_worker_next_batch(worker, -1, self._handles, self._capacity, byref(count), None)
         if status == _native.OK:
-            self._taken.extend(Job(handle) for handle in self._handles[: count.value] if handle)
+            self._taken.extend(Job._of(handle) for handle in self._handles[: count.value] if handle)
         elif status < 0:
             logger.error("no more jobs: %s", _native.of_status(status))
         return status >= 0 and status != _native.STOPPED
@@ -403,10 +403,10 @@ class _LoopPuller:
             status = lib.gw_worker_next_now(self._running._worker, 0, byref(handle), None)
             if status == _native.OK:
                 assert handle.value is not None
-                self._start(Job(handle.value))
+                self._start(Job._of(handle.value))
             elif status == _native.CANCELLED:
                 assert handle.value is not None
-                coroutine = self._coroutines.get(Job(handle.value).id)
+                coroutine = self._coroutines.get(Job._of(handle.value).id)
                 if coroutine is not None:
                     coroutine.cancel()
             elif status == _native.TIMEOUT:
@@ -449,6 +449,13 @@ class _LoopPuller:
             return False
         self._running.run(job)
         return True
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """The decision of an interceptor that raised: the attempt fails like that of a task that did."""
+
+    error: BaseException
 
 
 def _checked(decision: object) -> Optional[object]:

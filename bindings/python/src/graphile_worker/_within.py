@@ -13,7 +13,7 @@ import time
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from . import _native
-from ._errors import ConflictError, UnsupportedError
+from ._errors import ConflictError, UnsupportedConnectionError
 from ._native import lib
 from ._new_job import NewJob
 from ._payload import traced
@@ -26,11 +26,12 @@ TRIES, PAUSE = 20, 0.005
 def add(connection: Any, schema: Optional[str], job: NewJob) -> int:
     """Adds a job within the transaction of `connection`; its id."""
     parameters = _parameters(job)
+    send, fetch = _statement(connection, schema, parameters)
     for _ in range(TRIES):
-        sent, fetch = _send(connection, schema, parameters)
+        sent = send()
         if inspect.isawaitable(sent):
             getattr(sent, "close", lambda: None)()
-            raise UnsupportedError(f"{_name(connection)} is to be awaited: use add_job_async")
+            raise UnsupportedConnectionError(f"{_name(connection)} is to be awaited: use add_job_async")
         if (row := fetch(sent)) is not None:
             return _id(row)
         time.sleep(PAUSE)
@@ -40,8 +41,9 @@ def add(connection: Any, schema: Optional[str], job: NewJob) -> int:
 async def add_async(connection: Any, schema: Optional[str], job: NewJob) -> int:
     """As `add`, for a connection whose calls are awaited."""
     parameters = _parameters(job)
+    send, fetch = _statement(connection, schema, parameters)
     for _ in range(TRIES):
-        sent, fetch = _send(connection, schema, parameters)
+        sent = send()
         row = fetch(await sent if inspect.isawaitable(sent) else sent)
         if inspect.isawaitable(row):
             row = await row
@@ -70,24 +72,102 @@ def _parameters(job: NewJob) -> Dict[str, Any]:
     }
 
 
-def _send(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Tuple[Any, Callable[[Any], Any]]:
-    """Sends the statement: what the driver answers, or an awaitable of it; and how to get the first row out of that."""
-    packages = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
-    if "sqlalchemy" in packages and hasattr(connection, "execute"):
-        from sqlalchemy import text
+#: How to send the statement (what the driver answers, or an awaitable of it), and how to get the first row out of that.
+Statement = Tuple[Callable[[], Any], Callable[[Any], Any]]
 
-        return connection.execute(text(_sql(schema, "named")), parameters), lambda result: result.first()
+
+def _statement(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Statement:
+    """How this kind of connection is asked. Sends nothing; a connection that will not do is refused here.
+
+    Rows are read as tuples, whatever rows the caller's own cursors give: a job that was added must not fail after that.
+    """
+    packages = {kind.__module__.partition(".")[0] for kind in _kinds(connection)}
+    if "sqlalchemy" in packages:
+        driver = getattr(connection, "driver_connection", None)  # what raw_connection() answers has it
+        if driver is not None:
+            return _statement(driver, schema, parameters)
+        return _sqlalchemy(connection, schema, parameters)
     if "asyncpg" in packages:
-        return connection.fetchrow(_sql(schema, "numeric_dollar"), *parameters.values()), lambda row: row
-    style = "format" if "django" in packages else _paramstyle(connection)
-    if style not in ("format", "pyformat", "named"):
-        raise UnsupportedError(
-            f"{_name(connection)} is no connection of psycopg, SQLAlchemy, asyncpg, Django, or another driver with the "
-            "paramstyle format, pyformat or named"
-        )
-    cursor = connection if hasattr(connection, "fetchone") else connection.cursor()
+        return _asyncpg(connection, schema, parameters)
+    if "psycopg" in packages:
+        style, cursor = "pyformat", _psycopg(connection)
+    elif "psycopg2" in packages:
+        style, cursor = "pyformat", _psycopg2(connection)
+    else:
+        style = "format" if "django" in packages else _paramstyle(connection)
+        if style not in ("format", "pyformat", "named") or not (_is_cursor(connection) or hasattr(connection, "cursor")):
+            raise _refused(connection)
+        cursor = connection if _is_cursor(connection) else connection.cursor()
     values: Any = tuple(parameters.values()) if style == "format" else parameters
-    return cursor.execute(_sql(schema, style), values), lambda _: cursor.fetchone()
+    sql = _sql(schema, style)
+    return lambda: cursor.execute(sql, values), lambda _: cursor.fetchone()
+
+
+def _kinds(connection: Any) -> Tuple[type, ...]:
+    """The classes of a connection, or of the one that a proxy stands for: proxies answer its `__class__`."""
+    return tuple({**dict.fromkeys(type(connection).__mro__), **dict.fromkeys(connection.__class__.__mro__)})
+
+
+def _is_cursor(connection: Any) -> bool:
+    return hasattr(connection, "fetchone")
+
+
+def _sqlalchemy(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Statement:
+    if not hasattr(connection, "execute") or hasattr(connection, "raw_connection"):
+        raise _refused(connection)  # an engine, which has no transaction; before 2.0 it has `execute`
+    from sqlalchemy import text
+
+    statement, options = text(_sql(schema, "named")), {"stream_results": False}
+    if "execution_options" in inspect.signature(connection.execute).parameters:
+        return lambda: connection.execute(statement, parameters, execution_options=options), _first
+    return lambda: connection.execute(statement, parameters), _first
+
+
+def _first(result: Any) -> Any:
+    return result.first()
+
+
+def _asyncpg(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Statement:
+    if hasattr(connection, "acquire") or not hasattr(connection, "fetchrow"):
+        raise _refused(connection)  # a pool, which has no transaction
+    record = getattr(sys.modules["asyncpg"], "Record", None)
+    options = {} if record is None else {"record_class": record}
+    sql, values = _sql(schema, "numeric_dollar"), tuple(parameters.values())
+    return lambda: connection.fetchrow(sql, *values, **options), lambda row: row
+
+
+def _psycopg(connection: Any) -> Any:
+    """A cursor on this connection, or on this cursor's, that takes our parameters and gives tuples."""
+    import psycopg
+    from psycopg.rows import tuple_row
+
+    connection = connection.connection if _is_cursor(connection) else connection
+    if isinstance(connection, psycopg.AsyncConnection):
+        plain, client_side = psycopg.AsyncCursor, psycopg.AsyncClientCursor
+    elif isinstance(connection, psycopg.Connection):
+        plain, client_side = psycopg.Cursor, psycopg.ClientCursor
+    else:
+        raise _refused(connection)
+    # A pooler may need cursors that bind parameters themselves: if the caller's do, ours does too.
+    kind = client_side if issubclass(connection.cursor_factory, client_side) else plain
+    return kind(connection, row_factory=tuple_row)
+
+
+def _psycopg2(connection: Any) -> Any:
+    """The same for psycopg2."""
+    from psycopg2.extensions import cursor
+
+    connection = connection.connection if _is_cursor(connection) else connection
+    if not hasattr(connection, "cursor") or getattr(connection, "async_", 0):
+        raise _refused(connection)
+    return connection.cursor(cursor_factory=cursor)
+
+
+def _refused(connection: Any) -> UnsupportedConnectionError:
+    return UnsupportedConnectionError(
+        f"{_name(connection)} is no connection of psycopg, SQLAlchemy, asyncpg, Django, or another driver with the "
+        "paramstyle format, pyformat or named; of an engine or a pool, give one of its connections"
+    )
 
 
 def _sql(schema: Optional[str], style: str) -> str:
@@ -100,7 +180,7 @@ def _sql(schema: Optional[str], style: str) -> str:
 
 def _paramstyle(connection: Any) -> Optional[str]:
     """What the driver's module says of its parameters; it is the one of the connection's class, or one around it."""
-    for kind in type(connection).__mro__:
+    for kind in _kinds(connection):
         names = kind.__module__.split(".")
         for length in range(len(names), 0, -1):
             style = getattr(sys.modules.get(".".join(names[:length])), "paramstyle", None)

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar, Union, overload
 
-from . import _native, _options
+from . import _green, _native, _options
 from ._client import Client
 from ._errors import ConfigError, Duration, StateError, seconds
 from ._hooks import INTERCEPTED
@@ -244,7 +244,7 @@ class Worker:
 
         >>> asyncio.run(worker.run_async())                     # doctest: +SKIP
         """
-        loop = asyncio.get_running_loop()
+        loop = _green.running_loop()
         with _loop_signals(loop) as stopper:
             running = stopper.follow(self._begun(once, loop))
             try:
@@ -303,6 +303,7 @@ class Worker:
         self._refuse_running("it is started")
         if not self._tasks:
             raise ConfigError("the worker has no task: register one with @worker.task")
+        _green.refuse_worker(on_loop=loop is not None or any(task.is_async for task in self._tasks.values()))
         self._running = Running(self, once, loop)
         return self._running
 

@@ -1,14 +1,22 @@
 """Jobs that are added within the caller's own transaction: they exist if and only if it commits."""
 
 import asyncio
+import contextlib
+import io
 import sys
 import threading
 import types
 import unittest
+import urllib.parse
 from datetime import datetime, timezone
 
+import asyncpg
+import pg8000.dbapi
+import pg8000.native
 import psycopg
 import psycopg.rows
+import psycopg2.extensions
+import psycopg2.extras
 import sqlalchemy
 import sqlalchemy.ext.asyncio
 import sqlalchemy.orm
@@ -233,6 +241,211 @@ class SqlAlchemyTest(TransactionTest):
             self.assertEqual(self.count(), "0 users, 2 jobs")
 
         asyncio.run(main())
+
+
+class Row(dict):
+    """Rows of a shape that nobody expects: neither a tuple, nor with fields or keys of ours."""
+
+    def __init__(self, *_, **__):
+        super().__init__(nothing=None)
+
+
+class EveryConnectionTest(TransactionTest):
+    """Kinds of connections, each with rows and cursors of its own making."""
+
+    @contextlib.contextmanager
+    def kinds(self):
+        """Connections by name: what is given to the client, and how its transaction is committed."""
+        with contextlib.ExitStack() as stack:
+            kinds = {}
+
+            def psycopg3(name, use=lambda connection: connection, **options):
+                connection = stack.enter_context(contextlib.closing(psycopg.connect(self.url, **options)))
+                kinds[f"psycopg {name}"] = given, _ = use(connection), connection.commit
+                stack.callback(given.close)
+
+            rows = psycopg.rows
+            for factory in (rows.tuple_row, rows.dict_row, rows.namedtuple_row, rows.scalar_row, rows.class_row(Row),
+                            rows.kwargs_row(Row), rows.args_row(Row)):
+                psycopg3(getattr(factory, "__name__", "?") + str(len(kinds)), row_factory=factory)
+            for factory in (psycopg.ClientCursor, psycopg.RawCursor):
+                psycopg3(factory.__name__, cursor_factory=factory, row_factory=rows.scalar_row)
+            psycopg3("a cursor", lambda connection: connection.cursor(row_factory=rows.scalar_row))
+            psycopg3("a cursor of the server", lambda connection: connection.cursor("named", row_factory=rows.scalar_row))
+            psycopg3("a raw cursor", psycopg.RawCursor)
+            psycopg3("no prepared statements", prepare_threshold=None)
+
+            def psycopg_2(name, use=lambda connection: connection, **options):
+                connection = stack.enter_context(contextlib.closing(psycopg2.connect(self.url, **options)))
+                kinds[f"psycopg2 {name}"] = use(connection), connection.commit
+
+            for cursor in (None, psycopg2.extras.DictCursor, psycopg2.extras.RealDictCursor,
+                           psycopg2.extras.NamedTupleCursor, BrokenCursor):
+                psycopg_2(str(cursor), cursor_factory=cursor)
+            psycopg_2("LoggingConnection", connection_factory=QuietConnection)
+            psycopg_2("a cursor", lambda connection: connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor))
+            psycopg_2("a cursor of the server", lambda connection: connection.cursor("named"))
+
+            for driver in ("psycopg", "psycopg2", "pg8000"):
+                url = self.url.replace("postgres://", f"postgresql+{driver}://", 1)
+                engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+                raw = stack.enter_context(contextlib.closing(engine.raw_connection()))
+                kinds[f"SQLAlchemy raw_connection, {driver}"] = raw, raw.commit
+                connection = stack.enter_context(engine.connect())
+                kinds[f"SQLAlchemy connection, {driver}"] = connection, connection.commit
+                streaming = stack.enter_context(engine.connect()).execution_options(stream_results=True)
+                kinds[f"SQLAlchemy connection that streams, {driver}"] = streaming, streaming.commit
+                session = stack.enter_context(sqlalchemy.orm.Session(engine))
+                kinds[f"SQLAlchemy session, {driver}"] = session, session.commit
+                scoped = sqlalchemy.orm.scoped_session(sqlalchemy.orm.sessionmaker(engine))
+                stack.callback(scoped.remove)
+                kinds[f"SQLAlchemy scoped session, {driver}"] = scoped, scoped.commit
+
+            at = urllib.parse.urlsplit(self.url)
+            connection = stack.enter_context(
+                contextlib.closing(pg8000.dbapi.connect(at.username, at.hostname, at.path[1:], at.port))
+            )
+            kinds["pg8000"] = connection, connection.commit
+            kinds["pg8000 a cursor"] = connection.cursor(), connection.commit
+            yield kinds
+
+    @contextlib.asynccontextmanager
+    async def awaited_kinds(self):
+        """The same for connections that are awaited, and how their transactions are rolled back."""
+        async with contextlib.AsyncExitStack() as stack:
+            kinds = {}
+
+            async def psycopg3(name, use=lambda connection: connection, **options):
+                connection = await psycopg.AsyncConnection.connect(self.url, **options)
+                stack.push_async_callback(connection.close)
+                kinds[f"psycopg {name}"] = given, _ = use(connection), connection.commit
+                stack.push_async_callback(given.close)
+
+            rows = psycopg.rows
+            for factory in (rows.scalar_row, rows.class_row(Row), rows.dict_row):
+                await psycopg3(getattr(factory, "__name__", "?") + str(len(kinds)), row_factory=factory)
+            for factory in (psycopg.AsyncClientCursor, psycopg.AsyncRawCursor):
+                await psycopg3(factory.__name__, cursor_factory=factory, row_factory=rows.scalar_row)
+            await psycopg3("a cursor", lambda connection: connection.cursor(row_factory=rows.scalar_row))
+            await psycopg3("a cursor of the server", lambda connection: connection.cursor("named"))
+
+            for record in (asyncpg.Record, StrangeRecord):
+                connection = await asyncpg.connect(self.url, record_class=record)
+                stack.push_async_callback(connection.close)
+                transaction = connection.transaction()
+                await transaction.start()
+                kinds[f"asyncpg {record.__name__}"] = connection, transaction.commit
+            pool = await stack.enter_async_context(asyncpg.create_pool(self.url, min_size=1))
+            connection = await stack.enter_async_context(pool.acquire())
+            transaction = connection.transaction()
+            await transaction.start()
+            kinds["asyncpg of a pool"] = connection, transaction.commit
+
+            for driver in ("psycopg", "asyncpg"):
+                url = self.url.replace("postgres://", f"postgresql+{driver}://", 1)
+                engine = sqlalchemy.ext.asyncio.create_async_engine(url, poolclass=sqlalchemy.pool.NullPool)
+                connection = await stack.enter_async_context(engine.connect())
+                kinds[f"SQLAlchemy connection, {driver}"] = connection, connection.commit
+                session = await stack.enter_async_context(sqlalchemy.ext.asyncio.AsyncSession(engine))
+                kinds[f"SQLAlchemy session, {driver}"] = session, session.commit
+                connection = await stack.enter_async_context(engine.connect())
+                raw = await connection.get_raw_connection()
+                await connection.begin()
+                if driver == "psycopg":
+                    kinds[f"SQLAlchemy get_raw_connection, {driver}"] = raw, raw.driver_connection.commit
+            yield kinds
+
+    def test_rows_and_cursors_of_the_callers_making_do_not_matter(self):
+        with self.kinds() as kinds:
+            for number, (name, (connection, commit)) in enumerate(kinds.items()):
+                with self.subTest(kind=name):
+                    id = self.client.add_job("greet", {"n": 1}, flags=["red"], run_at=AT, connection=connection)
+                    self.assertEqual(self.count(), f"0 users, {number} jobs")
+                    commit()
+                    self.assertEqual(self.client.job(id)["payload"], {"n": 1})
+
+    def test_awaited_rows_and_cursors_of_the_callers_making_do_not_matter(self):
+        async def main():
+            async with self.awaited_kinds() as kinds:
+                for number, (name, (connection, commit)) in enumerate(kinds.items()):
+                    with self.subTest(kind=name):
+                        with self.assertRaisesRegex(UnsupportedError, "add_job_async"):
+                            self.client.add_job("greet", connection=connection)
+                        id = await self.client.add_job_async("greet", {"n": 1}, run_at=AT, connection=connection)
+                        self.assertEqual(self.count(), f"0 users, {number} jobs")
+                        await commit()
+                        self.assertEqual(self.client.job(id)["payload"], {"n": 1})
+
+        asyncio.run(main())
+
+    def test_an_engine_a_pool_or_a_connection_that_cannot_be_waited_for_is_refused_before_anything_is_sent(self):
+        at = urllib.parse.urlsplit(self.url)
+
+        async def main():
+            engine = sqlalchemy.create_engine(self.alchemy())
+            awaited = sqlalchemy.ext.asyncio.create_async_engine(self.alchemy())
+            native = pg8000.native.Connection(at.username, at.hostname, at.path[1:], at.port)
+            asynchronous = psycopg2.connect(self.url, async_=True)
+            psycopg2.extras.wait_select(asynchronous)
+            async with asyncpg.create_pool(self.url, min_size=1) as pool:
+                for connection in (engine, awaited, sqlalchemy.orm.sessionmaker(engine), native, asynchronous, pool):
+                    with self.subTest(kind=type(connection)):
+                        with self.assertRaisesRegex(TypeError, type(connection).__qualname__):
+                            self.client.add_job("greet", connection=connection)
+                        with self.assertRaisesRegex(UnsupportedError, type(connection).__qualname__):
+                            await self.client.add_job_async("greet", connection=connection)
+            native.close(), asynchronous.close(), engine.dispose()
+            await awaited.dispose()
+
+        asyncio.run(main())
+        self.assertEqual(self.count(), "0 users, 0 jobs")
+
+    def test_a_schemas_name_is_never_taken_for_a_parameter(self):
+        with self.kinds() as kinds:
+            for schema in (":jobs", "a::b:c", "100%", "%s", "%(payload)s", "{x}", "\\:x", 'a":b', "?", ":identifier"):
+                with Client(self.url, schema=schema) as client:
+                    client.migrate()
+                    for name, (connection, commit) in kinds.items():
+                        with self.subTest(schema=schema, kind=name):
+                            id = client.add_job("greet", {"n": 1}, connection=connection)
+                            commit()
+                            self.assertEqual(client.job(id)["payload"], {"n": 1})
+
+    def test_every_style_of_parameters_of_pg8000_will_do_or_is_refused(self):
+        with Client(self.url, schema="a:b%c") as client, self.kinds() as kinds:
+            client.migrate()
+            connection, commit = kinds["pg8000"]
+            usual = pg8000.dbapi.paramstyle
+            try:
+                for style in ("format", "named", "pyformat", "qmark", "numeric"):
+                    pg8000.dbapi.paramstyle = style
+                    if style in ("qmark", "numeric"):
+                        with self.assertRaises(UnsupportedError):
+                            client.add_job("t", connection=connection)
+                    else:
+                        client.add_job("t", connection=connection)
+            finally:
+                pg8000.dbapi.paramstyle = usual
+            commit()
+            self.assertEqual(client.stats()["total"], 3)
+
+
+class BrokenCursor(psycopg2.extensions.cursor):
+    """What it fetches has no shape at all."""
+
+    def fetchone(self):
+        return super().fetchone() and Row()
+
+
+class QuietConnection(psycopg2.extras.LoggingConnection):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.initialize(io.BytesIO())
+
+
+class StrangeRecord(asyncpg.Record):
+    def __getitem__(self, key):
+        raise LookupError(key)
 
 
 class OtherDriversTest(TransactionTest):
