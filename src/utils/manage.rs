@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::manage;
 use crate::schema::Schema;
 use crate::spec::check_text;
+use crate::standing::{Known, Need, needs};
 use crate::text::is_untranslatable;
 use postgres::{Client, GenericClient, IsolationLevel, Transaction};
 use std::sync::Arc;
@@ -88,11 +89,13 @@ impl WorkerUtils {
 
     /// Jobs with their payloads: each that arrives has the deadline, since all of them may take long.
     fn list(&self, ids: Option<Vec<i64>>, options: ListJobsOptions) -> Result<Vec<ListedJob>> {
-        let schema = self.schema.clone();
+        let (schema, known) = (self.schema.clone(), self.known.clone());
         let ascii = options.identifier.iter().chain(&options.queue).all(|name| name.is_ascii());
-        self.database.run_in_steps(move |client, came| {
+        let answer = self.database.run_in_steps(move |client, came| {
+            known.check(client, &schema, needs::LIST)?;
             converting(client, ascii, |client| manage::list(client, &schema, ids.as_deref(), &options, came))
-        })
+        });
+        answer.map_err(|error| self.explained(error, needs::LIST, Instant::now() + self.database.deadline()))
     }
 
     /// How many jobs there are in each state.
@@ -100,7 +103,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn stats(&self) -> Result<JobStats> {
-        self.look(true, manage::stats)
+        self.look(needs::STATS, true, manage::stats)
     }
 
     /// The named queues, by name.
@@ -108,7 +111,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn queues(&self) -> Result<Vec<QueueRow>> {
-        self.look(true, manage::queues)
+        self.look(needs::QUEUE_ROWS, true, manage::queues)
     }
 
     /// The workers that hold jobs or queues, of whatever make, by their id.
@@ -117,7 +120,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn locked_workers(&self) -> Result<Vec<LockedWorkerRow>> {
-        self.look(true, manage::locked_workers)
+        self.look(needs::QUEUE_ROWS, true, manage::locked_workers)
     }
 
     /// Deletes jobs as if they had succeeded, and answers them as they were. Jobs that run are left alone and
@@ -128,7 +131,7 @@ impl WorkerUtils {
     /// Database errors.
     pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
         let ids = ids.to_vec();
-        self.transact(true, move |transaction, schema| manage::complete(transaction, schema, &ids))
+        self.transact(needs::COMPLETE, true, move |transaction, schema| manage::complete(transaction, schema, &ids))
     }
 
     /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
@@ -140,7 +143,7 @@ impl WorkerUtils {
     pub fn permanently_fail_jobs(&self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
         check_reason(reason)?;
         let (ids, reason) = (ids.to_vec(), reason.to_owned());
-        self.transact(reason.is_ascii(), move |transaction, schema| {
+        self.transact(needs::FAIL, reason.is_ascii(), move |transaction, schema| {
             manage::permanently_fail(transaction, schema, &ids, &reason)
         })
     }
@@ -162,7 +165,9 @@ impl WorkerUtils {
     pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
         let ids = ids.to_vec();
-        self.transact(true, move |transaction, schema| manage::reschedule(transaction, schema, &ids, &options))
+        self.transact(needs::RESCHEDULE, true, move |transaction, schema| {
+            manage::reschedule(transaction, schema, &ids, &options)
+        })
     }
 
     /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
@@ -173,7 +178,7 @@ impl WorkerUtils {
     /// Database errors.
     pub fn force_unlock_workers(&self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
         let ids = owned(worker_ids)?;
-        self.change(move |transaction, schema| manage::force_unlock(transaction, schema, &ids))
+        self.change(needs::FORCE_UNLOCK, move |transaction, schema| manage::force_unlock(transaction, schema, &ids))
     }
 
     /// Deletes rows that nobody needs any more, and answers how many. Safe beside workers and enqueues: a job
@@ -221,7 +226,7 @@ impl WorkerUtils {
         }
         let mut deleted = 0;
         loop {
-            let batch = self.change(cleanup::delete_failed_jobs)?;
+            let batch = self.change(needs::DELETE_JOBS, cleanup::delete_failed_jobs)?;
             deleted += batch;
             if batch < cleanup::BATCH {
                 return Ok(deleted);
@@ -232,16 +237,21 @@ impl WorkerUtils {
     fn delete_unused(&self, names: Names, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
         let end = Instant::now() + self.database.deadline();
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let needs = match names {
+            Names::Tasks => needs::DELETE_TASKS,
+            Names::Queues => needs::DELETE_QUEUES,
+        };
         loop {
             let keep = self.tasks_to_keep.clone();
-            let ids =
-                self.look(false, move |client, schema| cleanup::unused(client, schema, names, &keep, without_failed))?;
+            let ids = self.look(needs, false, move |client, schema| {
+                cleanup::unused(client, schema, names, &keep, without_failed)
+            })?;
             if ids.is_empty() || self.dry_run {
                 return Ok(ids.len() as i64);
             }
             let left = end.saturating_duration_since(Instant::now());
             let deleted =
-                self.change(move |transaction, schema| cleanup::delete(transaction, schema, names, &ids, left));
+                self.change(needs, move |transaction, schema| cleanup::delete(transaction, schema, names, &ids, left));
             // A transaction in which a lock was not to be had ends by being undone, commit or not.
             if let Some(deleted) = deleted? {
                 return Ok(deleted);
@@ -258,29 +268,37 @@ impl WorkerUtils {
     /// [`UNCONVERTED`](manage::UNCONVERTED).
     fn look<T: Send + 'static>(
         &self,
+        needs: &'static [Need],
         ascii: bool,
         work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let schema = self.schema.clone();
+        let (schema, known) = (self.schema.clone(), self.known.clone());
         let end = Instant::now() + self.database.deadline();
-        self.database.run(end, move |client| converting(client, ascii, |client| work(client, &schema)))?
+        let answer = self.database.run(end, move |client| {
+            known.check(client, &schema, needs)?;
+            converting(client, ascii, |client| work(client, &schema))
+        })?;
+        answer.map_err(|error| self.explained(error, needs, end))
     }
 
     /// A change of them, in a transaction that the server ends when nobody waits for it any more.
     pub(super) fn change<T: Send + 'static>(
         &self,
+        needs: &'static [Need],
         work: impl Fn(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.transact(false, work)
+        self.transact(needs, false, work)
     }
 
     /// The same; `ascii` as in [`look`](Self::look).
     fn transact<T: Send + 'static>(
         &self,
+        needs: &'static [Need],
         ascii: bool,
         work: impl Fn(&mut Transaction, &Schema) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (schema, keep, deadline) = (self.schema.clone(), !self.dry_run, self.database.deadline());
+        let known = self.known.clone();
         let end = Instant::now() + deadline;
         let answer = self.database.run(end, move |client| {
             let attempt = |client: &mut Client, unconverted: bool| {
@@ -292,6 +310,7 @@ impl WorkerUtils {
                     if unconverted {
                         transaction.batch_execute(manage::UNCONVERTED)?;
                     }
+                    known.check(transaction, &schema, needs)?;
                     work(transaction, &schema)
                 })
             };
@@ -303,7 +322,7 @@ impl WorkerUtils {
         answer.map_err(|error| match error.sqlstate() {
             // It was the server that gave up, a moment before us.
             Some("57014" | "55P03") => missed(deadline).caused_by(error),
-            _ => error,
+            _ => self.explained(error, needs, end),
         })
     }
 }
@@ -314,7 +333,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As there.
     pub fn complete_jobs(&mut self, ids: &[i64]) -> Result<Vec<ListedJob>> {
-        self.change(|transaction, schema| manage::complete(transaction, schema, ids))
+        self.change(needs::COMPLETE, |transaction, schema| manage::complete(transaction, schema, ids))
     }
 
     /// As [`WorkerUtils::permanently_fail_jobs`].
@@ -323,7 +342,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn permanently_fail_jobs(&mut self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
         check_reason(reason)?;
-        self.change(|transaction, schema| manage::permanently_fail(transaction, schema, ids, reason))
+        self.change(needs::FAIL, |transaction, schema| manage::permanently_fail(transaction, schema, ids, reason))
     }
 
     /// As [`WorkerUtils::reschedule_jobs`].
@@ -332,7 +351,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn reschedule_jobs(&mut self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
-        self.change(|transaction, schema| manage::reschedule(transaction, schema, ids, &options))
+        self.change(needs::RESCHEDULE, |transaction, schema| manage::reschedule(transaction, schema, ids, &options))
     }
 
     /// As [`WorkerUtils::force_unlock_workers`].
@@ -341,13 +360,21 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn force_unlock_workers(&mut self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
         let ids = owned(worker_ids)?;
-        self.change(|transaction, schema| manage::force_unlock(transaction, schema, &ids))
+        self.change(needs::FORCE_UNLOCK, |transaction, schema| manage::force_unlock(transaction, schema, &ids))
     }
 
-    pub(super) fn change<T>(&mut self, work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>) -> Result<T> {
+    pub(super) fn change<T>(
+        &mut self,
+        needs: &[Need],
+        work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>,
+    ) -> Result<T> {
         refuse_async_context()?;
         let schema = &self.utils.schema;
-        manage::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| work(transaction, schema))
+        manage::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| {
+            // The caller's role may be another than ours, so that what is known of ours says nothing.
+            Known::default().check(transaction, schema, needs)?;
+            work(transaction, schema)
+        })
     }
 }
 
