@@ -187,7 +187,11 @@ impl<'a> Lease<'a> {
     /// Runs before each reconcile, so also before a worker that was cut off goes on.
     fn look_at_the_schema(&mut self) -> Result<()> {
         let shared = self.shared;
-        if let Some(refusal) = self.store.breaking(&shared.config.schema)? {
+        let refusal = match self.store.breaking(&shared.config.schema) {
+            Err(error) if error.kind() == ErrorKind::Schema => Some(error),
+            looked => looked?,
+        };
+        if let Some(refusal) = refusal {
             error!(worker_id = shared.worker_id.as_str(), error:% = refusal; "a newer worker has changed the schema, stopping");
             *shared.refusal.lock() = Some(refusal);
             shared.stop.trigger();
