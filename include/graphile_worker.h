@@ -537,7 +537,7 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 #define GW_ERR_DATABASE -43
 
 /**
- * The schema is missing, too old, or too new.
+ * The schema is missing, incomplete, too old or too new, or the role lacks a right on it.
  */
 #define GW_ERR_SCHEMA -44
 
@@ -722,7 +722,9 @@ GW_API gw_status_t gw_config_get(const gw_config_t *config, const char *key, cha
  * (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it
  * before other threads change the environment.
  */
-GW_API gw_status_t gw_config_load_env(gw_config_t *config, gw_error_t **err);
+GW_API
+gw_status_t gw_config_load_env(gw_config_t *config,
+                               gw_error_t **err);
 
 /**
  * Every key, by its place from 0 on; NULL after the last. Static text.

@@ -222,7 +222,8 @@ class config {
     for (const auto& [key, setting] : settings) set(key, setting);
   }
 
-  /// What the environment says: DATABASE_URL, else the PG* variables, and GRAPHILE_WORKER_CONCURRENCY for the key `concurrency`, and so on.
+  /// What the environment says: DATABASE_URL, else the PG* variables, and GRAPHILE_WORKER_CONCURRENCY for the key
+  /// `concurrency`, and so on. Throws error with GW_ERR_CONFIG if a variable's name is nearly a key's.
   static config from_env() {
     config settings;
     settings.load_env();

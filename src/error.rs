@@ -21,7 +21,8 @@ pub enum ErrorKind {
     Tls,
     /// The database answered a statement with an error; see [`Error::sqlstate`].
     Database,
-    /// The schema is missing, too old, or was changed by a newer breaking migration.
+    /// The schema is missing, incomplete, too old, was changed by a newer breaking migration, or the role lacks a right
+    /// on what stands in it.
     Schema,
     /// A database call did not answer within its deadline. A call of `WorkerUtils` that ends so was not committed.
     Timeout,
@@ -66,15 +67,15 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    #[cfg(test)]
-    pub(crate) fn with_sqlstate(mut self, state: &str) -> Self {
-        self.0.sqlstate = Some(state.to_owned());
-        self
-    }
-
     /// Keeps the cause, so that [`std::error::Error::source`] leads to it.
     pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));
+        self
+    }
+
+    /// Names the error as PostgreSQL would.
+    pub(crate) fn with_sqlstate(mut self, state: &str) -> Self {
+        self.0.sqlstate = Some(state.to_owned());
         self
     }
 

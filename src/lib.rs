@@ -32,6 +32,8 @@
 //! # }
 //! ```
 //!
+//! The library logs with the `log` crate: without a logger, such as `env_logger`, a failing job prints nothing.
+//!
 //! # What do you want to do?
 //!
 //! - **Run jobs.** Describe a task with [`TaskHandler`]; set [`WorkerOptions`]; `init` makes a [`Worker`],
@@ -99,6 +101,7 @@ mod schema;
 mod shutdown;
 mod signals;
 mod spec;
+mod standing;
 mod stats;
 mod store;
 mod sweep;

@@ -4,20 +4,9 @@
 use crate::db::session::{Query, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
-use crate::text::Text;
+use crate::standing::{INSTALLED, NEWEST_KNOWN, Need, Standing, Verdict, needs};
 use std::thread;
 use std::time::Duration;
-use tokio_postgres::Row;
-
-/// What `migrations/install.sql` makes, and the least that a worker can use.
-const INSTALLED: i32 = 18;
-
-/// The newest id that any worker has defined so far. Some ids mean different things in different
-/// workers, so that an id says nothing about what is there: `Facts` does.
-const NEWEST_KNOWN: i32 = 22;
-
-/// `server_version_num` of PostgreSQL 12: stored generated columns, `materialized`.
-const OLDEST_SERVER: i32 = 120_000;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
 const EXTRAS: [(i32, &str); 5] = [
@@ -42,8 +31,14 @@ pub(crate) struct Facts {
     pub(crate) has_queue_index: bool,
     /// Our table `_native_crontabs`, by which cron knows a restart from an absence.
     pub(crate) has_crontabs: bool,
-    /// `_native_workers` and `_native_recoveries`, which recovery goes by.
+    /// `_native_workers` and `_native_recoveries`, which recovery goes by, with all rights on them.
     pub(crate) has_recovery: bool,
+    /// Why recovery cannot be had, where it cannot: tables are missing, or our role lacks a right.
+    pub(crate) no_recovery: Option<String>,
+    /// `_native_workers`, to be read.
+    pub(crate) has_heartbeats: bool,
+    /// Why that table cannot be read although it is there.
+    pub(crate) hidden_heartbeats: Option<String>,
     /// `_private_workers` and `worker_heartbeat`, by which others see that we live.
     pub(crate) has_private_workers: bool,
     /// `_private_job_retirements`, which marks jobs that were superseded while they ran.
@@ -55,36 +50,28 @@ pub(crate) struct Facts {
 /// Safe to call from many processes at once, beside other kinds of workers that do the same.
 ///
 /// # Errors
-/// `Schema` if the server, the schema or our rights do not allow it; the text says what to do.
-pub(crate) fn migrate(session: &mut Session, schema: &Schema) -> Result<Facts> {
+/// `Schema` if the server, the schema or our rights do not allow it, or not what is needed then; the text says what
+/// to do.
+pub(crate) fn migrate(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
     let mut migrator = Migrator { session, schema };
     let standing = migrator.reach(true)?;
     let (standing, lost) = migrator.add_extras(standing)?;
-    Ok(standing.facts(schema, lost))
+    facts(standing, schema, lost, needs)
 }
 
 /// Answers what is there, and changes nothing.
 ///
 /// # Errors
-/// `Schema` if a worker cannot use it; the text says what to do.
-pub(crate) fn probe(session: &mut Session, schema: &Schema) -> Result<Facts> {
+/// `Schema` if the schema or our rights do not allow what is needed; the text says what to do.
+pub(crate) fn probe(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
     let mut migrator = Migrator { session, schema };
     let standing = migrator.reach(false)?;
-    Ok(standing.facts(schema, "it was never made"))
+    facts(standing, schema, "it was never made", needs)
 }
 
 struct Migrator<'a> {
     session: &'a mut Session,
     schema: &'a Schema,
-}
-
-/// Whether a worker can start.
-enum Verdict {
-    Ready,
-    /// Nobody has installed anything.
-    Empty,
-    /// Too old, but somebody else is at it.
-    Moving,
 }
 
 impl Migrator<'_> {
@@ -94,13 +81,13 @@ impl Migrator<'_> {
         loop {
             let standing = self.look()?;
             match standing.verdict(self.schema)? {
-                Verdict::Ready => return Ok(standing),
+                Verdict::Ready => {
+                    let refusal = standing.lacking(self.schema, needs::LEDGER).or_else(|| standing.hidden(self.schema));
+                    return refusal.map_or(Ok(standing), Err);
+                }
                 // Ends by itself: the ledger moves on, or its newest row grows old.
                 Verdict::Moving => {}
-                Verdict::Empty if !may_install => {
-                    let text = "has no job tables yet; run migrate first, with a role that may create them";
-                    return Err(standing.refuse(self.schema, text));
-                }
+                Verdict::Empty if !may_install => return Err(standing.empty(self.schema)),
                 Verdict::Empty => {
                     standing.may_install(self.schema)?;
                     match self.install() {
@@ -116,34 +103,7 @@ impl Migrator<'_> {
     }
 
     fn look(&mut self) -> Result<Standing> {
-        let standing = self.look_once()?;
-        // The ledger is read after the tables, and may tell of one that was made in between.
-        if standing.max_id >= INSTALLED && !standing.has_jobs {
-            return self.look_once();
-        }
-        Ok(standing)
-    }
-
-    fn look_once(&mut self) -> Result<Standing> {
-        let probe = self.statement("probe", include_str!("sql/probe.sql"));
-        let rows = self.session.query(&probe, vec![Box::new(self.schema.name().to_owned())])?;
-        let mut standing = Standing::read(rows.first().expect("the probe answers one row"), self.schema)?;
-        if standing.has_ledger {
-            let ledger = self.statement("ledger", include_str!("sql/ledger.sql"));
-            let rows =
-                self.session.query(&ledger, vec![Box::new(NEWEST_KNOWN)]).map_err(|error| match error.sqlstate() {
-                    Some("42703") => standing.refuse(
-                        self.schema,
-                        format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
-                    ),
-                    _ => error.context(format_args!("reading the ledger of schema {:?}", self.schema)),
-                })?;
-            let row = rows.first().expect("an aggregate answers one row");
-            standing.max_id = row.try_get("max_id")?;
-            standing.breaks_us = row.try_get("breaks_us")?;
-            standing.is_moving = row.try_get("is_moving")?;
-        }
-        Ok(standing)
+        Standing::look(self.session, self.schema)
     }
 
     /// Makes the shared schema, or finds that another has made it meanwhile.
@@ -228,146 +188,32 @@ impl Migrator<'_> {
     }
 }
 
-/// What one look has found.
-struct Standing {
-    server_version: i32,
-    role: String,
-    database: String,
-    may_create_schema: bool,
-    has_schema: bool,
-    may_use: bool,
-    may_create: bool,
-    has_ledger: bool,
-    has_jobs: bool,
-    owns_jobs: bool,
-    jobs_are_hidden: bool,
-    has_native_ledger: bool,
-    has_queue_index: bool,
-    has_crontabs: bool,
-    has_recovery: bool,
-    has_private_workers: bool,
-    has_job_retirements: bool,
-    /// 0 in an empty ledger, and where there is none.
-    max_id: i32,
-    breaks_us: Option<i32>,
-    is_moving: bool,
-}
-
-/// What makes an older schema ours to use.
-const UPGRADE: &str = "let Node's graphile-worker, 0.16 or later, bring it up to date: graphile-worker --schema-only";
-
-impl Standing {
-    /// Reads the row of `probe.sql`; refuses what would make the next look fail.
-    fn read(row: &Row, schema: &Schema) -> Result<Self> {
-        let standing = Self {
-            server_version: row.try_get("server_version")?,
-            // The names of roles and databases stand in catalogs that databases of other encodings share.
-            role: row.try_get::<_, Text>("role")?.0,
-            database: row.try_get::<_, Text>("database")?.0,
-            may_create_schema: row.try_get("may_create_schema")?,
-            has_schema: row.try_get("has_schema")?,
-            may_use: row.try_get("may_use")?,
-            may_create: row.try_get("may_create")?,
-            has_ledger: row.try_get("has_ledger")?,
-            has_jobs: row.try_get("has_jobs")?,
-            owns_jobs: row.try_get("owns_jobs")?,
-            jobs_are_hidden: row.try_get("jobs_are_hidden")?,
-            has_native_ledger: row.try_get("has_native_ledger")?,
-            has_queue_index: row.try_get("has_queue_index")?,
-            has_crontabs: row.try_get("has_crontabs")?,
-            has_recovery: row.try_get("has_recovery")?,
-            has_private_workers: row.try_get("has_private_workers")?,
-            has_job_retirements: row.try_get("has_job_retirements")?,
-            max_id: 0,
-            breaks_us: None,
-            is_moving: false,
-        };
-        if standing.server_version < OLDEST_SERVER {
-            let (theirs, least) = (version(standing.server_version), version(OLDEST_SERVER));
-            return Err(Error::new(
-                ErrorKind::Schema,
-                format!("PostgreSQL {theirs} is too old; this library needs {least} or later"),
-            ));
-        }
-        if standing.has_schema && !standing.may_use {
-            return Err(standing.grant(schema, "usage", "schema", schema.quoted()));
-        }
-        if standing.has_ledger && !row.try_get("may_read_ledger")? {
-            return Err(standing.grant(schema, "select", "table", &format!("{}.migrations", schema.quoted())));
-        }
-        Ok(standing)
+/// What a worker has to know of what stands there. `lost` says why an extra may be missing.
+fn facts(standing: Standing, schema: &Schema, lost: &str, needs: &[Need]) -> Result<Facts> {
+    if let Some(refusal) = standing.lacking(schema, needs) {
+        return Err(refusal);
     }
-
-    fn verdict(&self, schema: &Schema) -> Result<Verdict> {
-        let max_id = self.max_id;
-        if let Some(id) = self.breaks_us {
-            return Err(self.refuse(
-                schema,
-                format!("has breaking migration {id} of a newer worker; this library knows {NEWEST_KNOWN} and older: upgrade it"),
-            ));
-        }
-        match max_id {
-            0 => Ok(Verdict::Empty),
-            ..INSTALLED if self.is_moving => Ok(Verdict::Moving),
-            ..INSTALLED => Err(self.refuse(
-                schema,
-                format!("is at migration {max_id}, and this library needs {INSTALLED} or later; {UPGRADE}"),
-            )),
-            _ if !self.has_jobs => {
-                Err(self.refuse(schema, format!("is at migration {max_id}, but its table _private_jobs is gone")))
-            }
-            _ if self.jobs_are_hidden => Err(self.refuse(
-                schema,
-                format!(
-                    "hides all jobs from role {:?} by row security; make the role a member of their owner, or give it BYPASSRLS",
-                    self.role
-                ),
-            )),
-            _ => Ok(Verdict::Ready),
-        }
+    let name = schema.name();
+    if standing.max_id > NEWEST_KNOWN {
+        log::warn!(schema = name, newest_migration = standing.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
     }
-
-    fn may_install(&self, schema: &Schema) -> Result<()> {
-        match (self.has_schema, self.may_create, self.may_create_schema) {
-            (true, false, _) => Err(self.grant(schema, "usage, create", "schema", schema.quoted())),
-            (false, _, false) => {
-                let database = quote(&self.database);
-                Err(self.grant(schema, "create", "database", &database))
-            }
-            _ => Ok(()),
-        }
+    if !standing.has_queue_index {
+        log::warn!(schema = name, role = standing.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
     }
-
-    fn facts(self, schema: &Schema, lost: &str) -> Facts {
-        let name = schema.name();
-        if self.max_id > NEWEST_KNOWN {
-            log::warn!(schema = name, newest_migration = self.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
-        }
-        if !self.has_queue_index {
-            log::warn!(schema = name, role = self.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
-        }
-        Facts {
-            server_version: self.server_version,
-            max_id: self.max_id,
-            has_queue_index: self.has_queue_index,
-            has_crontabs: self.has_crontabs,
-            has_recovery: self.has_recovery,
-            has_private_workers: self.has_private_workers,
-            has_job_retirements: self.has_job_retirements,
-        }
-    }
-
-    fn refuse(&self, schema: &Schema, why: impl std::fmt::Display) -> Error {
-        Error::new(ErrorKind::Schema, format!("schema {schema:?} of database {:?} {why}", self.database))
-    }
-
-    fn grant(&self, schema: &Schema, right: &str, kind: &str, object: &str) -> Error {
-        let role = quote(&self.role);
-        let text = format!(
-            "cannot be used by role {role}, which lacks a right; its owner can give it: grant {right} on {kind} {object} to {role}"
-        );
-        self.refuse(schema, text)
-    }
+    let no_recovery = standing.lacking(schema, needs::RECOVERY).map(|refusal| refusal.to_string());
+    let no_heartbeats = standing.lacking(schema, needs::HEARTBEATS).map(|refusal| refusal.to_string());
+    Ok(Facts {
+        has_heartbeats: no_heartbeats.is_none(),
+        hidden_heartbeats: no_heartbeats.filter(|_| standing.has(needs::HEARTBEATS)),
+        server_version: standing.server_version,
+        max_id: standing.max_id,
+        has_queue_index: standing.has_queue_index,
+        has_crontabs: standing.lacking(schema, needs::CRON_DECISIONS).is_none(),
+        has_recovery: no_recovery.is_none(),
+        no_recovery,
+        has_private_workers: standing.has_private_workers,
+        has_job_retirements: standing.has_job_retirements,
+    })
 }
 
 /// Whether two installers met: the work may be done when we look again.
@@ -382,18 +228,6 @@ fn why_not(error: &Error) -> &'static str {
         Some("57014") => "it takes longer to build than a statement may; create it by hand",
         Some("42501") => "our role may not create it",
         _ => "it could not be created",
-    }
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// 150018 is 15.18, and 90624 was 9.6.24.
-fn version(number: i32) -> String {
-    match number {
-        100_000.. => format!("{}.{}", number / 10_000, number % 10_000),
-        _ => format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100),
     }
 }
 

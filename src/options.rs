@@ -14,12 +14,13 @@ use crate::retry::LONGEST_DELAY;
 use crate::running::Worker;
 use crate::schema::Schema;
 use crate::shutdown::ShutdownSignal;
+use crate::standing::{needs, refused};
 use crate::store::Store;
 use crate::sweep;
 use crate::task::{Extensions, IntoTaskHandlerResult, JobDefinition, Task, TaskHandler, WorkerContext};
 use crate::utils::WorkerUtils;
 use crate::worker::lease::by_id;
-use log::debug;
+use log::{debug, warn};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ const HANDLERS_BESIDE_RECOVERY: u32 = 2;
 const LONGEST_BATCH_DELAY: Duration = Duration::from_secs(60);
 
 /// The options of a worker. Start with [`WorkerOptions::default`], end with [`init`](Self::init).
+///
+/// A worker prints nothing by itself, also not of a failing job: install a logger for the `log` crate, such as
+/// `env_logger`, or observe [`JobFail`](crate::JobFail).
 ///
 /// ```no_run
 /// use graphile_worker::{WorkerContext, WorkerOptions};
@@ -324,7 +328,7 @@ impl WorkerOptions {
 
     /// Adds jobs by the clock: a typed [`Cron`] entry, or crontab text, which may be wrong and answers a
     /// `Result`. A tick adds one job, however many workers have the entry; the task may be another
-    /// process's. Takes one more connection. [`run_once`](Worker::run_once) adds none, also
+    /// process's, which is warned of once. Takes one more connection. [`run_once`](Worker::run_once) adds none, also
     /// none that `fill` would make up for.
     ///
     /// ```
@@ -481,7 +485,7 @@ impl WorkerOptions {
     ///
     /// # Errors
     /// `Config` naming the option and its limit; `Connect` naming host and port; `Auth` or `Tls`;
-    /// `Schema` if the schema cannot be used; `Misuse` on a thread of an async runtime.
+    /// `Schema` if the schema cannot be used, or the role lacks a right on it; `Misuse` on a thread of an async runtime.
     pub fn init(self) -> Result<Worker> {
         refuse_async_context()?;
         let (config, timeout) = self.check()?;
@@ -521,17 +525,18 @@ impl WorkerOptions {
         let database = database.needing(engine + handlers);
         let interrupt = Interrupt::new();
         let mut session = database.session("init", &interrupt, &Setup::default())?;
+        let needs = [needs::WORK, if self.crons.is_empty() { &[] } else { needs::CRON }].concat();
         let facts = match self.migrate {
-            true => migrate::migrate(&mut session, &config.schema),
-            false => migrate::probe(&mut session, &config.schema),
+            true => migrate::migrate(&mut session, &config.schema, &needs),
+            false => migrate::probe(&mut session, &config.schema, &needs),
         }
         .map_err(|e| session.locate(e))?;
         drop(session);
         debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
             queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;
             "schema is ready");
-        if config.sweeps == Sweeps::All && !facts.has_recovery {
-            return Err(sweep::no_tables(&config.schema));
+        if config.sweeps == Sweeps::All {
+            sweep::check(&facts)?;
         }
         let config = match config.sweeps {
             Sweeps::Ours if !(recovers_ours && facts.has_recovery) => {
@@ -548,9 +553,13 @@ impl WorkerOptions {
         let flags = flags.chain(config.accepted_flags.iter().map(of("accepted flag")));
         let texts = names.iter().map(of("task name")).chain(flags).chain(self.crons.iter().flat_map(Cron::texts));
         store.check_texts(&texts.collect::<Vec<_>>())?;
-        let ids = store.tasks(&names).map_err(|e| e.context("registering the tasks"))?;
+        let ids = store.tasks(&names).map_err(|e| refused(&config.schema, e).context("registering the tasks"))?;
         drop(store);
         let task_ids = by_id(ids, &names);
+        for cron in self.crons.iter().filter(|cron| !names.iter().any(|name| name == cron.task_identifier())) {
+            warn!(crontab = cron.identifier(), task = cron.task_identifier();
+                "crontab entry for a task that this worker does not have: its jobs wait for another worker");
+        }
         let utils = WorkerUtils::on(database.clone(), config.schema.clone())
             .with_hooks(Arc::new(self.hooks))
             .keeping_tasks(names);

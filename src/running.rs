@@ -97,7 +97,8 @@ impl Worker {
     /// # Errors
     /// `Stopped` naming job, task and thread if handlers did not return in time: their jobs were given
     /// back, their threads go on. `Stopped` naming job, task and outcome if outcomes could not be written, because the
-    /// database was away, refused them, or another session held their rows: these jobs may run again. `Misuse` if it
+    /// database was away, refused them, or another session held their rows: these jobs may run again. `Schema` if a newer
+    /// worker makes a breaking migration meanwhile: the worker stops by itself then, as Node's does. `Misuse` if it
     /// runs already, or on a thread of an async runtime.
     /// Source: the guide, Worker Process.
     pub fn run(&self) -> Result<()> {
@@ -200,12 +201,20 @@ impl Worker {
         let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
         let reason = select! {
             recv(self.stop.receiver()) -> _ => ShutdownReason::Graceful,
-            recv(shared.stop.receiver()) -> _ => ShutdownReason::Signal,
+            recv(shared.stop.receiver()) -> _ => match *shared.refusal.lock() {
+                Some(_) => ShutdownReason::Error,
+                None => ShutdownReason::Signal,
+            },
             recv(callers) -> _ => ShutdownReason::Graceful,
             // Only a run until empty comes to an end by itself.
             recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
         };
-        crew.stop(&shared, &self.utils, reason, until_empty)
+        let stopped = crew.stop(&shared, &self.utils, reason, until_empty);
+        match (shared.refusal.lock().take(), stopped) {
+            (None, stopped) => stopped,
+            (Some(refusal), Ok(())) => Err(refusal),
+            (Some(refusal), Err(error)) => Err(Error::new(refusal.kind(), format!("{refusal}; {error}"))),
+        }
     }
 
     fn start(&self) -> Shared {
@@ -229,6 +238,7 @@ impl Worker {
             idle: AtomicUsize::new(0),
             taken: AtomicUsize::new(0),
             low_water: AtomicUsize::new(0),
+            refusal: Mutex::new(None),
             stop: ShutdownSignal::new(),
             cancel: ShutdownSignal::new(),
             over: ShutdownSignal::new(),

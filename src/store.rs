@@ -9,6 +9,7 @@ use crate::migrate::Facts;
 use crate::retry::LONGEST_DELAY;
 use crate::schema::Schema;
 use crate::spec::RawJob;
+use crate::standing::Standing;
 use crate::text::{self, Fitting, Look};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet};
@@ -18,6 +19,9 @@ use tokio_postgres::Row;
 
 /// The channel on which `add_job` tells of new jobs. It belongs to the database, not to a schema.
 pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
+
+/// How many waiting jobs a look for unknown tasks reads.
+const LOOKED_AT: i32 = 10_000;
 
 /// Plans that stay as they were written: by index, whatever the statistics of an empty table say.
 /// Planning anew at every claim would cost more than the claim.
@@ -89,6 +93,8 @@ pub(crate) struct Store {
     blocked: Query,
     tasks: Query,
     storable: Query,
+    unknown_tasks: Query,
+    published_tasks: Query,
     beat: Query,
     native_beat: Query,
     deregister: Query,
@@ -156,6 +162,8 @@ impl Store {
             blocked: query("blocked", include_str!("sql/blocked.sql")),
             tasks: query("tasks", include_str!("sql/tasks.sql")),
             storable: query("storable", include_str!("sql/storable.sql")),
+            unknown_tasks: query("unknown_tasks", include_str!("sql/unknown_tasks.sql")),
+            published_tasks: query("published_tasks", include_str!("sql/published_tasks.sql")),
             beat: query("beat", include_str!("sql/beat.sql")),
             native_beat: query("native_beat", include_str!("sql/native_beat.sql")),
             deregister: query("deregister", include_str!("sql/deregister.sql")),
@@ -379,6 +387,11 @@ impl Store {
         Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
     }
 
+    /// The refusal of a schema that a newer worker has changed since we started.
+    pub(crate) fn breaking(&mut self, schema: &Schema) -> Result<Option<Error>> {
+        self.seat.with(|session| Ok(Standing::look(session, schema)?.breaking(schema)))
+    }
+
     /// The ids of the tasks named, entering new ones.
     pub(crate) fn tasks(&mut self, names: &[String]) -> Result<Vec<(i32, String)>> {
         let query = &self.tasks;
@@ -408,6 +421,20 @@ impl Store {
         }
         let answer = self.seat.with(|session| session.query(query, vec![Box::new(texts)]));
         answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
+    }
+
+    /// The due jobs at the front that are of none of these tasks: the names of their tasks, and how many there are.
+    pub(crate) fn unknown_tasks(&mut self, own: Vec<i32>) -> Result<Vec<(String, i64)>> {
+        let query = &self.unknown_tasks;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(own), Box::new(LOOKED_AT)]))?;
+        Ok(rows.iter().map(|row| (row.get("identifier"), row.get("jobs"))).collect())
+    }
+
+    /// The tasks of workers of this library that were heard of within this time. Only where `_native_workers` exists.
+    pub(crate) fn published_tasks(&mut self, within: Duration) -> Result<HashSet<String>> {
+        let query = &self.published_tasks;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(within.as_secs_f64())]))?;
+        Ok(rows.iter().map(|row| row.get("identifier")).collect())
     }
 
     /// Sends this worker's heartbeat to every list of workers that is there. Returns whether another worker of ours has

@@ -208,7 +208,13 @@ struct Verdict {
 
 impl Sweep<'_> {
     /// The workers that are known to beat, those that were heard of last first.
+    ///
+    /// # Errors
+    /// `Schema` where our table of them is there, and our role may not read it.
     pub(crate) fn workers(&mut self, threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
+        if let Some(why) = &self.facts.hidden_heartbeats {
+            return Err(Error::new(ErrorKind::Schema, why.as_str()));
+        }
         let mut workers: Vec<ActiveWorkerRow> = self
             .beats()?
             .into_iter()
@@ -252,9 +258,7 @@ impl Sweep<'_> {
         config: &WorkerRecoveryConfig,
         options: &SweepStaleWorkersOptions,
     ) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
-        if !self.facts.has_recovery {
-            return Err(no_tables(self.schema));
-        }
+        check(self.facts)?;
         if !options.dry_run {
             self.query("forget_gone", include_str!("sql/forget_gone.sql"), "", vec![Box::new(None::<Vec<i64>>)])?;
         }
@@ -434,7 +438,7 @@ impl Sweep<'_> {
     }
 
     fn lists(&self) -> Vec<&'static List> {
-        let there = [self.facts.has_recovery, self.facts.has_private_workers];
+        let there = [self.facts.has_heartbeats, self.facts.has_private_workers];
         LISTS.iter().zip(there).filter_map(|(list, there)| there.then_some(list)).collect()
     }
 
@@ -456,9 +460,9 @@ impl Sweep<'_> {
     }
 }
 
-/// What the entry of a worker says of it: its process, and how often it beats.
-pub(crate) fn metadata(interval: Duration) -> serde_json::Value {
-    serde_json::json!({ "pid": std::process::id(), INTERVAL_FIELD: interval.as_millis() as u64 })
+/// What the entry of a worker says of it: its process, how often it beats, and which tasks it has.
+pub(crate) fn metadata(interval: Duration, tasks: &[String]) -> serde_json::Value {
+    serde_json::json!({ "pid": std::process::id(), INTERVAL_FIELD: interval.as_millis() as u64, "tasks": tasks })
 }
 
 fn published_interval(metadata: &serde_json::Value) -> Option<Duration> {
@@ -474,12 +478,15 @@ fn optional_millis<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<
     duration.map(|duration| duration.as_millis() as u64).serialize(to)
 }
 
-/// Recovery without our own tables is refused: nobody would know who lives.
-pub(crate) fn no_tables(schema: &Schema) -> Error {
-    let schema = schema.name();
-    let text =
-        format!("schema {schema:?}: has no tables for recovery; run migrate once with the role that owns its tables");
-    Error::new(ErrorKind::Schema, text)
+/// Recovery without our own tables is refused: the workers that live would be unknown.
+///
+/// # Errors
+/// `Schema`, saying what is missing: the tables, or a right on them.
+pub(crate) fn check(facts: &Facts) -> Result<()> {
+    match &facts.no_recovery {
+        Some(why) => Err(Error::new(ErrorKind::Schema, format!("recovery: {why}"))),
+        None => Ok(()),
+    }
 }
 
 /// One field of each, as an array parameter.

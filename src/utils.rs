@@ -16,6 +16,7 @@ use crate::job::Job;
 use crate::migrate;
 use crate::schema::Schema;
 use crate::spec::{self, JobSpec, RawJob};
+use crate::standing::{Known, Need, needs, refused};
 use crate::sweep::{ActiveWorkerRow, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
 use crate::task::TaskHandler;
 use crate::trace;
@@ -46,6 +47,8 @@ pub struct WorkerUtils {
     tasks_to_keep: Arc<Vec<String>>,
     /// Whether what is changed is undone.
     dry_run: bool,
+    /// Whether the schema can be used, and what our role may do there.
+    known: Known,
 }
 
 impl WorkerUtils {
@@ -88,7 +91,14 @@ impl WorkerUtils {
     }
 
     pub(crate) fn on(database: Database, schema: Schema) -> Self {
-        Self { database, schema, hooks: Arc::default(), tasks_to_keep: Arc::default(), dry_run: false }
+        Self {
+            database,
+            schema,
+            hooks: Arc::default(),
+            tasks_to_keep: Arc::default(),
+            dry_run: false,
+            known: Known::default(),
+        }
     }
 
     /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
@@ -132,6 +142,7 @@ impl WorkerUtils {
     /// The same, in another schema.
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schema = schema;
+        self.known = Known::default();
         self
     }
 
@@ -143,7 +154,8 @@ impl WorkerUtils {
         refuse_async_context()?;
         self.refuse_dry_run("migrate")?;
         let mut session = self.database.session("migrate", &Interrupt::new(), &Setup::default())?;
-        migrate::migrate(&mut session, &self.schema).map(drop)
+        self.known.forget();
+        migrate::migrate(&mut session, &self.schema, &[]).map(drop)
     }
 
     /// The workers that say, or said, that they live, those that were heard of last first: ours, and the async
@@ -153,7 +165,7 @@ impl WorkerUtils {
     /// # Errors
     /// `Connect` or `Database` if the database does not answer.
     pub fn list_active_workers(&self, sweep_threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
-        self.sweeping(|sweep| sweep.workers(sweep_threshold))
+        self.sweeping(needs::LEDGER, |sweep| sweep.workers(sweep_threshold))
     }
 
     /// Finds dead workers and recovers their jobs, with the default configuration.
@@ -187,15 +199,15 @@ impl WorkerUtils {
         options: SweepStaleWorkersOptions,
     ) -> Result<SweepStaleWorkersResult> {
         let options = SweepStaleWorkersOptions { dry_run: options.dry_run || self.dry_run, ..options };
-        self.sweeping(|sweep| Ok(sweep.sweep(config, &options)?.0))
+        self.sweeping(needs::SWEEP, |sweep| Ok(sweep.sweep(config, &options)?.0))
     }
 
-    fn sweeping<T>(&self, work: impl FnOnce(&mut Sweep) -> Result<T>) -> Result<T> {
+    fn sweeping<T>(&self, needs: &[Need], work: impl FnOnce(&mut Sweep) -> Result<T>) -> Result<T> {
         refuse_async_context()?;
         let mut session = self.database.session("utils", &Interrupt::new(), &Setup::default())?;
-        let facts = migrate::probe(&mut session, &self.schema)?;
+        let facts = migrate::probe(&mut session, &self.schema, needs)?;
         let (schema, hooks) = (&self.schema, &*self.hooks);
-        work(&mut Sweep {
+        let answer = work(&mut Sweep {
             session,
             schema,
             facts: &facts,
@@ -203,7 +215,8 @@ impl WorkerUtils {
             worker_id: "worker_utils",
             only_ours: false,
             well_for: Duration::MAX,
-        })
+        });
+        answer.map_err(|error| refused(schema, error))
     }
 
     /// Asks the database for a sign of life.
@@ -293,7 +306,7 @@ impl WorkerUtils {
     /// `Config` if the key is outside its limit; `UnknownOutcome` as in [`add_job`](Self::add_job); database errors.
     pub fn remove_job(&self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
-        self.change(move |client, schema, _| enqueue::remove(client, schema, &key))
+        self.change(needs::REMOVE, move |client, schema, _| enqueue::remove(client, schema, &key))
     }
 
     /// The same functions on a client or inside a transaction of the caller: the job exists if, and
@@ -333,13 +346,33 @@ impl WorkerUtils {
         // goes over the link twice: the answer has it too.
         let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
         let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 512) as u64);
-        let (schema, schema_of_added) = (self.schema.clone(), self.schema.clone());
-        self.database.change(
+        let end = Instant::now() + patience;
+        let (schema, schema_of_added, known) = (self.schema.clone(), self.schema.clone(), self.known.clone());
+        let answer = self.database.change(
             patience,
             true,
-            move |client, _| enqueue::add(client, &schema, &jobs),
+            move |client, _| {
+                known.check(client, &schema, needs::ADD)?;
+                enqueue::add(client, &schema, &jobs)
+            },
             move |client, added, began| enqueue::is_added(client, &schema_of_added, added, began),
-        )
+        );
+        answer.map_err(|error| self.explained(error, needs::ADD, end))
+    }
+
+    /// The error of a call, as the schema explains it: what was looked at up to a minute ago may be gone since then.
+    fn explained(&self, error: Error, needs: &'static [Need], end: Instant) -> Error {
+        let about_the_schema =
+            matches!(error.sqlstate(), Some("3F000" | "42P01" | "42883" | "42704" | "42703" | "42501"));
+        if error.kind() != ErrorKind::Database || !about_the_schema {
+            return error;
+        }
+        self.known.forget();
+        let (schema, known) = (self.schema.clone(), self.known.clone());
+        match self.database.run(end, move |client| known.check(client, &schema, needs)) {
+            Err(refusal) if refusal.kind() == ErrorKind::Schema => refusal.caused_by(error),
+            _ => refused(&self.schema, error),
+        }
     }
 }
 
@@ -410,10 +443,12 @@ impl<C: GenericClient> Executor<'_, C> {
     }
 
     fn send(&mut self, jobs: &[RawJob]) -> Result<Vec<Job>> {
+        self.utils.known.check(self.client, &self.utils.schema, needs::ADD)?;
         if jobs.len() == 1 {
             return enqueue::add(self.client, &self.utils.schema, jobs);
         }
-        self.change(|transaction, schema| enqueue::add(transaction, schema, jobs))
+        let schema = &self.utils.schema;
+        crate::manage::transact(self.client.transaction()?, true, |transaction| enqueue::add(transaction, schema, jobs))
     }
 
     /// As [`WorkerUtils::remove_job`].
@@ -422,7 +457,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn remove_job(&mut self, job_key: &str) -> Result<bool> {
         let key = spec::check_key(job_key)?;
-        self.change(|transaction, schema| enqueue::remove(transaction, schema, &key))
+        self.change(needs::REMOVE, |transaction, schema| enqueue::remove(transaction, schema, &key))
     }
 }
 

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 6] = [
         "error", "schema", "job", "spec", "config", "backoff", "retry", "claim", "shutdown", "stats", "admin", "lock",
         "text",
     ],
-    &["db", "store", "enqueue", "migrate", "devdb", "manage", "cleanup"],
+    &["db", "store", "enqueue", "migrate", "standing", "devdb", "manage", "cleanup"],
     &["utils", "task", "batch", "hooks", "trace", "sweep"],
     &[
         "worker",

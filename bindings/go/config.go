@@ -118,7 +118,8 @@ type Config struct {
 	// DryRun (of a client) undoes every change: calls answer what would have happened. Defaults to Off.
 	DryRun Switch `gw:"dry_run"`
 
-	// FromEnv reads DATABASE_URL and GRAPHILE_WORKER_<KEY> of the environment first. What is set here wins.
+	// FromEnv reads DATABASE_URL and GRAPHILE_WORKER_<KEY> of the environment first. What is set here wins. A variable
+	// whose name is nearly an option's is ErrConfig.
 	FromEnv bool
 	// Options are settings by the library's own key and text, such as "poll_interval": "250ms"; they win over the
 	// fields. Unknown keys are errors.

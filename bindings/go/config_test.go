@@ -141,6 +141,17 @@ func TestWithoutAURLTheVariablesOfLibpqSayWhereTheDatabaseIs(t *testing.T) {
 	contains(t, err.Error(), "PGHOST")
 }
 
+func TestAMisspelledVariableIsRefusedByItsName(t *testing.T) {
+	t.Setenv("GRAPHILE_WORKER_CONCURENCY", "17")
+	_, err := Config{FromEnv: true}.native()
+	if !errors.Is(err, ErrConfig) {
+		t.Errorf("it is of another kind: %v", err)
+	}
+	contains(t, err.Error(), "did you mean GRAPHILE_WORKER_CONCURRENCY?")
+	_, err = Config{Concurrency: 4}.native()
+	must(t, err)
+}
+
 func TestDurationsAreRoundedUpToMilliseconds(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0ms", 1: "1ms", time.Millisecond: "1ms", time.Millisecond + 1: "2ms", time.Hour: "3600000ms", -time.Second: "-1000ms",

@@ -37,7 +37,7 @@ const (
 	ErrAuth            Status = C.GW_ERR_AUTH             // the database refuses role or password
 	ErrTLS             Status = C.GW_ERR_TLS              // no encrypted connection
 	ErrDatabase        Status = C.GW_ERR_DATABASE         // the database answered an error; see SQLState
-	ErrSchema          Status = C.GW_ERR_SCHEMA           // the schema is missing, or is none that this version knows
+	ErrSchema          Status = C.GW_ERR_SCHEMA           // the schema is missing, too old or too new, or the role lacks a right on it
 	ErrDatabaseTimeout Status = C.GW_ERR_DATABASE_TIMEOUT // the database did not answer in time
 	ErrConflict        Status = C.GW_ERR_CONFLICT         // a job of this key was taken by a worker each time it was tried
 	ErrUnknownOutcome  Status = C.GW_ERR_UNKNOWN_OUTCOME  // the reply to the commit was lost: the change was made, or was not

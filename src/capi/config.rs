@@ -2,10 +2,11 @@
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::keys::{self, KEYS, Values};
-use super::status::{GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
+use super::status::{Failure, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
 use super::{call, put, read, text, wanted};
+use log::warn;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::OnceLock;
@@ -80,15 +81,18 @@ pub unsafe extern "C" fn gw_config_get(
 }
 
 /// Sets what the environment has: DATABASE_URL unless it is empty, and GRAPHILE_WORKER_ with the key in capitals
-/// (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it
-/// before other threads change the environment.
+/// (GRAPHILE_WORKER_CONCURRENCY). GRAPHILE_WORKER_CONCURENCY, or any other name that is a key but for two letters, is
+/// GW_ERR_CONFIG and names the key; another unknown GRAPHILE_WORKER_ variable is a warning in the log. Without a
+/// database_url the PG* variables say where the database is. Call it before other threads change the environment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || {
         let config = handle::look::<ConfigValue, _>(config)?;
+        super::log::install();
+        std::env::vars_os().try_for_each(|(name, _)| check_variable(&name.to_string_lossy()))?;
         let mut found = Values::new();
         for key in KEYS {
-            let own = format!("GRAPHILE_WORKER_{}", key.name.to_ascii_uppercase());
+            let own = variable(key);
             let names = [Some(own.as_str()), (key.name == "database_url").then_some("DATABASE_URL")];
             // An empty URL in the environment is how deployment files leave it out.
             let counts = |value: &String| key.name != "database_url" || !value.is_empty();
@@ -102,6 +106,50 @@ pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut 
         config.0.lock().extend(found);
         Ok(GW_OK)
     })
+}
+
+/// What the variables of all keys begin with.
+const PREFIX: &str = "GRAPHILE_WORKER_";
+
+/// Variables of this prefix that are not options: our own build and tests, Node's worker, and Kubernetes, which sets
+/// such names in every container beside a service named graphile-worker.
+const NO_OPTIONS: [&str; 8] = ["LIBRARY", "PREFIX", "BIN", "DOORS", "BLESS", "EXITS", "DEBUG", "PAYLOAD_FORMAT"];
+const NO_OPTIONS_BEGIN: [&str; 5] = ["JOB_", "TASK_", "ADMIN_", "SERVICE_", "PORT"];
+
+/// How many letters may be wrong, missing, too many or exchanged in a name that is taken for an option's.
+const CLOSE: usize = 2;
+
+fn variable(key: &keys::Key) -> String {
+    format!("{PREFIX}{}", key.name.to_ascii_uppercase())
+}
+
+/// Refuses the name of a variable that is nearly an option's. Other programs share the environment, so a name that is
+/// not close to any is only told.
+fn check_variable(name: &str) -> Result<(), Failure> {
+    // The prefix itself may be misspelled.
+    if !name.to_ascii_uppercase().starts_with("GRAPHILE") {
+        return Ok(());
+    }
+    let rest = name.strip_prefix(PREFIX);
+    if rest
+        .is_some_and(|rest| NO_OPTIONS.contains(&rest) || NO_OPTIONS_BEGIN.iter().any(|begin| rest.starts_with(begin)))
+    {
+        return Ok(());
+    }
+    let distance = |key: &keys::Key| strsim::damerau_levenshtein(&name.to_ascii_uppercase(), &variable(key));
+    let nearest = KEYS.iter().min_by_key(|key| distance(key)).expect("there are keys");
+    let meant = variable(nearest);
+    if name == meant {
+        return Ok(());
+    }
+    if distance(nearest) <= CLOSE {
+        return Err(Failure::config(format!("{name}: is no option of the environment; did you mean {meant}?")));
+    }
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if rest.is_some() && TOLD.lock().insert(name.to_owned()) {
+        warn!(variable = name, nearest = meant.as_str(); "the environment has a variable that is no option, and is ignored");
+    }
+    Ok(())
 }
 
 /// Every key, by its place from 0 on; NULL after the last. Static text.
@@ -138,4 +186,41 @@ fn described() -> &'static HashMap<&'static str, (CString, CString)> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_free(config: *mut gw_config_t) {
     read((), || handle::free::<ConfigValue, _>(config));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEYS, check_variable, variable};
+
+    #[test]
+    fn a_variable_that_is_nearly_an_option_is_refused_by_the_name_that_it_means() {
+        for (name, meant) in [
+            ("GRAPHILE_WORKER_CONCURENCY", "GRAPHILE_WORKER_CONCURRENCY"),
+            ("GRAPHILE_WORKER_CONCURRENCY_", "GRAPHILE_WORKER_CONCURRENCY"),
+            ("GRAPHILE_WORKER_concurrency", "GRAPHILE_WORKER_CONCURRENCY"),
+            ("GRAPHILE_WORKERS_SCHEMA", "GRAPHILE_WORKER_SCHEMA"),
+            ("GRAPHILEWORKER_SCHEMA", "GRAPHILE_WORKER_SCHEMA"),
+            ("GRAPHILE_WORKER_SHCEMA", "GRAPHILE_WORKER_SCHEMA"),
+            ("GRAPHILE_WORKER_POLLINTERVAL", "GRAPHILE_WORKER_POLL_INTERVAL"),
+        ] {
+            let refusal = check_variable(name).expect_err(name).message;
+            assert_eq!(refusal, format!("{name}: is no option of the environment; did you mean {meant}?"));
+        }
+    }
+
+    #[test]
+    fn options_and_the_variables_of_others_are_left_alone() {
+        KEYS.iter().for_each(|key| check_variable(&variable(key)).unwrap());
+        for name in [
+            "GRAPHILE_WORKER_SERVICE_HOST",
+            "GRAPHILE_WORKER_PORT_5432_TCP_ADDR",
+            "GRAPHILE_WORKER_JOB_ID",
+            "GRAPHILE_WORKER_DEBUG",
+            "GRAPHILE_WORKER_MY_OWN",
+            "GRAPHILE_LOGGER_DEBUG",
+            "CONCURENCY",
+        ] {
+            check_variable(name).expect(name);
+        }
+    }
 }

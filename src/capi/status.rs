@@ -58,7 +58,7 @@ pub const GW_ERR_AUTH: gw_status_t = -41;
 pub const GW_ERR_TLS: gw_status_t = -42;
 /// The database answered an error; see `gw_error_sqlstate`.
 pub const GW_ERR_DATABASE: gw_status_t = -43;
-/// The schema is missing, too old, or too new.
+/// The schema is missing, incomplete, too old or too new, or the role lacks a right on it.
 pub const GW_ERR_SCHEMA: gw_status_t = -44;
 /// The database did not answer in time.
 pub const GW_ERR_DATABASE_TIMEOUT: gw_status_t = -45;
@@ -105,7 +105,7 @@ const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
     (GW_ERR_AUTH, c"GW_ERR_AUTH", c"the database refused who we are"),
     (GW_ERR_TLS, c"GW_ERR_TLS", c"TLS could not be set up as asked"),
     (GW_ERR_DATABASE, c"GW_ERR_DATABASE", c"the database answered an error"),
-    (GW_ERR_SCHEMA, c"GW_ERR_SCHEMA", c"the schema is missing, too old or too new"),
+    (GW_ERR_SCHEMA, c"GW_ERR_SCHEMA", c"the schema is missing, too old or too new, or the role may not use it"),
     (GW_ERR_DATABASE_TIMEOUT, c"GW_ERR_DATABASE_TIMEOUT", c"the database did not answer in time"),
     (GW_ERR_CONFLICT, c"GW_ERR_CONFLICT", c"a worker took the job of this key meanwhile, nothing was added"),
     (GW_ERR_UNKNOWN_OUTCOME, c"GW_ERR_UNKNOWN_OUTCOME", c"the change may or may not have been made"),
@@ -147,8 +147,6 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
-            // No such schema. To the engine that is a database that is being restored; to whoever calls, a mistake.
-            ErrorKind::Database if error.sqlstate() == Some("3F000") => GW_ERR_SCHEMA,
             ErrorKind::Config => GW_ERR_CONFIG,
             ErrorKind::Connect => GW_ERR_CONNECT,
             ErrorKind::Auth => GW_ERR_AUTH,
@@ -166,10 +164,7 @@ impl From<Error> for Failure {
         };
         Self {
             status,
-            message: match error.sqlstate() {
-                Some("3F000") => format!("{error}; install it with gw_client_migrate, or by starting a worker"),
-                _ => error.to_string(),
-            },
+            message: error.to_string(),
             sqlstate: error.sqlstate().map(str::to_owned),
             retryable: error.is_transient(),
         }

@@ -31,7 +31,7 @@ impl Exit {
             Self::Failure => "something went wrong that is none of the below",
             Self::Usage => "the command line, the environment or a value in them is wrong; nothing was done",
             Self::Database => "the database cannot be reached, refuses us, or does not answer in time",
-            Self::Schema => "there is no queue in the schema, or none that this version can use",
+            Self::Schema => "there is no queue in the schema, or none that this version or the role can use",
             Self::NotFound => "some of what was named is not there, or a worker holds it; the rest was done",
             Self::Interrupted => "ended by Ctrl-C or SIGTERM; what was not committed is undone",
         }
@@ -57,15 +57,21 @@ pub(crate) fn help() -> String {
 pub(crate) struct Failure {
     exit: Exit,
     text: String,
+    /// Whether nothing is installed where we looked.
+    nothing_there: bool,
 }
 
 impl Failure {
+    fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self { exit, text: text.into(), nothing_there: false }
+    }
+
     pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, text: text.into() }
+        Self::new(Exit::Usage, text)
     }
 
     pub(crate) fn not_found(text: impl Into<String>) -> Self {
-        Self { exit: Exit::NotFound, text: text.into() }
+        Self::new(Exit::NotFound, text)
     }
 
     /// Says it on stderr, and answers how to end.
@@ -73,7 +79,7 @@ impl Failure {
         if !self.text.is_empty() {
             say(format_args!("{}", lines(&self.text)));
         }
-        if self.exit == Exit::Schema {
+        if self.nothing_there {
             say(format_args!("is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"));
         }
         self.exit
@@ -82,16 +88,20 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = match (error.kind(), error.sqlstate()) {
-            // Tables, functions or the schema are missing.
-            (ErrorKind::Database, Some("42P01" | "42883" | "3F000")) | (ErrorKind::Schema, _) => Exit::Schema,
-            (ErrorKind::Config | ErrorKind::Payload, _) => Exit::Usage,
-            (ErrorKind::Connect | ErrorKind::Auth | ErrorKind::Tls | ErrorKind::Database, _)
-            | (ErrorKind::Timeout | ErrorKind::UnknownOutcome, _) => Exit::Database,
+        let exit = match error.kind() {
+            ErrorKind::Schema => Exit::Schema,
+            ErrorKind::Config | ErrorKind::Payload => Exit::Usage,
+            ErrorKind::Connect
+            | ErrorKind::Auth
+            | ErrorKind::Tls
+            | ErrorKind::Database
+            | ErrorKind::Timeout
+            | ErrorKind::UnknownOutcome => Exit::Database,
             _ => Exit::Failure,
         };
+        let nothing_there = exit == Exit::Schema && error.sqlstate() == Some("3F000");
         let hint = if error.kind() == ErrorKind::Timeout { "; --timeout lets it take longer" } else { "" };
-        Self { exit, text: format!("{error}{hint}") }
+        Self { nothing_there, ..Self::new(exit, format!("{error}{hint}")) }
     }
 }
 
@@ -99,8 +109,8 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // Whoever read us, such as head, has seen enough.
-            io::ErrorKind::BrokenPipe => Self { exit: Exit::Success, text: String::new() },
-            _ => Self { exit: Exit::Failure, text: format!("writing the answer: {error}") },
+            io::ErrorKind::BrokenPipe => Self::new(Exit::Success, ""),
+            _ => Self::new(Exit::Failure, format!("writing the answer: {error}")),
         }
     }
 }

@@ -37,7 +37,7 @@ struct Place {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// The schema of the queue.
-    #[arg(long, env = "GRAPHILE_WORKER_SCHEMA", global = true, value_name = "NAME", default_value = "graphile_worker")]
+    #[arg(long, env = SCHEMA_VARIABLE, global = true, value_name = "NAME", default_value = "graphile_worker")]
     schema: String,
     /// How many connections may be open at once.
     #[arg(long, global = true, value_name = "NUMBER", default_value_t = 5)]
@@ -118,8 +118,24 @@ pub(crate) fn main() -> Exit {
     cli.run().unwrap_or_else(|failure| failure.tell(&cli.place.schema))
 }
 
+/// The options of the command line that the environment may have under this prefix. Workers read others.
+const SCHEMA_VARIABLE: &str = "GRAPHILE_WORKER_SCHEMA";
+
+/// Refuses a variable whose name is that of an option but for two letters: a misspelled schema would be another queue.
+fn check_environment(names: impl Iterator<Item = String>) -> Result<(), Failure> {
+    for name in names.filter(|name| name != SCHEMA_VARIABLE && name.to_ascii_uppercase().starts_with("GRAPHILE")) {
+        if strsim::damerau_levenshtein(&name.to_ascii_uppercase(), SCHEMA_VARIABLE) <= 2 {
+            return Err(Failure::usage(format!(
+                "the environment has {name}, which is no option; did you mean {SCHEMA_VARIABLE}?"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Cli {
     fn run(&self) -> Result<Exit, Failure> {
+        check_environment(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
         let screen = &Screen { json: self.json };
         if matches!(self.command, Command::Dev) {
             return dev::run(self.place.schema()?, screen);

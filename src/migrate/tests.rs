@@ -1,14 +1,23 @@
-use super::{Facts, INSTALLED, NEWEST_KNOWN, migrate, probe, version};
+use super::{Facts, INSTALLED, NEWEST_KNOWN};
 use crate::db::Database;
 use crate::db::session::{Interrupt, Session, Setup};
 use crate::devdb::{DevDb, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
+use crate::standing::quote;
 use postgres::{Client, NoTls};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
+
+fn migrate(session: &mut Session, schema: &Schema) -> Result<Facts> {
+    super::migrate(session, schema, &[])
+}
+
+fn probe(session: &mut Session, schema: &Schema) -> Result<Facts> {
+    super::probe(session, schema, &[])
+}
 
 /// A database of its own, dropped with the value.
 struct Scratch {
@@ -64,7 +73,7 @@ impl Scratch {
     /// Runs `call` on a session of a role that may connect and nothing else but what `grants` says.
     fn with_role<T>(&self, grants: &str, call: impl FnOnce(&mut Session) -> T) -> T {
         let role = format!("{}_\"role\"", self.name);
-        let quoted = super::quote(&role);
+        let quoted = quote(&role);
         self.execute(&format!("create role {quoted}; {}", grants.replace("ROLE", &quoted)));
         let mut session = self.session();
         session.batch(&format!("set role {quoted}")).unwrap();
@@ -463,9 +472,4 @@ fn a_session_goes_on_after_a_migration() {
         probe(&mut session, &Schema::default()).unwrap();
         session.batch("drop schema graphile_worker cascade").unwrap();
     }
-}
-
-#[test]
-fn versions_are_written_as_people_know_them() {
-    assert_eq!([version(150_018), version(120_000), version(90_624)], ["15.18", "12.0", "9.6.24"]);
 }

@@ -16,9 +16,6 @@ found as (
          case when may_use then pg_catalog.to_regclass(prefix || '_private_jobs') end as jobs,
          case when may_use then pg_catalog.to_regclass(prefix || '_native_migrations') end as native_ledger,
          case when may_use then pg_catalog.to_regclass(prefix || '_native_jobs_queue') end as queue_index,
-         case when may_use then pg_catalog.to_regclass(prefix || '_native_crontabs') end as crontabs,
-         case when may_use then pg_catalog.to_regclass(prefix || '_native_workers') end as native_workers,
-         case when may_use then pg_catalog.to_regclass(prefix || '_native_recoveries') end as recoveries,
          case when may_use then pg_catalog.to_regclass(prefix || '_private_workers') end as workers,
          case when may_use then pg_catalog.to_regprocedure(prefix || 'worker_heartbeat(text, json)') end as heartbeat,
          case when may_use then pg_catalog.to_regclass(prefix || '_private_job_retirements') end as retirements
@@ -39,25 +36,12 @@ select
     (select pg_catalog.pg_has_role(c.relowner, 'usage')
        from pg_catalog.pg_class c
       where c.oid = found.jobs::oid), false) as owns_jobs,
-  coalesce(pg_catalog.row_security_active(found.jobs), false)
-    and not exists (select from pg_catalog.pg_policy p where p.polrelid = found.jobs::oid) as jobs_are_hidden,
   found.native_ledger is not null as has_native_ledger,
   exists (
     select from pg_catalog.pg_index i
      where i.indexrelid = found.queue_index::oid
        and i.indrelid = found.jobs::oid
        and i.indisvalid) as has_queue_index,
-  coalesce(
-    pg_catalog.has_table_privilege(found.crontabs, 'select')
-      and pg_catalog.has_table_privilege(found.crontabs, 'insert')
-      and pg_catalog.has_table_privilege(found.crontabs, 'update')
-      and not pg_catalog.row_security_active(found.crontabs), false) as has_crontabs,
-  (select coalesce(
-            pg_catalog.bool_and(
-              pg_catalog.has_table_privilege(t, privilege) and not pg_catalog.row_security_active(t)), false)
-     from pg_catalog.unnest(array[found.native_workers, found.recoveries]) t,
-          pg_catalog.unnest(array['select', 'insert', 'update', 'delete']) privilege)
-    and found.native_workers is not null and found.recoveries is not null as has_recovery,
   found.workers is not null and found.heartbeat is not null as has_private_workers,
   found.retirements is not null as has_job_retirements
 from (select) as always

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::manage;
 use crate::schema::Schema;
 use crate::spec::check_text;
+use crate::standing::{Known, Need, needs};
 use crate::text::is_untranslatable;
 use postgres::{Client, GenericClient, Transaction};
 use std::sync::Arc;
@@ -87,11 +88,13 @@ impl WorkerUtils {
 
     /// Jobs with their payloads: each that arrives has the deadline, since all of them may take long.
     fn list(&self, ids: Option<Vec<i64>>, options: ListJobsOptions) -> Result<Vec<ListedJob>> {
-        let schema = self.schema.clone();
+        let (schema, known) = (self.schema.clone(), self.known.clone());
         let ascii = options.identifier.iter().chain(&options.queue).all(|name| name.is_ascii());
-        self.database.run_in_steps(move |client, came| {
+        let answer = self.database.run_in_steps(move |client, came| {
+            known.check(client, &schema, needs::LIST)?;
             converting(client, ascii, |client| manage::list(client, &schema, ids.as_deref(), &options, came))
-        })
+        });
+        answer.map_err(|error| self.explained(error, needs::LIST, Instant::now() + self.database.deadline()))
     }
 
     /// How many jobs there are in each state.
@@ -99,7 +102,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn stats(&self) -> Result<JobStats> {
-        self.look(true, manage::stats)
+        self.look(needs::STATS, true, manage::stats)
     }
 
     /// The named queues, by name.
@@ -107,7 +110,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn queues(&self) -> Result<Vec<QueueRow>> {
-        self.look(true, manage::queues)
+        self.look(needs::QUEUE_ROWS, true, manage::queues)
     }
 
     /// The workers that hold jobs or queues, of whatever make, by their id.
@@ -116,7 +119,7 @@ impl WorkerUtils {
     /// # Errors
     /// Database errors.
     pub fn locked_workers(&self) -> Result<Vec<LockedWorkerRow>> {
-        self.look(true, manage::locked_workers)
+        self.look(needs::QUEUE_ROWS, true, manage::locked_workers)
     }
 
     /// Deletes jobs as if they had succeeded, and answers them as they were. Jobs that run are left alone and
@@ -127,7 +130,7 @@ impl WorkerUtils {
     /// `UnknownOutcome` as in [`add_job`](Self::add_job), which holds for all calls that change jobs; database errors.
     pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
         let ids = ids.to_vec();
-        self.transact(true, move |client, schema, _| manage::complete(client, schema, &ids))
+        self.transact(needs::COMPLETE, true, move |client, schema, _| manage::complete(client, schema, &ids))
     }
 
     /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
@@ -139,7 +142,7 @@ impl WorkerUtils {
     pub fn permanently_fail_jobs(&self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
         check_reason(reason)?;
         let (ids, reason) = (ids.to_vec(), reason.to_owned());
-        self.transact(reason.is_ascii(), move |client, schema, _| {
+        self.transact(needs::FAIL, reason.is_ascii(), move |client, schema, _| {
             manage::permanently_fail(client, schema, &ids, &reason)
         })
     }
@@ -161,7 +164,9 @@ impl WorkerUtils {
     pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
         let ids = ids.to_vec();
-        self.transact(true, move |client, schema, _| manage::reschedule(client, schema, &ids, &options))
+        self.transact(needs::RESCHEDULE, true, move |client, schema, _| {
+            manage::reschedule(client, schema, &ids, &options)
+        })
     }
 
     /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
@@ -172,7 +177,7 @@ impl WorkerUtils {
     /// Database errors.
     pub fn force_unlock_workers(&self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
         let ids = owned(worker_ids)?;
-        self.change(move |client, schema, _| manage::force_unlock(client, schema, &ids))
+        self.change(needs::FORCE_UNLOCK, move |client, schema, _| manage::force_unlock(client, schema, &ids))
     }
 
     /// Deletes rows that nobody needs any more, and answers how many. Safe beside workers and enqueues: a job
@@ -220,7 +225,8 @@ impl WorkerUtils {
         }
         let mut deleted = 0;
         loop {
-            let batch = self.change(|client, schema, _| cleanup::delete_failed_jobs(client, schema))?;
+            let batch =
+                self.change(needs::DELETE_JOBS, |client, schema, _| cleanup::delete_failed_jobs(client, schema))?;
             deleted += batch;
             if batch < cleanup::BATCH {
                 return Ok(deleted);
@@ -231,14 +237,19 @@ impl WorkerUtils {
     fn delete_unused(&self, names: Names, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
         let end = Instant::now() + self.database.deadline();
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let needs = match names {
+            Names::Tasks => needs::DELETE_TASKS,
+            Names::Queues => needs::DELETE_QUEUES,
+        };
         loop {
             let keep = self.tasks_to_keep.clone();
-            let ids =
-                self.look(false, move |client, schema| cleanup::unused(client, schema, names, &keep, without_failed))?;
+            let ids = self.look(needs, false, move |client, schema| {
+                cleanup::unused(client, schema, names, &keep, without_failed)
+            })?;
             if ids.is_empty() || self.dry_run {
                 return Ok(ids.len() as i64);
             }
-            let deleted = self.change(move |client, schema, end| {
+            let deleted = self.change(needs, move |client, schema, end| {
                 cleanup::delete(client, schema, names, &ids, end.saturating_duration_since(Instant::now()))
             });
             // A transaction in which a lock was not to be had ends by being undone, commit or not.
@@ -257,43 +268,54 @@ impl WorkerUtils {
     /// [`UNCONVERTED`](manage::UNCONVERTED).
     fn look<T: Send + 'static>(
         &self,
+        needs: &'static [Need],
         ascii: bool,
         work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let schema = self.schema.clone();
-        let work = move |client: &mut Client| converting(client, ascii, |client| work(client, &schema));
-        self.database.look(self.database.deadline(), work)
+        let (schema, known) = (self.schema.clone(), self.known.clone());
+        let patience = self.database.deadline();
+        let end = Instant::now() + patience;
+        let answer = self.database.look(patience, move |client| {
+            known.check(client, &schema, needs)?;
+            converting(client, ascii, |client| work(client, &schema))
+        });
+        answer.map_err(|error| self.explained(error, needs, end))
     }
 
     /// A change of them, in a transaction that the server ends when its caller no longer waits for it.
     pub(super) fn change<T: Clone + Send + 'static>(
         &self,
+        needs: &'static [Need],
         work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        self.transact(false, work)
+        self.transact(needs, false, work)
     }
 
     /// The same; `ascii` as in [`look`](Self::look).
     fn transact<T: Clone + Send + 'static>(
         &self,
+        needs: &'static [Need],
         ascii: bool,
         work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let work = Arc::new(work);
+        let (work, patience) = (Arc::new(work), self.database.deadline());
+        let end = Instant::now() + patience;
         let attempt = |unconverted: bool| {
-            let (schema, work) = (self.schema.clone(), work.clone());
+            let (schema, work, known) = (self.schema.clone(), work.clone(), self.known.clone());
             let work = move |client: &mut Client, end| {
                 if unconverted {
                     client.batch_execute(manage::UNCONVERTED)?;
                 }
+                known.check(client, &schema, needs)?;
                 work(client, &schema, end)
             };
-            self.database.change(self.database.deadline(), !self.dry_run, work, |_, _, _| Ok(false))
+            self.database.change(patience, !self.dry_run, work, |_, _, _| Ok(false))
         };
-        match attempt(false) {
+        let answer = match attempt(false) {
             Err(error) if ascii && is_untranslatable(&error) => attempt(true),
             answer => answer,
-        }
+        };
+        answer.map_err(|error| self.explained(error, needs, end))
     }
 }
 
@@ -303,7 +325,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// # Errors
     /// As there.
     pub fn complete_jobs(&mut self, ids: &[i64]) -> Result<Vec<ListedJob>> {
-        self.change(|transaction, schema| manage::complete(transaction, schema, ids))
+        self.change(needs::COMPLETE, |transaction, schema| manage::complete(transaction, schema, ids))
     }
 
     /// As [`WorkerUtils::permanently_fail_jobs`].
@@ -312,7 +334,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn permanently_fail_jobs(&mut self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
         check_reason(reason)?;
-        self.change(|transaction, schema| manage::permanently_fail(transaction, schema, ids, reason))
+        self.change(needs::FAIL, |transaction, schema| manage::permanently_fail(transaction, schema, ids, reason))
     }
 
     /// As [`WorkerUtils::reschedule_jobs`].
@@ -321,7 +343,7 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn reschedule_jobs(&mut self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
-        self.change(|transaction, schema| manage::reschedule(transaction, schema, ids, &options))
+        self.change(needs::RESCHEDULE, |transaction, schema| manage::reschedule(transaction, schema, ids, &options))
     }
 
     /// As [`WorkerUtils::force_unlock_workers`].
@@ -330,13 +352,21 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As there.
     pub fn force_unlock_workers(&mut self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
         let ids = owned(worker_ids)?;
-        self.change(|transaction, schema| manage::force_unlock(transaction, schema, &ids))
+        self.change(needs::FORCE_UNLOCK, |transaction, schema| manage::force_unlock(transaction, schema, &ids))
     }
 
-    pub(super) fn change<T>(&mut self, work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>) -> Result<T> {
+    pub(super) fn change<T>(
+        &mut self,
+        needs: &[Need],
+        work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>,
+    ) -> Result<T> {
         refuse_async_context()?;
         let schema = &self.utils.schema;
-        manage::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| work(transaction, schema))
+        manage::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| {
+            // The caller's role may be another than ours, so that what is known of ours says nothing.
+            Known::default().check(transaction, schema, needs)?;
+            work(transaction, schema)
+        })
     }
 }
 

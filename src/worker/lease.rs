@@ -1,5 +1,5 @@
 //! gw-lease: keeps what is ours ours. Renews locks, beats, reconciles, frees four-hour-old locks,
-//! keeps task ids fresh. Always on; no database fault ends it. Knows nothing of handlers.
+//! keeps task ids fresh, watches for breaking migrations. Always on; no database fault ends it. Knows nothing of handlers.
 
 use super::{Shared, halves, raise};
 use crate::backoff::{Backoff, random_unit};
@@ -9,7 +9,7 @@ use crate::stats::add;
 use crate::store::Store;
 use crate::sweep::metadata;
 use crossbeam_channel::{after, select};
-use log::{info, warn};
+use log::{error, info, warn};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,9 +69,12 @@ struct Lease<'a> {
     renew: Instant,
     reconcile: Instant,
     tasks: Instant,
+    unknown: Instant,
     reset: Instant,
     /// How many jobs had been claimed at the last reconcile: no change means nothing to find.
     claimed: u64,
+    /// The unknown tasks that the log has heard of.
+    told: HashSet<String>,
 }
 
 impl<'a> Lease<'a> {
@@ -84,13 +87,17 @@ impl<'a> Lease<'a> {
             renew: now + RENEW_AFTER / 2,
             reconcile: now + RECONCILE_INTERVAL,
             tasks: now + TASKS_INTERVAL,
+            // Workers that are started together have told each other by then.
+            unknown: now + Duration::from_secs(1),
             reset: now + Duration::from_secs(60).mul_f64(random_unit()),
             claimed: 0,
+            told: HashSet::new(),
         }
     }
 
     fn next_due(&self) -> Instant {
-        [self.beat, self.renew, self.reconcile, self.tasks, self.reset].into_iter().min().expect("five of them")
+        let duties = [self.beat, self.renew, self.reconcile, self.tasks, self.unknown, self.reset];
+        duties.into_iter().min().expect("six of them")
     }
 
     /// Does what is due. Beats first: whoever reconciles is alive for the sweepers.
@@ -101,6 +108,7 @@ impl<'a> Lease<'a> {
         }
         if reconcile_requested || due(self.reconcile) {
             let start = Instant::now();
+            self.look_at_the_schema()?;
             let certain = self.reconcile()?;
             let claimed = self.shared.stats.claimed.load(Ordering::Relaxed);
             let busy = claimed != self.claimed || reconcile_requested;
@@ -121,6 +129,10 @@ impl<'a> Lease<'a> {
             self.refresh_tasks()?;
             self.tasks = Instant::now() + TASKS_INTERVAL;
         }
+        if due(self.unknown) {
+            self.look_for_unknown_tasks()?;
+            self.unknown = Instant::now() + TASKS_INTERVAL;
+        }
         if due(self.reset) {
             self.free_old_locks()?;
             self.forget_gone()?;
@@ -131,7 +143,7 @@ impl<'a> Lease<'a> {
 
     fn beat(&mut self) -> Result<()> {
         let (shared, config) = (self.shared, &self.shared.config.recovery);
-        let metadata = metadata(config.beat_interval());
+        let metadata = metadata(config.beat_interval(), &shared.task_names());
         match self.store.beat(&shared.facts, &metadata, config.sweep_threshold) {
             Ok(true) => raise(&shared.wires.silent),
             Ok(false) => {}
@@ -169,6 +181,22 @@ impl<'a> Lease<'a> {
             }
             result => result,
         }
+    }
+
+    /// Stops the worker after a breaking migration of a newer one: our statements may mean something else now.
+    /// Runs before each reconcile, so also before a worker that was cut off goes on.
+    fn look_at_the_schema(&mut self) -> Result<()> {
+        let shared = self.shared;
+        let refusal = match self.store.breaking(&shared.config.schema) {
+            Err(error) if error.kind() == ErrorKind::Schema => Some(error),
+            looked => looked?,
+        };
+        if let Some(refusal) = refusal {
+            error!(worker_id = shared.worker_id.as_str(), error:% = refusal; "a newer worker has changed the schema, stopping");
+            *shared.refusal.lock() = Some(refusal);
+            shared.stop.trigger();
+        }
+        Ok(())
     }
 
     /// Compares what the database says we hold with what we know, and mends both directions.
@@ -290,9 +318,28 @@ impl<'a> Lease<'a> {
     /// A cleanup may have deleted a task's row while it had no jobs; its next job has a new id.
     fn refresh_tasks(&mut self) -> Result<()> {
         let shared = self.shared;
-        let names: Vec<String> = shared.tasks.iter().map(|task| task.name.to_string()).collect();
+        let names = shared.task_names();
         let ids = self.store.tasks(&names)?;
         *shared.task_ids.write() = Arc::new(by_id(ids, &names));
+        Ok(())
+    }
+
+    /// Tells once of each task whose jobs are due, and that no worker of this library has: a misspelled name would wait
+    /// without a word. Workers of other makes do not say which tasks they have.
+    fn look_for_unknown_tasks(&mut self) -> Result<()> {
+        let shared = self.shared;
+        let own: Vec<i32> = shared.task_ids.read().keys().copied().collect();
+        let mut unknown = self.store.unknown_tasks(own)?;
+        if shared.facts.has_heartbeats && !unknown.is_empty() {
+            let published = self.store.published_tasks(shared.config.recovery.sweep_threshold)?;
+            unknown.retain(|(task, _)| !published.contains(task));
+        }
+        for (task, jobs) in unknown {
+            if self.told.insert(task.clone()) {
+                warn!(worker_id = shared.worker_id.as_str(), task = task.as_str(), jobs;
+                    "due jobs of a task that no live worker of this library has");
+            }
+        }
         Ok(())
     }
 

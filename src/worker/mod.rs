@@ -69,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) taken: AtomicUsize,
     /// Below this many waiting jobs a thread that takes one asks dispatch for more.
     pub(crate) low_water: AtomicUsize,
+    /// Why the worker stops by itself: a newer worker has changed the schema. `run` returns it.
+    pub(crate) refusal: Mutex<Option<Error>>,
     /// Ends claiming: the first step of a stop.
     pub(crate) stop: ShutdownSignal,
     /// Running jobs are not waited for any longer.
@@ -147,6 +149,11 @@ impl Shared {
     /// The statements of one thread, on a session of its own.
     pub(crate) fn store(&self, role: &'static str) -> Store {
         Store::new(&self.database, &self.config.schema, &self.worker_id, role, &self.interrupt)
+    }
+
+    /// The names of the tasks that this worker has.
+    pub(crate) fn task_names(&self) -> Vec<String> {
+        self.tasks.iter().map(|task| task.name.to_string()).collect()
     }
 
     /// Notes a database error that will be tried again, in the log at most twice a second.

@@ -1,6 +1,6 @@
 //! The program `graphile-worker`: its commands, what they print, and how they end.
 
-use crate::harness::{SOON, Started, TestDb, eventually};
+use crate::harness::{Role, SOON, Started, TestDb, eventually};
 use postgres::{Client, NoTls};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -51,6 +51,60 @@ fn migrate_reads_the_environment_and_options_stand_before_or_after_it() {
     assert_eq!(stdout(&output), "schema by_environment is ready\n", "{}", stderr(&output));
     let output = run(&["--schema", "before", "--database-url", &db.url(), "migrate"]);
     assert_eq!(stdout(&output), "schema before is ready\n", "{}", stderr(&output));
+}
+
+#[test]
+fn a_misspelled_variable_of_the_environment_is_refused_and_those_of_others_are_not() {
+    let db = TestDb::new();
+    let with = |name: &str| program().env("DATABASE_URL", db.url()).env(name, "jobs").arg("stats").output().unwrap();
+    for name in ["GRAPHILE_WORKER_SHEMA", "GRAPHILE_WORKERS_SCHEMA", "GRAPHILE_WORKER_schema"] {
+        let output = with(name);
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(stderr(&output).contains(&format!("{name}, which is no option; did you mean GRAPHILE_WORKER_SCHEMA?")));
+    }
+    for name in ["GRAPHILE_WORKER_CONCURRENCY", "GRAPHILE_WORKER_SERVICE_HOST", "GRAPHILE_WORKER_JOB_ID"] {
+        let output = with(name);
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()), "{name}");
+    }
+}
+
+#[test]
+fn a_schema_that_cannot_be_used_ends_every_command_with_status_4_and_the_same_sentence() {
+    let db = TestDb::new();
+    let id = db.add("'t', queue_name => 'q', job_key => 'k'").to_string();
+    let usage = "grant usage on schema graphile_worker to ROLE;
+                 grant select, insert, update, delete on all tables in schema graphile_worker to ROLE";
+    let role = Role::new(&db, usage);
+    let commands: [&[&str]; 14] = [
+        &["list"],
+        &["show", &id],
+        &["stats"],
+        &["queues"],
+        &["workers"],
+        &["complete", &id],
+        &["fail", &id],
+        &["reschedule", &id, "--now"],
+        &["remove", "k"],
+        &["cleanup"],
+        &["cleanup", "--dry-run"],
+        &["force-unlock", "w"],
+        &["sweep-stale-workers"],
+        &["migrate"],
+    ];
+    let refused = |url: &str, arguments: &[&str], words: &str| {
+        let output = run(&[arguments, &["--database-url", url]].concat());
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), stdout(&output)), (Some(4), String::new()), "{arguments:?}: {text}");
+        assert!(text.contains(words) && !text.contains("right --schema"), "{arguments:?}: {text}");
+    };
+    for arguments in commands {
+        refused(&role.url(), arguments, "hides all jobs from role");
+    }
+    db.execute("insert into graphile_worker.migrations (id, breaking) values (999, true)");
+    for arguments in commands.into_iter().chain([["add", "t"].as_slice()]) {
+        refused(&db.url(), arguments, "breaking migration 999 of a newer worker");
+    }
+    assert_eq!(db.jobs(), 1);
 }
 
 #[test]

@@ -17,13 +17,14 @@
 //! - `{"work": ["concurrency=1"]}`: a new worker with these options runs until no job is due, and ends well.
 //!
 //! In what is expected, `*` is any text (but not in any order). Anywhere, `$name` is what was remembered, and `%{ä*300}` a long
-//! text. `$no_database` and `$no_role` are from the beginning: the database's URL with names that do not exist. `"is in c"` goes
-//! before `"is"` where C has words of its own.
+//! text. `$no_database` and `$no_role` are from the beginning: the database's URL with names that do not exist. So are
+//! `$role`, a role that owns nothing, and `$as_role`, the URL for its sessions. `"is in c"` goes before `"is"` where C has
+//! words of its own.
 //!
 //! `DOORS_CASE=words` runs only the cases with these words in their names.
 
 use crate::examples::built;
-use crate::harness::{SOON, Started, TestDb};
+use crate::harness::{Role, SOON, Started, TestDb};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use postgres::{Client, SimpleQueryMessage};
 use serde::Deserialize;
@@ -128,6 +129,7 @@ fn table() -> Vec<Case> {
 /// Plays one case. Answers why it is red: the step, what was expected, what came.
 fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Result<(), String> {
     let db = TestDb::new();
+    let role = Role::new(&db, "");
     let mut sql = db.client();
     sql.batch_execute("set search_path = graphile_worker; set time zone 'UTC'").map_err(text)?;
     let mut stage = Stage {
@@ -137,6 +139,8 @@ fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Re
         names: HashMap::from([
             ("no_database".into(), db.url().replace(db.name(), "gw_it_nowhere")),
             ("no_role".into(), with_role(&db.url(), "gw_it_nobody")),
+            ("role".into(), role.name.clone()),
+            ("as_role".into(), role.url()),
         ]),
     };
     for (place, step) in case.steps.iter().enumerate() {

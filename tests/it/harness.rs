@@ -193,6 +193,47 @@ impl Drop for TestDb {
     }
 }
 
+/// A role that owns nothing and may connect; dropped with its rights.
+pub struct Role<'a> {
+    db: &'a TestDb,
+    pub name: String,
+}
+
+impl<'a> Role<'a> {
+    pub fn new(db: &'a TestDb, grants: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}_role_{}", db.name(), COUNT.fetch_add(1, Ordering::Relaxed));
+        db.execute(&format!("create role {name}"));
+        let role = Self { db, name };
+        role.may(grants);
+        role
+    }
+
+    /// Runs statements of the owner, in which ROLE is this role.
+    #[track_caller]
+    pub fn may(&self, grants: &str) {
+        self.db.execute(&grants.replace("ROLE", &self.name));
+    }
+
+    /// The URL of the database, for sessions of this role.
+    pub fn url(&self) -> String {
+        with_option(&self.db.url(), "role", &self.name)
+    }
+}
+
+impl Drop for Role<'_> {
+    fn drop(&mut self) {
+        let name = &self.name;
+        let _ = self.db.client().batch_execute(&format!("drop owned by {name}; drop role {name}"));
+    }
+}
+
+/// The same URL, for sessions with this setting.
+pub fn with_option(url: &str, setting: &str, value: &str) -> String {
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{sign}options=-c%20{setting}%3D{value}")
+}
+
 /// Lets the processes that tests start take signals as usual. This one may itself have been started with
 /// some ignored, as in the background of a shell, and would hand that on; a handler is not handed on.
 fn default_signals() {
@@ -288,11 +329,12 @@ impl Tally {
     }
 }
 
-/// A line of the log: what it says, and one of its fields, `worker_id` or `job_key`.
+/// A line of the log: what it says, one of its fields (`worker_id`, `job_key` or `crontab`), and its task.
 pub struct Line {
     pub text: String,
     pub of: String,
     pub error: String,
+    pub task: String,
 }
 
 /// Every line logged from now on, of all tests: look for your own worker's or key's.
@@ -308,9 +350,9 @@ pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
             // What the guide's plugin logs comes from its own module, here.
             if record.target().starts_with("graphile_worker") || record.target().starts_with("it::guide") {
                 let field = |name| record.key_values().get(log::kv::Key::from_str(name)).map(|value| value.to_string());
-                let of = field("worker_id").or_else(|| field("job_key")).unwrap_or_default();
-                let error = field("error").unwrap_or_default();
-                let line = Line { text: record.args().to_string(), of, error };
+                let of = field("worker_id").or_else(|| field("job_key")).or_else(|| field("crontab"));
+                let (error, task) = (field("error").unwrap_or_default(), field("task").unwrap_or_default());
+                let line = Line { text: record.args().to_string(), of: of.unwrap_or_default(), error, task };
                 LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         }
@@ -356,6 +398,14 @@ impl Running {
         let runner = worker.clone();
         let thread = std::thread::Builder::new().name("harness-run".into()).spawn(move || runner.run());
         Self { worker, thread: Some(thread.expect("starting a thread")) }
+    }
+
+    /// Waits until it ends by itself, which must come soon; answers what `run` answered.
+    #[track_caller]
+    pub fn ends(mut self) -> Result<()> {
+        let thread = self.thread.take().expect("ended once");
+        eventually(SOON, || thread.is_finished());
+        thread.join().expect("run() must not panic")
     }
 
     /// Stops it, and answers what `run` answered and how long that took.

@@ -28,6 +28,7 @@ mod proxy;
 mod queues;
 mod recovery;
 mod retry;
+mod rights;
 mod rotation;
 mod signals;
 mod size;

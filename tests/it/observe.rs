@@ -1,6 +1,6 @@
 //! What can be seen of a worker from outside: its numbers, its trace contexts, its words in the log.
 
-use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::harness::{Running, SOON, TestDb, eventually, log_lines};
 use crossbeam_channel::bounded;
 use graphile_worker::*;
 use serde::{Deserialize, Serialize};
@@ -143,7 +143,8 @@ fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
 const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error outcome thread seconds jobs queues \
     job_key doing left_out schema concurrency tasks server_version newest_migration queue_index heartbeats retirements \
     hook decision capacity events signal \
-    path file timeout_ms unfit known role reason crontab tick backfilled previous_worker_id workers stored_bytes pause_ms entries has_room has_tables";
+    path file timeout_ms unfit known role reason crontab tick backfilled previous_worker_id workers stored_bytes pause_ms entries has_room has_tables \
+    variable nearest";
 
 #[test]
 fn log_lines_name_their_fields_by_one_vocabulary() {
@@ -199,4 +200,46 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+#[test]
+fn a_crontab_entry_for_a_task_that_the_worker_lacks_is_warned_of_once() {
+    drop(log_lines());
+    let db = TestDb::new();
+    let crontab = "* * * * * t ?id=known_entry\n* * * * * elsewhere ?id=entry_of_elsewhere";
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()).with_cron(crontab).unwrap());
+    eventually(SOON, || running.worker.stats().claims > 0);
+    let about = |entry: &str| {
+        let lines = log_lines();
+        let of_it = lines.iter().filter(|line| line.of == entry && line.text.contains("does not have"));
+        of_it.map(|line| line.task.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((about("entry_of_elsewhere"), about("known_entry")), (vec!["elsewhere".to_owned()], vec![]));
+}
+
+#[test]
+fn due_jobs_of_a_task_that_no_worker_has_are_told_once_and_those_of_others_are_not() {
+    drop(log_lines());
+    let db = TestDb::new();
+    db.execute(
+        "insert into graphile_worker._native_workers (id, last_heartbeat_at, metadata) values
+           ('live', now(), '{\"tasks\": [\"theirs\"]}'),
+           ('silent', now() - interval '1 hour', '{\"tasks\": [\"mispelled\"]}')",
+    );
+    for task in ["mispelled", "mispelled", "theirs"] {
+        db.add(&format!("'{task}'"));
+    }
+    db.add("'tomorrow', run_at => now() + interval '1 day'");
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    eventually(SOON, || running.worker.worker_id().is_some());
+    let id = running.worker.worker_id().unwrap();
+    let told = || {
+        let lines = log_lines();
+        let unknown = lines.iter().filter(|line| line.of == id && line.text.contains("no live worker of this library"));
+        unknown.map(|line| line.task.clone()).collect::<Vec<_>>()
+    };
+    eventually(SOON, || !told().is_empty());
+    assert_eq!(told(), ["mispelled"]);
+    let tasks = "select metadata ->> 'tasks' from graphile_worker._native_workers where id not in ('live', 'silent')";
+    assert_eq!(db.one::<String>(tasks), "[\"t\"]");
 }

@@ -127,6 +127,13 @@ TEST(the_environment_sets_keys_and_a_wrong_value_names_its_variable) {
   setenv("GRAPHILE_WORKER_POLL_INTERVAL", "often", 1);
   ANSWERS(GW_ERR_CONFIG, gw_config_load_env(config, &err));
   CHECK_HAS(said(), "GRAPHILE_WORKER_POLL_INTERVAL");
+  unsetenv("GRAPHILE_WORKER_POLL_INTERVAL");
+  setenv("GRAPHILE_WORKER_CONCURENCY", "17", 1);
+  ANSWERS(GW_ERR_CONFIG, gw_config_load_env(config, &err));
+  CHECK_HAS(said(), "did you mean GRAPHILE_WORKER_CONCURRENCY?");
+  unsetenv("GRAPHILE_WORKER_CONCURENCY");
+  setenv("GRAPHILE_WORKER_SERVICE_HOST", "10.0.0.1", 1); /* Kubernetes sets such names. */
+  OK(gw_config_load_env(config, &err));
   gw_config_free(config);
 }
 

@@ -10,7 +10,7 @@ from unittest import mock
 
 from graphile_worker import (
     AuthError, Client, ClosedError, ConfigError, ConnectError, CrontabError, DatabaseError, GraphileWorkerError,
-    InvalidArgumentError, NewJob, PayloadError, next_runs,
+    InvalidArgumentError, NewJob, PayloadError, SchemaError, next_runs,
 )
 from harness import DatabaseTest, psql
 
@@ -143,6 +143,15 @@ class ErrorsTest(DatabaseTest):
         with self.assertRaisesRegex(DatabaseError, "graphile_worker") as caught:
             self.client.add_job("greet")
         self.assertEqual(caught.exception.sqlstate, "3F000")
+        for call in (lambda: self.client.add_job("greet"), self.client.stats, self.client.queues):
+            with self.assertRaisesRegex(SchemaError, "run migrate first") as caught:
+                call()
+            self.assertNotIn("gw_", str(caught.exception).replace(self.url.rpartition("/")[2], ""))
+
+    def test_a_misspelled_variable_is_refused_by_the_option_that_it_means(self):
+        with mock.patch.dict("os.environ", GRAPHILE_WORKER_CONCURENCY="4"):
+            with self.assertRaisesRegex(ConfigError, "CONCURENCY.*did you mean GRAPHILE_WORKER_CONCURRENCY"):
+                Client(self.url)
 
     def test_without_a_url_the_variables_of_libpq_say_where_the_database_is(self):
         with mock.patch.dict(os.environ, {"DATABASE_URL": ""}):

@@ -105,7 +105,7 @@ class TlsError(ConnectError):
 
 
 class SchemaError(DatabaseError):
-    """The queue's schema is missing, or of another kind."""
+    """The schema is missing, incomplete, too old or too new, or the role lacks a right on it."""
 
     status = "GW_ERR_SCHEMA"
 

@@ -1,0 +1,14 @@
+-- Of the first jobs that wait, those that are due and of a task that this worker does not have: the task's name, and how
+-- many. A job that no worker takes comes to the front by itself, so a bounded look finds it.
+--   $1 ids of this worker's tasks  $2 how many jobs are looked at
+select t.identifier, pg_catalog.count(*) as jobs
+  from (
+    select j.task_id, j.run_at
+      from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+     where j.is_available
+     order by j.priority, j.run_at
+     limit $2::int) j
+  join :GRAPHILE_WORKER_SCHEMA._private_tasks t on t.id = j.task_id
+ where j.run_at <= pg_catalog.now()
+   and j.task_id <> all($1::int[])
+ group by t.identifier
