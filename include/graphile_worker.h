@@ -552,7 +552,7 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 #define GW_ERR_CONFLICT -46
 
 /**
- * The connection was lost after the job was sent: it may have been added.
+ * The reply to the commit was lost, and the database could not be asked for the outcome: the change may have been made.
  */
 #define GW_ERR_UNKNOWN_OUTCOME -47
 
@@ -856,7 +856,8 @@ GW_API gw_status_t gw_client_migrate(gw_client_t *client, gw_error_t **err);
 
 /**
  * Adds a job; its id is written to `id` unless that is NULL. GW_ERR_CONFIG names a field and its limit, and nothing was
- * sent. GW_ERR_UNKNOWN_OUTCOME: the connection broke and the job has no key, so it may or may not have been added.
+ * sent. GW_ERR_CONNECT and GW_ERR_DATABASE_TIMEOUT: it was not added. GW_ERR_UNKNOWN_OUTCOME: the reply to the commit was
+ * lost and the database could not be asked for the outcome in time, so it may or may not have been added.
  */
 GW_API
 gw_status_t gw_client_add_job(gw_client_t *client,
