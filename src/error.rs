@@ -108,7 +108,7 @@ impl Error {
     }
 
     /// The same fault in terms of the caller's: what the database refused is one of its fields.
-    pub(crate) fn as_config(mut self, message: String) -> Self {
+    pub(crate) fn into_config(mut self, message: String) -> Self {
         (self.0.kind, self.0.message) = (ErrorKind::Config, message);
         self
     }

@@ -77,7 +77,7 @@ pub(crate) fn named<'a>(error: Error, fields: impl IntoIterator<Item = (&'a str,
         false => String::new(),
     };
     let code = u32::from(alien);
-    error.as_config(format!(
+    error.into_config(format!(
         "{name}: character {place} is U+{code:04X}, which the encoding of the database cannot hold{advice}"
     ))
 }

@@ -209,7 +209,10 @@ impl Reader<'_> {
             return Err(self.fault(format!("has objects and arrays in each other, deeper than {DEEPEST} levels")));
         }
         match self.peek() == Some(bracket) {
-            true => Ok(self.at += 1),
+            true => {
+                self.at += 1;
+                Ok(())
+            }
             false => Err(self.broken("an object is expected here")),
         }
     }
