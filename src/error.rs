@@ -144,6 +144,8 @@ impl Error {
     pub(crate) fn breaks_session(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
+            // The server refused the settings of a connection: there is no session.
+            ErrorKind::Config => self.sqlstate().is_some(),
             // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale.
             ErrorKind::Database => self.sqlstate().is_some_and(|state| {
                 matches!(state, "25006" | "0A000" | "26000" | "42P05")

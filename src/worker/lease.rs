@@ -148,7 +148,10 @@ impl<'a> Lease<'a> {
             Ok(true) => raise(&shared.wires.silent),
             Ok(false) => {}
             // The list was dropped, or is not ours to write: sweeps never find a worker dead that is not on it.
-            Err(error) if error.sqlstate().is_some_and(|state| state.starts_with("42")) => {
+            Err(error)
+                if error.kind() == ErrorKind::Database
+                    && error.sqlstate().is_some_and(|state| state.starts_with("42")) =>
+            {
                 shared.complain("say that this worker lives", &error);
             }
             // Another session holds the entry, or a trigger refuses the beat: our other duties do not wait for it.

@@ -105,6 +105,7 @@ impl Place {
 fn worker(url: &str) -> WorkerOptions {
     WorkerOptions::default()
         .database_url(url)
+        .database_timeout(LONG)
         .concurrency(2)
         .poll_interval(Duration::from_millis(100))
         .define_raw_job("t", |ctx: WorkerContext| {
@@ -116,7 +117,7 @@ fn worker(url: &str) -> WorkerOptions {
 #[track_caller]
 fn goes_on(place: &Place, url: &str, rotate: impl FnOnce()) {
     let running = Running::start(worker(url));
-    let utils = WorkerUtils::connect(url).unwrap();
+    let utils = WorkerUtils::connect_within(url, 2, LONG).unwrap();
     utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
     eventually(LONG, || running.worker.stats().completed == 1);
     rotate();
@@ -124,7 +125,6 @@ fn goes_on(place: &Place, url: &str, rotate: impl FnOnce()) {
     eventually(LONG, || utils.add_raw_job("t", &2, JobSpec::new()).is_ok());
     eventually(LONG, || place.jobs() == 0);
     running.stop().0.unwrap();
-    WorkerUtils::connect(url).unwrap();
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_process_whose_variables_rotate() {
             .batch_execute(sql)
             .unwrap();
     };
-    let utils = WorkerUtils::connect("").unwrap();
+    let utils = WorkerUtils::connect_within("", 2, LONG).unwrap();
     let options = worker("");
     let running = Running::start(options);
     let works = || {
@@ -247,28 +247,29 @@ fn a_file_that_is_broken_for_a_moment_is_waited_for_by_a_worker_and_refused_at_i
     let (crt, key) = (place.path("mine.crt"), place.path("mine.key"));
     let tls = format!("sslmode=verify-full&sslrootcert={}&sslcert={crt}&sslkey={key}", place.path("root"));
     let service = |text: &str| place.write("services", text);
-    service("[prod]\nconnect_timeout=5\n");
+    service("[prod]\nconnect_timeout=60\n");
     let url = place.url("app", &format!("password=old&{tls}&service=prod&servicefile={}", place.path("services")));
     let running = Running::start(worker(&url));
-    let utils = WorkerUtils::connect(&url).unwrap().timeout(Duration::from_secs(3));
+    let utils = WorkerUtils::connect_within(&url, 2, LONG).unwrap();
+    let hasty = utils.clone().timeout(Duration::from_secs(3));
     let key_text = fs::read_to_string(place.folder.join("old.key")).unwrap();
     let certificate = fs::read_to_string(place.folder.join("old.crt")).unwrap();
     let rotations = [
         ("root", half, whole.as_str(), ErrorKind::Tls),
         ("mine.key", &key_text[..40], &key_text, ErrorKind::Tls),
         ("mine.crt", "", &certificate, ErrorKind::Tls),
-        ("services", "[prod]\nconnect_ti", "[prod]\nconnect_timeout=5\n", ErrorKind::Config),
+        ("services", "[prod]\nconnect_ti", "[prod]\nconnect_timeout=60\n", ErrorKind::Config),
     ];
     for (name, broken, mended, kind) in rotations {
         place.write(name, broken);
         place.end_sessions();
         let mut error = None;
         eventually(LONG, || {
-            error = utils.add_raw_job("t", &1, JobSpec::new()).err();
-            error.is_some()
+            error = hasty.add_raw_job("t", &1, JobSpec::new()).err();
+            error.as_ref().is_some_and(|error| error.to_string().contains(name))
         });
         let error = error.unwrap();
-        assert!(error.is_transient() && error.to_string().contains(name), "{name}: {error}");
+        assert!(error.is_transient(), "{name}: {error}");
         let error = worker(&url).init().map(drop).unwrap_err();
         assert_eq!((error.kind(), error.is_transient()), (kind, false), "{name}: {error}");
         assert!(error.to_string().contains(name), "{error}");
