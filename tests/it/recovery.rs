@@ -519,6 +519,25 @@ fn a_count_that_cannot_be_deleted_costs_its_job_nothing() {
 }
 
 #[test]
+fn a_count_that_another_session_holds_keeps_no_outcome_waiting() {
+    let db = TestDb::new();
+    silent(&db, "dead", 6);
+    held(&db, "dead", "'t'");
+    let soon = SweepStaleWorkersOptions { recovery_delay: Some(Duration::ZERO), ..NOW };
+    db.utils().sweep_stale_workers(soon).unwrap();
+    let mut other = db.client();
+    let mut holds = other.transaction().unwrap();
+    holds.execute("select from graphile_worker._native_recoveries for update", &[]).unwrap();
+    let running = Running::start(db.worker().define_raw_job("t", |_| ()));
+    eventually(SOON, || running.worker.stats().completed == 1);
+    db.add("'t'");
+    eventually(SOON, || running.worker.stats().completed == 2);
+    let worker = running.worker.clone();
+    running.stop().0.unwrap();
+    assert_eq!((db.jobs(), db.one::<i64>(COUNTED), worker.stats().database_errors), (0, 1, 0));
+}
+
+#[test]
 fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
     let db = TestDb::new();
     let kept = db.add("'t'");
