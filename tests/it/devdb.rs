@@ -136,7 +136,7 @@ fn a_folder_that_cannot_be_deleted_does_not_hang_the_stop() {
     let kept = home.join("kept");
     fs::create_dir(&kept).unwrap();
     fs::write(kept.join("file"), "").unwrap();
-    fs::set_permissions(&kept, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o0)).unwrap();
     drop_within_bound(db);
     assert!(!is_alive(pid));
     // As root we delete it in the end; as another user we cannot.

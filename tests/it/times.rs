@@ -125,12 +125,9 @@ fn cron_goes_on_beside_entries_with_such_times() {
     let known = "select count(*) from graphile_worker._private_known_crontabs where identifier = 'other'";
     eventually(SOON, || db.one::<i64>(known) == 1);
     eventually(Duration::from_secs(70), || db.jobs() >= 1);
-    assert_eq!(
-        db.one::<bool>(
-            "select last_execution = 'infinity' from graphile_worker._private_known_crontabs where identifier = 'ended'"
-        ),
-        true
-    );
+    assert!(db.one::<bool>(
+        "select last_execution = 'infinity' from graphile_worker._private_known_crontabs where identifier = 'ended'"
+    ));
     running.stop().0.unwrap();
 }
 
