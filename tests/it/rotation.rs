@@ -228,10 +228,11 @@ fn a_process_whose_variables_rotate() {
 }
 
 fn set_variable(name: &str, value: Option<&str>) {
-    // SAFETY: this process reads and writes its environment by the standard library only, which locks it.
     #[allow(unsafe_code)]
     match value {
+        // SAFETY: this process reads and writes its environment by the standard library only, which locks it.
         Some(value) => unsafe { std::env::set_var(name, value) },
+        // SAFETY: as above.
         None => unsafe { std::env::remove_var(name) },
     }
 }
