@@ -492,7 +492,7 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 #define GW_ERR_HANDLE -9
 
 /**
- * The worker has stopped, but handlers did not return; the message names them.
+ * The worker has stopped, but handlers did not return, or outcomes could not be written; the message names the jobs.
  */
 #define GW_ERR_WEDGED -10
 
@@ -722,7 +722,9 @@ GW_API gw_status_t gw_config_get(const gw_config_t *config, const char *key, cha
  * (GRAPHILE_WORKER_CONCURRENCY). Without a database_url the PG* variables say where the database is. Call it
  * before other threads change the environment.
  */
-GW_API gw_status_t gw_config_load_env(gw_config_t *config, gw_error_t **err);
+GW_API
+gw_status_t gw_config_load_env(gw_config_t *config,
+                               gw_error_t **err);
 
 /**
  * Every key, by its place from 0 on; NULL after the last. Static text.
@@ -1023,13 +1025,15 @@ GW_API int32_t gw_job_revision(const gw_job_t *job);
  * Before when it was not to start, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
  * nearest within.
  */
-GW_API int64_t gw_job_run_at(const gw_job_t *job);
+GW_API
+int64_t gw_job_run_at(const gw_job_t *job);
 
 /**
  * When it was first added, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
  * nearest within.
  */
-GW_API int64_t gw_job_created_at(const gw_job_t *job);
+GW_API
+int64_t gw_job_created_at(const gw_job_t *job);
 
 /**
  * The payload: JSON text as the database holds it, byte for byte, ending with NUL. Its length is written to `len` unless
@@ -1191,7 +1195,8 @@ void gw_worker_request_stop(gw_worker_t *worker,
 
 /**
  * Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_WEDGED, naming job, task and thread, if handlers did not
- * return in time: their jobs were given back. A worker ends within its grace period and a second after a stop.
+ * return in time: their jobs were given back. GW_ERR_WEDGED, naming job, task and outcome, also if outcomes could not be
+ * written: these jobs may run again. A worker ends within its grace period and a second after a stop.
  */
 GW_API
 gw_status_t gw_worker_wait(gw_worker_t *worker,
