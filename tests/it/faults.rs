@@ -303,7 +303,7 @@ fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_th
     };
     // Collisions are a matter of luck: at least six seconds, and until there were enough of them.
     let over = Arc::new(AtomicBool::new(false));
-    let adders: Vec<_> = (0..4)
+    let adders: Vec<_> = (0..8)
         .map(|adder| {
             let (utils, over) = (utils.clone(), over.clone());
             thread::spawn(move || {
@@ -321,7 +321,7 @@ fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_th
             })
         })
         .collect();
-    eventually(6 * SOON, || Instant::now() >= end && collisions() >= 100);
+    eventually(12 * SOON, || Instant::now() >= end && collisions() >= 100);
     over.store(true, Ordering::SeqCst);
     let last: Vec<u64> = adders.into_iter().map(|adder| adder.join().unwrap()).collect();
     eventually(SOON, || db.jobs() == 0);

@@ -144,7 +144,7 @@ const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error 
     job_key doing left_out schema concurrency tasks server_version newest_migration queue_index heartbeats retirements \
     hook decision capacity events signal \
     path file timeout_ms unfit known role reason crontab tick backfilled previous_worker_id workers stored_bytes pause_ms entries has_room has_tables \
-    variable nearest";
+    variable nearest other_worker_id folder tries";
 
 #[test]
 fn log_lines_name_their_fields_by_one_vocabulary() {
