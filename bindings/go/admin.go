@@ -244,7 +244,7 @@ type Swept struct {
 	WorkerIDs      []string `json:"worker_ids"`      // the workers that were found dead
 	RecoveredCount int64    `json:"recovered_count"` // how many of their jobs were recovered
 	// RaisedThresholds are the living workers for which the threshold was too short.
-	RaisedThresholds []RaisedThreshold `json:"raised_thresholds"`
+	RaisedThresholds []RaisedThreshold `json:"raised_thresholds,omitempty"`
 }
 
 // RaisedThreshold is a worker that sends its heartbeats too seldom for the threshold of a sweep: the sweep applied three of
