@@ -199,15 +199,18 @@ fn many_cuts_of_many_enqueues_make_no_copy_and_every_error_is_true() {
     let running = Running::start(db.worker().define_raw_job("t", move |ctx: WorkerContext| {
         *seen.lock().unwrap().entry(ctx.job().payload_as().unwrap()).or_default() += 1;
     }));
+    // Connected before the first cut: a client that cannot connect is not what this is about.
+    let adders: Vec<_> = (0..ADDERS).map(|_| utils(&db, &proxy).timeout(Duration::from_secs(30))).collect();
     let mut sent = 0_u32;
     proxy.drop_reply_to(120, move |_| {
         sent += 1;
         sent.wrapping_mul(2_654_435_761) >> 28 == 0
     });
     let outcomes: Vec<(String, Option<ErrorKind>)> = thread::scope(|scope| {
-        let adders: Vec<_> = (0..ADDERS)
-            .map(|adder| {
-                let utils = utils(&db, &proxy).timeout(Duration::from_secs(30));
+        let adders: Vec<_> = adders
+            .into_iter()
+            .enumerate()
+            .map(|(adder, utils)| {
                 scope.spawn(move || {
                     let add = |n| {
                         let name = format!("{adder}-{n}");
