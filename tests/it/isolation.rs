@@ -190,8 +190,8 @@ fn a_job_whose_completion_is_refused_for_long_fails_for_good() {
     let Work { tally, worker, .. } = Work::new(&db);
     raising(&db, "after delete", "_private_jobs", "old.priority = 1", "P0001");
     let job = db.add("'quick', priority => 1");
-    let running = Running::start(worker.database_timeout(Duration::from_millis(200)));
-    eventually(SOON, || db.locks() == 0 && tally.runs() == 1);
+    let running = Running::start(worker.database_timeout(Duration::from_secs(1)));
+    eventually(6 * SOON, || db.locks() == 0 && tally.runs() == 1);
     let error: String = db.one(&format!(
         "select last_error from graphile_worker._private_jobs where id = {job} and attempts = max_attempts"
     ));
