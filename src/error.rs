@@ -140,6 +140,11 @@ impl Error {
         }
     }
 
+    /// Whether the database refused the statement, and nothing else is wrong: it wrote nothing, and the session goes on.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.sqlstate().is_some() && !self.breaks_session()
+    }
+
     /// Whether the session that answered so can still be used.
     pub(crate) fn breaks_session(&self) -> bool {
         match self.0.kind {

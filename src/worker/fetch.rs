@@ -2,7 +2,7 @@
 //! A second one works only while full claims follow each other.
 
 use super::intake::{Intake, Taken};
-use super::{Shared, raise};
+use super::{Shared, TRANSIENT_TRIES, raise};
 use crate::backoff::Backoff;
 use crate::claim::Arrival;
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use chrono::Utc;
 use crossbeam_channel::select;
 use log::error;
 use parking_lot::RwLockReadGuard;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How many bytes, as they are stored, the payloads of one claim may have to come along with it. For a full claim
@@ -22,8 +23,7 @@ const INLINE: usize = 1 << 20;
 /// A claim is late when its payloads make it take so long.
 const LATE: Duration = Duration::from_secs(1);
 
-/// A trigger may raise what looks as if it would pass: after so many tries it counts as refused.
-const TRANSIENT_TRIES: usize = 3;
+/// The longest pause before a claim that the database refused is tried again.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A claim to carry out.
@@ -72,7 +72,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 Err(Failed::Refused(error)) => (error, true),
                 Err(Failed::InDoubt(error)) => (error, false),
             };
-            if refused && !error.breaks_session() {
+            if refused && error.is_refusal() {
                 shared.report("claim", &error);
             } else {
                 // The reply may be lost although the claim was committed.
@@ -131,11 +131,7 @@ impl From<Error> for Failed {
 /// The database refuses to let us claim the next job: passes it over from now on. False if that would not help.
 fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Error) -> bool {
     let ids = shared.task_ids.read().clone();
-    let tasks: Vec<i32> = ids.keys().copied().collect();
-    let now = shared.config.local_time.then(Utc::now);
-    let avoid = shared.avoided.at(Instant::now());
-    let wanted = Wanted { limit: 1, inline: 0, tasks, now, avoid, only_looks: true };
-    let rows = match store.claim(filter, wanted) {
+    let rows = match store.claim(filter, wanted(shared, &ids, 1, true)) {
         Ok(rows) => rows,
         Err(error) => {
             shared.complain("find the job that the database refuses", &error);
@@ -151,6 +147,18 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
     true
 }
 
+/// What a claim of `limit` jobs of these tasks asks for now.
+fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: bool) -> Wanted {
+    Wanted {
+        limit,
+        inline: INLINE / limit.max(16),
+        tasks: ids.keys().copied().collect(),
+        now: shared.config.local_time.then(Utc::now),
+        avoid: shared.avoided.at(Instant::now()),
+        only_looks,
+    }
+}
+
 /// Claims, and hands out what came.
 fn claim(
     shared: &Shared,
@@ -161,15 +169,11 @@ fn claim(
     intake: &mut Intake,
 ) -> Result<Taken, Failed> {
     let ids = shared.task_ids.read().clone();
-    let now = shared.config.local_time.then(Utc::now);
-    let tasks: Vec<i32> = ids.keys().copied().collect();
     add(&shared.stats.claims, 1);
 
     // An error of this call is the connection's; an error of the claim may be a row's.
     store.connect()?;
-    let avoid = shared.avoided.at(Instant::now());
-    let wanted = Wanted { limit, inline: INLINE / limit.max(16), tasks, now, avoid, only_looks: false };
-    let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
+    let rows = store.claim(filter, wanted(shared, &ids, limit, false)).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 pub(crate) fn write<T: Clone>(items: &[T], write_part: &mut impl FnMut(&[T]) -> Result<()>) -> Result<Vec<(T, Error)>> {
     match write_part(items) {
         Ok(()) => Ok(Vec::new()),
-        Err(error) if error.sqlstate().is_none() || error.breaks_session() => Err(error),
+        Err(error) if !error.is_refusal() => Err(error),
         Err(error) => match items {
             [] => Err(error),
             [item] => Ok(vec![(item.clone(), error)]),

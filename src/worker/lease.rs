@@ -155,7 +155,7 @@ impl<'a> Lease<'a> {
                 shared.complain("say that this worker lives", &error);
             }
             // Another session holds the entry, or a trigger refuses the beat: our other duties do not wait for it.
-            Err(error) if error.sqlstate().is_some() && !error.breaks_session() => {
+            Err(error) if error.is_refusal() => {
                 shared.complain("say that this worker lives", &error);
                 self.beat = Instant::now() + BEAT_AGAIN;
                 return Ok(());
@@ -178,7 +178,7 @@ impl<'a> Lease<'a> {
             return Ok(());
         }
         match self.store.forget_gone(None) {
-            Err(error) if error.sqlstate().is_some() && !error.breaks_session() => {
+            Err(error) if error.is_refusal() => {
                 self.shared.complain("delete the count of recoveries", &error);
                 Ok(())
             }
@@ -281,6 +281,9 @@ impl<'a> Lease<'a> {
     /// Frees what has been locked for four hours.
     fn free_old_locks(&mut self) -> Result<()> {
         let (jobs, queues) = self.store.old_locks()?;
+        if jobs.is_empty() && queues.is_empty() {
+            return Ok(());
+        }
         let (mut freed_jobs, mut freed_queues) = (0, 0);
         let refused_jobs = halves::write(&jobs, &mut |part: &[i64]| {
             freed_jobs += self.store.reset(part, &[])?.0;

@@ -38,6 +38,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// How often a statement is tried again after an error that may pass. A trigger of the user's can raise such an error for
+/// one row each time, so after that the error counts as a refusal.
+const TRANSIENT_TRIES: usize = 3;
+
 /// What every thread of one started worker can reach.
 pub(crate) struct Shared {
     /// One random name per start: two starts never settle each other's jobs.

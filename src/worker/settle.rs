@@ -1,6 +1,6 @@
 //! gw-settle: writes outcomes to the database. Knows nothing of handlers.
 
-use super::{Shared, raise};
+use super::{Shared, TRANSIENT_TRIES, raise};
 use crate::backoff::Backoff;
 use crate::claim::{ActiveJob, Failure, Outcome, Settlement};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 
 /// The most outcomes that one statement writes.
 const BATCH: usize = 1000;
-
-/// A trigger of the user's may raise what looks as if it would pass: after so many tries it counts as refused.
-const TRANSIENT_TRIES: usize = 3;
 
 /// Between two tries of a deferred outcome.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
