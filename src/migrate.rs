@@ -9,12 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 /// Our own objects, in order: the id in our own ledger, and what makes them.
-const EXTRAS: [(i32, &str); 5] = [
+const EXTRAS: [(i32, &str); 6] = [
     (1, include_str!("../migrations/native/001_extras.sql")),
     (2, include_str!("../migrations/native/002_recovery.sql")),
     (3, include_str!("../migrations/native/003_crontabs.sql")),
     (6, include_str!("../migrations/native/006_qualified_names.sql")),
     (7, include_str!("../migrations/native/007_lists.sql")),
+    (8, include_str!("../migrations/native/008_index_scans.sql")),
 ];
 
 /// How often an installation that clashed with another is tried again.

@@ -1,5 +1,8 @@
 //! What the benches share.
 
+#[allow(dead_code, reason = "not every bench has a link")]
+pub mod link;
+
 use postgres::{Client, NoTls};
 
 /// The median, of an odd number of values.

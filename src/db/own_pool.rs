@@ -1,5 +1,5 @@
 //! Our own pool of blocking `postgres` clients for the handlers: opened as they are asked for, asked for a sign of life
-//! before they are lent again, with the database's own words when it refuses. Knows nothing of the tables.
+//! before they are lent again after a pause, with the database's own words when it refuses. Knows nothing of the tables.
 //!
 //! Not r2d2's, whose threads wait by parking_lot: see `lock.rs`. A forked child that made a pool of its own then waited for
 //! ever now and then.
@@ -25,6 +25,9 @@ use tokio_postgres::Config;
 
 /// How long a farewell is waited for.
 const FAREWELL: Duration = Duration::from_millis(100);
+
+/// A client that was used this recently is lent again without a sign of life, which would cost a round trip.
+const TRUSTED_TIME: Duration = Duration::from_millis(100);
 
 /// A client that nobody has asked for so long is closed.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -98,7 +101,7 @@ impl ConnectionPool for OwnPool {
             if let Some(mut kept) = state.idle.pop() {
                 drop(state);
                 // Leaves time for another one, should this one not answer.
-                if shelf.answers(&mut kept.client, left() / 4) {
+                if shelf.answers(&mut kept, left() / 4) {
                     return Ok(shelf.lend(kept));
                 }
                 shelf.close(kept.client, Duration::ZERO);
@@ -176,9 +179,15 @@ impl Shelf {
         Ok(Kept { client, born: now, idle: now })
     }
 
-    /// Whether a client gives a sign of life.
-    fn answers(&self, client: &mut Client, patience: Duration) -> bool {
-        let answers = !client.is_closed() && client.is_valid(patience.min(Duration::from_secs(2))).is_ok();
+    /// Whether a client was used a moment ago, or gives a sign of life.
+    fn answers(&self, kept: &mut Kept, patience: Duration) -> bool {
+        if kept.client.is_closed() {
+            return false;
+        }
+        if kept.idle.elapsed() < TRUSTED_TIME {
+            return true;
+        }
+        let answers = kept.client.is_valid(patience.min(Duration::from_secs(2))).is_ok();
         if answers {
             self.silent.store(false, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! The claim's plan: by index alone, however many jobs are stuck, future or failed.
+//! Plans: claims, adds and removals go by index alone, however many jobs are stuck, future or failed.
 
 use crate::harness::TestDb;
 
@@ -102,4 +102,26 @@ fn settling_finds_its_rows_by_primary_key() {
         let plan = plan_of(&db, sql, arguments);
         assert!(plan.contains("jobs_pkey1") && !plan.contains("Seq Scan on _private_jobs"), "{plan}");
     }
+}
+
+#[test]
+fn a_session_that_added_its_first_jobs_to_an_empty_table_adds_and_removes_by_index_when_the_table_is_large() {
+    let db = TestDb::new();
+    let mut client = db.client();
+    let add = "select from graphile_worker.add_job('t', job_key => $1)";
+    let remove = "select from graphile_worker.remove_job($1)";
+    // PL/pgSQL keeps a plan from the sixth execution on.
+    for _ in 0..8 {
+        for call in [add, remove] {
+            client.execute(call, &[&"first"]).unwrap();
+        }
+    }
+    db.execute("select from generate_series(1, 5000) n, graphile_worker.add_job('t', job_key => n::text)");
+    let mut transaction = client.transaction().unwrap();
+    for call in [add, remove] {
+        transaction.execute(call, &[&"7"]).unwrap();
+    }
+    let scans = "select seq_scan from pg_stat_xact_user_tables where relname = '_private_jobs'";
+    let whole_table: i64 = transaction.query_one(scans, &[]).unwrap().get(0);
+    assert_eq!(whole_table, 0, "reads of the whole table");
 }
