@@ -15,6 +15,9 @@ const ROUNDS: usize = 5;
 const FOR: Duration = Duration::from_secs(2);
 const MANY: usize = 1000;
 
+/// What is measured, how many jobs a call adds, and the call: it is given a number that no other call has.
+type Measured<'a> = (&'a str, usize, &'a mut dyn FnMut(usize));
+
 fn main() {
     let db = DevDb::start(Options::default()).expect("starting PostgreSQL");
     let url = match std::env::var("ROUND_TRIP_MS") {
@@ -33,7 +36,7 @@ fn main() {
         client.query_typed(add, &[(&"noop", Type::TEXT), (&"{}", Type::TEXT)]).expect("adding");
     };
     let add = |spec| utils.add_raw_job("noop", &serde_json::json!({}), spec).expect("adding");
-    let mut calls: [(&str, usize, &mut dyn FnMut(usize)); 4] = [
+    let mut calls: [Measured; 4] = [
         ("a statement by itself", 1, &mut floor),
         ("add_job", 1, &mut |_| drop(add(JobSpec::new()))),
         ("add_job with a key", 1, &mut |n| drop(add(JobSpec::new().job_key(format!("key {n}"))))),

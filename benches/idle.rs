@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What an idle worker may cost: statements per poll interval, a part of a core, memory.
-const STATEMENTS: f64 = 1.1;
+/// What an idle worker may cost: statements per poll interval (a claim, and per minute two heartbeats, two probes of the
+/// notifications and three looks), a part of a core, memory.
+const STATEMENTS: f64 = 1.13;
 const CPU_PERCENT: f64 = 0.3;
 const RSS_MB: f64 = 15.0;
 const MORE_THREADS: usize = 10;

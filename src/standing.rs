@@ -265,17 +265,13 @@ impl Standing {
             ));
         }
         if standing.may_read_ledger {
-            let newest: Param = Box::new(NEWEST_KNOWN);
-            let rows = client
-                .ask(schema, "ledger", include_str!("sql/ledger.sql"), vec![(newest, Type::INT4)])
-                .map_err(|error| match error.sqlstate() {
-                    Some("42703") => standing.refuse(
-                        schema,
-                        format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
-                    ),
-                    _ => error.context(format_args!("reading the ledger of schema {schema:?}")),
-                })?;
-            let row = rows.first().expect("an aggregate answers one row");
+            let row = Self::ask_the_ledger(client, schema).map_err(|error| match error.sqlstate() {
+                Some("42703") => standing.refuse(
+                    schema,
+                    format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
+                ),
+                _ => error.context(format_args!("reading the ledger of schema {schema:?}")),
+            })?;
             standing.max_id = row.try_get("max_id")?;
             standing.breaks_us = row.try_get("breaks_us")?;
             standing.is_moving = row.try_get("is_moving")?;
@@ -304,6 +300,22 @@ impl Standing {
             }
         }
         Ok(standing)
+    }
+
+    fn ask_the_ledger(client: &mut impl Ask, schema: &Schema) -> Result<Row> {
+        let newest: Param = Box::new(NEWEST_KNOWN);
+        let rows = client.ask(schema, "ledger", include_str!("sql/ledger.sql"), vec![(newest, Type::INT4)])?;
+        Ok(rows.into_iter().next().expect("an aggregate answers one row"))
+    }
+
+    /// The refusal of a schema that a newer worker has changed so that we must not touch it. One statement, unless the
+    /// ledger tells of such a change or cannot be read.
+    pub(crate) fn look_for_breaking(client: &mut impl Ask, schema: &Schema) -> Result<Option<Error>> {
+        match Self::ask_the_ledger(client, schema) {
+            Ok(row) if row.try_get::<_, Option<i32>>("breaks_us")?.is_none() => Ok(None),
+            Err(error) if !error.is_refusal() => Err(error),
+            _ => Ok(Self::look(client, schema)?.breaking(schema)),
+        }
     }
 
     /// Reads the row of `probe.sql`.

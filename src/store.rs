@@ -93,7 +93,7 @@ pub(crate) struct Store {
     blocked: Query,
     tasks: Query,
     storable: Query,
-    unknown_tasks: Query,
+    look_at_tasks: Query,
     published_tasks: Query,
     beat: Query,
     native_beat: Query,
@@ -105,6 +105,15 @@ pub(crate) struct Store {
     cron_tick: Query,
     cron_decided: Query,
     cron_decide: Query,
+}
+
+/// What a look at the tasks found.
+#[derive(Default)]
+pub(crate) struct TasksSeen {
+    /// Tasks with due jobs that the worker does not have, and how many jobs.
+    pub(crate) unknown: Vec<(String, i64)>,
+    /// A task of the worker's has been deleted.
+    pub(crate) own_deleted: bool,
 }
 
 /// What the shared tables know of a crontab entry.
@@ -162,7 +171,7 @@ impl Store {
             blocked: query("blocked", include_str!("sql/blocked.sql")),
             tasks: query("tasks", include_str!("sql/tasks.sql")),
             storable: query("storable", include_str!("sql/storable.sql")),
-            unknown_tasks: query("unknown_tasks", include_str!("sql/unknown_tasks.sql")),
+            look_at_tasks: query("look_at_tasks", include_str!("sql/look_at_tasks.sql")),
             published_tasks: query("published_tasks", include_str!("sql/published_tasks.sql")),
             beat: query("beat", include_str!("sql/beat.sql")),
             native_beat: query("native_beat", include_str!("sql/native_beat.sql")),
@@ -389,7 +398,7 @@ impl Store {
 
     /// The refusal of a schema that a newer worker has changed since we started.
     pub(crate) fn breaking(&mut self, schema: &Schema) -> Result<Option<Error>> {
-        self.seat.with(|session| Ok(Standing::look(session, schema)?.breaking(schema)))
+        self.seat.with(|session| Standing::look_for_breaking(session, schema))
     }
 
     /// The ids of the tasks named, entering new ones.
@@ -423,11 +432,18 @@ impl Store {
         answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
     }
 
-    /// The due jobs at the front that are of none of these tasks: the names of their tasks, and how many there are.
-    pub(crate) fn unknown_tasks(&mut self, own: Vec<i32>) -> Result<Vec<(String, i64)>> {
-        let query = &self.unknown_tasks;
+    /// Looks for due jobs at the front that are of none of these tasks, and whether these tasks are all there.
+    pub(crate) fn look_at_tasks(&mut self, own: Vec<i32>) -> Result<TasksSeen> {
+        let query = &self.look_at_tasks;
         let rows = self.seat.with(|session| session.query(query, vec![Box::new(own), Box::new(LOOKED_AT)]))?;
-        Ok(rows.iter().map(|row| (row.get("identifier"), row.get("jobs"))).collect())
+        let mut seen = TasksSeen::default();
+        for row in rows {
+            match row.get::<_, Option<String>>("identifier") {
+                Some(task) => seen.unknown.push((task, row.get("jobs"))),
+                None => seen.own_deleted = true,
+            }
+        }
+        Ok(seen)
     }
 
     /// The tasks of workers of this library that were heard of within this time. Only where `_native_workers` exists.

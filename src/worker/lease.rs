@@ -6,7 +6,7 @@ use crate::backoff::{Backoff, random_unit};
 use crate::claim::{ActiveJob, GIVEN_BACK};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stats::add;
-use crate::store::Store;
+use crate::store::{Store, TasksSeen};
 use crate::sweep::metadata;
 use crossbeam_channel::{after, select};
 use log::{error, info, warn};
@@ -69,7 +69,6 @@ struct Lease<'a> {
     renew: Instant,
     reconcile: Instant,
     tasks: Instant,
-    unknown: Instant,
     reset: Instant,
     /// How many jobs had been claimed at the last reconcile: no change means nothing to find.
     claimed: u64,
@@ -86,9 +85,8 @@ impl<'a> Lease<'a> {
             beat: now,
             renew: now + RENEW_AFTER / 2,
             reconcile: now + RECONCILE_INTERVAL,
-            tasks: now + TASKS_INTERVAL,
             // Workers that are started together have told each other by then.
-            unknown: now + Duration::from_secs(1),
+            tasks: now + Duration::from_secs(1),
             reset: now + Duration::from_secs(60).mul_f64(random_unit()),
             claimed: 0,
             told: HashSet::new(),
@@ -96,8 +94,8 @@ impl<'a> Lease<'a> {
     }
 
     fn next_due(&self) -> Instant {
-        let duties = [self.beat, self.renew, self.reconcile, self.tasks, self.unknown, self.reset];
-        duties.into_iter().min().expect("six of them")
+        let duties = [self.beat, self.renew, self.reconcile, self.tasks, self.reset];
+        duties.into_iter().min().expect("five of them")
     }
 
     /// Does what is due. Beats first: whoever reconciles is alive for the sweepers.
@@ -126,12 +124,8 @@ impl<'a> Lease<'a> {
             self.renew = Instant::now() + RENEW_AFTER / 2;
         }
         if due(self.tasks) {
-            self.refresh_tasks()?;
+            self.look_at_tasks()?;
             self.tasks = Instant::now() + TASKS_INTERVAL;
-        }
-        if due(self.unknown) {
-            self.look_for_unknown_tasks()?;
-            self.unknown = Instant::now() + TASKS_INTERVAL;
         }
         if due(self.reset) {
             self.free_old_locks()?;
@@ -330,12 +324,15 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Tells once of each task whose jobs are due, and that no worker of this library has: a misspelled name would wait
-    /// without a word. Workers of other makes do not say which tasks they have.
-    fn look_for_unknown_tasks(&mut self) -> Result<()> {
+    /// Enters tasks of ours again that were deleted. Tells once of each task whose jobs are due, and that no worker of this
+    /// library has: a misspelled name would wait without a word. Workers of other makes do not say which tasks they have.
+    fn look_at_tasks(&mut self) -> Result<()> {
         let shared = self.shared;
         let own: Vec<i32> = shared.task_ids.read().keys().copied().collect();
-        let mut unknown = self.store.unknown_tasks(own)?;
+        let TasksSeen { mut unknown, own_deleted } = self.store.look_at_tasks(own)?;
+        if own_deleted {
+            self.refresh_tasks()?;
+        }
         if shared.facts.has_heartbeats && !unknown.is_empty() {
             let published = self.store.published_tasks(shared.config.recovery.sweep_threshold)?;
             unknown.retain(|(task, _)| !published.contains(task));

@@ -1,5 +1,6 @@
 -- Of the first jobs that wait, those that are due and of a task that this worker does not have: the task's name, and how
--- many. A job that no worker takes comes to the front by itself, so a bounded look finds it.
+-- many. A job that no worker takes comes to the front by itself, so a bounded look finds it. A row without a name says
+-- that a task of this worker has been deleted.
 --   $1 ids of this worker's tasks  $2 how many jobs are looked at
 select t.identifier, pg_catalog.count(*) as jobs
   from (
@@ -12,3 +13,8 @@ select t.identifier, pg_catalog.count(*) as jobs
  where j.run_at <= pg_catalog.now()
    and j.task_id <> all($1::int[])
  group by t.identifier
+union all
+select null, pg_catalog.count(*)
+  from pg_catalog.unnest($1::int[]) own(id)
+ where not exists (select from :GRAPHILE_WORKER_SCHEMA._private_tasks t where t.id = own.id)
+having pg_catalog.count(*) > 0
