@@ -6,6 +6,7 @@ pub mod link;
 use postgres::{Client, NoTls};
 
 /// The median, of an odd number of values.
+#[allow(dead_code, reason = "not every bench has rounds")]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
