@@ -74,51 +74,37 @@
 // The engine is one, with or without its C door; some of it only that door uses.
 #![cfg_attr(not(feature = "capi"), allow(dead_code))]
 
-mod admin;
 mod backoff;
-mod batch;
 #[cfg(feature = "capi")]
 mod capi;
-mod claim;
-mod cleanup;
+mod client;
 mod config;
 mod cron;
 mod db;
 pub mod devdb;
-mod enqueue;
+mod engine;
 mod error;
 mod hooks;
 mod job;
-mod local_queue;
 mod lock;
-mod manage;
-mod migrate;
-mod options;
-mod recovery;
-mod retry;
-mod running;
-mod schema;
 mod shutdown;
-mod signals;
-mod spec;
-mod standing;
-mod stats;
-mod store;
-mod sweep;
-mod task;
+mod tasks;
 mod text;
-mod trace;
-mod utils;
 mod worker;
 
-pub use admin::{
+pub use client::admin::{
     CleanupResult, CleanupTask, ForceUnlockResult, JobState, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow,
     QueueRow, RescheduleJobOptions,
 };
-pub use batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
+pub use client::sweep::{ActiveWorkerRow, RaisedThreshold, SweepStaleWorkersOptions, SweepStaleWorkersResult};
+pub use client::{Executor, WorkerUtils};
 pub use config::WorkerRecoveryConfig;
+pub use config::local_queue::{LocalQueueConfig, RefetchDelayConfig};
+pub use config::retry::RetryPolicy;
 pub use cron::crontab::{Cron, CrontabFill};
 pub use db::pool::{Connection, ConnectionPool};
+pub use db::schema::Schema;
+pub use engine::stats::{Histogram, ListenerState, WorkerStats};
 pub use error::{Error, ErrorKind, Result};
 pub use hooks::{
     AfterJobRun, AfterJobRunContext, BeforeJobRun, BeforeJobRunContext, BeforeJobSchedule, BeforeJobScheduleContext,
@@ -134,14 +120,9 @@ pub use hooks::{
     WorkerShutdownContext, WorkerStart, WorkerStartContext,
 };
 pub use job::Job;
-pub use local_queue::{LocalQueueConfig, RefetchDelayConfig};
-pub use options::{CronSource, WorkerOptions};
-pub use retry::RetryPolicy;
-pub use running::Worker;
-pub use schema::Schema;
+pub use job::spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use shutdown::ShutdownSignal;
-pub use spec::{JobKeyMode, JobSpec, RawJob, TaskName};
-pub use stats::{Histogram, ListenerState, WorkerStats};
-pub use sweep::{ActiveWorkerRow, RaisedThreshold, SweepStaleWorkersOptions, SweepStaleWorkersResult};
-pub use task::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
-pub use utils::{Executor, WorkerUtils};
+pub use tasks::batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
+pub use tasks::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
+pub use worker::Worker;
+pub use worker::options::{CronSource, WorkerOptions};

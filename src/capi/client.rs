@@ -6,8 +6,8 @@ use super::keys::Reader;
 use super::spec::{SpecValue, gw_spec_t, time};
 use super::status::{Failure, GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
 use super::{call, put, read, text, wanted};
+use crate::client::DEADLINE;
 use crate::db::given_or_environment;
-use crate::utils::DEADLINE;
 use crate::{
     CleanupTask, JobState, ListJobsOptions, RescheduleJobOptions, Schema, SweepStaleWorkersOptions, WorkerUtils,
 };

@@ -3,8 +3,9 @@
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::status::{Failure, GW_ERR_JSON, GW_OK, gw_error_t, gw_status_t};
 use super::{call, json, read, status_of, text, wanted};
-use crate::spec::check_run_at;
-use crate::{JobKeyMode, JobSpec, RawJob, Schema, TaskName, trace};
+use crate::job::spec::check_run_at;
+use crate::job::trace;
+use crate::{JobKeyMode, JobSpec, RawJob, Schema, TaskName};
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -270,7 +271,7 @@ pub unsafe extern "C" fn gw_sql_add_job(
             other => Err(Failure::invalid(format!("style: {other} is none of GW_SQL_..."))),
         };
         let mut statement = String::new();
-        for line in include_str!("../sql/add_job.sql").lines().filter(|line| !line.starts_with("--")) {
+        for line in include_str!("../sql/enqueue/add_job.sql").lines().filter(|line| !line.starts_with("--")) {
             let mut parts = line.split('$');
             statement.push_str(parts.next().unwrap_or_default());
             for part in parts {

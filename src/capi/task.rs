@@ -3,7 +3,7 @@
 use super::job::{Home, Life, gw_job_t};
 use super::user_data::UserData;
 use super::{inside, job};
-use crate::task::StartedJob;
+use crate::tasks::StartedJob;
 use log::error;
 use std::ffi::c_void;
 use std::sync::Arc;

@@ -14,9 +14,9 @@ use super::status::{
 use super::task::{TaskFunction, gw_task_fn};
 use super::user_data::{UserData, gw_free_fn};
 use super::{call, cron, is_inside, json, put, read, text, wanted};
+use crate::engine::pull::{Counter, Next};
 use crate::lock::held;
-use crate::task::Runner;
-use crate::worker::pull::{Counter, Next};
+use crate::tasks::Runner;
 use crate::{Cron, JobDefinition, RetryPolicy, Worker, WorkerStats, db::deadline::HELPER_BEGINS};
 use log::warn;
 use parking_lot::{Mutex, RwLock};

@@ -3,8 +3,8 @@
 use super::payload::{Fault, Members, is_space, quoted};
 use super::schedule::{DAY, Field, HOUR, MINUTE, MONTH, Schedule, Set, WEEKDAY};
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::{JobKeyMode, JobSpec, RawJob, TaskName, check_text};
-use crate::task::TaskHandler;
+use crate::job::spec::{JobKeyMode, JobSpec, RawJob, TaskName, check_text};
+use crate::tasks::TaskHandler;
 use chrono::{DateTime, Utc, Weekday};
 use serde::Serialize;
 use serde_json::json;
@@ -47,9 +47,9 @@ const LONGEST_FILL: Duration = Duration::from_secs(10 * 366 * 86_400);
 pub struct Cron {
     task: String,
     id: Option<String>,
-    pub(super) schedule: Schedule,
-    pub(super) fill: CrontabFill,
-    pub(super) spec: JobSpec,
+    pub(crate) schedule: Schedule,
+    pub(crate) fill: CrontabFill,
+    pub(crate) spec: JobSpec,
     payload: Members,
 }
 
@@ -89,7 +89,7 @@ impl CrontabFill {
         Self::new(weeks, 0, 0, 0, 0)
     }
 
-    pub(super) fn duration(self) -> Duration {
+    pub(crate) fn duration(self) -> Duration {
         self.0
     }
 }
@@ -321,7 +321,7 @@ impl Cron {
     }
 
     /// The job of one tick.
-    pub(super) fn job_at(&self, tick: DateTime<Utc>, backfilled: bool) -> RawJob {
+    pub(crate) fn job_at(&self, tick: DateTime<Utc>, backfilled: bool) -> RawJob {
         let mut payload = self.payload.clone();
         let ts = tick.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         payload.set("_cron", json!({ "ts": ts, "backfilled": backfilled }).to_string());

@@ -209,7 +209,7 @@ struct Transaction<'a> {
 impl Transaction<'_> {
     fn begin(&mut self, left: Duration) -> Result<Mark> {
         let milliseconds = |time: Duration| time.as_millis().clamp(1, i32::MAX as u128).to_string();
-        let sql = include_str!("../sql/begin.sql")
+        let sql = include_str!("../sql/session/begin.sql")
             .replace(":STATEMENT_MS", &milliseconds(left))
             .replace(":IDLE_MS", &milliseconds(left / 2));
         let messages = self.client.simple_query(&sql)?;
@@ -255,7 +255,7 @@ enum Outcome {
 fn outcome(client: &mut Client, mark: &Mark) -> Result<Outcome> {
     let params: [(&(dyn postgres::types::ToSql + Sync), Type); 3] =
         [(&mark.transaction, Type::INT8), (&mark.began, Type::TIMESTAMPTZ), (&mark.server_started, Type::TIMESTAMPTZ)];
-    let row = match client.query_typed_one(include_str!("../sql/outcome.sql"), &params).map_err(Error::from) {
+    let row = match client.query_typed_one(include_str!("../sql/session/outcome.sql"), &params).map_err(Error::from) {
         Ok(row) => row,
         Err(error) if error.sqlstate() == Some("22023") => return Ok(Outcome::Undone),
         Err(error) => return Err(error),

@@ -5,10 +5,13 @@ mod change;
 pub(crate) mod conninfo;
 pub(crate) mod deadline;
 mod dial;
+pub(crate) mod migrate;
 mod own_pool;
 pub(crate) mod pool;
 mod pooler;
+pub(crate) mod schema;
 pub(crate) mod session;
+pub(crate) mod standing;
 pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -230,7 +233,7 @@ impl Database {
             if answer.as_ref().is_err_and(|error| error.breaks_session() || error.is_stale()) && !connection.is_closed()
             {
                 // Any pool drops a client whose session has ended. The end is an error to whoever asks for it.
-                let _ = connection.batch_execute(include_str!("../sql/end_session.sql"));
+                let _ = connection.batch_execute(include_str!("../sql/session/end_session.sql"));
             }
             answer
         })

@@ -12,8 +12,8 @@ use super::dial::{Dialer, Place};
 use super::pool::Connection;
 use super::pooler;
 use super::tls::Tls;
+use crate::db::schema::Schema;
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::Schema;
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -204,7 +204,7 @@ impl Session {
 
     /// Which server process serves this session now. Sets and leaves nothing there.
     pub(crate) fn look(&mut self) -> Result<Backend> {
-        let rows = self.ask(include_str!("../sql/look.sql"), vec![], |_, _| ())?;
+        let rows = self.ask(include_str!("../sql/session/look.sql"), vec![], |_, _| ())?;
         let row = rows.first().ok_or_else(closed)?;
         Ok(Backend { pid: row.get("pid"), started: row.get("started") })
     }
@@ -240,7 +240,7 @@ impl Session {
             (Box::new(names), Type::TEXT_ARRAY),
             (Box::new(values), Type::TEXT_ARRAY),
         ];
-        let rows = self.ask(include_str!("../sql/session.sql"), params, |loan, rows| {
+        let rows = self.ask(include_str!("../sql/session/session.sql"), params, |loan, rows| {
             loan.settings = rows.iter().map(|row| (row.get("name"), row.get("before"))).collect();
         })?;
         if rows.is_empty() {
@@ -293,7 +293,7 @@ impl Session {
     /// Ends the server processes of sessions that we gave up, so that nothing they were asked for
     /// happens later. Answers those that are still there.
     pub(crate) fn end_backends(&mut self, old: &[Backend]) -> Result<Vec<Backend>> {
-        let query = Query { name: "end_backend", text: include_str!("../sql/end_backend.sql").to_owned() };
+        let query = Query { name: "end_backend", text: include_str!("../sql/session/end_backend.sql").to_owned() };
         let (pids, started): (Vec<i32>, Vec<_>) = old.iter().map(|backend| (backend.pid, backend.started)).unzip();
         let rows = self.query(&query, vec![Box::new(pids), Box::new(started)])?;
         Ok(rows.iter().map(|row| Backend { pid: row.get("pid"), started: row.get("started") }).collect())
@@ -501,7 +501,7 @@ impl Drop for Loan {
         let (names, values): (Vec<&str>, Vec<Option<&str>>) =
             self.settings.iter().map(|(name, value)| (name.as_str(), value.as_deref())).unzip();
         let undone = client.batch_execute(&unlisten).and_then(|()| {
-            let sql = include_str!("../sql/restore.sql");
+            let sql = include_str!("../sql/session/restore.sql");
             client.query_typed(sql, &[(&names, Type::TEXT_ARRAY), (&values, Type::TEXT_ARRAY)])
         });
         if undone.is_err() {

@@ -1,10 +1,10 @@
 //! What each event tells: plain values, owned by the hook. The names are the async crate's.
 
+use crate::client::WorkerUtils;
+use crate::db::schema::Schema;
 use crate::job::Job;
-use crate::schema::Schema;
-use crate::spec::JobSpec;
-use crate::task::ReadOnlyExtensions;
-use crate::utils::WorkerUtils;
+use crate::job::spec::JobSpec;
+use crate::tasks::ReadOnlyExtensions;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ pub use context::{
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::spec::RawJob;
+use crate::job::spec::RawJob;
 use chrono::{DateTime, Utc};
 use log::{debug, error};
 use serde_json::Value;

@@ -1,390 +1,657 @@
-//! What the threads of one worker share. One thread is one file beside this one.
+//! A worker's life: starts every thread, waits for a stop, and ends them in order, each by a deadline.
+//! The only file that names all of the engine.
 
-pub(crate) mod avoid;
-pub(crate) mod core;
-pub(crate) mod dispatch;
-pub(crate) mod fetch;
-pub(crate) mod halves;
-pub(crate) mod intake;
-pub(crate) mod lease;
-pub(crate) mod listen;
-pub(crate) mod local_queue;
-pub(crate) mod pull;
-pub(crate) mod run;
-pub(crate) mod seat;
-pub(crate) mod settle;
-pub(crate) mod watch;
+pub(crate) mod options;
+mod signals;
 
-use crate::claim::{ActiveJob, Ledger, Settlement};
-use crate::config::Config;
-use crate::db::Database;
+use crate::backoff::random_bits;
+use crate::client::WorkerUtils;
+use crate::config::{Config, Sweeps};
+use crate::cron::crontab::Cron;
+use crate::db::migrate::Facts;
 use crate::db::session::Interrupt;
-use crate::error::{Error, ErrorKind};
+use crate::db::{Database, refuse_async_context};
+use crate::engine::avoid::Avoided;
+use crate::engine::pull::Counter;
+use crate::engine::recovery::Recovery;
+use crate::engine::stats::{Health, Stats, WorkerStats};
+use crate::engine::{
+    Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, scheduler, settle, timeouts,
+};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::events::Events;
-use crate::hooks::{JobLost, JobLostContext};
-use crate::lock::held;
-use crate::migrate::Facts;
+use crate::hooks::{ShutdownReason, WorkerShutdownContext, WorkerStart, WorkerStartContext};
+use crate::job::active::{ActiveJob, Ledger, Outcome};
 use crate::shutdown::ShutdownSignal;
-use crate::stats::{Health, Stats, add};
-use crate::store::Store;
-use crate::task::{StartedJob, Task, WorkerContext};
-use avoid::Avoided;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use fetch::{Fetched, Order};
-use log::warn;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use crate::tasks::{Extensions, ReadOnlyExtensions, Surroundings, Task};
+use crossbeam_channel::{Receiver, bounded, select};
+use log::{error, info, warn};
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often a statement is tried again after an error that may pass. A trigger of the user's can raise such an error for
-/// one row each time, so after that the error counts as a refusal.
-const TRANSIENT_TRIES: usize = 3;
+/// How long cancelled jobs have to end before they are given back.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What every thread of one started worker can reach.
-pub(crate) struct Shared {
-    /// One random name per start: two starts never settle each other's jobs.
-    pub(crate) worker_id: String,
-    pub(crate) config: Arc<Config>,
-    pub(crate) tasks: Arc<Vec<Task>>,
-    pub(crate) database: Database,
-    pub(crate) facts: Facts,
-    pub(crate) ledger: Ledger,
-    pub(crate) stats: Stats,
-    /// The database's id of each task, and which of our tasks it is. Renewed by gw-lease.
-    pub(crate) task_ids: RwLock<Arc<HashMap<i32, usize>>>,
-    /// The jobs that the database refuses to let us claim.
-    pub(crate) avoided: Avoided,
-    /// Read from before a claim is sent until the ledger has its jobs: who holds it for writing sees no
-    /// claim in flight.
-    pub(crate) claiming: RwLock<()>,
-    /// Closed while nobody can say which held jobs are still ours, and before the first beat.
-    pub(crate) gate: Gate,
-    /// Closed while one job is to run alone: all others wait.
-    pub(crate) others: Gate,
-    /// What runs, by its seat.
-    pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
-    /// How many outcomes wait because the database does not take them.
-    pub(crate) deferred: AtomicUsize,
-    /// How many threads wait for a job.
-    pub(crate) idle: AtomicUsize,
-    /// How many jobs threads have taken, ever: no change means no thread came free.
-    pub(crate) taken: AtomicUsize,
-    /// Below this many waiting jobs a thread that takes one asks dispatch for more.
-    pub(crate) low_water: AtomicUsize,
-    /// Why the worker stops by itself: a newer worker has changed the schema. `run` returns it.
-    pub(crate) refusal: Mutex<Option<Error>>,
-    /// Ends claiming: the first step of a stop.
-    pub(crate) stop: ShutdownSignal,
-    /// Running jobs are not waited for any longer.
-    pub(crate) cancel: ShutdownSignal,
-    /// No more outcomes will come: settle writes what it has, listen ends.
-    pub(crate) over: ShutdownSignal,
-    /// All outcomes are written: lease looks a last time.
-    pub(crate) left: ShutdownSignal,
-    /// Ends whatever the database keeps waiting: the last step.
-    pub(crate) interrupt: Interrupt,
-    pub(crate) wires: Wires,
-    pub(crate) complaints: Complaints,
-    pub(crate) health: Arc<Health>,
-    /// To the observers, on gw-events.
-    pub(crate) events: Arc<Events>,
+/// How long after the grace period a stop may take at most.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a database call has at least during a stop; half of the grace period if that is longer.
+const LEAST_HURRY: Duration = Duration::from_millis(200);
+
+/// A worker, ready to run. Made by [`WorkerOptions::init`](crate::WorkerOptions::init).
+///
+/// Shared freely between threads: one calls [`run`](Self::run), any other
+/// [`request_shutdown`](Self::request_shutdown) or [`stats`](Self::stats).
+pub struct Worker {
+    config: Arc<Config>,
+    database: Database,
+    facts: Facts,
+    tasks: Arc<Vec<Task>>,
+    task_ids: HashMap<i32, usize>,
+    utils: WorkerUtils,
+    extensions: Arc<Extensions>,
+    crons: Arc<Vec<Cron>>,
+    /// The start that runs now, or ran last.
+    current: Mutex<Option<Arc<Shared>>>,
+    /// Held while the worker runs.
+    running: Mutex<()>,
+    stop: ShutdownSignal,
 }
 
-/// The channels between the threads. All wakes have room for one: a storm costs nothing.
-pub(crate) struct Wires {
-    /// listen -> dispatch: there may be new jobs.
-    pub(crate) wake: (Sender<()>, Receiver<()>),
-    /// run -> dispatch: few jobs are left for the threads.
-    pub(crate) low: (Sender<()>, Receiver<()>),
-    /// settle, lease -> dispatch: a queue came free, or jobs went back.
-    pub(crate) freed: (Sender<()>, Receiver<()>),
-    /// anybody -> lease: find out what we really hold.
-    pub(crate) reconcile: (Sender<()>, Receiver<()>),
-    /// lease -> recovery: another worker of ours may be dead.
-    pub(crate) silent: (Sender<()>, Receiver<()>),
-    /// dispatch -> fetch, one for each.
-    pub(crate) orders: Vec<(Sender<Order>, Receiver<Order>)>,
-    /// fetch -> dispatch.
-    pub(crate) fetched: (Sender<Fetched>, Receiver<Fetched>),
-    /// fetch -> run, or whoever pulls.
-    pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
-    /// The free seats: whoever takes one may start a job.
-    pub(crate) seats: (Sender<usize>, Receiver<usize>),
-    /// run -> the stop: a seat came free.
-    pub(crate) seat_freed: (Sender<()>, Receiver<()>),
-    /// gw-alone -> whoever pulls: a job that had to wait until it was alone.
-    pub(crate) alone: (Sender<StartedJob>, Receiver<StartedJob>),
-    /// stop, watch, lease -> whoever pulls: a job that was given out is cancelled.
-    pub(crate) notices: (Sender<WorkerContext>, Receiver<WorkerContext>),
-    /// run, fetch, dispatch -> settle.
-    pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
-}
-
-impl Wires {
-    pub(crate) fn new(claimers: usize, concurrency: usize) -> Self {
-        let seats = bounded(concurrency);
-        (0..concurrency).for_each(|number| seats.0.send(number).expect("room for all"));
+impl Worker {
+    pub(crate) fn new(
+        config: Config,
+        database: Database,
+        facts: Facts,
+        tasks: Vec<Task>,
+        task_ids: HashMap<i32, usize>,
+        utils: WorkerUtils,
+        extensions: Extensions,
+    ) -> Self {
         Self {
-            seats,
-            seat_freed: bounded(1),
-            alone: unbounded(),
-            notices: unbounded(),
-            wake: bounded(1),
-            low: bounded(1),
-            freed: bounded(1),
-            reconcile: bounded(1),
-            silent: bounded(1),
-            orders: (0..claimers).map(|_| bounded(1)).collect(),
-            fetched: unbounded(),
-            jobs: unbounded(),
-            done: unbounded(),
+            config: Arc::new(config),
+            database,
+            facts,
+            tasks: Arc::new(tasks),
+            task_ids,
+            utils,
+            extensions: Arc::new(extensions),
+            crons: Arc::default(),
+            current: Mutex::new(None),
+            running: Mutex::new(()),
+            stop: ShutdownSignal::new(),
+        }
+    }
+
+    /// The same, which also adds the jobs of these entries while it runs.
+    pub(crate) fn with_crons(self, crons: Vec<Cron>) -> Self {
+        Self { crons: Arc::new(crons), ..self }
+    }
+
+    /// Runs jobs on this thread's behalf until a stop: [`request_shutdown`](Self::request_shutdown),
+    /// the caller's shutdown signal, or a signal of the operating system. Returns within the grace
+    /// period and one second after it. No database fault ends it.
+    ///
+    /// # Errors
+    /// `Stopped` naming job, task and thread if handlers did not return in time: their jobs were given
+    /// back, their threads go on. `Stopped` naming job, task and outcome if outcomes could not be written, because the
+    /// database was away, refused them, or another session held their rows: these jobs may run again. `Schema` if a newer
+    /// worker makes a breaking migration meanwhile: the worker stops by itself then, as Node's does. `Misuse` if it
+    /// runs already, or on a thread of an async runtime.
+    /// Source: the guide, Worker Process.
+    pub fn run(&self) -> Result<()> {
+        self.live(false, |_| (), || ())
+    }
+
+    /// Runs jobs until none is due, then returns: what is due meanwhile runs too, what fails waits for
+    /// its next attempt and is not waited for. An outcome that the database does not take is waited for no longer than
+    /// the grace period.
+    ///
+    /// It adds no jobs of crontab entries, those that `fill` would make up for included, and recovers no jobs of dead
+    /// workers: both are left to workers that [`run`](Self::run). Node's `runOnce` and the async crate's `run_once` do the
+    /// same.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); also names the jobs whose claim the database refuses.
+    pub fn run_once(&self) -> Result<()> {
+        self.live(true, |_| (), || ())
+    }
+
+    /// Asks the worker to stop, and returns at once. May be called from anywhere, also from a handler,
+    /// and before [`run`](Self::run), which then returns at once.
+    pub fn request_shutdown(&self) {
+        self.stop.trigger();
+    }
+
+    /// The same without the grace period: running jobs are cancelled at once. Also after
+    /// [`request_shutdown`](Self::request_shutdown), as a second signal does.
+    pub fn abort(&self) {
+        self.stop.trigger();
+        self.current.lock().as_ref().inspect(|shared| shared.cancel.trigger());
+    }
+
+    /// Whether every outcome that was given by now is in the database.
+    pub(crate) fn is_settled(&self) -> bool {
+        let shared = self.current.lock().clone();
+        shared.is_none_or(|shared| shared.ledger.all().iter().all(|active| active.unsettled_for().is_none()))
+    }
+
+    /// The utilities, on the worker's own connections.
+    pub fn create_utils(&self) -> WorkerUtils {
+        self.utils.clone()
+    }
+
+    /// The id under which the worker locks jobs: new at each start, `None` before the first.
+    pub fn worker_id(&self) -> Option<String> {
+        self.current.lock().as_ref().map(|shared| shared.worker_id.clone())
+    }
+
+    /// What the worker has done since it was started last.
+    pub fn stats(&self) -> WorkerStats {
+        let Some(shared) = self.current.lock().clone() else { return WorkerStats::default() };
+        let all = shared.ledger.all();
+        let count = |is: fn(&ActiveJob) -> bool| all.iter().filter(|active| is(active)).count() as u64;
+        let (held, running) = (count(ActiveJob::is_held), count(ActiveJob::is_running));
+        let unsettled: Vec<Duration> = all.iter().filter_map(|active| active.unsettled_for()).collect();
+        WorkerStats {
+            held,
+            running,
+            in_flight: held + running + unsettled.len() as u64,
+            settle_lag: unsettled.into_iter().max().unwrap_or_default(),
+            events_dropped: shared.events.dropped(),
+            sessions: shared.database.sessions(),
+            ..shared.stats.snapshot()
+        }
+    }
+
+    /// Runs. `begins` is told where its jobs can be had before there are any, `started` when all threads are there.
+    pub(crate) fn live(&self, until_empty: bool, begins: impl FnOnce(&Counter), started: impl FnOnce()) -> Result<()> {
+        refuse_async_context()?;
+        let Some(_running) = self.running.try_lock() else {
+            return Err(Error::new(ErrorKind::Misuse, "the worker runs already; make another one with init()"));
+        };
+        let shared = Arc::new(self.start());
+        *self.current.lock() = Some(shared.clone());
+        let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop, &shared.cancel));
+        info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
+            tasks = self.tasks.len(); "worker started");
+
+        if until_empty && !self.crons.is_empty() {
+            warn!(worker_id = shared.worker_id.as_str(), entries = self.crons.len();
+                "a run until no job is due adds no jobs of crontab entries; a worker that runs until it is stopped does");
+        }
+
+        let around = Arc::new(Surroundings {
+            worker_id: shared.worker_id.clone(),
+            utils: self.utils.clone(),
+            extensions: self.extensions.clone(),
+        });
+        let counter = Counter { shared: shared.clone(), around };
+        begins(&counter);
+        let crew = Crew::start(&counter, &self.crons, until_empty)?;
+        started();
+        shared.events.send(WorkerStart, || WorkerStartContext {
+            utils: self.utils.clone(),
+            worker_id: shared.worker_id.clone(),
+            extensions: ReadOnlyExtensions(self.extensions.clone()),
+        });
+        let never = crossbeam_channel::never();
+        let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
+        let reason = select! {
+            recv(self.stop.receiver()) -> _ => ShutdownReason::Graceful,
+            recv(shared.stop.receiver()) -> _ => match *shared.refusal.lock() {
+                Some(_) => ShutdownReason::Error,
+                None => ShutdownReason::Signal,
+            },
+            recv(callers) -> _ => ShutdownReason::Graceful,
+            // Only a run until empty comes to an end by itself.
+            recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
+        };
+        let stopped = crew.stop(&shared, &self.utils, reason, until_empty);
+        match (shared.refusal.lock().take(), stopped) {
+            (None, stopped) => stopped,
+            (Some(refusal), Ok(())) => Err(refusal),
+            (Some(refusal), Err(error)) => Err(Error::new(refusal.kind(), format!("{refusal}; {error}"))),
+        }
+    }
+
+    fn start(&self) -> Shared {
+        let worker_id = new_worker_id();
+        Shared {
+            events: Arc::new(Events::new(self.utils.hooks().clone(), &worker_id)),
+            worker_id,
+            config: self.config.clone(),
+            tasks: self.tasks.clone(),
+            database: self.database.clone(),
+            facts: self.facts.clone(),
+            ledger: Ledger::default(),
+            stats: Stats::default(),
+            task_ids: RwLock::new(Arc::new(self.task_ids.clone())),
+            avoided: Avoided::default(),
+            claiming: RwLock::new(()),
+            gate: Gate::closed(),
+            others: Gate::default(),
+            now_running: (0..self.config.concurrency).map(|_| Mutex::new(None)).collect(),
+            deferred: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            low_water: AtomicUsize::new(0),
+            refusal: Mutex::new(None),
+            stop: ShutdownSignal::new(),
+            cancel: ShutdownSignal::new(),
+            over: ShutdownSignal::new(),
+            left: ShutdownSignal::new(),
+            interrupt: Interrupt::new(),
+            wires: Wires::new(self.config.claimers, self.config.concurrency),
+            complaints: Complaints::new(),
+            health: Arc::new(Health::new()),
         }
     }
 }
 
-/// Raises a wake; one that is still waiting to be seen is enough.
-pub(crate) fn raise(wire: &(Sender<()>, Receiver<()>)) {
-    let _ = wire.0.try_send(());
+/// A new name for one start of a worker. Never a host's or a process's: those come back.
+fn new_worker_id() -> String {
+    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
+    format!("graphile_worker_{}", &digits[..18])
+}
+
+/// A thread, and a channel that closes when it ends.
+struct Hand {
+    name: String,
+    finished: Receiver<Infallible>,
+    thread: JoinHandle<()>,
+}
+
+impl Hand {
+    fn start(name: String, shared: &Arc<Shared>, work: impl FnOnce(&Shared) + Send + 'static) -> Result<Self> {
+        let (ends_with_the_thread, finished) = bounded(0);
+        let shared = shared.clone();
+        let thread = thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || {
+                let _ends = ends_with_the_thread;
+                work(&shared);
+            })
+            .map_err(|e| Error::new(ErrorKind::Misuse, format!("cannot start thread {name}: {e}")).caused_by(e))?;
+        Ok(Self { name, finished, thread })
+    }
+
+    /// Waits for the thread until `deadline`; leaves it behind then. Answers whether it ended.
+    fn join(self, deadline: Instant) -> bool {
+        let ended = self.ended_by(deadline);
+        if ended && self.thread.join().is_err() {
+            error!(thread = self.name.as_str(); "a thread of the worker panicked; please report this");
+        }
+        ended
+    }
+
+    fn ended_by(&self, deadline: Instant) -> bool {
+        self.finished.recv_deadline(deadline) == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+    }
+}
+
+/// All threads of one start.
+struct Crew {
+    settle: Hand,
+    lease: Hand,
+    run: Vec<Hand>,
+    listen: Option<Hand>,
+    watch: Option<Hand>,
+    fetch: Vec<Hand>,
+    dispatch: Hand,
+    /// Unless it is switched off, or has no room.
+    recovery: Option<Hand>,
+    /// Only if there are entries.
+    cron: Option<Hand>,
+    /// Only if there is anybody to tell.
+    events: Option<Hand>,
+}
+
+impl Crew {
+    /// Starts every thread, those first that others rely on.
+    fn start(counter: &Counter, crons: &Arc<Vec<Cron>>, until_empty: bool) -> Result<Self> {
+        let shared = &counter.shared;
+        let start = || -> Result<Self> {
+            let observed = shared.events.are_observed();
+            let events = observed.then(|| Hand::start("gw-events".into(), shared, |shared| shared.events.observe()));
+            let events = events.transpose()?;
+            let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
+            let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
+            let threads = if shared.config.pull.is_some() { 0 } else { shared.config.threads };
+            let run = (0..threads).map(|place| {
+                let Counter { shared: own, around } = counter.clone();
+                Hand::start(format!("gw-run-{place}"), shared, move |_| run::run(&own, &around))
+            });
+            let run = run.collect::<Result<Vec<_>>>()?;
+            let listens = shared.config.notifications && !until_empty;
+            let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
+            let watches = shared.tasks.iter().any(|task| task.timeout.is_some());
+            let watch = watches.then(|| Hand::start("gw-watch".into(), shared, timeouts::watch)).transpose()?;
+            let fetch = (0..shared.config.claimers).map(|claimer| {
+                Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
+            });
+            let fetch = fetch.collect::<Result<Vec<_>>>()?;
+            let sweeps = shared.config.sweeps != Sweeps::Off && !until_empty;
+            let recovery = sweeps
+                .then(|| Hand::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
+                .transpose()?;
+            let dispatch =
+                Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
+            let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
+            let cron = crons.map(|crons| Hand::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
+            let cron = cron.transpose()?;
+            Ok(Self { settle, lease, run, listen, watch, fetch, recovery, cron, dispatch, events })
+        };
+        // A machine that is out of threads: those that did start must not stay.
+        start().inspect_err(|_| {
+            shared.stop.trigger();
+            shared.gate.release();
+            shared.others.release();
+            shared.over.trigger();
+            shared.left.trigger();
+            shared.interrupt.raise();
+            shared.events.abandon();
+        })
+    }
+
+    /// Ends the worker, step by step, within the grace period and a second.
+    fn stop(self, shared: &Shared, utils: &WorkerUtils, reason: ShutdownReason, until_empty: bool) -> Result<()> {
+        let worker_id = shared.worker_id.as_str();
+        let start = Instant::now();
+        let grace_ends = start + shared.config.grace_period;
+        let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
+        info!(worker_id; "worker stopping");
+        // A database that does not answer must be found out while there is time to ask it again.
+        shared.interrupt.hurry((shared.config.grace_period / 2).max(LEAST_HURRY));
+
+        // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
+        // hold threads.
+        shared.stop.trigger();
+        shared.gate.release();
+        shared.others.release();
+        shared.ring();
+
+        // 2. Running jobs have the grace period, unless somebody is in a hurry.
+        if shared.all_seats_free_by(grace_ends, &shared.cancel) == Waited::Cancelled {
+            must_end = must_end.min(Instant::now() + STOP_PATIENCE);
+        }
+
+        // 3. Those still running are asked to end, and have half a second more.
+        for active in shared.running() {
+            let job = active.job();
+            warn!(worker_id, job_id = job.id, task = &*job.task_identifier; "job cancelled by the stop");
+            active.cancel();
+        }
+        let patience = (Instant::now() + CANCEL_PATIENCE).min(must_end);
+        shared.all_seats_free_by(patience, &ShutdownSignal::new());
+
+        // 4. Those that ignored it are given back; their threads are left behind.
+        let wedged: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
+
+        // 5. Once nothing more can come, settle writes what it has.
+        for hand in self.fetch {
+            hand.join(must_end);
+        }
+        self.dispatch.join(must_end);
+        shared.over.trigger();
+        self.settle.join(must_end);
+
+        if let Some(recovery) = self.recovery {
+            recovery.join(must_end);
+        }
+
+        // 6. Lease looks a last time; then whatever the database keeps waiting is cut off.
+        shared.left.trigger();
+        self.lease.join(must_end);
+        shared.interrupt.raise();
+        let last = must_end + Duration::from_millis(100);
+        for hand in self.cron.into_iter().chain(self.listen).chain(self.watch) {
+            hand.join(last);
+        }
+        for hand in self.run {
+            if hand.ended_by(Instant::now()) {
+                hand.join(last);
+            }
+        }
+
+        shared.wires.alone.1.try_iter().for_each(drop);
+
+        // 7. Observers hear of the end, if they have come so far by now.
+        if let Some(events) = self.events {
+            shared.events.end(last, || WorkerShutdownContext {
+                utils: utils.clone(),
+                worker_id: worker_id.to_owned(),
+                reason: if wedged.is_empty() { reason } else { ShutdownReason::Error },
+            });
+            if !events.join(last) {
+                shared.events.abandon();
+            }
+        }
+        info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");
+        let mut left = Vec::new();
+        if !wedged.is_empty() {
+            let (count, list) = (wedged.len(), named(&wedged));
+            left.push(format!("{count} handler(s) did not return in time; their jobs were given back: {list}"));
+        }
+        let unwritten: Vec<String> = shared.ledger.all().iter().filter_map(unwritten).collect();
+        if !unwritten.is_empty() {
+            let (count, list) = (unwritten.len(), named(&unwritten));
+            left.push(format!("{count} outcome(s) could not be written, so these jobs may run again: {list}"));
+        }
+        if let Some(avoided) = shared.avoided.at(start).filter(|_| until_empty) {
+            let (count, list) =
+                (avoided.len(), named(&avoided.iter().map(|id| format!("job {id}")).collect::<Vec<_>>()));
+            left.push(format!("the database refuses the claim of {count} job(s): {list}"));
+        }
+        if left.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Stopped, left.join("; "))) }
+    }
+}
+
+/// A list for an error's text: the first twenty, and how many more there are.
+fn named(all: &[String]) -> String {
+    const MOST: usize = 20;
+    let list = all[..all.len().min(MOST)].join(", ");
+    if all.len() > MOST { format!("{list} and {} more", all.len() - MOST) } else { list }
+}
+
+/// How to find a job whose outcome is not in the database; `None` if it is.
+fn unwritten(active: &Arc<ActiveJob>) -> Option<String> {
+    let (_, outcome) = active.unsettled()?;
+    let job = active.job();
+    Some(format!("job {} (task {}, {outcome})", job.id, job.task_identifier))
+}
+
+/// How a wait for running jobs ended.
+#[derive(PartialEq, Eq)]
+enum Waited {
+    AllFree,
+    TimeIsUp,
+    Cancelled,
 }
 
 impl Shared {
-    /// The statements of one thread, on a session of its own.
-    pub(crate) fn store(&self, role: &'static str) -> Store {
-        Store::new(&self.database, &self.config.schema, &self.worker_id, role, &self.interrupt)
-    }
-
-    /// The names of the tasks that this worker has.
-    pub(crate) fn task_names(&self) -> Vec<String> {
-        self.tasks.iter().map(|task| task.name.to_string()).collect()
-    }
-
-    /// Notes a database error that will be tried again, in the log at most twice a second.
-    pub(crate) fn complain(&self, doing: &str, error: &Error) {
-        self.health.failed();
-        self.complaints.count(&self.stats);
-        let worker_id = self.worker_id.as_str();
-        self.complaints.say(|left_out| {
-            warn!(worker_id, doing, error:% = error, left_out; "the database failed, trying again");
-        });
-    }
-
-    /// Notes that the database refused to write a row. It is not the database's fault, and no sweep waits for it.
-    pub(crate) fn report(&self, doing: &str, error: &Error) {
-        let worker_id = self.worker_id.as_str();
-        self.complaints.count(&self.stats);
-        self.complaints.say(|left_out| {
-            warn!(worker_id, doing, error:% = error, left_out; "the database refused a row, others were not affected");
-        });
-    }
-
-    /// The same as `complain` for an error that leaves open what the database did: until lease has found out, no
-    /// held job starts.
-    pub(crate) fn in_doubt(&self, doing: &str, error: &Error) {
-        if error.kind() == ErrorKind::Stopped {
-            return;
-        }
-        self.complain(doing, error);
-        if error.breaks_session() {
-            self.gate.close();
-        }
-        raise(&self.wires.reconcile);
-    }
-
-    /// Holds the caller back while nobody can say what is ours. Before every claim and every start: a
-    /// worker that was silent for some beats may have been taken for dead, and its jobs with it.
-    pub(crate) fn pass_gate(&self) {
-        self.look_for_silence();
-        self.gate.pass();
-    }
-
-    /// The same for those who must not wait: whether they are held back.
-    pub(crate) fn is_held_up(&self) -> bool {
-        self.is_in_doubt() || self.others.holds()
-    }
-
-    /// Whether nobody can say what is ours.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.look_for_silence();
-        self.gate.holds()
-    }
-
-    fn look_for_silence(&self) {
-        if self.health.is_silent(self.config.recovery.suspicion()) {
-            self.gate.close();
-            raise(&self.wires.reconcile);
-        }
-    }
-
-    /// It is known again what is ours.
-    pub(crate) fn open_gate(&self) {
-        self.gate.open();
-        self.ring();
-    }
-
-    /// Waits until a claim may be sent; until the answer is dropped, nobody sees one not in flight.
-    /// `None` at a stop.
-    pub(crate) fn may_claim(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        loop {
-            self.others.pass();
-            self.pass_gate();
-            let claiming = self.claiming.read();
-            if self.stop.is_triggered() {
-                return None;
-            }
-            if !self.others.is_closed() && !self.gate.is_closed() {
-                return Some(claiming);
+    /// Waits until no job runs any more.
+    fn all_seats_free_by(&self, deadline: Instant, cancel: &ShutdownSignal) -> Waited {
+        while !self.wires.seats.1.is_full() {
+            select! {
+                recv(self.wires.seat_freed.1) -> _ => {}
+                recv(cancel.receiver()) -> _ => return Waited::Cancelled,
+                recv(crossbeam_channel::at(deadline)) -> _ => return Waited::TimeIsUp,
             }
         }
-    }
-
-    /// Tells the observers of a job that is no longer ours.
-    pub(crate) fn tell_lost(&self, active: &ActiveJob) {
-        self.events
-            .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
-    }
-
-    /// Gives back what no thread has begun, for others to run; answers how many jobs that were.
-    pub(crate) fn take_back(&self) -> usize {
-        let back = |active: &Arc<ActiveJob>| {
-            let back = active.give_back(None);
-            if !back {
-                // It was lost while it waited, and nobody else comes across it.
-                self.leave(active);
-            }
-            back
-        };
-        self.wires.jobs.1.try_iter().filter(back).count()
-    }
-
-    /// For how long the oldest handler of this task has been running. Jobs that it left to others keep no thread busy.
-    pub(crate) fn oldest_running(&self, task: usize) -> Duration {
-        let age = |running: &Mutex<Option<Arc<ActiveJob>>>| {
-            let running = running.lock();
-            let active = running.as_ref().filter(|active| active.claim.task == task && !active.is_left_to_others())?;
-            active.started().map(|(since, _)| since.elapsed())
-        };
-        self.now_running.iter().filter_map(age).max().unwrap_or_default()
-    }
-
-    /// What the threads run now, wedged and voided jobs included.
-    pub(crate) fn at_work(&self) -> Vec<Arc<ActiveJob>> {
-        self.now_running.iter().filter_map(|running| running.lock().clone()).collect()
-    }
-
-    /// The jobs whose handlers run.
-    pub(crate) fn running(&self) -> Vec<Arc<ActiveJob>> {
-        self.ledger.all().into_iter().filter(|active| active.is_running()).collect()
+        Waited::AllFree
     }
 }
 
-/// Holds started threads back while it is closed.
-#[derive(Default)]
-pub(crate) struct Gate {
-    closed: AtomicBool,
-    /// The worker stops: nobody is held back any more.
-    released: AtomicBool,
-    /// Threads wait here for long: see `lock.rs`.
-    lock: std::sync::Mutex<()>,
-    opened: std::sync::Condvar,
+/// Cron and the worker do not know each other: this is what the one needs of the other.
+fn schedule(shared: &Shared, crons: &[Cron]) {
+    let decisions = shared.facts.has_crontabs;
+    scheduler::cron(
+        crons,
+        shared.store("cron"),
+        decisions,
+        &shared.worker_id,
+        &shared.stats,
+        &shared.events,
+        &shared.stop,
+    );
 }
 
-impl Gate {
-    pub(crate) fn closed() -> Self {
-        Self { closed: AtomicBool::new(true), ..Self::default() }
-    }
-
-    /// Answers whether it was open.
-    pub(crate) fn close(&self) -> bool {
-        !self.closed.swap(true, Ordering::AcqRel)
-    }
-
-    pub(crate) fn open(&self) {
-        self.closed.store(false, Ordering::Release);
-        let _held = self.lock.lock();
-        self.opened.notify_all();
-    }
-
-    /// Opens it for good.
-    pub(crate) fn release(&self) {
-        self.released.store(true, Ordering::Release);
-        self.open();
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Whether it is closed, and somebody would be held back.
-    pub(crate) fn holds(&self) -> bool {
-        self.closed.load(Ordering::Acquire) && !self.released.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn pass(&self) {
-        if !self.closed.load(Ordering::Acquire) {
-            return;
-        }
-        drop(self.opened.wait_while(held(self.lock.lock()), |()| self.holds()));
+fn recovery(shared: &Shared) -> Recovery {
+    Recovery {
+        worker_id: shared.worker_id.clone(),
+        config: shared.config.recovery.clone(),
+        only_ours: shared.config.sweeps == Sweeps::Ours,
+        silent: shared.wires.silent.1.clone(),
+        database: shared.database.clone(),
+        schema: shared.config.schema.clone(),
+        facts: shared.facts.clone(),
+        events: shared.events.clone(),
+        health: shared.health.clone(),
+        stop: shared.stop.clone(),
+        interrupt: shared.interrupt.clone(),
     }
 }
 
-/// Keeps warnings of database errors from flooding the log: two lines a second, and how many were left out.
-pub(crate) struct Complaints(Mutex<Quota>);
-
-/// What was said in the second that began at `since`.
-struct Quota {
-    since: Instant,
-    said: u32,
-    left_out: u64,
-}
-
-impl Complaints {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Quota { since: Instant::now(), said: 0, left_out: 0 }))
+/// Gives back a job whose handler does not return; answers how to find it.
+fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
+    let (started, thread) = active.started()?;
+    if !active.finish(Outcome::GivenBack(Some(shared.config.interrupted_delay))) {
+        return None;
     }
-
-    /// Counts an error whose line somebody else has written.
-    pub(crate) fn count(&self, stats: &Stats) {
-        add(&stats.database_errors, 1);
-    }
-
-    /// Calls `write` with how many lines were left out before this one, unless this one is left out.
-    pub(crate) fn say(&self, write: impl FnOnce(u64)) {
-        let quota = self.0.lock().take(Instant::now());
-        if let Some(left_out) = quota {
-            write(left_out);
-        }
-    }
-}
-
-impl Quota {
-    /// Whether one more line may be written now; answers how many were left out before it.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        const PER_SECOND: u32 = 2;
-        if now.duration_since(self.since) >= Duration::from_secs(1) {
-            (self.since, self.said) = (now, 0);
-        }
-        if self.said == PER_SECOND {
-            self.left_out += 1;
-            return None;
-        }
-        self.said += 1;
-        Some(std::mem::take(&mut self.left_out))
-    }
+    let (job, seconds) = (active.job(), started.elapsed().as_secs());
+    error!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, thread, seconds;
+        "a handler ignores the stop; its job was given back, its thread left behind");
+    // A thread of the host's that pulled it may have no name.
+    let place = if thread.is_empty() { String::new() } else { format!(" on thread {thread}") };
+    Some(format!("job {} (task {}){place} after {seconds} s", job.id, job.task_identifier))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WorkerRecoveryConfig;
+    use crate::devdb::{DevDb, Options};
+    use crate::tasks::WorkerContext;
+    use crate::worker::options::WorkerOptions;
+    use postgres::{Client, NoTls};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn options(db: &DevDb) -> WorkerOptions {
+        let options = WorkerOptions::default().database_url(&db.url()).concurrency(4);
+        options.listen_os_shutdown_signals(false).define_raw_job("t", |_: WorkerContext| ())
+    }
+
+    fn number(client: &mut Client, sql: &str) -> i64 {
+        client.query_one(sql, &[]).unwrap().get(0)
+    }
+
+    fn eventually(client: &mut Client, sql: &str, expected: i64) {
+        let start = Instant::now();
+        while number(client, sql) != expected {
+            assert!(start.elapsed() < SOON, "{sql}: is not {expected}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     #[test]
-    fn two_complaints_a_second_are_written_and_the_next_says_how_many_were_not() {
-        let start = Instant::now();
-        let mut quota = Quota { since: start, said: 0, left_out: 0 };
-        let mut at = |millis| quota.take(start + Duration::from_millis(millis));
-        assert_eq!([at(0), at(1), at(2), at(999)], [Some(0), Some(0), None, None]);
-        assert_eq!([at(1000), at(1001), at(1002)], [Some(2), Some(0), None]);
-        assert_eq!(at(5000), Some(1));
+    fn whose_jobs_a_worker_recovers_is_said_by_its_options() {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let options = || options(&db);
+        let sweeps = |options: WorkerOptions| options.init().unwrap().config.sweeps;
+        assert_eq!(sweeps(options()), Sweeps::Ours);
+        assert_eq!(sweeps(options().worker_recovery(WorkerRecoveryConfig::default())), Sweeps::Off);
+        assert_eq!(sweeps(options().worker_recovery(WorkerRecoveryConfig::default().enabled(true))), Sweeps::All);
+        assert_eq!(sweeps(options().sweep_interval(Duration::from_secs(60))), Sweeps::All);
+        let off = |options: WorkerOptions| {
+            options.sweep_interval(Duration::from_secs(9)).worker_recovery(WorkerRecoveryConfig::default())
+        };
+        assert_eq!(sweeps(off(options())), Sweeps::Off);
+        // By default it leaves two connections for handlers.
+        let with_cron = |connections| options().max_pg_conn(connections).with_cron("0 0 1 1 * t").unwrap();
+        assert_eq!(
+            [5, 6, 7].map(|connections| sweeps(options().max_pg_conn(connections))),
+            [Sweeps::Off, Sweeps::Off, Sweeps::Ours]
+        );
+        assert_eq!([7, 8].map(|connections| sweeps(with_cron(connections))), [Sweeps::Off, Sweeps::Ours]);
+        // Where the tables are missing, only recovery that was asked for is an error.
+        let mut client = Client::connect(&db.url(), NoTls).unwrap();
+        client.batch_execute("drop table graphile_worker._native_recoveries").unwrap();
+        assert_eq!(sweeps(options()), Sweeps::Off);
+        let error = options().sweep_interval(Duration::from_secs(60)).init().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Schema);
+    }
+
+    #[test]
+    fn without_an_option_of_recovery_only_the_jobs_and_queues_of_our_dead_workers_come_back() {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        options(&db).init().unwrap();
+        let mut client = Client::connect(&db.url(), NoTls).unwrap();
+        // What the async crate's schema has.
+        client
+            .batch_execute(
+                "create table graphile_worker._private_workers (id text primary key, last_heartbeat_at timestamptz not null,
+                   started_at timestamptz not null default now(), metadata jsonb);
+                 create function graphile_worker.worker_heartbeat(worker_id text, metadata json default null)
+                   returns void language sql as $$
+                     insert into graphile_worker._private_workers values (worker_id, now(), now(), metadata::jsonb)
+                     on conflict (id) do update set last_heartbeat_at = now() $$;
+                 create function graphile_worker.worker_deregister(worker_id text) returns void language sql as $$
+                   delete from graphile_worker._private_workers where id = worker_id $$",
+            )
+            .unwrap();
+        let mut worker = options(&db).init().unwrap();
+        let config = Arc::get_mut(&mut worker.config).unwrap();
+        assert_eq!(config.sweeps, Sweeps::Ours);
+        config.recovery = WorkerRecoveryConfig::default()
+            .heartbeat_interval(Duration::from_millis(100))
+            .sweep_interval(Duration::from_millis(50))
+            .sweep_threshold(Duration::from_millis(500))
+            .recovery_delay(Duration::ZERO);
+        let worker = Arc::new(worker);
+        let runs = worker.clone();
+        let thread = thread::spawn(move || runs.run());
+        let lists = "select (select count(*) from graphile_worker._native_workers)
+                          + (select count(*) from graphile_worker._private_workers)";
+        eventually(&mut client, lists, 2);
+
+        let dead = "insert into graphile_worker._native_workers (id, last_heartbeat_at)
+                      values ('dead', now() - interval '6 minutes')";
+        client
+            .batch_execute(&format!(
+                "{dead};
+                 insert into graphile_worker._private_workers values ('foreign', now() - interval '6 minutes');
+                 begin;
+                 select graphile_worker.add_job('t', queue_name => 'q' || n) from generate_series(1, 10) n;
+                 select graphile_worker.add_job('t', queue_name => holder) from unnest(array['foreign', 'node']) holder;
+                 update graphile_worker._private_job_queues
+                    set locked_by = case when queue_name ~ '^q' then 'dead' else queue_name end, locked_at = now();
+                 update graphile_worker._private_jobs j set locked_by = q.locked_by, locked_at = now(), attempts = 1
+                   from graphile_worker._private_job_queues q where q.id = j.job_queue_id;
+                 commit"
+            ))
+            .unwrap();
+        let jobs = "select count(*) from graphile_worker._private_jobs";
+        eventually(&mut client, jobs, 2);
+        let dead_are_listed = "select count(*) from graphile_worker._native_workers where id = 'dead'";
+        eventually(&mut client, dead_are_listed, 0);
+        client.batch_execute(dead).unwrap();
+        eventually(&mut client, dead_are_listed, 0);
+        let theirs = "select count(*) from graphile_worker._private_jobs j
+                        join graphile_worker._private_job_queues q on q.id = j.job_queue_id
+                       where j.locked_by = q.queue_name and q.locked_by = q.queue_name and j.attempts = 1";
+        assert_eq!((number(&mut client, theirs), number(&mut client, jobs)), (2, 2));
+        assert_eq!(
+            number(&mut client, "select count(*) from graphile_worker._private_workers where id = 'foreign'"),
+            1
+        );
+        worker.request_shutdown();
+        thread.join().unwrap().unwrap();
     }
 }

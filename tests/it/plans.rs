@@ -27,7 +27,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
     );
     let plan = plan_of(
         &db,
-        include_str!("../../src/sql/claim.sql"),
+        include_str!("../../src/sql/claim/claim.sql"),
         "'w', array[1], 100, null, null, null, 132, null, false, 2000",
     );
     for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")]
@@ -58,7 +58,7 @@ fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
            from generate_series(1, 100) n",
     );
     let mut client = db.client();
-    let sql = include_str!("../../src/sql/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
     client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
     let mut next = 1;
     for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
@@ -86,15 +86,15 @@ fn settling_finds_its_rows_by_primary_key() {
     db.execute("select graphile_worker.add_job('t') from generate_series(1, 2000)");
     let settle = [
         (
-            include_str!("../../src/sql/complete.sql"),
+            include_str!("../../src/sql/settle/complete.sql"),
             "'w', array[1, 2]::bigint[], array[1, 1]::smallint[], array[false, false]",
         ),
         (
-            include_str!("../../src/sql/fail.sql"),
+            include_str!("../../src/sql/settle/fail.sql"),
             "'w', array[1]::bigint[], array[1]::smallint[], array[false], array['no'], array[null]::float8[], array[false], array[null]::text[]",
         ),
         (
-            include_str!("../../src/sql/give_back.sql"),
+            include_str!("../../src/sql/settle/give_back.sql"),
             "'w', array[1]::bigint[], array[1]::smallint[], array[false], array[null]::float8[]",
         ),
     ];

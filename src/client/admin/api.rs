@@ -1,0 +1,383 @@
+//! `WorkerUtils` for operators and their tools: looks at the queue, changes by hand, cleanup.
+//! What is sent stands in `manage.rs` and `cleanup.rs` of the layer below.
+
+use crate::backoff::Backoff;
+use crate::client::admin::cleanup::{self, Names};
+use crate::client::admin::statements;
+use crate::client::admin::{
+    CleanupResult, CleanupTask, ForceUnlockResult, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow, QueueRow,
+    RescheduleJobOptions,
+};
+use crate::client::{Executor, WorkerUtils};
+use crate::db::refuse_async_context;
+use crate::db::schema::Schema;
+use crate::db::standing::{Known, Need, needs};
+use crate::error::Result;
+use crate::job::spec::check_text;
+use crate::text::is_untranslatable;
+use postgres::{Client, GenericClient, Transaction};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Reads, and reads again in the database's own encoding what UTF-8 cannot express.
+fn converting<T>(client: &mut Client, ascii: bool, work: impl Fn(&mut Client) -> Result<T>) -> Result<T> {
+    match work(client) {
+        Err(error) if ascii && is_untranslatable(&error) => {
+            client.batch_execute(&format!("begin read only; {}", statements::UNCONVERTED))?;
+            let answer = work(client);
+            client.batch_execute("rollback")?;
+            answer
+        }
+        answer => answer,
+    }
+}
+
+impl WorkerUtils {
+    /// The same, for a look at what would happen: calls that manage jobs answer what they would do, and undo
+    /// it. These are [`complete_jobs`](Self::complete_jobs),
+    /// [`permanently_fail_jobs`](Self::permanently_fail_jobs), [`reschedule_jobs`](Self::reschedule_jobs),
+    /// [`remove_job`](Self::remove_job), [`force_unlock_workers`](Self::force_unlock_workers),
+    /// [`cleanup`](Self::cleanup) and the sweeps. Adding jobs and migrating answer `Misuse`.
+    ///
+    /// ```no_run
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = graphile_worker::WorkerUtils::connect("postgres://localhost/app")?;
+    /// println!("would unlock {:?}", utils.dry_run().force_unlock_workers(&["worker-7"])?);
+    /// # Ok(()) }
+    /// ```
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// The same, with a [`cleanup`](Self::cleanup) that keeps these tasks too, whether or not jobs are of
+    /// them. Those of [`Worker::create_utils`](crate::Worker::create_utils) keep the worker's own.
+    /// Source: Graphile Worker's `taskIdentifiersToKeep`.
+    pub fn keeping_tasks<S: Into<String>>(mut self, identifiers: impl IntoIterator<Item = S>) -> Self {
+        Arc::make_mut(&mut self.tasks_to_keep).extend(identifiers.into_iter().map(Into::into));
+        self
+    }
+
+    /// Jobs as they stand, by id.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{JobState, ListJobsOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// for job in utils.list_jobs(&ListJobsOptions { state: Some(JobState::Failed), ..Default::default() })? {
+    ///     println!("{} {}: {}", job.id, job.task_identifier, job.last_error.unwrap_or_default());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` if limit or offset is negative; database errors.
+    pub fn list_jobs(&self, options: &ListJobsOptions) -> Result<Vec<ListedJob>> {
+        options.check()?;
+        let options = options.clone();
+        self.list(None, options)
+    }
+
+    /// One job as it stands; `None` if there is none of this id, or no longer.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn job(&self, id: i64) -> Result<Option<ListedJob>> {
+        Ok(self.list(Some(vec![id]), ListJobsOptions::default())?.pop())
+    }
+
+    /// Jobs with their payloads: each that arrives has the deadline, since all of them may take long.
+    fn list(&self, ids: Option<Vec<i64>>, options: ListJobsOptions) -> Result<Vec<ListedJob>> {
+        let (schema, known) = (self.schema.clone(), self.known.clone());
+        let ascii = options.identifier.iter().chain(&options.queue).all(|name| name.is_ascii());
+        let answer = self.database.run_in_steps(move |client, came| {
+            known.check(client, &schema, needs::LIST)?;
+            converting(client, ascii, |client| statements::list(client, &schema, ids.as_deref(), &options, came))
+        });
+        answer.map_err(|error| self.explained(error, needs::LIST, Instant::now() + self.database.deadline()))
+    }
+
+    /// How many jobs there are in each state.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn stats(&self) -> Result<JobStats> {
+        self.look(needs::STATS, true, statements::stats)
+    }
+
+    /// The named queues, by name.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn queues(&self) -> Result<Vec<QueueRow>> {
+        self.look(needs::QUEUE_ROWS, true, statements::queues)
+    }
+
+    /// The workers that hold jobs or queues, of whatever make, by their id.
+    /// [`list_active_workers`](Self::list_active_workers) answers those that say that they live.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn locked_workers(&self) -> Result<Vec<LockedWorkerRow>> {
+        self.look(needs::QUEUE_ROWS, true, statements::locked_workers)
+    }
+
+    /// Deletes jobs as if they had succeeded, and answers them as they were. Jobs that run are left alone and
+    /// are not in the answer; those that have been locked for more than four hours do not count as running,
+    /// and their queue is freed. Source: Graphile Worker's `complete_jobs`.
+    ///
+    /// # Errors
+    /// `UnknownOutcome` as in [`add_job`](Self::add_job), which holds for all calls that change jobs; database errors.
+    pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
+        let ids = ids.to_vec();
+        self.transact(needs::COMPLETE, true, move |client, schema, _| statements::complete(client, schema, &ids))
+    }
+
+    /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
+    /// Jobs that run are left alone, as by [`complete_jobs`](Self::complete_jobs).
+    /// Source: Graphile Worker's `permanently_fail_jobs`.
+    ///
+    /// # Errors
+    /// `Config` if the reason contains NUL or is longer than 65536 characters; database errors.
+    pub fn permanently_fail_jobs(&self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
+        check_reason(reason)?;
+        let (ids, reason) = (ids.to_vec(), reason.to_owned());
+        self.transact(needs::FAIL, reason.is_ascii(), move |client, schema, _| {
+            statements::permanently_fail(client, schema, &ids, &reason)
+        })
+    }
+
+    /// Changes when, how urgently and how often jobs are tried, and answers them; workers hear of it at once.
+    /// Jobs that run are left alone, as by [`complete_jobs`](Self::complete_jobs). How often they were
+    /// recovered from dead workers is forgotten. Source: Graphile Worker's `reschedule_jobs`.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{RescheduleJobOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// utils.reschedule_jobs(&[42], RescheduleJobOptions { now: true, attempts: Some(0), ..Default::default() })?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Config` naming the field and its limit, or if nothing is to be changed; database errors.
+    pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
+        options.check()?;
+        let ids = ids.to_vec();
+        self.transact(needs::RESCHEDULE, true, move |client, schema, _| {
+            statements::reschedule(client, schema, &ids, &options)
+        })
+    }
+
+    /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
+    /// For workers that are known to be dead: one that lives goes on with its jobs, and what it makes of them
+    /// is lost. Source: Graphile Worker's `force_unlock_workers`.
+    ///
+    /// # Errors
+    /// Database errors.
+    pub fn force_unlock_workers(&self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
+        let ids = owned(worker_ids)?;
+        self.change(needs::FORCE_UNLOCK, move |client, schema, _| statements::force_unlock(client, schema, &ids))
+    }
+
+    /// Deletes rows that nobody needs any more, and answers how many. Safe beside workers and enqueues: a job
+    /// that is added meanwhile keeps its task and its queue. Enqueues wait for it for moments; workers do not.
+    ///
+    /// Failed jobs go in batches, and the deadline is one for each, so that millions can go in one call.
+    ///
+    /// A transaction of yours at REPEATABLE READ or SERIALIZABLE that began before the cleanup and adds a job
+    /// after it still sees the names that are gone: do not add jobs in such transactions beside a cleanup of
+    /// tasks or queues.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{CleanupTask, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// let deleted = utils.cleanup(&[CleanupTask::DeletePermanentlyFailedJobs, CleanupTask::GcJobQueues])?;
+    /// println!("{} jobs, {} queues", deleted.jobs, deleted.queues);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Timeout` if a transaction that adds jobs stays open for the whole deadline (what was deleted before
+    /// stays deleted); database errors.
+    pub fn cleanup(&self, tasks: &[CleanupTask]) -> Result<CleanupResult> {
+        let mut result = CleanupResult::default();
+        // Failed jobs first, whatever the order: their names go with them.
+        let without_failed = tasks.contains(&CleanupTask::DeletePermanentlyFailedJobs);
+        if without_failed {
+            result.jobs = self.delete_failed_jobs()?;
+        }
+        // A look has to imagine them away.
+        let without_failed = without_failed && self.dry_run;
+        if tasks.contains(&CleanupTask::GcTaskIdentifiers) {
+            result.tasks = self.delete_unused(Names::Tasks, result.jobs, without_failed)?;
+        }
+        if tasks.contains(&CleanupTask::GcJobQueues) {
+            result.queues = self.delete_unused(Names::Queues, result.jobs, without_failed)?;
+        }
+        Ok(result)
+    }
+
+    fn delete_failed_jobs(&self) -> Result<i64> {
+        if self.dry_run {
+            return Ok(self.stats()?.failed);
+        }
+        let mut deleted = 0;
+        loop {
+            let batch =
+                self.change(needs::DELETE_JOBS, |client, schema, _| cleanup::delete_failed_jobs(client, schema))?;
+            deleted += batch;
+            if batch < cleanup::BATCH {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    fn delete_unused(&self, names: Names, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
+        let end = Instant::now() + self.database.deadline();
+        let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let needs = match names {
+            Names::Tasks => needs::DELETE_TASKS,
+            Names::Queues => needs::DELETE_QUEUES,
+        };
+        loop {
+            let keep = self.tasks_to_keep.clone();
+            let ids = self.look(needs, false, move |client, schema| {
+                cleanup::unused(client, schema, names, &keep, without_failed)
+            })?;
+            if ids.is_empty() || self.dry_run {
+                return Ok(ids.len() as i64);
+            }
+            let deleted = self.change(needs, move |client, schema, end| {
+                cleanup::delete(client, schema, names, &ids, end.saturating_duration_since(Instant::now()))
+            });
+            // A transaction in which a lock was not to be had ends by being undone, commit or not.
+            if let Some(deleted) = deleted? {
+                return Ok(deleted);
+            }
+            let pause = pause.next();
+            if Instant::now() + pause >= end {
+                return Err(cleanup::never_quiet(names, deleted_jobs));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// A look at the tables, on a pooled connection. `ascii`: whether all texts that it sends are, see
+    /// [`UNCONVERTED`](statements::UNCONVERTED).
+    fn look<T: Send + 'static>(
+        &self,
+        needs: &'static [Need],
+        ascii: bool,
+        work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let (schema, known) = (self.schema.clone(), self.known.clone());
+        let patience = self.database.deadline();
+        let end = Instant::now() + patience;
+        let answer = self.database.look(patience, move |client| {
+            known.check(client, &schema, needs)?;
+            converting(client, ascii, |client| work(client, &schema))
+        });
+        answer.map_err(|error| self.explained(error, needs, end))
+    }
+
+    /// A change of them, in a transaction that the server ends when its caller no longer waits for it.
+    pub(in crate::client) fn change<T: Clone + Send + 'static>(
+        &self,
+        needs: &'static [Need],
+        work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        self.transact(needs, false, work)
+    }
+
+    /// The same; `ascii` as in [`look`](Self::look).
+    fn transact<T: Clone + Send + 'static>(
+        &self,
+        needs: &'static [Need],
+        ascii: bool,
+        work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let (work, patience) = (Arc::new(work), self.database.deadline());
+        let end = Instant::now() + patience;
+        let attempt = |unconverted: bool| {
+            let (schema, work, known) = (self.schema.clone(), work.clone(), self.known.clone());
+            let work = move |client: &mut Client, end| {
+                if unconverted {
+                    client.batch_execute(statements::UNCONVERTED)?;
+                }
+                known.check(client, &schema, needs)?;
+                work(client, &schema, end)
+            };
+            self.database.change(patience, !self.dry_run, work, |_, _, _| Ok(false))
+        };
+        let answer = match attempt(false) {
+            Err(error) if ascii && is_untranslatable(&error) => attempt(true),
+            answer => answer,
+        };
+        answer.map_err(|error| self.explained(error, needs, end))
+    }
+}
+
+impl<C: GenericClient> Executor<'_, C> {
+    /// As [`WorkerUtils::complete_jobs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn complete_jobs(&mut self, ids: &[i64]) -> Result<Vec<ListedJob>> {
+        self.change(needs::COMPLETE, |transaction, schema| statements::complete(transaction, schema, ids))
+    }
+
+    /// As [`WorkerUtils::permanently_fail_jobs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn permanently_fail_jobs(&mut self, ids: &[i64], reason: &str) -> Result<Vec<ListedJob>> {
+        check_reason(reason)?;
+        self.change(needs::FAIL, |transaction, schema| statements::permanently_fail(transaction, schema, ids, reason))
+    }
+
+    /// As [`WorkerUtils::reschedule_jobs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reschedule_jobs(&mut self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
+        options.check()?;
+        self.change(needs::RESCHEDULE, |transaction, schema| statements::reschedule(transaction, schema, ids, &options))
+    }
+
+    /// As [`WorkerUtils::force_unlock_workers`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn force_unlock_workers(&mut self, worker_ids: &[impl AsRef<str>]) -> Result<ForceUnlockResult> {
+        let ids = owned(worker_ids)?;
+        self.change(needs::FORCE_UNLOCK, |transaction, schema| statements::force_unlock(transaction, schema, &ids))
+    }
+
+    pub(in crate::client) fn change<T>(
+        &mut self,
+        needs: &[Need],
+        work: impl FnOnce(&mut Transaction, &Schema) -> Result<T>,
+    ) -> Result<T> {
+        refuse_async_context()?;
+        let schema = &self.utils.schema;
+        statements::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| {
+            // The caller's role may be another than ours, so that what is known of ours says nothing.
+            Known::default().check(transaction, schema, needs)?;
+            work(transaction, schema)
+        })
+    }
+}
+
+fn check_reason(reason: &str) -> Result<()> {
+    check_text("reason", reason, 0..=65_536)
+}
+
+fn owned(worker_ids: &[impl AsRef<str>]) -> Result<Vec<String>> {
+    let ids = worker_ids.iter().map(|id| {
+        check_text("worker id", id.as_ref(), 1..=usize::MAX)?;
+        Ok(id.as_ref().to_owned())
+    });
+    ids.collect()
+}

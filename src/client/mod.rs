@@ -1,0 +1,483 @@
+//! `WorkerUtils`: adding and removing jobs, on a pool or inside the caller's transaction.
+//! What is sent, and its races, stand in `enqueue.rs`; deadlines and lost replies in `db/change.rs`.
+//! What operators do with jobs that are there stands in `admin/api.rs`.
+
+pub(crate) mod admin;
+pub(crate) mod enqueue;
+pub(crate) mod sweep;
+
+use crate::config::WorkerRecoveryConfig;
+use crate::db::migrate;
+use crate::db::pool::{Connection, ConnectionPool};
+use crate::db::schema::Schema;
+use crate::db::session::{Interrupt, Setup};
+use crate::db::standing::{Known, Need, needs, refused};
+use crate::db::{Database, refuse_async_context};
+use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::HookRegistry;
+use crate::job::Job;
+use crate::job::spec::{self, JobSpec, RawJob};
+use crate::job::trace;
+use crate::tasks::TaskHandler;
+use crate::tasks::batch::{self, BatchTaskHandler};
+use postgres::GenericClient;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sweep::{ActiveWorkerRow, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
+
+/// How long a call waits for the database unless told otherwise.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Adds and removes jobs. Cheap to clone, usable from any thread; every call blocks.
+///
+/// ```no_run
+/// use graphile_worker::{JobSpec, WorkerUtils};
+/// # fn main() -> graphile_worker::Result<()> {
+/// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+/// utils.add_raw_job("send_email", &serde_json::json!({"to": "ada"}), JobSpec::new())?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct WorkerUtils {
+    database: Database,
+    schema: Schema,
+    /// Asked about every job before it is added.
+    hooks: Arc<HookRegistry>,
+    /// What a cleanup leaves alone.
+    tasks_to_keep: Arc<Vec<String>>,
+    /// Whether what is changed is undone.
+    dry_run: bool,
+    /// Whether the schema can be used, and what our role may do there.
+    known: Known,
+}
+
+impl WorkerUtils {
+    /// Utilities on a pool of their own, of at most 10 connections, in the schema `graphile_worker`. An empty
+    /// string leaves everything to the `PG*` variables and libpq's defaults.
+    /// Connects once, so that a wrong address or password is told at once.
+    ///
+    /// # Errors
+    /// `Config` if the string does not parse, `Connect`, `Auth` or `Tls` if the database cannot be used.
+    pub fn connect(database_url: &str) -> Result<Self> {
+        Self::connect_with_max_connections(database_url, 10)
+    }
+
+    /// As [`connect`](Self::connect), with a pool of at most so many connections.
+    ///
+    /// # Errors
+    /// As there; `Config` if there is to be no connection at all.
+    pub fn connect_with_max_connections(database_url: &str, max_connections: u32) -> Result<Self> {
+        Self::connect_within(database_url, max_connections, DEADLINE)
+    }
+
+    /// The same, with calls that wait for the database no longer than `timeout`, this one too.
+    ///
+    /// # Errors
+    /// As there; `Timeout` if no server has answered by then.
+    pub fn connect_within(database_url: &str, max_connections: u32, timeout: Duration) -> Result<Self> {
+        refuse_async_context()?;
+        if max_connections == 0 {
+            return Err(Error::config("max_connections: 0 is fewer than 1"));
+        }
+        let database = Database::open(database_url, max_connections, timeout)?;
+        database.reach()?;
+        Ok(Self::on(database, Schema::default()))
+    }
+
+    /// Utilities on the caller's pool.
+    pub fn new(pool: impl ConnectionPool, schema: Schema) -> Self {
+        let database = Database::with_pool(Arc::new(pool), None, DEADLINE).expect("no string to parse");
+        Self::on(database, schema)
+    }
+
+    pub(crate) fn on(database: Database, schema: Schema) -> Self {
+        Self {
+            database,
+            schema,
+            hooks: Arc::default(),
+            tasks_to_keep: Arc::default(),
+            dry_run: false,
+            known: Known::default(),
+        }
+    }
+
+    /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
+    /// job before it is added. Those of [`Worker::create_utils`](crate::Worker::create_utils) ask the worker's.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{BeforeJobSchedule, HookRegistry, JobScheduleResult, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let mut hooks = HookRegistry::new();
+    /// hooks.on(BeforeJobSchedule, |ctx| match ctx.payload.get("to") {
+    ///     Some(_) => JobScheduleResult::Continue(ctx.payload),
+    ///     None => JobScheduleResult::Fail("nobody to write to".into()),
+    /// });
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?.with_hooks(hooks.into());
+    /// # Ok(()) }
+    /// ```
+    pub fn with_hooks(mut self, hooks: Arc<HookRegistry>) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    pub(crate) fn hooks(&self) -> &Arc<HookRegistry> {
+        &self.hooks
+    }
+
+    /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
+    /// seconds, or to the worker's `database_timeout`. A call that adds jobs has a millisecond more for each job,
+    /// and two for each KiB of their payloads. A call that lists jobs has the timeout for each job that arrives.
+    ///
+    /// ```no_run
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = graphile_worker::WorkerUtils::connect("postgres://localhost/app")?;
+    /// let hurried = utils.timeout(std::time::Duration::from_secs(1));
+    /// # Ok(()) }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.database = self.database.with_deadline(timeout);
+        self
+    }
+
+    /// The same, in another schema.
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schema = schema;
+        self.known = Known::default();
+        self
+    }
+
+    /// Installs the schema, or takes over the one that is there. Safe to call at every start, by many at once.
+    ///
+    /// # Errors
+    /// `Schema` if the schema is older than Graphile Worker's migration 18, or newer than we understand.
+    pub fn migrate(&self) -> Result<()> {
+        refuse_async_context()?;
+        self.refuse_dry_run("migrate")?;
+        let mut session = self.database.session("migrate", &Interrupt::new(), &Setup::default())?;
+        self.known.forget();
+        migrate::migrate(&mut session, &self.schema, &[]).map(drop)
+    }
+
+    /// The workers that say, or said, that they live, those that were heard of last first: ours, and the async
+    /// crate's. Node's say nothing. `sweep_threshold` is after how long a silence one is stale; it is raised for each
+    /// worker as a sweep raises it.
+    ///
+    /// # Errors
+    /// `Connect` or `Database` if the database does not answer.
+    pub fn list_active_workers(&self, sweep_threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
+        self.sweeping(needs::LEDGER, |sweep| sweep.workers(sweep_threshold))
+    }
+
+    /// Finds dead workers and recovers their jobs, with the default configuration.
+    ///
+    /// No worker is dead before three of its own heartbeats are missing. If `sweep_threshold` is shorter than that for a
+    /// worker, the sweep applies the longer time and names the worker in the result.
+    ///
+    /// ```no_run
+    /// use graphile_worker::{SweepStaleWorkersOptions, WorkerUtils};
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// let utils = WorkerUtils::connect("postgres://localhost/app")?;
+    /// let look = SweepStaleWorkersOptions { dry_run: true, ..Default::default() };
+    /// println!("dead: {:?}", utils.sweep_stale_workers(look)?.worker_ids);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// `Schema` if our own tables are missing; `Connect` or `Database` if the database does not answer.
+    /// Source: the guide, Recovery.
+    pub fn sweep_stale_workers(&self, options: SweepStaleWorkersOptions) -> Result<SweepStaleWorkersResult> {
+        self.sweep_stale_workers_with_config(&WorkerRecoveryConfig::default(), options)
+    }
+
+    /// The same, with a configuration of your own.
+    ///
+    /// # Errors
+    /// As [`sweep_stale_workers`](Self::sweep_stale_workers).
+    pub fn sweep_stale_workers_with_config(
+        &self,
+        config: &WorkerRecoveryConfig,
+        options: SweepStaleWorkersOptions,
+    ) -> Result<SweepStaleWorkersResult> {
+        let options = SweepStaleWorkersOptions { dry_run: options.dry_run || self.dry_run, ..options };
+        self.sweeping(needs::SWEEP, |sweep| Ok(sweep.sweep(config, &options)?.0))
+    }
+
+    fn sweeping<T>(&self, needs: &[Need], work: impl FnOnce(&mut Sweep) -> Result<T>) -> Result<T> {
+        refuse_async_context()?;
+        let mut session = self.database.session("utils", &Interrupt::new(), &Setup::default())?;
+        let facts = migrate::probe(&mut session, &self.schema, needs)?;
+        let (schema, hooks) = (&self.schema, &*self.hooks);
+        let answer = work(&mut Sweep {
+            session,
+            schema,
+            facts: &facts,
+            hooks,
+            worker_id: "worker_utils",
+            only_ours: false,
+            well_for: Duration::MAX,
+        });
+        answer.map_err(|error| refused(schema, error))
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// `Connect` or `Timeout` if it gives none.
+    pub fn ping(&self) -> Result<()> {
+        let end = Instant::now() + self.database.deadline();
+        self.database.run(end, |client| Ok(client.simple_query("").map(drop)?))
+    }
+
+    /// Borrows a connection of the pool.
+    ///
+    /// # Errors
+    /// `Connect` if none came free in time.
+    pub fn connection(&self) -> Result<Connection> {
+        self.database.connection()
+    }
+
+    /// Adds a job of task `T`.
+    ///
+    /// # Errors
+    /// `Config` if a field is outside its limit (nothing was sent); `Payload` if it does not serialize;
+    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
+    /// `Connect` or `Timeout` if the database could not be reached in time: the job was not added;
+    /// `UnknownOutcome` if the reply to the commit was lost and the database could not be asked for the outcome in time:
+    /// the job may or may not have been added.
+    pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
+        self.add_typed(payload, spec, None)
+    }
+
+    /// Adds a job, in the trace of the one that adds it unless the spec names another.
+    pub(crate) fn add_typed<T: TaskHandler>(&self, payload: T, spec: JobSpec, within: Option<&str>) -> Result<Job> {
+        let job = typed(&payload, spec, within)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
+    }
+
+    /// Adds one job of batch task `T` with all of these items. Source: the guide, Worker Process.
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job); `Config` if there is no item.
+    pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        let job = self.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
+        batch::check(&job)?;
+        self.send_one(job)
+    }
+
+    /// Adds a job by its task's name.
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job).
+    pub fn add_raw_job(&self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&self, job: RawJob) -> Result<Job> {
+        self.send_one(self.hooks.schedule(job)?)
+    }
+
+    fn send_one(&self, job: RawJob) -> Result<Job> {
+        Ok(self.send(vec![job])?.remove(0))
+    }
+
+    /// Adds many jobs of task `T`, all or none. The answer is in the order of the request.
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job), if a hook refuses even one of them; `Config` if a key occurs twice,
+    /// naming it.
+    pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
+        self.add_raw_jobs(jobs.collect::<Result<_>>()?)
+    }
+
+    /// Adds many jobs, all or none. The answer is in the order of the request.
+    ///
+    /// # Errors
+    /// As [`add_jobs`](Self::add_jobs).
+    pub fn add_raw_jobs(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
+        let jobs = self.hooks.schedule_all(spec::check_all(jobs)?)?;
+        self.send(jobs)
+    }
+
+    /// Removes the job with this key. One that runs now goes on, and is not tried again.
+    /// Answers whether there was one.
+    ///
+    /// # Errors
+    /// `Config` if the key is outside its limit; `UnknownOutcome` as in [`add_job`](Self::add_job); database errors.
+    pub fn remove_job(&self, job_key: &str) -> Result<bool> {
+        let key = spec::check_key(job_key)?;
+        self.change(needs::REMOVE, move |client, schema, _| enqueue::remove(client, schema, &key))
+    }
+
+    /// The same functions on a client or inside a transaction of the caller: the job exists if, and
+    /// only if, the transaction commits.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let utils = graphile_worker::WorkerUtils::connect("")?;
+    /// # let mut client = postgres::Client::connect("", postgres::NoTls)?;
+    /// use graphile_worker::JobSpec;
+    /// let mut transaction = client.transaction()?;
+    /// transaction.execute("insert into users (name) values ('ada')", &[])?;
+    /// utils.with_executor(&mut transaction).add_raw_job("welcome", &"ada", JobSpec::new())?;
+    /// transaction.commit()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn with_executor<'a, C: GenericClient>(&'a self, client: &'a mut C) -> Executor<'a, C> {
+        Executor { client, utils: self }
+    }
+
+    fn refuse_dry_run(&self, doing: &str) -> Result<()> {
+        match self.dry_run {
+            true => {
+                Err(Error::new(ErrorKind::Misuse, format!("these utilities are for a dry run, and cannot {doing}")))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Adds checked jobs, all or none.
+    fn send(&self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
+        self.refuse_dry_run("add jobs")?;
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A millisecond more for each job: a hundred thousand in one call are a fair use. Two more for each KiB, which
+        // goes over the link twice: the answer has it too.
+        let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
+        let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 512) as u64);
+        let end = Instant::now() + patience;
+        let (schema, schema_of_added, known) = (self.schema.clone(), self.schema.clone(), self.known.clone());
+        let answer = self.database.change(
+            patience,
+            true,
+            move |client, _| {
+                known.check(client, &schema, needs::ADD)?;
+                enqueue::add(client, &schema, &jobs)
+            },
+            move |client, added, began| enqueue::is_added(client, &schema_of_added, added, began),
+        );
+        answer.map_err(|error| self.explained(error, needs::ADD, end))
+    }
+
+    /// The error of a call, as the schema explains it: what was looked at up to a minute ago may be gone since then.
+    fn explained(&self, error: Error, needs: &'static [Need], end: Instant) -> Error {
+        let about_the_schema =
+            matches!(error.sqlstate(), Some("3F000" | "42P01" | "42883" | "42704" | "42703" | "42501"));
+        if error.kind() != ErrorKind::Database || !about_the_schema {
+            return error;
+        }
+        self.known.forget();
+        let (schema, known) = (self.schema.clone(), self.known.clone());
+        match self.database.run(end, move |client| known.check(client, &schema, needs)) {
+            Err(refusal) if refusal.kind() == ErrorKind::Schema => refusal.caused_by(error),
+            _ => refused(&self.schema, error),
+        }
+    }
+}
+
+/// [`WorkerUtils`]' functions on the caller's own client or transaction; see
+/// [`with_executor`](WorkerUtils::with_executor). Deadlines are those of the client.
+pub struct Executor<'a, C> {
+    client: &'a mut C,
+    utils: &'a WorkerUtils,
+}
+
+impl<C: GenericClient> Executor<'_, C> {
+    /// As [`WorkerUtils::add_job`].
+    ///
+    /// # Errors
+    /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker
+    /// has taken the keyed job since it began: only a new transaction can see that.
+    pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
+        let job = typed(&payload, spec, None)?;
+        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
+    }
+
+    /// As [`WorkerUtils::add_batch_job`].
+    ///
+    /// # Errors
+    /// As there, and as [`add_job`](Self::add_job).
+    pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
+        refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
+        let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
+        batch::check(&job)?;
+        Ok(self.send(&[job])?.remove(0))
+    }
+
+    /// As [`WorkerUtils::add_raw_job`].
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job).
+    pub fn add_raw_job(&mut self, identifier: &str, payload: &(impl Serialize + ?Sized), spec: JobSpec) -> Result<Job> {
+        self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
+    }
+
+    fn add_one(&mut self, job: RawJob) -> Result<Job> {
+        refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
+        let job = self.utils.hooks.schedule(job)?;
+        Ok(self.send(&[job])?.remove(0))
+    }
+
+    /// As [`WorkerUtils::add_jobs`].
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job).
+    pub fn add_jobs<T: TaskHandler>(&mut self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
+        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
+        self.add_raw_jobs(jobs.collect::<Result<_>>()?)
+    }
+
+    /// As [`WorkerUtils::add_raw_jobs`].
+    ///
+    /// # Errors
+    /// As [`add_job`](Self::add_job).
+    pub fn add_raw_jobs(&mut self, jobs: Vec<RawJob>) -> Result<Vec<Job>> {
+        let jobs = spec::check_all(jobs)?;
+        refuse_async_context()?;
+        self.utils.refuse_dry_run("add jobs")?;
+        let jobs = self.utils.hooks.schedule_all(jobs)?;
+        self.send(&jobs)
+    }
+
+    fn send(&mut self, jobs: &[RawJob]) -> Result<Vec<Job>> {
+        self.utils.known.check(self.client, &self.utils.schema, needs::ADD)?;
+        if jobs.len() == 1 {
+            return enqueue::add(self.client, &self.utils.schema, jobs);
+        }
+        let schema = &self.utils.schema;
+        crate::client::admin::statements::transact(self.client.transaction()?, true, |transaction| {
+            enqueue::add(transaction, schema, jobs)
+        })
+    }
+
+    /// As [`WorkerUtils::remove_job`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_job(&mut self, job_key: &str) -> Result<bool> {
+        let key = spec::check_key(job_key)?;
+        self.change(needs::REMOVE, |transaction, schema| enqueue::remove(transaction, schema, &key))
+    }
+}
+
+/// A job of task `T` as it is sent: its trace context goes into the payload.
+fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -> Result<RawJob> {
+    let mut text = json(payload)?;
+    if let Some(traceparent) = spec.traceparent.take() {
+        trace::check(&traceparent)?;
+        text = trace::carry(&text, &traceparent)
+            .ok_or_else(|| Error::config("traceparent: only a payload that is a JSON object can carry one"))?;
+    } else if let Some(traceparent) = within {
+        text = trace::carry(&text, traceparent).unwrap_or(text);
+    }
+    Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: text, spec })
+}
+
+fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {
+    serde_json::to_string(payload)
+        .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))
+}

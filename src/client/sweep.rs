@@ -1,0 +1,503 @@
+//! A sweep: finds workers that have stopped beating, and takes their jobs away from them.
+//! Knows heartbeats, hooks and the rules of recovery; when to sweep stands in `recovery.rs`.
+//!
+//! Only workers that are known to beat can be found dead. A locker that nobody knows may be a worker of
+//! another kind that lives; the four-hour rule is for those.
+//!
+//! A heartbeat publishes its interval in the entry's metadata. A worker is dead after the sweeper's threshold, and not
+//! before `MISSED_BEATS` of its own intervals: `Beat::patience` is the only place that decides this.
+
+use crate::backoff::random_unit;
+use crate::config::{LONGEST_BEAT_INTERVAL, MISSED_BEATS, WorkerRecoveryConfig};
+use crate::db::migrate::Facts;
+use crate::db::schema::Schema;
+use crate::db::session::{Param, Query, Session};
+use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::{FailureReason, HookRegistry, JobRecoveryContext, JobRecoveryResult};
+use crate::job::{DbTime, FIRST, Job, LAST};
+use crate::text::{Text, is_untranslatable};
+use chrono::{DateTime, Utc};
+use log::{info, warn};
+use serde::{Serialize, Serializer};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Row;
+
+/// A list of workers that beat, and the names of the statements on it.
+struct List {
+    table: &'static str,
+    beating: &'static str,
+    condemn: &'static str,
+    bury: &'static str,
+}
+
+/// Ours, and the async crate's where it is there.
+const LISTS: [List; 2] = [
+    List { table: "_native_workers", beating: "beating", condemn: "condemn", bury: "bury" },
+    List { table: "_private_workers", beating: "beating_foreign", condemn: "condemn_foreign", bury: "bury_foreign" },
+];
+
+/// A delay grows no further after so many recoveries of one job.
+const DOUBLINGS: u32 = 10;
+
+/// The field of an entry's metadata that publishes the interval, in milliseconds.
+const INTERVAL_FIELD: &str = "heartbeat_interval_ms";
+
+/// A published interval beyond this is taken for an error: it would keep a dead worker's jobs for ever.
+const LONGEST_PUBLISHED_MS: f64 = 86_400_000.0;
+
+/// What a sweep by hand may change of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SweepStaleWorkersOptions {
+    /// Instead of the configuration's [`sweep_threshold`](WorkerRecoveryConfig#structfield.sweep_threshold). A worker for
+    /// which it is too short is named in [`raised_thresholds`](SweepStaleWorkersResult#structfield.raised_thresholds).
+    pub sweep_threshold: Option<Duration>,
+    /// Instead of the configuration's [`recovery_delay`](WorkerRecoveryConfig#structfield.recovery_delay).
+    pub recovery_delay: Option<Duration>,
+    /// Only say which workers are dead.
+    pub dry_run: bool,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SweepStaleWorkersResult {
+    /// The workers that were found dead.
+    pub worker_ids: Vec<String>,
+    /// How many of their jobs were recovered.
+    pub recovered_count: i32,
+    /// The living workers for which the threshold was too short, the one with the longest interval first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub raised_thresholds: Vec<RaisedThreshold>,
+}
+
+/// A worker that sends its heartbeats too seldom for the threshold of a sweep: the sweep applied three of that worker's
+/// intervals instead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RaisedThreshold {
+    /// The worker.
+    pub worker_id: String,
+    /// How often it sends a heartbeat; `None` if it does not publish that, and 30 seconds are assumed.
+    #[serde(rename = "heartbeat_interval_ms", serialize_with = "optional_millis")]
+    pub heartbeat_interval: Option<Duration>,
+    /// After how long a silence it counts as dead.
+    #[serde(rename = "sweep_threshold_ms", serialize_with = "millis")]
+    pub sweep_threshold: Duration,
+}
+
+impl fmt::Display for RaisedThreshold {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { worker_id, heartbeat_interval, sweep_threshold } = self;
+        match heartbeat_interval {
+            Some(interval) => write!(f, "worker {worker_id} sends a heartbeat every {interval:?}")?,
+            None => write!(
+                f,
+                "worker {worker_id} does not publish how often it sends a heartbeat ({LONGEST_BEAT_INTERVAL:?} is assumed)"
+            )?,
+        }
+        write!(f, ", so it is stale after {sweep_threshold:?}")
+    }
+}
+
+/// A worker that says, or said, that it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActiveWorkerRow {
+    /// The id under which it locks jobs.
+    pub worker_id: String,
+    /// When it was last heard of.
+    pub last_heartbeat_at: DateTime<Utc>,
+    /// When it was first heard of.
+    pub started_at: DateTime<Utc>,
+    /// What it says of itself.
+    pub metadata: Option<serde_json::Value>,
+    /// Whether it has been silent for longer than the threshold.
+    pub is_stale: bool,
+}
+
+/// A job that a dead worker was holding, taken away from it.
+pub(crate) struct Recovered {
+    pub(crate) job: Arc<Job>,
+    pub(crate) previous_worker_id: String,
+}
+
+/// The statements of a sweep, on a session of its own.
+pub(crate) struct Sweep<'a> {
+    pub(crate) session: Session,
+    pub(crate) schema: &'a Schema,
+    pub(crate) facts: &'a Facts,
+    pub(crate) hooks: &'a HookRegistry,
+    /// Who sweeps; never swept itself.
+    pub(crate) worker_id: &'a str,
+    /// Whether workers that are on the async crate's list alone are left alone.
+    pub(crate) only_ours: bool,
+    /// For how long the sweeper has been well. After an outage a worker needs one of its intervals to be heard of again.
+    pub(crate) well_for: Duration,
+}
+
+/// A worker on the lists of those that beat.
+struct Beat {
+    worker: ActiveWorkerRow,
+    silent_for: f64,
+    /// How often it beats, where it publishes that.
+    interval: Option<Duration>,
+    /// Whether it is on our own list.
+    is_ours: bool,
+    /// On how many lists it is.
+    lists: usize,
+}
+
+impl Beat {
+    /// The entries of one worker on two lists: the later heartbeat counts, and the longer interval.
+    fn merge(self, other: Self) -> Self {
+        let (later, earlier) = if self.silent_for < other.silent_for { (self, other) } else { (other, self) };
+        Self {
+            interval: later.interval.max(earlier.interval),
+            is_ours: later.is_ours || earlier.is_ours,
+            lists: later.lists + earlier.lists,
+            ..later
+        }
+    }
+
+    /// After how long a silence this worker is dead, for a sweeper with this threshold.
+    fn patience(&self, threshold: Duration) -> Duration {
+        threshold.max(self.interval.unwrap_or(LONGEST_BEAT_INTERVAL) * MISSED_BEATS)
+    }
+
+    fn is_silent(&self, threshold: Duration) -> bool {
+        self.silent_for > self.patience(threshold).as_secs_f64()
+    }
+
+    /// What is to be said of a threshold that is too short for this worker, which lives.
+    fn raised(&self, threshold: Duration) -> Option<RaisedThreshold> {
+        let sweep_threshold = self.patience(threshold);
+        (sweep_threshold > threshold && !self.is_silent(threshold)).then(|| RaisedThreshold {
+            worker_id: self.worker.worker_id.clone(),
+            heartbeat_interval: self.interval,
+            sweep_threshold,
+        })
+    }
+}
+
+/// A worker that seems dead.
+struct Suspect {
+    worker_id: String,
+    lists: usize,
+    /// How long it must have been silent, in seconds.
+    threshold: f64,
+}
+
+/// A job that a silent worker holds.
+struct Held {
+    job: Arc<Job>,
+    by: String,
+    recoveries: i32,
+    /// Whether that worker holds nothing else.
+    alone: bool,
+}
+
+/// A job of a dead worker, and what the database is told about it.
+struct Verdict {
+    job: Arc<Job>,
+    previous_worker_id: String,
+    attempts: i16,
+    delay: f64,
+    run_at: Option<DateTime<Utc>>,
+    error: String,
+}
+
+impl Sweep<'_> {
+    /// The workers that are known to beat, those that were heard of last first.
+    ///
+    /// # Errors
+    /// `Schema` where our table of them is there, and our role may not read it.
+    pub(crate) fn workers(&mut self, threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
+        if let Some(why) = &self.facts.hidden_heartbeats {
+            return Err(Error::new(ErrorKind::Schema, why.as_str()));
+        }
+        let mut workers: Vec<ActiveWorkerRow> = self
+            .beats()?
+            .into_iter()
+            .map(|beat| ActiveWorkerRow { is_stale: beat.is_silent(threshold), ..beat.worker })
+            .collect();
+        workers.sort_by(|a, b| (b.last_heartbeat_at, &a.worker_id).cmp(&(a.last_heartbeat_at, &b.worker_id)));
+        Ok(workers)
+    }
+
+    fn beats(&mut self) -> Result<Vec<Beat>> {
+        let mut beats: HashMap<String, Beat> = HashMap::new();
+        for list in self.lists() {
+            let is_ours = list.table == LISTS[0].table;
+            for row in self.read(list.beating, include_str!("../sql/recovery/beating.sql"), list.table, None)? {
+                let metadata = row.try_get::<_, Option<Text>>("metadata")?.map(|text| text.0);
+                let worker = ActiveWorkerRow {
+                    worker_id: row.try_get::<_, Text>("worker_id")?.0,
+                    last_heartbeat_at: row.try_get::<_, DbTime>("last_heartbeat_at")?.0,
+                    started_at: row.try_get::<_, DbTime>("started_at")?.0,
+                    metadata: metadata.and_then(|text| serde_json::from_str(&text).ok()),
+                    is_stale: false,
+                };
+                let interval = worker.metadata.as_ref().and_then(published_interval);
+                let beat = Beat { worker, silent_for: row.try_get("silent_for")?, interval, is_ours, lists: 1 };
+                let beat = match beats.remove(&beat.worker.worker_id) {
+                    Some(other) => beat.merge(other),
+                    None => beat,
+                };
+                beats.insert(beat.worker.worker_id.clone(), beat);
+            }
+        }
+        Ok(beats.into_values().collect())
+    }
+
+    /// Finds dead workers, asks the hooks what is to become of their jobs, and does it.
+    ///
+    /// # Errors
+    /// `Schema` where our own tables are missing: without them nobody counts recoveries.
+    pub(crate) fn sweep(
+        &mut self,
+        config: &WorkerRecoveryConfig,
+        options: &SweepStaleWorkersOptions,
+    ) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
+        check(self.facts)?;
+        if !options.dry_run {
+            self.query(
+                "forget_gone",
+                include_str!("../sql/lease/forget_gone.sql"),
+                "",
+                vec![Box::new(None::<Vec<i64>>)],
+            )?;
+        }
+        let threshold = options.sweep_threshold.unwrap_or(config.sweep_threshold);
+        let mut beats = self.beats()?;
+        beats.retain(|beat| beat.worker.worker_id != self.worker_id && (beat.is_ours || !self.only_ours));
+        let mut raised_thresholds: Vec<_> = beats.iter().filter_map(|beat| beat.raised(threshold)).collect();
+        raised_thresholds.sort_by(|a, b| (b.sweep_threshold, &a.worker_id).cmp(&(a.sweep_threshold, &b.worker_id)));
+        let known_by = |beat: &Beat| beat.interval.is_none() || self.well_for >= beat.patience(threshold);
+        let silent: Vec<Beat> = beats.into_iter().filter(|beat| beat.is_silent(threshold) && known_by(beat)).collect();
+        if silent.is_empty() {
+            return Ok((SweepStaleWorkersResult { raised_thresholds, ..Default::default() }, Vec::new()));
+        }
+        let held = self.held_by(&silent)?;
+        let suspects = silent.into_iter().filter_map(|beat| {
+            let patience = beat.patience(threshold).as_secs_f64();
+            let worker_id = beat.worker.worker_id;
+            let resilient = held.iter().any(|held| held.by == worker_id && config.is_resilient(&held.job));
+            let factor = if resilient { config.resilient_sweep_threshold_multiplier } else { 1 };
+            let threshold = patience * f64::from(factor);
+            (beat.silent_for > threshold).then_some(Suspect { worker_id, lists: beat.lists, threshold })
+        });
+        let suspects: Vec<Suspect> = suspects.collect();
+        if options.dry_run || suspects.is_empty() {
+            let worker_ids = suspects.into_iter().map(|suspect| suspect.worker_id).collect();
+            return Ok((SweepStaleWorkersResult { worker_ids, recovered_count: 0, raised_thresholds }, Vec::new()));
+        }
+
+        // Hooks are asked outside of the transaction: they may take their time.
+        let delay = options.recovery_delay.unwrap_or(config.recovery_delay);
+        let retired = self.retired(&held)?;
+        let dead: HashSet<&str> = suspects.iter().map(|suspect| suspect.worker_id.as_str()).collect();
+        let held = held.into_iter().filter(|held| dead.contains(held.by.as_str()));
+        let verdicts: Vec<Verdict> = held
+            .filter_map(|held| {
+                let superseded = retired.contains(&held.job.id);
+                self.judge(held, superseded, delay, config.max_recoveries)
+            })
+            .collect();
+        self.session.batch("begin")?;
+        match self.carry_out(&suspects, verdicts) {
+            Ok((result, recovered)) => {
+                self.session.batch("commit")?;
+                Ok((SweepStaleWorkersResult { raised_thresholds, ..result }, recovered))
+            }
+            Err(error) => {
+                if !error.breaks_session() {
+                    self.session.batch("rollback")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What becomes of one job; `None` if it stays with its dead worker.
+    fn judge(&self, held: Held, superseded: bool, delay: Duration, max_recoveries: u32) -> Option<Verdict> {
+        let Held { job, by: previous_worker_id, recoveries, alone } = held;
+        let recovery = u32::try_from(recoveries).unwrap_or(0) + 1;
+        let context = JobRecoveryContext {
+            job: job.clone(),
+            worker_id: self.worker_id.to_owned(),
+            previous_worker_id: previous_worker_id.clone(),
+            reason: FailureReason::WorkerCrashed,
+        };
+        let decision = self.hooks.recover(&context);
+        let doublings = (recovery - 1).min(DOUBLINGS);
+        let spread = delay.as_secs_f64() * f64::from(1u32 << doublings) * (0.5 + random_unit());
+        let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
+        // Claims see by how this begins that the job was recovered.
+        let mut error =
+            format!("recovered: the worker {previous_worker_id} died while it held this job, death {recovery}");
+        let (attempts, delay, run_at) = match decision {
+            JobRecoveryResult::Skip => return None,
+            // Nobody else can have been what killed the worker.
+            JobRecoveryResult::Default if alone && recovery > max_recoveries => {
+                error = format!(
+                    "failed for good: the worker {previous_worker_id} died while it held this job and no other, \
+                     after {recoveries} recoveries (max_recoveries: {max_recoveries})"
+                );
+                (job.max_attempts.max(job.attempts), 0.0, None)
+            }
+            JobRecoveryResult::Default => (given_back, spread, None),
+            JobRecoveryResult::Reschedule { run_at, attempts } => {
+                let attempts = if superseded { job.attempts } else { attempts.unwrap_or(job.attempts) };
+                (attempts, 0.0, Some(run_at.clamp(FIRST, LAST)))
+            }
+            JobRecoveryResult::FailWithBackoff => (job.attempts, f64::from(job.attempts.min(10)).exp(), None),
+        };
+        Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error })
+    }
+
+    /// Condemns, takes and buries, in the transaction that is open.
+    fn carry_out(
+        &mut self,
+        suspects: &[Suspect],
+        verdicts: Vec<Verdict>,
+    ) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
+        let schema: Param = Box::new(self.schema.name().to_owned());
+        let alone = self.query("sweep_lock", include_str!("../sql/recovery/sweep_lock.sql"), "", vec![schema])?;
+        if !alone.first().is_some_and(|row| row.get("alone")) {
+            return Ok(Default::default());
+        }
+        let dead = self.condemn(suspects)?;
+        let verdicts: Vec<_> =
+            verdicts.into_iter().filter(|verdict| dead.contains(&verdict.previous_worker_id)).collect();
+        let params: Vec<Param> = vec![
+            Box::new(dead.clone()),
+            column(&verdicts, |verdict| verdict.job.id),
+            column(&verdicts, |verdict| verdict.job.attempts),
+            column(&verdicts, |verdict| verdict.attempts),
+            column(&verdicts, |verdict| verdict.delay),
+            column(&verdicts, |verdict| verdict.run_at),
+            column(&verdicts, |verdict| verdict.error.clone()),
+        ];
+        let taken = self.query("recover", include_str!("../sql/recovery/recover.sql"), "", params)?;
+        let taken: HashSet<i64> = taken.iter().map(|row| row.get("id")).collect();
+        for list in self.lists() {
+            self.query(list.bury, include_str!("../sql/recovery/bury.sql"), list.table, vec![Box::new(dead.clone())])?;
+        }
+        let recovered: Vec<_> = verdicts
+            .into_iter()
+            .filter(|verdict| taken.contains(&verdict.job.id))
+            .map(|verdict| Recovered { job: verdict.job, previous_worker_id: verdict.previous_worker_id })
+            .collect();
+        for Recovered { job, previous_worker_id } in &recovered {
+            warn!(worker_id = self.worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts,
+                previous_worker_id = previous_worker_id.as_str(); "recovered a job of a dead worker");
+        }
+        if !dead.is_empty() {
+            info!(worker_id = self.worker_id, workers = dead.len(), jobs = recovered.len(); "swept dead workers");
+        }
+        let recovered_count = recovered.len() as i32;
+        Ok((SweepStaleWorkersResult { worker_ids: dead, recovered_count, ..Default::default() }, recovered))
+    }
+
+    /// Those who are silent on every list that has them, locked so that they cannot beat meanwhile.
+    fn condemn(&mut self, suspects: &[Suspect]) -> Result<Vec<String>> {
+        let mut silences: HashMap<String, usize> = HashMap::new();
+        for list in self.lists() {
+            let params: Vec<Param> = vec![
+                column(suspects, |suspect| suspect.worker_id.clone()),
+                column(suspects, |suspect| suspect.threshold),
+            ];
+            for row in self.query(list.condemn, include_str!("../sql/recovery/condemn.sql"), list.table, params)? {
+                *silences.entry(row.try_get("id")?).or_default() += 1;
+            }
+        }
+        let dead = suspects.iter().filter(|suspect| silences.get(&suspect.worker_id) == Some(&suspect.lists));
+        Ok(dead.map(|suspect| suspect.worker_id.clone()).collect())
+    }
+
+    fn held_by(&mut self, silent: &[Beat]) -> Result<Vec<Held>> {
+        let workers = silent.iter().map(|beat| beat.worker.worker_id.clone()).collect();
+        let rows = self.read("held_by", include_str!("../sql/recovery/held_by.sql"), "", Some(workers))?;
+        rows.iter()
+            .map(|row| {
+                let task = row.try_get::<_, Text>("identifier")?.0;
+                Ok(Held {
+                    job: Arc::new(Job::from_row(row, task.into())?),
+                    by: row.try_get::<_, Text>("locked_by")?.0,
+                    recoveries: row.try_get("recoveries")?,
+                    alone: row.try_get("alone")?,
+                })
+            })
+            .collect()
+    }
+
+    /// Which of these jobs are known to have been superseded. Where nothing keeps a note of it, the
+    /// statement that takes them goes by their marks.
+    fn retired(&mut self, held: &[Held]) -> Result<HashSet<i64>> {
+        if !self.facts.has_job_retirements {
+            return Ok(HashSet::new());
+        }
+        let ids = column(held, |held| held.job.id);
+        let rows = self.query("retired", include_str!("../sql/recovery/retired.sql"), "", vec![ids])?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    }
+
+    fn lists(&self) -> Vec<&'static List> {
+        let there = [self.facts.has_heartbeats, self.facts.has_private_workers];
+        LISTS.iter().zip(there).filter_map(|(list, there)| there.then_some(list)).collect()
+    }
+
+    fn query(&mut self, name: &'static str, sql: &str, list: &str, params: Vec<Param>) -> Result<Vec<Row>> {
+        let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
+        self.session.query(&query, params)
+    }
+
+    /// The same for rows of others' making: what cannot be had in UTF-8 is replaced.
+    fn read(&mut self, name: &'static str, sql: &str, list: &str, workers: Option<Vec<String>>) -> Result<Vec<Row>> {
+        let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
+        let params = || workers.iter().map(|workers| Box::new(workers.clone()) as Param).collect();
+        match self.session.query(&query, params()) {
+            Err(error) if is_untranslatable(&error) && workers.iter().flatten().all(|id| id.is_ascii()) => {
+                self.session.query_unconverted(&query, params())
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// What the entry of a worker says of it: its process, how often it beats, and which tasks it has.
+pub(crate) fn metadata(interval: Duration, tasks: &[String]) -> serde_json::Value {
+    serde_json::json!({ "pid": std::process::id(), INTERVAL_FIELD: interval.as_millis() as u64, "tasks": tasks })
+}
+
+fn published_interval(metadata: &serde_json::Value) -> Option<Duration> {
+    let millis = metadata.get(INTERVAL_FIELD)?.as_f64()?;
+    (millis > 0.0 && millis <= LONGEST_PUBLISHED_MS).then(|| Duration::from_secs_f64(millis / 1000.0))
+}
+
+fn millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(duration.as_millis() as u64)
+}
+
+fn optional_millis<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_millis() as u64).serialize(to)
+}
+
+/// Recovery without our own tables is refused: the workers that live would be unknown.
+///
+/// # Errors
+/// `Schema`, saying what is missing: the tables, or a right on them.
+pub(crate) fn check(facts: &Facts) -> Result<()> {
+    match &facts.no_recovery {
+        Some(why) => Err(Error::new(ErrorKind::Schema, format!("recovery: {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// One field of each, as an array parameter.
+fn column<T, V>(of: &[T], field: impl Fn(&T) -> V) -> Param
+where
+    Vec<V>: tokio_postgres::types::ToSql + Sync + Send + 'static,
+{
+    Box::new(of.iter().map(field).collect::<Vec<V>>())
+}

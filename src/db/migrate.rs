@@ -1,0 +1,236 @@
+//! Brings the schema to where a worker can use it, and finds out what else stands there.
+//! Knows the ledger of migrations and our extras; nothing of jobs.
+
+use crate::db::schema::Schema;
+use crate::db::session::{Query, Session};
+use crate::db::standing::{INSTALLED, NEWEST_KNOWN, Need, Standing, Verdict, needs};
+use crate::error::{Error, ErrorKind, Result};
+use std::thread;
+use std::time::Duration;
+
+/// Our own objects, in order: the id in our own ledger, and what makes them.
+const EXTRAS: [(i32, &str); 6] = [
+    (1, include_str!("../../migrations/native/001_extras.sql")),
+    (2, include_str!("../../migrations/native/002_recovery.sql")),
+    (3, include_str!("../../migrations/native/003_crontabs.sql")),
+    (6, include_str!("../../migrations/native/006_qualified_names.sql")),
+    (7, include_str!("../../migrations/native/007_lists.sql")),
+    (8, include_str!("../../migrations/native/008_index_scans.sql")),
+];
+
+/// How often an installation that clashed with another is tried again.
+const TRIES: u32 = 12;
+
+/// What a worker has to know of its database.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    /// `server_version_num`: 150018 is 15.18.
+    pub(crate) server_version: i32,
+    /// The newest migration of the shared schema.
+    pub(crate) max_id: i32,
+    /// Our index `_native_jobs_queue`, whole.
+    pub(crate) has_queue_index: bool,
+    /// Our table `_native_crontabs`, by which cron knows a restart from an absence.
+    pub(crate) has_crontabs: bool,
+    /// `_native_workers` and `_native_recoveries`, which recovery goes by, with all rights on them.
+    pub(crate) has_recovery: bool,
+    /// Why recovery cannot be had, where it cannot: tables are missing, or our role lacks a right.
+    pub(crate) no_recovery: Option<String>,
+    /// `_native_workers`, to be read.
+    pub(crate) has_heartbeats: bool,
+    /// Why that table cannot be read although it is there.
+    pub(crate) hidden_heartbeats: Option<String>,
+    /// `_private_workers` and `worker_heartbeat`, by which others see that we live.
+    pub(crate) has_private_workers: bool,
+    /// `_private_job_retirements`, which marks jobs that were superseded while they ran.
+    pub(crate) has_job_retirements: bool,
+}
+
+/// Installs the shared schema if there is none, adds our extras if we may, and answers what is there.
+///
+/// Safe to call from many processes at once, beside other kinds of workers that do the same.
+///
+/// # Errors
+/// `Schema` if the server, the schema or our rights do not allow it, or not what is needed then; the text says what
+/// to do.
+pub(crate) fn migrate(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
+    let mut migrator = Migrator { session, schema };
+    let standing = migrator.reach(true)?;
+    let (standing, lost) = migrator.add_extras(standing)?;
+    facts(standing, schema, lost, needs)
+}
+
+/// Answers what is there, and changes nothing.
+///
+/// # Errors
+/// `Schema` if the schema or our rights do not allow what is needed; the text says what to do.
+pub(crate) fn probe(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
+    let mut migrator = Migrator { session, schema };
+    let standing = migrator.reach(false)?;
+    facts(standing, schema, "it was never made", needs)
+}
+
+struct Migrator<'a> {
+    session: &'a mut Session,
+    schema: &'a Schema,
+}
+
+impl Migrator<'_> {
+    /// Looks, waits for others, and installs if we may, until a worker can start.
+    fn reach(&mut self, may_install: bool) -> Result<Standing> {
+        let mut tries = 0;
+        loop {
+            let standing = self.look()?;
+            match standing.verdict(self.schema)? {
+                Verdict::Ready => {
+                    let refusal = standing.lacking(self.schema, needs::LEDGER).or_else(|| standing.hidden(self.schema));
+                    return refusal.map_or(Ok(standing), Err);
+                }
+                // Ends by itself: the ledger moves on, or its newest row grows old.
+                Verdict::Moving => {}
+                Verdict::Empty if !may_install => return Err(standing.empty(self.schema)),
+                Verdict::Empty => {
+                    standing.may_install(self.schema)?;
+                    match self.install() {
+                        Ok(()) => continue,
+                        Err(error) if tries < TRIES && is_clash(&error) => tries += 1,
+                        Err(error) => return Err(error.context(format_args!("installing schema {:?}", self.schema))),
+                    }
+                }
+            }
+            // Uneven steps, so that those who clashed do not meet again.
+            thread::sleep(Duration::from_millis(40 + u64::from(std::process::id() % 32) + u64::from(tries * 20)));
+        }
+    }
+
+    fn look(&mut self) -> Result<Standing> {
+        Standing::look(self.session, self.schema)
+    }
+
+    /// Makes the shared schema, or finds that another has made it meanwhile.
+    fn install(&mut self) -> Result<()> {
+        self.alone(|migrator| {
+            let standing = migrator.look()?;
+            if !matches!(standing.verdict(migrator.schema)?, Verdict::Empty) {
+                return Ok(());
+            }
+            if !standing.has_schema {
+                migrator.session.batch(&migrator.schema.fill(include_str!("../sql/schema/create_schema.sql")))?;
+            }
+            migrator.session.batch(&migrator.schema.fill(include_str!("../../migrations/install.sql")))?;
+            log::info!(schema = migrator.schema.name(), newest_migration = INSTALLED; "schema installed");
+            Ok(())
+        })
+    }
+
+    /// Adds what is missing of our extras. They are a convenience: where they cannot be had, the
+    /// answer says why, and a worker does without.
+    fn add_extras(&mut self, standing: Standing) -> Result<(Standing, &'static str)> {
+        if !(standing.owns_jobs && standing.may_create) {
+            return Ok((standing, "our role does not own the tables"));
+        }
+        match self.add_missing_extras(&standing) {
+            Ok(false) => Ok((standing, "it was dropped, or is invalid")),
+            Ok(true) => Ok((self.look()?, "it is invalid")),
+            Err(error) if error.kind() == ErrorKind::Database => {
+                log::debug!(schema = self.schema.name(), error:% = error; "extras not added");
+                Ok((self.look()?, why_not(&error)))
+            }
+            Err(error) => Err(error.context(format_args!("adding extras to schema {:?}", self.schema))),
+        }
+    }
+
+    fn add_missing_extras(&mut self, standing: &Standing) -> Result<bool> {
+        if standing.has_native_ledger && self.missing_extras()?.is_empty() {
+            return Ok(false);
+        }
+        self.alone(|migrator| {
+            let missing = match migrator.look()?.has_native_ledger {
+                true => migrator.missing_extras()?,
+                false => EXTRAS.to_vec(),
+            };
+            let limits = migrator.statement("extra_limits", include_str!("../sql/schema/extra_limits.sql"));
+            let record = migrator.statement("record_extra", include_str!("../sql/schema/record_extra.sql"));
+            migrator.session.query(&limits, Vec::new())?;
+            for (id, sql) in missing {
+                migrator.session.batch(&migrator.schema.fill(sql))?;
+                migrator.session.query(&record, vec![Box::new(id)])?;
+            }
+            Ok(true)
+        })
+    }
+
+    fn missing_extras(&mut self) -> Result<Vec<(i32, &'static str)>> {
+        let query = self.statement("extras", include_str!("../sql/schema/extras.sql"));
+        let rows = self.session.query(&query, Vec::new())?;
+        let there = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i32>, _>>()?;
+        Ok(EXTRAS.into_iter().filter(|(id, _)| !there.contains(id)).collect())
+    }
+
+    /// Runs `work` in a transaction, when no other of our kind is at the same.
+    fn alone<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let lock = self.statement("migrate_lock", include_str!("../sql/schema/migrate_lock.sql"));
+        let schema = self.schema.name().to_owned();
+        self.session.batch("begin")?;
+        let done = self.session.query(&lock, vec![Box::new(schema)]).and_then(|_| work(self));
+        match done {
+            Ok(value) => self.session.batch("commit").map(|()| value),
+            Err(error) => {
+                if !error.breaks_session() {
+                    self.session.batch("rollback")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn statement(&self, name: &'static str, sql: &str) -> Query {
+        Query::new(name, sql, self.schema)
+    }
+}
+
+/// What a worker has to know of what stands there. `lost` says why an extra may be missing.
+fn facts(standing: Standing, schema: &Schema, lost: &str, needs: &[Need]) -> Result<Facts> {
+    if let Some(refusal) = standing.lacking(schema, needs) {
+        return Err(refusal);
+    }
+    let name = schema.name();
+    if standing.max_id > NEWEST_KNOWN {
+        log::warn!(schema = name, newest_migration = standing.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
+    }
+    if !standing.has_queue_index {
+        log::warn!(schema = name, role = standing.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
+    }
+    let no_recovery = standing.lacking(schema, needs::RECOVERY).map(|refusal| refusal.to_string());
+    let no_heartbeats = standing.lacking(schema, needs::HEARTBEATS).map(|refusal| refusal.to_string());
+    Ok(Facts {
+        has_heartbeats: no_heartbeats.is_none(),
+        hidden_heartbeats: no_heartbeats.filter(|_| standing.has(needs::HEARTBEATS)),
+        server_version: standing.server_version,
+        max_id: standing.max_id,
+        has_queue_index: standing.has_queue_index,
+        has_crontabs: standing.lacking(schema, needs::CRON_DECISIONS).is_none(),
+        has_recovery: no_recovery.is_none(),
+        no_recovery,
+        has_private_workers: standing.has_private_workers,
+        has_job_retirements: standing.has_job_retirements,
+    })
+}
+
+/// Whether two installers met: the work may be done when we look again.
+fn is_clash(error: &Error) -> bool {
+    // Unique rows of a catalog or the ledger; a schema, table, type that is there already; a lock.
+    matches!(error.sqlstate(), Some("23505" | "42P06" | "42P07" | "42710" | "40P01" | "55P03"))
+}
+
+fn why_not(error: &Error) -> &'static str {
+    match error.sqlstate() {
+        Some("55P03") => "a transaction kept the jobs locked; the next start tries again",
+        Some("57014") => "it takes longer to build than a statement may; create it by hand",
+        Some("42501") => "our role may not create it",
+        _ => "it could not be created",
+    }
+}
+
+#[cfg(test)]
+mod tests;

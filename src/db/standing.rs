@@ -1,0 +1,551 @@
+//! Finds out what stands in the schema and what the current role may do there, and refuses what cannot work.
+//! Reads catalogs and the ledger of migrations; changes nothing.
+//!
+//! Row security without a policy makes PostgreSQL hide rows without an error: a list is empty and a claim finds no job.
+//! `row_security = off` would raise an error instead, but also for a policy that filters on purpose. So the policies are
+//! looked up: a role that no policy lets in is refused, and a role with a policy sees what the policy allows.
+
+use crate::db::schema::Schema;
+use crate::db::session::{Param, Query, Session};
+use crate::error::{Error, ErrorKind, Result};
+use crate::text::Text;
+use parking_lot::Mutex;
+use postgres::GenericClient;
+use postgres::types::{ToSql, Type};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_postgres::Row;
+
+/// What `migrations/install.sql` makes, and the least that a worker can use.
+pub(crate) const INSTALLED: i32 = 18;
+
+/// The newest id that any worker has defined so far. Some ids mean different things in different
+/// workers, so that an id says nothing about what is there: each object is looked up.
+pub(crate) const NEWEST_KNOWN: i32 = 22;
+
+/// `server_version_num` of PostgreSQL 12: stored generated columns, `materialized`.
+const OLDEST_SERVER: i32 = 120_000;
+
+/// How long a look that allowed a call holds for the next ones.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What makes an older schema ours to use.
+pub(crate) const UPGRADE: &str =
+    "let Node's graphile-worker, 0.16 or later, bring it up to date: graphile-worker --schema-only";
+
+/// A right that a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    right: &'static str,
+    object: &'static str,
+    /// The shared function that uses the right; not needed if that function runs with its owner's rights.
+    through: Option<&'static str>,
+}
+
+const fn may(right: &'static str, object: &'static str) -> Need {
+    Need { right, object, through: None }
+}
+
+const fn may_through(function: &'static str, right: &'static str, object: &'static str) -> Need {
+    Need { right, object, through: Some(function) }
+}
+
+const JOBS: &str = "_private_jobs";
+const TASKS: &str = "_private_tasks";
+const QUEUES: &str = "_private_job_queues";
+const READ_LEDGER: Need = may("select", "migrations");
+
+/// What each kind of call needs. PostgreSQL refuses a missing grant by itself; policies must be looked up.
+pub(crate) mod needs {
+    use super::{JOBS, Need, QUEUES, READ_LEDGER, TASKS, may, may_through};
+
+    pub(crate) const LEDGER: &[Need] = &[READ_LEDGER];
+    /// To add jobs. Table rights are the function's affair: it fails loudly without them.
+    pub(crate) const ADD: &[Need] = &[may("execute", "add_job")];
+    pub(crate) const REMOVE: &[Need] = &[
+        READ_LEDGER,
+        may("execute", "remove_job"),
+        may_through("remove_job", "select", JOBS),
+        may_through("remove_job", "update", JOBS),
+        may_through("remove_job", "delete", JOBS),
+    ];
+    pub(crate) const STATS: &[Need] = &[READ_LEDGER, may("select", JOBS)];
+    pub(crate) const LIST: &[Need] = &[READ_LEDGER, may("select", JOBS), may("select", TASKS), may("select", QUEUES)];
+    /// To look at queues and at who holds what.
+    pub(crate) const QUEUE_ROWS: &[Need] = &[READ_LEDGER, may("select", JOBS), may("select", QUEUES)];
+    pub(crate) const COMPLETE: &[Need] = &[
+        READ_LEDGER,
+        may("execute", "complete_jobs"),
+        may("select", JOBS),
+        may("update", JOBS),
+        may_through("complete_jobs", "delete", JOBS),
+        may("select", TASKS),
+        may("select", QUEUES),
+        may("update", QUEUES),
+    ];
+    pub(crate) const FAIL: &[Need] = &[
+        READ_LEDGER,
+        may("execute", "permanently_fail_jobs"),
+        may("select", JOBS),
+        may("update", JOBS),
+        may("select", TASKS),
+        may("select", QUEUES),
+        may("update", QUEUES),
+    ];
+    pub(crate) const RESCHEDULE: &[Need] = &[
+        READ_LEDGER,
+        may("execute", "reschedule_jobs"),
+        may("select", JOBS),
+        may("update", JOBS),
+        may("select", TASKS),
+        may("select", QUEUES),
+        may("update", QUEUES),
+    ];
+    pub(crate) const FORCE_UNLOCK: &[Need] = &[
+        READ_LEDGER,
+        may("execute", "force_unlock_workers"),
+        may("select", JOBS),
+        may("update", JOBS),
+        may("select", QUEUES),
+        may("update", QUEUES),
+    ];
+    pub(crate) const DELETE_JOBS: &[Need] =
+        &[READ_LEDGER, may("select", JOBS), may("update", JOBS), may("delete", JOBS)];
+    pub(crate) const DELETE_TASKS: &[Need] =
+        &[READ_LEDGER, may("select", JOBS), may("select", TASKS), may("delete", TASKS)];
+    pub(crate) const DELETE_QUEUES: &[Need] =
+        &[READ_LEDGER, may("select", JOBS), may("select", QUEUES), may("delete", QUEUES)];
+    /// To claim, run and settle jobs. New tasks are entered at the start, which fails loudly without the right.
+    pub(crate) const WORK: &[Need] = &[
+        READ_LEDGER,
+        may("select", JOBS),
+        may("update", JOBS),
+        may("delete", JOBS),
+        may("select", QUEUES),
+        may("update", QUEUES),
+        may("select", TASKS),
+    ];
+    pub(crate) const CRON: &[Need] = &[
+        may("execute", "add_job"),
+        may("select", "_private_known_crontabs"),
+        may("insert", "_private_known_crontabs"),
+        may("update", "_private_known_crontabs"),
+    ];
+    /// To see workers that beat.
+    pub(crate) const HEARTBEATS: &[Need] = &[may("select", "_native_workers")];
+    /// To take jobs away from dead workers, beside the rights of recovery.
+    pub(crate) const SWEEP: &[Need] = &[
+        READ_LEDGER,
+        may("select", JOBS),
+        may("update", JOBS),
+        may("select", TASKS),
+        may("select", QUEUES),
+        may("update", QUEUES),
+    ];
+    /// To beat, and to sweep those who no longer do.
+    pub(crate) const RECOVERY: &[Need] = &[
+        may("select", "_native_workers"),
+        may("insert", "_native_workers"),
+        may("update", "_native_workers"),
+        may("delete", "_native_workers"),
+        may("select", "_native_recoveries"),
+        may("insert", "_native_recoveries"),
+        may("update", "_native_recoveries"),
+        may("delete", "_native_recoveries"),
+    ];
+    pub(crate) const CRON_DECISIONS: &[Need] =
+        &[may("select", "_native_crontabs"), may("insert", "_native_crontabs"), may("update", "_native_crontabs")];
+
+    /// All of them: one look serves every kind of call.
+    pub(super) const ALL: &[&[Need]] = &[
+        ADD,
+        REMOVE,
+        STATS,
+        LIST,
+        QUEUE_ROWS,
+        COMPLETE,
+        FAIL,
+        RESCHEDULE,
+        FORCE_UNLOCK,
+        DELETE_JOBS,
+        DELETE_TASKS,
+        DELETE_QUEUES,
+        WORK,
+        CRON,
+        HEARTBEATS,
+        SWEEP,
+        RECOVERY,
+        CRON_DECISIONS,
+    ];
+}
+
+/// Why a right is lacking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Missing,
+    Policy,
+    Grant,
+}
+
+/// Whether the schema can be used.
+pub(crate) enum Verdict {
+    Ready,
+    /// Nothing is installed.
+    Empty,
+    /// Too old, but another worker is migrating it.
+    Moving,
+}
+
+/// Sends the statements of a look: on a session of the engine, or on a client of the pool or the caller.
+pub(crate) trait Ask {
+    fn ask(&mut self, schema: &Schema, name: &'static str, sql: &str, params: Vec<(Param, Type)>) -> Result<Vec<Row>>;
+}
+
+impl Ask for Session {
+    fn ask(&mut self, schema: &Schema, name: &'static str, sql: &str, params: Vec<(Param, Type)>) -> Result<Vec<Row>> {
+        self.query(&Query::new(name, sql, schema), params.into_iter().map(|(param, _)| param).collect())
+    }
+}
+
+impl<C: GenericClient> Ask for C {
+    fn ask(&mut self, schema: &Schema, _: &'static str, sql: &str, params: Vec<(Param, Type)>) -> Result<Vec<Row>> {
+        let params: Vec<(&(dyn ToSql + Sync), Type)> =
+            params.iter().map(|(param, kind)| (&**param as &(dyn ToSql + Sync), kind.clone())).collect();
+        Ok(self.query_typed(&schema.fill(sql), &params)?)
+    }
+}
+
+/// What one look has found.
+pub(crate) struct Standing {
+    pub(crate) server_version: i32,
+    pub(crate) role: String,
+    database: String,
+    may_create_schema: bool,
+    pub(crate) has_schema: bool,
+    may_use: bool,
+    pub(crate) may_create: bool,
+    has_ledger: bool,
+    may_read_ledger: bool,
+    has_jobs: bool,
+    pub(crate) owns_jobs: bool,
+    pub(crate) has_native_ledger: bool,
+    pub(crate) has_queue_index: bool,
+    pub(crate) has_private_workers: bool,
+    pub(crate) has_job_retirements: bool,
+    /// 0 in an empty ledger, and where there is none or it cannot be read.
+    pub(crate) max_id: i32,
+    breaks_us: Option<i32>,
+    is_moving: bool,
+    lacks: Vec<(Need, Why)>,
+}
+
+impl Standing {
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// `Schema` for a server that is too old and a ledger of another form; database errors.
+    pub(crate) fn look(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
+        let standing = Self::look_once(client, schema)?;
+        // The ledger is read after the tables, and may tell of one that was made in between.
+        if standing.max_id >= INSTALLED && !standing.has_jobs {
+            return Self::look_once(client, schema);
+        }
+        Ok(standing)
+    }
+
+    fn look_once(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
+        let name = || (Box::new(schema.name().to_owned()) as Param, Type::TEXT);
+        let rows = client.ask(schema, "probe", include_str!("../sql/schema/probe.sql"), vec![name()])?;
+        let mut standing = Self::read(rows.first().expect("the probe answers one row"))?;
+        if standing.server_version < OLDEST_SERVER {
+            let (theirs, least) = (version(standing.server_version), version(OLDEST_SERVER));
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("PostgreSQL {theirs} is too old; this library needs {least} or later"),
+            ));
+        }
+        if standing.may_read_ledger {
+            let row = Self::ask_the_ledger(client, schema).map_err(|error| match error.sqlstate() {
+                Some("42703") => standing.refuse(
+                    schema,
+                    format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
+                ),
+                _ => error.context(format_args!("reading the ledger of schema {schema:?}")),
+            })?;
+            standing.max_id = row.try_get("max_id")?;
+            standing.breaks_us = row.try_get("breaks_us")?;
+            standing.is_moving = row.try_get("is_moving")?;
+        }
+        if standing.may_use {
+            let asked: Vec<Need> = needs::ALL.iter().copied().flatten().copied().collect();
+            let column = |of: fn(&Need) -> Option<&'static str>| -> (Param, Type) {
+                (Box::new(asked.iter().map(of).collect::<Vec<_>>()), Type::TEXT_ARRAY)
+            };
+            let params = vec![
+                name(),
+                column(|need| Some(need.object)),
+                column(|need| Some(need.right)),
+                column(|need| need.through),
+            ];
+            for row in client.ask(schema, "rights", include_str!("../sql/schema/rights.sql"), params)? {
+                let (object, right): (&str, &str) = (row.try_get("object")?, row.try_get("privilege")?);
+                let through: Option<&str> = row.try_get("through")?;
+                let why = match row.try_get("why")? {
+                    "missing" => Why::Missing,
+                    "policy" => Why::Policy,
+                    _ => Why::Grant,
+                };
+                let need = asked.iter().find(|n| (n.object, n.right, n.through) == (object, right, through));
+                standing.lacks.extend(need.map(|need| (*need, why)));
+            }
+        }
+        Ok(standing)
+    }
+
+    fn ask_the_ledger(client: &mut impl Ask, schema: &Schema) -> Result<Row> {
+        let newest: Param = Box::new(NEWEST_KNOWN);
+        let rows =
+            client.ask(schema, "ledger", include_str!("../sql/schema/ledger.sql"), vec![(newest, Type::INT4)])?;
+        Ok(rows.into_iter().next().expect("an aggregate answers one row"))
+    }
+
+    /// The refusal of a schema that a newer worker has changed so that we must not touch it. One statement, unless the
+    /// ledger tells of such a change or cannot be read.
+    pub(crate) fn look_for_breaking(client: &mut impl Ask, schema: &Schema) -> Result<Option<Error>> {
+        match Self::ask_the_ledger(client, schema) {
+            Ok(row) if row.try_get::<_, Option<i32>>("breaks_us")?.is_none() => Ok(None),
+            Err(error) if !error.is_refusal() => Err(error),
+            _ => Ok(Self::look(client, schema)?.breaking(schema)),
+        }
+    }
+
+    /// Reads the row of `probe.sql`.
+    fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            server_version: row.try_get("server_version")?,
+            // The names of roles and databases stand in catalogs that databases of other encodings share.
+            role: row.try_get::<_, Text>("role")?.0,
+            database: row.try_get::<_, Text>("database")?.0,
+            may_create_schema: row.try_get("may_create_schema")?,
+            has_schema: row.try_get("has_schema")?,
+            may_use: row.try_get("may_use")?,
+            may_create: row.try_get("may_create")?,
+            has_ledger: row.try_get("has_ledger")?,
+            may_read_ledger: row.try_get("may_read_ledger")?,
+            has_jobs: row.try_get("has_jobs")?,
+            owns_jobs: row.try_get("owns_jobs")?,
+            has_native_ledger: row.try_get("has_native_ledger")?,
+            has_queue_index: row.try_get("has_queue_index")?,
+            has_private_workers: row.try_get("has_private_workers")?,
+            has_job_retirements: row.try_get("has_job_retirements")?,
+            max_id: 0,
+            breaks_us: None,
+            is_moving: false,
+            lacks: Vec::new(),
+        })
+    }
+
+    /// Whether the schema is one that we can use.
+    ///
+    /// # Errors
+    /// `Schema`, saying what to do.
+    pub(crate) fn verdict(&self, schema: &Schema) -> Result<Verdict> {
+        if self.has_schema && !self.may_use {
+            return Err(self.grant(schema, "usage", "schema", schema.quoted()));
+        }
+        if let Some(refusal) = self.breaking(schema) {
+            return Err(refusal);
+        }
+        let gone = |max_id: &str| {
+            let text = format!("{max_id}, but its table {JOBS} is gone");
+            Err(self.refuse(schema, text).with_sqlstate("42P01"))
+        };
+        // A role that only adds jobs may be unable to read the ledger.
+        if self.has_ledger && !self.may_read_ledger {
+            return if self.has_jobs { Ok(Verdict::Ready) } else { gone("has a ledger of migrations") };
+        }
+        match self.max_id {
+            0 => Ok(Verdict::Empty),
+            ..INSTALLED if self.is_moving => Ok(Verdict::Moving),
+            max_id @ ..INSTALLED => Err(self.refuse(
+                schema,
+                format!("is at migration {max_id}, and this library needs {INSTALLED} or later; {UPGRADE}"),
+            )),
+            max_id if !self.has_jobs => gone(&format!("is at migration {max_id}")),
+            _ => Ok(Verdict::Ready),
+        }
+    }
+
+    /// The refusal of a schema that a newer worker has changed so that we must not touch it.
+    pub(crate) fn breaking(&self, schema: &Schema) -> Option<Error> {
+        self.breaks_us.map(|id| {
+            self.refuse(
+                schema,
+                format!("has breaking migration {id} of a newer worker; this library knows {NEWEST_KNOWN} and older: upgrade it"),
+            )
+        })
+    }
+
+    /// Whether calls with these needs can work.
+    ///
+    /// # Errors
+    /// `Schema`, saying what to do.
+    pub(crate) fn allows(&self, schema: &Schema, needs: &[Need]) -> Result<()> {
+        match self.verdict(schema)? {
+            Verdict::Ready => {}
+            Verdict::Empty => return Err(self.empty(schema)),
+            Verdict::Moving => {
+                let text = format!("is at migration {}, and another worker migrates it now; try again", self.max_id);
+                return Err(self.refuse(schema, text));
+            }
+        }
+        self.lacking(schema, needs).map_or(Ok(()), Err)
+    }
+
+    /// The refusal of a role that row security hides all jobs from.
+    pub(crate) fn hidden(&self, schema: &Schema) -> Option<Error> {
+        let jobs = may("select", JOBS);
+        let hidden = self.lacks.iter().find(|(need, why)| *need == jobs && *why == Why::Policy)?;
+        Some(self.lack(schema, hidden))
+    }
+
+    /// The refusal for the first of these rights that is lacking.
+    pub(crate) fn lacking(&self, schema: &Schema, needs: &[Need]) -> Option<Error> {
+        let found = needs.iter().find_map(|need| self.lacks.iter().find(|(lack, _)| lack == need))?;
+        Some(self.lack(schema, found))
+    }
+
+    /// Whether the object of these rights is there at all.
+    pub(crate) fn has(&self, needs: &[Need]) -> bool {
+        !self.lacks.iter().any(|(lack, why)| *why == Why::Missing && needs.contains(lack))
+    }
+
+    fn lack(&self, schema: &Schema, (need, why): &(Need, Why)) -> Error {
+        let Need { right, object, .. } = *need;
+        let (rows, role) = (rows_of(object), &self.role);
+        let ways = "make the role a member of their owner, or give it BYPASSRLS, or a policy (docs/grants.md)";
+        match (why, right) {
+            (Why::Missing, "execute") => self
+                .refuse(schema, format!("is incomplete: it has no function {object}; restore it from a backup"))
+                .with_sqlstate("42883"),
+            (Why::Missing, _) if object.starts_with("_native_") => self
+                .refuse(schema, format!("has no table {object}; run migrate once with the role that owns its tables"))
+                .with_sqlstate("42P01"),
+            (Why::Missing, _) => self
+                .refuse(schema, format!("is incomplete: it has no table {object}; restore it from a backup"))
+                .with_sqlstate("42P01"),
+            (Why::Policy, "select") => self
+                .refuse(schema, format!("hides all {rows} from role {role:?} by row security; {ways}"))
+                .with_sqlstate("42501"),
+            (Why::Policy, _) => self
+                .refuse(schema, format!("allows role {role:?} no {right} of {rows} by row security; {ways}"))
+                .with_sqlstate("42501"),
+            (Why::Grant, "execute") => self.grant(schema, right, "function", &format!("{}.{object}", schema.quoted())),
+            (Why::Grant, _) => self.grant(schema, right, "table", &format!("{}.{object}", schema.quoted())),
+        }
+    }
+
+    /// The refusal of a schema in which nothing is installed.
+    pub(crate) fn empty(&self, schema: &Schema) -> Error {
+        let text = "has no job tables yet; run migrate first, with a role that may create them";
+        self.refuse(schema, text).with_sqlstate("3F000")
+    }
+
+    /// Whether we may install the schema.
+    ///
+    /// # Errors
+    /// `Schema`, naming the grant.
+    pub(crate) fn may_install(&self, schema: &Schema) -> Result<()> {
+        match (self.has_schema, self.may_create, self.may_create_schema) {
+            (true, false, _) => Err(self.grant(schema, "usage, create", "schema", schema.quoted())),
+            (false, _, false) => {
+                let database = quote(&self.database);
+                Err(self.grant(schema, "create", "database", &database))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse(&self, schema: &Schema, why: impl std::fmt::Display) -> Error {
+        Error::new(ErrorKind::Schema, format!("schema {schema:?} of database {:?} {why}", self.database))
+    }
+
+    fn grant(&self, schema: &Schema, right: &str, kind: &str, object: &str) -> Error {
+        let role = quote(&self.role);
+        let text = format!(
+            "cannot be used by role {role}, which lacks a right; its owner can give it: grant {right} on {kind} {object} to {role}"
+        );
+        self.refuse(schema, text).with_sqlstate("42501")
+    }
+}
+
+/// What the last look has found, shared by the clones of one client.
+#[derive(Clone, Default)]
+pub(crate) struct Known(Arc<Mutex<Option<(Instant, Standing)>>>);
+
+impl Known {
+    /// Refuses a call that the schema or the role's rights do not allow. Looks at most once a minute, except that a refusal
+    /// is always fresh: what was mended counts at once.
+    ///
+    /// # Errors
+    /// `Schema`, saying what to do; database errors.
+    pub(crate) fn check(&self, client: &mut impl Ask, schema: &Schema, needs: &[Need]) -> Result<()> {
+        let allowed =
+            |(at, standing): &(Instant, Standing)| at.elapsed() < FRESH && standing.allows(schema, needs).is_ok();
+        if self.0.lock().as_ref().is_some_and(allowed) {
+            return Ok(());
+        }
+        let standing = Standing::look(client, schema)?;
+        standing.allows(schema, needs)?;
+        *self.0.lock() = Some((Instant::now(), standing));
+        Ok(())
+    }
+
+    /// Forgets what was found.
+    pub(crate) fn forget(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+/// An error of PostgreSQL, as a `Schema` error if it says that our role lacks a right.
+pub(crate) fn refused(schema: &Schema, error: Error) -> Error {
+    match (error.kind(), error.sqlstate()) {
+        (ErrorKind::Database, Some("42501")) => {
+            let text = format!("schema {schema:?}: {error}; docs/grants.md says what each role needs");
+            Error::new(ErrorKind::Schema, text).with_sqlstate("42501").caused_by(error)
+        }
+        _ => error,
+    }
+}
+
+/// What an operator calls the rows of a table.
+fn rows_of(table: &str) -> String {
+    match table {
+        JOBS => "jobs".to_owned(),
+        TASKS => "tasks".to_owned(),
+        QUEUES => "queues".to_owned(),
+        _ => format!("rows of {table}"),
+    }
+}
+
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// 150018 is 15.18, and 90624 was 9.6.24.
+fn version(number: i32) -> String {
+    match number {
+        100_000.. => format!("{}.{}", number / 10_000, number % 10_000),
+        _ => format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_are_written_as_people_know_them() {
+        assert_eq!([version(150_018), version(120_000), version(90_624)], ["15.18", "12.0", "9.6.24"]);
+    }
+}

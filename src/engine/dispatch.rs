@@ -1,0 +1,321 @@
+//! gw-dispatch: decides when to claim, and how many. Knows neither handlers nor the database.
+
+use super::Shared;
+use super::core::{Brought, CEILING, Core, Event, Seen, Step};
+use super::fetch::{Fetched, Order};
+use super::local_queue_events::{LocalQueue, Pause};
+use crate::backoff::random_unit;
+use crate::config::RefetchDelay;
+use crate::job::active::ActiveJob;
+use crossbeam_channel::{after, at, never, select};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// No more is held than the threads are expected to start within this time.
+const HORIZON: Duration = Duration::from_millis(20);
+
+/// Held jobs go back when no thread came free for this long.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs until a stop, or until the queue is empty if so asked; takes back what no thread has begun.
+pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
+    let wires = &shared.wires;
+    let claimers = wires.orders.len();
+    let mut shell = Shell {
+        shared,
+        until_empty,
+        mix: HashMap::new(),
+        free: (0..claimers).rev().collect(),
+        ttl_look: Instant::now(),
+    };
+    let mut core = Core::new(shared.config.threads, claimers, until_empty)
+        .with_seats(shared.config.concurrency)
+        .with_budget(shared.config.held_bytes);
+    let fixed = shared.config.local_queue;
+    if let Some(queue) = fixed {
+        core = core.with_fixed(queue.capacity, queue.size);
+    }
+    let mut refetch = Refetch::new(fixed.and_then(|queue| queue.refetch).filter(|_| !until_empty));
+    let mut queue = LocalQueue::new(shared);
+    let mut next_poll = Instant::now() + shared.config.poll_interval;
+    let mut rested_at = None;
+    let mut watch = Watch::default();
+    loop {
+        let seen = shell.look();
+        queue.holds(seen.queued);
+        shared.low_water.store(core.low_water(seen), Ordering::Relaxed);
+        match core.step(seen) {
+            Step::Claim(asked) => {
+                next_poll = Instant::now() + shared.config.poll_interval;
+                queue.asks();
+                shell.order(asked, seen.entries);
+                core.on(Event::Asked(asked));
+            }
+            Step::Wait => {
+                let now = Instant::now();
+                if match fixed {
+                    Some(queue) => shell.ttl_is_over(now, queue.ttl, seen.queued),
+                    None => watch.patience_is_over(now, seen.queued, shared.taken.load(Ordering::Relaxed)),
+                } {
+                    queue.expired(shared.take_back());
+                    core.on(Event::GaveBack);
+                    rested_at = Some(now + shared.config.poll_interval);
+                    continue;
+                }
+                let poll = if until_empty && seen.entries > 0 && shared.deferred.load(Ordering::Relaxed) == 0 {
+                    never()
+                } else {
+                    after(next_poll.saturating_duration_since(now))
+                };
+                let look_again = if seen.queued > 0 {
+                    match fixed {
+                        Some(_) => at(shell.ttl_look),
+                        None => after(PATIENCE / 2),
+                    }
+                } else {
+                    never()
+                };
+                select! {
+                    recv(wires.fetched.1) -> fetched => {
+                        let event = shell.fetched(fetched.expect("we hold the other end too"));
+                        if let Event::Claimed(Brought { asked, got, cut, .. }) = event {
+                            queue.fetched(got);
+                            // A claim that was cut says nothing about how many jobs there are.
+                            let got = if cut.is_some() { asked } else { got };
+                            queue.refetch(refetch.claimed(Instant::now(), asked, got, shell.notifications()));
+                        }
+                        core.on(event);
+                    }
+                    recv(wires.wake.1) -> _ => refetch.wanted = true,
+                    recv(wires.freed.1) -> _ => core.on(Event::Freed),
+                    recv(wires.low.1) -> _ => {}
+                    recv(poll) -> _ => {
+                        next_poll = Instant::now() + shared.config.poll_interval;
+                        refetch.wanted = true;
+                    }
+                    recv(refetch.until.map_or_else(never, at)) -> _ => {}
+                    recv(look_again) -> _ => {}
+                    recv(shared.stop.receiver()) -> _ => core.on(Event::Stop),
+                }
+                queue.refetch(refetch.look(Instant::now(), shell.notifications()));
+                if refetch.may_claim() {
+                    core.on(Event::Wake);
+                }
+                if rested_at.is_some_and(|at| Instant::now() >= at) {
+                    rested_at = None;
+                    core.on(Event::Rested);
+                }
+            }
+            Step::Empty | Step::Stopped => break,
+        }
+        if shared.stop.is_triggered() {
+            core.on(Event::Stop);
+        }
+    }
+    queue.released(shared.take_back());
+}
+
+/// Holds claims back for a while after one that brought little, unless many jobs are announced.
+struct Refetch {
+    config: Option<RefetchDelay>,
+    /// Somebody asked for a claim since the last one.
+    wanted: bool,
+    /// The end of the pause.
+    until: Option<Instant>,
+    /// How many notifications there were when it began.
+    heard: u64,
+    /// The pause is over after so many more; none if it does not listen.
+    abort_after: Option<u64>,
+}
+
+impl Refetch {
+    fn new(config: Option<RefetchDelay>) -> Self {
+        Self { config, wanted: false, until: None, heard: 0, abort_after: None }
+    }
+
+    /// A claim was answered; if that was little, a pause begins.
+    fn claimed(&mut self, now: Instant, asked: usize, got: usize, notifications: u64) -> Option<Pause> {
+        let config = self.config.filter(|config| got <= config.threshold && got < asked)?;
+        let duration = config.duration.mul_f64(0.5 + 0.5 * random_unit());
+        let pulses = (config.max_abort as f64 * random_unit()) as u64;
+        self.until = Some(now + duration);
+        self.heard = notifications;
+        self.abort_after = (config.max_abort < usize::MAX).then(|| pulses.max(1));
+        Some(Pause::Begins { duration, threshold: config.threshold, abort_after: self.abort_after })
+    }
+
+    /// Ends the pause if it is over.
+    fn look(&mut self, now: Instant, notifications: u64) -> Option<Pause> {
+        let until = self.until?;
+        let announced = notifications - self.heard;
+        let aborted = self.abort_after.filter(|&after| announced >= after);
+        let ends = match aborted {
+            Some(abort_after) => Pause::Aborted { announced, abort_after },
+            None if now >= until => Pause::Expires,
+            None => return None,
+        };
+        self.until = None;
+        Some(ends)
+    }
+
+    /// Whether a claim is wanted, and there is no pause.
+    fn may_claim(&mut self) -> bool {
+        self.until.is_none() && std::mem::take(&mut self.wanted)
+    }
+}
+
+/// Sees that no thread takes what waits for one.
+#[derive(Default)]
+struct Watch {
+    taken: usize,
+    since: Option<Instant>,
+}
+
+impl Watch {
+    fn patience_is_over(&mut self, now: Instant, queued: usize, taken: usize) -> bool {
+        if queued == 0 || taken != self.taken || self.since.is_none() {
+            self.taken = taken;
+            self.since = (queued > 0).then_some(now);
+            return false;
+        }
+        let over = self.since.is_some_and(|since| now - since >= PATIENCE);
+        if over {
+            self.since = None;
+        }
+        over
+    }
+}
+
+/// What surrounds the decisions: channels and clock.
+struct Shell<'a> {
+    shared: &'a Shared,
+    until_empty: bool,
+    /// Which tasks the jobs claimed lately belong to; older claims weigh less.
+    mix: HashMap<usize, f64>,
+    /// Claimers without an order; the first of them is asked before the others.
+    free: Vec<usize>,
+    /// No held job is older than the fixed local queue allows before this.
+    ttl_look: Instant,
+}
+
+impl Shell<'_> {
+    fn look(&self) -> Seen {
+        let queued = self.shared.wires.jobs.1.len();
+        let bytes = self.shared.ledger.held_bytes();
+        Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
+    }
+
+    /// How many claims the ledger has. A run until empty does not wait longer than the grace period for outcomes that
+    /// the database does not take.
+    fn entries(&self) -> usize {
+        if !self.until_empty || self.shared.deferred.load(Ordering::Relaxed) == 0 {
+            return self.shared.ledger.len();
+        }
+        let grace = self.shared.config.grace_period;
+        let is_left = |active: &&Arc<ActiveJob>| active.deferred_for().is_some_and(|waited| waited >= grace);
+        let all = self.shared.ledger.all();
+        all.len() - all.iter().filter(is_left).count()
+    }
+
+    /// How many jobs of the usual mix all threads together start within the horizon.
+    fn pace(&self) -> usize {
+        let weight: f64 = self.mix.values().sum();
+        if weight == 0.0 {
+            return 0;
+        }
+        let mut mean = 0.0;
+        for (&task, share) in &self.mix {
+            // A task that we have not seen end counts as slow.
+            let Some(average) = self.shared.tasks[task].pace.average() else { return 0 };
+            // A handler that has been running for longer tells us that the average is history.
+            let expected = average.max(self.shared.oldest_running(task));
+            mean += expected.as_secs_f64() * share / weight;
+        }
+        let threads = self.shared.config.threads as f64;
+        (threads * HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
+    }
+
+    /// Whether a job is held for longer than a fixed local queue allows.
+    fn ttl_is_over(&mut self, now: Instant, ttl: Duration, queued: usize) -> bool {
+        if queued == 0 || now < self.ttl_look {
+            return false;
+        }
+        let all = self.shared.ledger.all();
+        let oldest = all.iter().find(|active| active.is_held()).map(|active| active.held_for()).unwrap_or_default();
+        self.ttl_look = now + ttl.saturating_sub(oldest).max(Duration::from_millis(1));
+        oldest >= ttl
+    }
+
+    fn notifications(&self) -> u64 {
+        self.shared.stats.notifications.load(Ordering::Relaxed)
+    }
+
+    fn order(&mut self, jobs: usize, entries: usize) {
+        let claimer = self.free.pop().expect("the core counts the claims under way");
+        let order = Order { jobs, entries };
+        self.shared.wires.orders[claimer].0.send(order).expect("we hold the other end too");
+    }
+
+    fn fetched(&mut self, fetched: Fetched) -> Event {
+        self.free.push(fetched.claimer);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        let Order { jobs: asked, entries } = fetched.order;
+        match fetched.taken {
+            Some(taken) => {
+                self.remember(&taken.jobs);
+                let got = taken.jobs.values().sum();
+                Event::Claimed(Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut })
+            }
+            None => Event::ClaimFailed { asked },
+        }
+    }
+
+    fn remember(&mut self, claimed: &HashMap<usize, usize>) {
+        if claimed.is_empty() {
+            return;
+        }
+        self.mix.retain(|_, weight| {
+            *weight /= 2.0;
+            *weight > 0.01
+        });
+        for (&task, &jobs) in claimed {
+            *self.mix.entry(task).or_default() += jobs as f64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_that_brought_little_is_followed_by_a_pause_that_time_or_notifications_end() {
+        let config = RefetchDelay { duration: Duration::from_millis(100), threshold: 3, max_abort: 1 };
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let after = |config, got| {
+            let mut refetch = Refetch::new(config);
+            refetch.claimed(start, 5, got, 70);
+            refetch.wanted = true;
+            refetch
+        };
+        let may_claim = |mut refetch: Refetch, now, notifications| {
+            refetch.look(now, notifications);
+            refetch.may_claim()
+        };
+        assert!(may_claim(after(None, 0), start, 70), "no pause is asked for");
+        assert!(may_claim(after(Some(config), 4), start, 70), "above the threshold");
+        let full = RefetchDelay { threshold: 5, ..config };
+        assert!(may_claim(after(Some(full), 5), start, 70), "a full claim");
+        assert!(!may_claim(after(Some(config), 3), at(49), 70));
+        assert!(may_claim(after(Some(config), 3), at(100), 70));
+        assert!(may_claim(after(Some(config), 3), start, 71), "a notification ends it");
+        let deaf = RefetchDelay { max_abort: usize::MAX, ..config };
+        assert!(!may_claim(after(Some(deaf), 3), start, 1_000_000));
+        let mut idle = after(Some(config), 3);
+        idle.wanted = false;
+        assert!(!may_claim(idle, at(100), 70), "nobody wants one");
+    }
+}

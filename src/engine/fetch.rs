@@ -1,0 +1,221 @@
+//! gw-fetch-N: carries out claims, and hands the jobs to the threads. Knows nothing of handlers.
+//! A second one works only while full claims follow each other.
+
+use super::intake::{Intake, Taken};
+use super::{Shared, TRANSIENT_TRIES, raise};
+use crate::backoff::Backoff;
+use crate::engine::stats::add;
+use crate::engine::store::{Claimed, Filter, Store, Wanted};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::job::active::Arrival;
+use chrono::Utc;
+use crossbeam_channel::select;
+use log::error;
+use parking_lot::RwLockReadGuard;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How many bytes, as they are stored, the payloads of one claim may have to come along with it. For a full claim
+/// that is what PostgreSQL keeps in the job's row; compressed payloads may be a hundred times as large.
+const INLINE: usize = 1 << 20;
+
+/// A claim is late when its payloads make it take so long.
+const LATE: Duration = Duration::from_secs(1);
+
+/// The longest pause before a claim that the database refused is tried again.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A claim to carry out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) jobs: usize,
+    /// How many claims the ledger had when this one was decided.
+    pub(crate) entries: usize,
+}
+
+/// What became of it.
+pub(crate) struct Fetched {
+    pub(crate) claimer: usize,
+    pub(crate) order: Order,
+    /// What it brought; `None` if the claim failed.
+    pub(crate) taken: Option<Taken>,
+    /// Its payloads made it take long.
+    pub(crate) late: bool,
+}
+
+/// Carries out claims until a stop. `claimer` is this thread's number.
+pub(crate) fn fetch(shared: &Shared, claimer: usize) {
+    let mut store = shared.store("fetch");
+    let filter = Filter {
+        forbidden: some(&shared.config.forbidden_flags),
+        accepted: some(&shared.config.accepted_flags),
+        queue_index: shared.facts.has_queue_index,
+    };
+    let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
+    let orders = &shared.wires.orders[claimer].1;
+    let mut intake = Intake::default();
+    loop {
+        let order = select! {
+            recv(orders) -> order => order.expect("we hold the other end too"),
+            recv(shared.stop.receiver()) -> _ => return,
+        };
+        let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
+        let start = Instant::now();
+        let taken = loop {
+            let Some(claiming) = shared.may_claim() else { return };
+            let (error, refused) = match claim(shared, &mut store, &filter, limit, claiming, &mut intake) {
+                Ok(taken) => {
+                    retry.reset();
+                    break Some(taken);
+                }
+                Err(Failed::Refused(error)) => (error, true),
+                Err(Failed::InDoubt(error)) => (error, false),
+            };
+            if refused && error.is_refusal() {
+                shared.report("claim", &error);
+            } else {
+                // The reply may be lost although the claim was committed.
+                shared.in_doubt("claim", &error);
+            }
+            let passes = !refused || (error.is_transient() && tries > 0);
+            if passes {
+                // The database is there, so it is not waited for as long as one that is away.
+                let pause = if refused { retry.next().min(SHORT_PAUSE) } else { retry.next() };
+                shared.stop.wait_timeout(pause);
+                tries -= usize::from(refused);
+            }
+            // A trigger of the user's may refuse one row, and with it the whole claim: halves find it.
+            match (refused, passes, limit) {
+                (false, ..) => break None,
+                (_, true, _) => {}
+                (_, _, 2..) => limit /= 2,
+                _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
+                _ => {
+                    shared.stop.wait_timeout(retry.next());
+                    break None;
+                }
+            }
+        };
+        if limit < order.jobs {
+            // Short because it was halved, and not because there are no more.
+            raise(&shared.wires.wake);
+        }
+        if shared.stop.is_triggered() {
+            // Dispatch may have looked for jobs to give back before ours came.
+            shared.take_back();
+        }
+        let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
+        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, taken, late });
+    }
+}
+
+fn some(flags: &[String]) -> Option<Vec<String>> {
+    (!flags.is_empty()).then(|| flags.to_vec())
+}
+
+/// Why a claim brought nothing.
+enum Failed {
+    /// The database answered the claim with an error.
+    Refused(Error),
+    /// The claim may have been carried out.
+    InDoubt(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::InDoubt(error)
+    }
+}
+
+/// The database refuses to let us claim the next job: passes it over from now on. False if that would not help.
+fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Error) -> bool {
+    let ids = shared.task_ids.read().clone();
+    let rows = match store.claim(filter, wanted(shared, &ids, 1, true)) {
+        Ok(rows) => rows,
+        Err(error) => {
+            shared.complain("find the job that the database refuses", &error);
+            return false;
+        }
+    };
+    // No row: another worker has it by now.
+    let Some(Claimed { row, .. }) = rows.first() else { return true };
+    let job_id: i64 = row.get("id");
+    let Some(pause) = shared.avoided.add(job_id, Instant::now()) else { return false };
+    error!(worker_id = shared.worker_id.as_str(), job_id, pause_ms = pause.as_millis() as u64, error:% = refusal;
+        "the database refuses the claim of a job; it is passed over for a while, others are not affected");
+    true
+}
+
+/// What a claim of `limit` jobs of these tasks asks for now.
+fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: bool) -> Wanted {
+    Wanted {
+        limit,
+        inline: INLINE / limit.max(16),
+        tasks: ids.keys().copied().collect(),
+        now: shared.config.local_time.then(Utc::now),
+        avoid: shared.avoided.at(Instant::now()),
+        only_looks,
+    }
+}
+
+/// Claims, and hands out what came.
+fn claim(
+    shared: &Shared,
+    store: &mut Store,
+    filter: &Filter,
+    limit: usize,
+    claiming: RwLockReadGuard<()>,
+    intake: &mut Intake,
+) -> Result<Taken, Failed> {
+    let ids = shared.task_ids.read().clone();
+    add(&shared.stats.claims, 1);
+
+    // An error of this call is the connection's; an error of the claim may be a row's.
+    store.connect()?;
+    let rows = store.claim(filter, wanted(shared, &ids, limit, false)).map_err(|error| match error.sqlstate() {
+        Some(_) => Failed::Refused(error),
+        None => Failed::InDoubt(error),
+    })?;
+    shared.avoided.claimed(rows.iter().map(|claimed| claimed.row.get("id")));
+    let mut jobs = Vec::with_capacity(rows.len());
+    let mut recovered = Vec::new();
+    for Claimed { row, unreadable } in &rows {
+        let task = ids[&row.get::<_, i32>("task_id")];
+        let was_recovered = shared.facts.has_recovery && row.get::<_, Option<bool>>("was_recovered") == Some(true);
+        if was_recovered {
+            recovered.push(row.get("id"));
+        }
+        let apart = row.get::<_, Option<i32>>("apart").map(|bytes| bytes as usize);
+        match Job::from_row(row, shared.tasks[task].name.shared()) {
+            Ok(job) => jobs.push(Arrival {
+                task,
+                job,
+                alone: false,
+                recovered: was_recovered,
+                apart,
+                unreadable: unreadable.clone(),
+            }),
+            // Its row stays locked by us and in no ledger, which is what reconcile gives back.
+            Err(error) => shared.in_doubt("read a claimed job", &error),
+        }
+    }
+    add(&shared.stats.claimed, rows.len());
+    if !rows.is_empty() {
+        shared.stats.claim_sizes.note(rows.len() as u64);
+    }
+    drop(rows);
+    if !recovered.is_empty() {
+        // Whoever runs beside a job that kills its workers dies with it.
+        let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
+        jobs.iter_mut().for_each(|arrival| arrival.alone = suspects.contains(&arrival.job.id));
+    }
+    // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
+    // not overlap, nor where there is only one attempt.
+    if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
+        store.harden()?;
+    }
+    shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
+    drop(claiming);
+    Ok(intake.take(shared, store, jobs)?)
+}

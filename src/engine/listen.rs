@@ -1,0 +1,83 @@
+//! gw-listen: turns notifications into wakes. Knows nothing of jobs: polling is the truth, this a hint.
+
+use super::{Shared, raise};
+use crate::backoff::Backoff;
+use crate::engine::stats::{ListenerState, add};
+use crate::engine::store::Store;
+use crate::error::{Error, ErrorKind, Result};
+use log::{info, warn};
+use std::time::{Duration, Instant};
+
+/// How often the session proves that notifications still arrive.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a notification to ourselves may take.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Listens until the worker is over. Losing the database means polling, which dispatch does anyway.
+pub(crate) fn listen(shared: &Shared) {
+    let worker_id = &shared.worker_id;
+    let mut store = shared.store("listen");
+    let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
+    let mut degraded = false;
+    shared.stats.listener.set(ListenerState::Connecting);
+    loop {
+        let error = match hear(shared, &mut store, &mut retry, &mut degraded) {
+            Ok(()) => return,
+            Err(error) if error.kind() == ErrorKind::Stopped => return,
+            Err(error) => error,
+        };
+        if !degraded {
+            degraded = true;
+            shared.stats.listener.set(ListenerState::Degraded);
+            warn!(worker_id, error:% = error; "no notifications, degraded to polling until they are back");
+        }
+        shared.complaints.count(&shared.stats);
+        if shared.over.wait_timeout(retry.next()) {
+            return;
+        }
+    }
+}
+
+/// One session's life.
+fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut bool) -> Result<()> {
+    let connects = store.connects();
+    store.connect()?;
+    if store.connects() != connects {
+        // Whatever was sent while nobody listened is found by one look.
+        raise(&shared.wires.wake);
+    }
+    let mut probe_due = Instant::now();
+    let mut sent_at = None;
+    while !shared.over.is_triggered() {
+        if Instant::now() >= probe_due {
+            store.probe_listen()?;
+            sent_at = Some(Instant::now());
+            probe_due = Instant::now() + PROBE_INTERVAL;
+        }
+        let patience = sent_at.map_or(PROBE_INTERVAL, |sent: Instant| PROBE_PATIENCE.saturating_sub(sent.elapsed()));
+        match store.wait(patience.min(probe_due.saturating_duration_since(Instant::now())))? {
+            Some(true) => {
+                add(&shared.stats.notifications, 1);
+                raise(&shared.wires.wake);
+            }
+            Some(false) => {}
+            None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_PATIENCE) => {
+                store.disconnect();
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    "notifications do not arrive; is there a transaction pooler in between?",
+                ));
+            }
+            None => continue,
+        }
+        // Anything that arrives proves that notifications do.
+        sent_at = None;
+        shared.stats.listener.set(ListenerState::Listening);
+        if std::mem::take(degraded) {
+            info!(worker_id = shared.worker_id.as_str(); "listening again");
+        }
+        retry.reset();
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Gives jobs to those who come for them, where a worker calls nobody. Never waits: whoever found nothing is rung
+//! for when there may be something. Knows nothing of who comes.
+
+use super::Shared;
+use super::run::may_run_alone;
+use super::slot::Seat;
+use crate::job::active::ActiveJob;
+use crate::tasks::{StartedJob, Surroundings, WorkerContext};
+use crossbeam_channel::TryRecvError;
+use log::warn;
+use std::sync::Arc;
+use std::thread;
+
+/// What there is for whoever comes.
+pub(crate) enum Next {
+    /// A job, started.
+    Job(StartedJob),
+    /// A job that was given out earlier is cancelled.
+    Cancelled(WorkerContext),
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more: the worker stops, and every job that was given out has ended.
+    Over,
+}
+
+/// Where to come for the jobs of one start of a worker.
+#[derive(Clone)]
+pub(crate) struct Counter {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) around: Arc<Surroundings>,
+}
+
+impl Counter {
+    /// The next job, or notice of one that is cancelled.
+    pub(crate) fn next(&self) -> Next {
+        match self.shared.wires.notices.1.try_recv() {
+            Ok(context) => Next::Cancelled(context),
+            Err(_) => self.next_job(),
+        }
+    }
+
+    /// Whether somebody is to be told of a job that is cancelled.
+    pub(crate) fn has_notices(&self) -> bool {
+        !self.shared.wires.notices.1.is_empty()
+    }
+
+    /// The next job. At most as many are out at once as there are seats.
+    pub(crate) fn next_job(&self) -> Next {
+        let shared = &self.shared;
+        if shared.stop.is_triggered() && shared.wires.seats.1.is_full() {
+            return Next::Over;
+        }
+        self.alone().or_else(|| self.job()).map_or(Next::Nothing, Next::Job)
+    }
+
+    /// The job that had to wait until it was alone.
+    fn alone(&self) -> Option<StartedJob> {
+        self.shared.wires.alone.1.try_recv().ok()
+    }
+
+    fn job(&self) -> Option<StartedJob> {
+        let shared = &self.shared;
+        while !shared.is_held_up() {
+            let number = shared.wires.seats.1.try_recv().ok()?;
+            let active = match shared.wires.jobs.1.try_recv() {
+                Ok(active) => active,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                    shared.give_seat(number);
+                    return None;
+                }
+            };
+            shared.note_taken();
+            if shared.stop.is_triggered() || shared.others.is_closed() {
+                active.give_back(None);
+            } else if active.claim.alone {
+                self.wait_for_it(active, number);
+                continue;
+            } else if active.start() {
+                match self.seated(&active, number) {
+                    None => continue,
+                    started => return started,
+                }
+            }
+            shared.leave(&active);
+            shared.give_seat(number);
+        }
+        None
+    }
+
+    /// The job of a seat, for whoever came; `None` if interceptors have decided over it.
+    fn seated(&self, active: &Arc<ActiveJob>, number: usize) -> Option<StartedJob> {
+        let started = Seat::take(&self.shared, active, number).hand_out(&self.around)?;
+        if self.shared.config.pull.as_ref().is_some_and(|pull| pull.tells_cancelled) {
+            let (shared, weak) = (Arc::downgrade(&self.shared), Arc::downgrade(active));
+            let around = self.around.clone();
+            active.when_cancelled(move || {
+                let (Some(shared), Some(active)) = (shared.upgrade(), weak.upgrade()) else { return };
+                let _ = shared.wires.notices.0.send(WorkerContext::new(active, around.clone()));
+                shared.ring();
+            });
+        }
+        Some(started)
+    }
+
+    /// Starts a job once it is alone, on a thread of its own, since nobody who comes may wait. It keeps its seat
+    /// meanwhile: a stop waits for it.
+    fn wait_for_it(&self, active: Arc<ActiveJob>, number: usize) {
+        let counter = self.clone();
+        let waiting = active.clone();
+        let wait = move || {
+            let shared = &counter.shared;
+            if !may_run_alone(shared, &waiting) {
+                shared.leave(&waiting);
+                return shared.give_seat(number);
+            }
+            if let Some(started) = counter.seated(&waiting, number) {
+                let _ = shared.wires.alone.0.send(started);
+                shared.ring();
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("gw-alone".into()).spawn(wait) {
+            warn!(worker_id = self.shared.worker_id.as_str(), error:% = error; "cannot start thread gw-alone");
+            active.give_back(None);
+            self.shared.leave(&active);
+            self.shared.give_seat(number);
+        }
+    }
+}

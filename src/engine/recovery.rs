@@ -1,0 +1,191 @@
+//! gw-recovery: sweeps dead workers, again and again. Knows no handlers.
+//!
+//! Without an option of recovery it sweeps only workers of this library, and only after a heartbeat of this worker has seen
+//! a silent one: while all are alive it costs no statement.
+
+use crate::backoff::random_unit;
+use crate::client::sweep::{RaisedThreshold, Recovered, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
+use crate::config::{MISSED_BEATS, WorkerRecoveryConfig};
+use crate::db::Database;
+use crate::db::migrate::Facts;
+use crate::db::schema::Schema;
+use crate::db::session::{Interrupt, Setup};
+use crate::engine::stats::Health;
+use crate::error::{ErrorKind, Result};
+use crate::hooks::events::Events;
+use crate::hooks::{FailureReason, JobInterrupted, JobInterruptedContext, WorkerRecovered, WorkerRecoveredContext};
+use crate::shutdown::ShutdownSignal;
+use crossbeam_channel::{Receiver, after, select};
+use log::{Level, log, warn};
+use std::sync::Arc;
+
+/// What gw-recovery needs of its worker.
+pub(crate) struct Recovery {
+    pub(crate) worker_id: String,
+    pub(crate) config: WorkerRecoveryConfig,
+    /// Whether only workers of this library are swept.
+    pub(crate) only_ours: bool,
+    /// A heartbeat has seen a silent worker of this library.
+    pub(crate) silent: Receiver<()>,
+    pub(crate) database: Database,
+    pub(crate) schema: Schema,
+    pub(crate) facts: Facts,
+    pub(crate) events: Arc<Events>,
+    /// How the whole worker fares with its database.
+    pub(crate) health: Arc<Health>,
+    pub(crate) stop: ShutdownSignal,
+    pub(crate) interrupt: Interrupt,
+}
+
+impl Recovery {
+    /// Sweeps until a stop. No database fault ends it.
+    pub(crate) fn run(&self) {
+        // Spread, so that workers that were started together do not all sweep at the same moment.
+        let mut pause = self.config.sweep_interval.mul_f64(random_unit());
+        let mut has_warned = false;
+        let mut last_error = String::new();
+        loop {
+            select! {
+                recv(after(pause)) -> _ => {}
+                recv(self.stop.receiver()) -> _ => return,
+            }
+            pause = self.config.sweep_interval;
+            // After an outage, or a pause of our own, everybody seems dead: whoever has not been well for a
+            // whole threshold cannot tell.
+            let threshold = self.config.sweep_threshold;
+            let well_in = threshold.saturating_sub(self.health.well_for(threshold));
+            if !well_in.is_zero() {
+                pause = pause.min(well_in);
+                continue;
+            }
+            if self.only_ours && self.silent.try_recv().is_err() {
+                continue;
+            }
+            match self.sweep() {
+                Ok((result, recovered)) => {
+                    last_error.clear();
+                    has_warned = has_warned || self.warn_of_short_threshold(&result.raised_thresholds);
+                    self.tell(result, recovered);
+                }
+                Err(error) if error.kind() == ErrorKind::Stopped => return,
+                Err(error) => {
+                    self.health.failed();
+                    let text = error.to_string();
+                    // What a role may not do stays so: one line is enough.
+                    let level = if text == last_error { Level::Debug } else { Level::Warn };
+                    log!(level, worker_id = self.worker_id.as_str(), doing = "sweep dead workers", error:% = text;
+                        "the database failed, trying again");
+                    last_error = text;
+                }
+            }
+        }
+    }
+
+    fn sweep(&self) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
+        let mut sweep = Sweep {
+            session: self.database.session("recovery", &self.interrupt, &Setup::default())?,
+            schema: &self.schema,
+            facts: &self.facts,
+            hooks: &self.events.hooks,
+            worker_id: &self.worker_id,
+            only_ours: self.only_ours,
+            well_for: self.health.well_for(self.config.sweep_threshold),
+        };
+        sweep.sweep(&self.config, &SweepStaleWorkersOptions::default())
+    }
+
+    /// Says once that workers disagree about when one of them is dead. Returns whether there was anything to say.
+    fn warn_of_short_threshold(&self, raised: &[RaisedThreshold]) -> bool {
+        let Some(slowest) = raised.first() else { return false };
+        let (worker_id, threshold) = (self.worker_id.as_str(), self.config.sweep_threshold);
+        warn!(worker_id, other_worker_id = slowest.worker_id.as_str(), workers = raised.len();
+            "sweep_threshold of worker {worker_id} is {threshold:?}, but {slowest}; set sweep_threshold to at least {:?}, \
+             or heartbeat_interval of the other worker to at most {:?}",
+            slowest.sweep_threshold, threshold / MISSED_BEATS);
+        true
+    }
+
+    fn tell(&self, result: SweepStaleWorkersResult, recovered: Vec<Recovered>) {
+        if result.worker_ids.is_empty() {
+            return;
+        }
+        let jobs_recovered = recovered.len();
+        for Recovered { job, .. } in recovered {
+            let worker_id = self.worker_id.clone();
+            self.events.send(JobInterrupted, || JobInterruptedContext {
+                job,
+                worker_id,
+                reason: FailureReason::WorkerCrashed,
+            });
+        }
+        self.events.send(WorkerRecovered, || WorkerRecoveredContext {
+            worker_id: self.worker_id.clone(),
+            dead_worker_ids: result.worker_ids,
+            jobs_recovered,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::HookRegistry;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_worker_that_recovers_only_ours_opens_a_session_only_after_a_heartbeat_has_seen_a_silent_one() {
+        let (seen, silent) = crossbeam_channel::bounded(1);
+        let (health, stop, long) = (Arc::new(Health::new()), ShutdownSignal::new(), Duration::from_secs(60));
+        let config = WorkerRecoveryConfig::default()
+            .sweep_interval(Duration::from_millis(10))
+            .sweep_threshold(Duration::from_millis(100));
+        let recovery = Recovery {
+            worker_id: "w".to_owned(),
+            config,
+            only_ours: true,
+            silent,
+            // Nothing listens there: a sweep fails, and the worker is not well from then on.
+            database: Database::open("postgres://127.0.0.1:1/none", 1, Duration::from_secs(1)).unwrap(),
+            schema: Schema::new("graphile_worker").unwrap(),
+            facts: Facts {
+                server_version: 150_000,
+                max_id: 18,
+                has_queue_index: true,
+                has_crontabs: true,
+                has_recovery: true,
+                no_recovery: None,
+                has_heartbeats: true,
+                hidden_heartbeats: None,
+                has_private_workers: false,
+                has_job_retirements: false,
+            },
+            events: Arc::new(Events::new(HookRegistry::default().into(), "w")),
+            health: health.clone(),
+            stop: stop.clone(),
+            interrupt: Interrupt::new(),
+        };
+        health.beat(long);
+        let start = Instant::now();
+        // Beats until the time is up; answers whether a sweep was tried meanwhile.
+        let swept_within = |limit: Duration| {
+            let end = Instant::now() + limit;
+            while Instant::now() < end {
+                health.beat(long);
+                let since_start = start.elapsed();
+                if health.well_for(long) < since_start {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            false
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| recovery.run());
+            let early = swept_within(Duration::from_millis(500));
+            seen.send(()).unwrap();
+            let late = swept_within(Duration::from_secs(20));
+            stop.trigger();
+            assert_eq!((early, late), (false, true));
+        });
+    }
+}

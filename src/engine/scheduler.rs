@@ -1,0 +1,205 @@
+//! gw-cron: adds the jobs of crontab entries. Every scheduler looks at one clock, the database's, and
+//! whoever takes a tick in the database adds its job. Knows nothing of who runs it.
+
+use crate::backoff::Backoff;
+use crate::cron::crontab::Cron;
+use crate::cron::schedule::{ceiling, floor};
+use crate::engine::stats::{Stats, add};
+use crate::engine::store::{KnownCrontab, Store};
+use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::events::Events;
+use crate::hooks::{CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext};
+use crate::shutdown::ShutdownSignal;
+use chrono::{DateTime, TimeDelta, Utc};
+use log::{debug, info, warn};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// A pause between two schedulers that is no longer than this is a restart, and loses no tick.
+const RESTART: TimeDelta = TimeDelta::minutes(5);
+
+/// Runs until the stop. No database fault ends it.
+pub(crate) fn cron(
+    entries: &[Cron],
+    store: Store,
+    decisions: bool,
+    worker_id: &str,
+    stats: &Stats,
+    events: &Events,
+    stop: &ShutdownSignal,
+) {
+    let entries = entries.iter().map(|cron| Entry { cron, next: None }).collect();
+    let mut scheduler = Scheduler { entries, store, decisions, worker_id, events, stop, start: None, told: None };
+    let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    loop {
+        let pause = match scheduler.tick() {
+            Ok(pause) => {
+                retry.reset();
+                pause
+            }
+            Err(error) if error.kind() == ErrorKind::Stopped => return,
+            Err(error) => {
+                add(&stats.database_errors, 1);
+                warn!(worker_id, doing = "schedule crontab entries", error:% = error; "the database failed, trying again");
+                retry.next()
+            }
+        };
+        if stop.wait_timeout(pause) {
+            return;
+        }
+    }
+}
+
+/// One entry, and how far this scheduler has come with it.
+struct Entry<'a> {
+    cron: &'a Cron,
+    /// The first tick that is not decided yet; none if there will never be one.
+    next: Option<DateTime<Utc>>,
+}
+
+struct Scheduler<'a> {
+    entries: Vec<Entry<'a>>,
+    store: Store,
+    /// Whether the database has room for until when ticks were decided.
+    decisions: bool,
+    worker_id: &'a str,
+    events: &'a Events,
+    stop: &'a ShutdownSignal,
+    /// The database's time when this scheduler saw it first.
+    start: Option<DateTime<Utc>>,
+    /// The minute that observers have heard of.
+    told: Option<DateTime<Utc>>,
+}
+
+impl Scheduler<'_> {
+    /// Adds the jobs of all ticks up to now, in their order; answers how long to wait for the next.
+    fn tick(&mut self) -> Result<Duration> {
+        let asked = Instant::now();
+        let identifiers = self.identifiers(|_| true);
+        let (now, known) = self.store.cron_look(identifiers.clone())?;
+        let start = match self.start {
+            Some(start) => start,
+            None => self.begin(now, &known, identifiers)?,
+        };
+        for entry in &mut self.entries {
+            let last = known.get(entry.cron.identifier()).and_then(|known| known.last_execution);
+            // Ticks up to the last one are taken, whoever did it.
+            if let Some(last) = last.filter(|last| entry.next.is_some_and(|next| next <= *last)) {
+                entry.next = entry.cron.schedule.next_after(last);
+            }
+        }
+        if self.told.replace(floor(now)) != Some(floor(now)) {
+            let crontabs = || self.entries.iter().map(|entry| item(entry.cron)).collect();
+            self.events.send(CronTick, || CronTickContext { timestamp: floor(now), crontabs: crontabs() });
+        }
+        let failed = self.take_ticks(start, now)?;
+        if self.decisions {
+            let decided = self.identifiers(|identifier| !failed.contains_key(identifier));
+            self.store.cron_decide(decided, floor(now))?;
+        }
+        if let Some((identifier, error)) = failed.into_iter().next() {
+            return Err(error.context(format_args!("crontab entry {identifier:?}")));
+        }
+        let wait = (floor(now) + TimeDelta::minutes(1) - now).to_std().unwrap_or_default() + Duration::from_millis(1);
+        Ok(wait.saturating_sub(asked.elapsed()))
+    }
+
+    /// Takes what is due. An entry that the database refuses stays where it is, and holds up no other.
+    fn take_ticks(&mut self, start: DateTime<Utc>, now: DateTime<Utc>) -> Result<HashMap<String, Error>> {
+        let mut failed = HashMap::new();
+        loop {
+            let due = self.entries.iter_mut().filter(|entry| !failed.contains_key(entry.cron.identifier()));
+            let earliest = due.filter_map(|entry| entry.next.map(|tick| (tick, entry))).min_by_key(|(tick, _)| *tick);
+            let Some((tick, entry)) = earliest.filter(|(tick, _)| *tick <= now) else { return Ok(failed) };
+            if self.stop.is_triggered() {
+                return Err(Error::new(ErrorKind::Stopped, "the worker is stopping"));
+            }
+            let cron = entry.cron;
+            let (identifier, task) = (cron.identifier(), cron.task_identifier());
+            let job = cron.job_at(tick, tick < start);
+            let (job, vetoed) = match self.events.hooks.schedule(job.clone()) {
+                Ok(job) => (job, None),
+                Err(veto) => (job, Some(veto)),
+            };
+            match self.store.cron_tick(identifier, tick, job, vetoed.is_none()) {
+                Ok(added) => {
+                    entry.next = cron.schedule.next_after(tick);
+                    // Here, and nowhere else, it is certain whether this scheduler's tick made a job.
+                    match (added, vetoed) {
+                        (Some(job_id), _) => {
+                            info!(worker_id = self.worker_id, crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
+                            backfilled = tick < start; "crontab job scheduled");
+                            let context = || CronJobScheduledContext { crontab: item(cron), scheduled_at: tick };
+                            self.events.send(CronJobScheduled, context);
+                        }
+                        (None, Some(veto)) => {
+                            warn!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(), error:% = veto;
+                            "a hook left out the tick")
+                        }
+                        (None, None) => {
+                            debug!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(); "another scheduler took the tick")
+                        }
+                    }
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Database | ErrorKind::Conflict) && !error.breaks_session() =>
+                {
+                    failed.insert(identifier.to_owned(), error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Enters the entries that are new, and finds where each of the others goes on.
+    fn begin(
+        &mut self,
+        now: DateTime<Utc>,
+        known: &HashMap<String, KnownCrontab>,
+        identifiers: Vec<String>,
+    ) -> Result<DateTime<Utc>> {
+        let decided = match self.decisions {
+            true => self.store.cron_decided(identifiers.clone())?,
+            false => HashMap::new(),
+        };
+        self.store.cron_register(identifiers, now)?;
+        for entry in &mut self.entries {
+            let identifier = entry.cron.identifier();
+            let from = match known.get(identifier) {
+                Some(known) => {
+                    let fill = TimeDelta::from_std(entry.cron.fill.duration()).unwrap_or(TimeDelta::zero());
+                    begins(now, fill, known, decided.get(identifier).copied())
+                }
+                None => now,
+            };
+            entry.next = entry.cron.schedule.next_after(ceiling(from) - TimeDelta::microseconds(1));
+            if entry.next.is_none() {
+                warn!(worker_id = self.worker_id, crontab = identifier; "crontab entry is never due");
+            }
+        }
+        self.start = Some(now);
+        Ok(now)
+    }
+
+    fn identifiers(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let names: HashSet<&str> = self.entries.iter().map(|entry| entry.cron.identifier()).collect();
+        names.into_iter().filter(|name| wanted(name)).map(str::to_owned).collect()
+    }
+}
+
+/// What observers are told of an entry.
+fn item(cron: &Cron) -> CronItem {
+    CronItem { identifier: cron.identifier().to_owned(), task_identifier: cron.task_identifier().to_owned() }
+}
+
+/// The first moment whose ticks a scheduler that begins now must take care of.
+fn begins(now: DateTime<Utc>, fill: TimeDelta, known: &KnownCrontab, decided: Option<DateTime<Utc>>) -> DateTime<Utc> {
+    let since = known.last_execution.unwrap_or(known.known_since);
+    let filled = now.checked_sub_signed(fill).map_or(since, |at| at.max(since));
+    // Somebody was at work at this time; what came due since may be left to us.
+    let last_seen = decided.max(known.last_execution);
+    match last_seen {
+        Some(seen) if floor(now) - seen <= RESTART => filled.min(floor(seen) + TimeDelta::minutes(1)).min(now),
+        _ => filled.min(now),
+    }
+}

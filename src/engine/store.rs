@@ -1,0 +1,576 @@
+//! Every statement of the engine, one method each. Knows the tables; decides nothing.
+
+use crate::config::retry::LONGEST_DELAY;
+use crate::db::migrate::Facts;
+use crate::db::schema::Schema;
+use crate::db::session::{Interrupt, Param, Query, Session, Setup};
+use crate::db::standing::Standing;
+use crate::db::{Database, Seat};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::active::{ActiveJob, Failure};
+use crate::job::spec::RawJob;
+use crate::job::{Bytes, DbTime, Job};
+use crate::text::{self, Fitting, Look};
+use chrono::{DateTime, Utc};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Row;
+
+/// The channel on which `add_job` tells of new jobs. It belongs to the database, not to a schema.
+pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
+
+/// How many waiting jobs a look for unknown tasks reads.
+const LOOKED_AT: i32 = 10_000;
+
+/// Plans that stay as they were written: by index, whatever the statistics of an empty table say.
+/// Planning anew at every claim would cost more than the claim.
+const STEADY_PLANS: [(&str, &str); 6] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
+
+/// What a claim looks for; the parts that are off are NULL.
+#[derive(Default)]
+pub(crate) struct Filter {
+    pub(crate) forbidden: Option<Vec<String>>,
+    pub(crate) accepted: Option<Vec<String>>,
+    /// Whether `_native_jobs_queue` is there to hop from queue to queue.
+    pub(crate) queue_index: bool,
+}
+
+/// What one claim asks for.
+pub(crate) struct Wanted {
+    /// The most jobs.
+    pub(crate) limit: usize,
+    /// Payloads for which the database stores more bytes are left out: `apart` is their stored size.
+    pub(crate) inline: usize,
+    pub(crate) tasks: Vec<i32>,
+    /// The time that `run_at` is compared with, if it is not the database's.
+    pub(crate) now: Option<DateTime<Utc>>,
+    /// Jobs to pass over.
+    pub(crate) avoid: Option<Vec<i64>>,
+    /// Nothing is written: the rows have no more than the ids that would be claimed.
+    pub(crate) only_looks: bool,
+}
+
+impl Filter {
+    fn is_ascii(&self) -> bool {
+        self.forbidden.iter().chain(&self.accepted).flatten().all(|flag| flag.is_ascii())
+    }
+}
+
+/// A job as its claim answers it, in a row as `Job::from_row` reads it, with its `task_id`.
+pub(crate) struct Claimed {
+    pub(crate) row: Row,
+    /// Why the job cannot be given to a handler.
+    pub(crate) unreadable: Option<String>,
+}
+
+/// The statements of one engine thread, on a session of its own.
+pub(crate) struct Store {
+    seat: Seat,
+    worker: String,
+    claim: Query,
+    payloads: Query,
+    claimed: Query,
+    harden: Query,
+    often_recovered: Query,
+    forget_gone: Query,
+    complete: Query,
+    fail: Query,
+    give_back: Query,
+    held: Query,
+    reclaim: Query,
+    renew: Query,
+    old_locks: Query,
+    reset: Query,
+    existing: Query,
+    blocked: Query,
+    tasks: Query,
+    storable: Query,
+    look_at_tasks: Query,
+    published_tasks: Query,
+    beat: Query,
+    native_beat: Query,
+    deregister: Query,
+    native_deregister: Query,
+    probe_listen: Query,
+    cron_look: Query,
+    cron_register: Query,
+    cron_tick: Query,
+    cron_decided: Query,
+    cron_decide: Query,
+}
+
+/// What a look at the tasks found.
+#[derive(Default)]
+pub(crate) struct TasksSeen {
+    /// Tasks with due jobs that the worker does not have, and how many jobs.
+    pub(crate) unknown: Vec<(String, i64)>,
+    /// A task of the worker's has been deleted.
+    pub(crate) own_deleted: bool,
+}
+
+/// What the shared tables know of a crontab entry.
+pub(crate) struct KnownCrontab {
+    pub(crate) known_since: DateTime<Utc>,
+    pub(crate) last_execution: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    pub(crate) fn new(
+        database: &Database,
+        schema: &Schema,
+        worker: &str,
+        role: &'static str,
+        interrupt: &Interrupt,
+    ) -> Self {
+        let mut settings = match role {
+            "fetch" | "settle" => STEADY_PLANS.to_vec(),
+            _ => Vec::new(),
+        };
+        match role {
+            // A claim is no promise: one that a server crash forgets was never made, and its settling
+            // is refused. Where that would not do, `harden` follows.
+            // And a payload may take long to arrive: our own deadline ends a call that makes no progress.
+            "fetch" => settings.extend([("synchronous_commit", "off"), ("statement_timeout", "0")]),
+            // A row that another session holds must not hold up the outcomes that are written with it.
+            "settle" => settings.push(("lock_timeout", "100")),
+            _ => {}
+        }
+        let channels = match role {
+            "listen" => vec![JOBS_CHANNEL.to_owned(), own_channel(worker)],
+            _ => Vec::new(),
+        };
+        let settings = settings.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        let setup = Setup { settings, channels };
+        let query = |name, sql| Query::new(name, sql, schema);
+        Self {
+            seat: Seat::new(database, role, interrupt, setup),
+            worker: worker.to_owned(),
+            claim: query("claim", include_str!("../sql/claim/claim.sql")),
+            payloads: query("payloads", include_str!("../sql/claim/payloads.sql")),
+            claimed: query("claimed", include_str!("../sql/claim/claimed.sql")),
+            harden: query("harden", include_str!("../sql/claim/harden.sql")),
+            often_recovered: query("often_recovered", include_str!("../sql/claim/often_recovered.sql")),
+            forget_gone: query("forget_gone", include_str!("../sql/lease/forget_gone.sql")),
+            complete: query("complete", include_str!("../sql/settle/complete.sql")),
+            fail: query("fail", include_str!("../sql/settle/fail.sql")),
+            give_back: query("give_back", include_str!("../sql/settle/give_back.sql")),
+            held: query("held", include_str!("../sql/lease/held.sql")),
+            reclaim: query("reclaim", include_str!("../sql/lease/reclaim.sql")),
+            renew: query("renew", include_str!("../sql/lease/renew.sql")),
+            old_locks: query("old_locks", include_str!("../sql/lease/old_locks.sql")),
+            reset: query("reset", include_str!("../sql/lease/reset.sql")),
+            existing: query("gone", include_str!("../sql/settle/gone.sql")),
+            blocked: query("blocked", include_str!("../sql/settle/blocked.sql")),
+            tasks: query("tasks", include_str!("../sql/claim/tasks.sql")),
+            storable: query("storable", include_str!("../sql/enqueue/storable.sql")),
+            look_at_tasks: query("look_at_tasks", include_str!("../sql/claim/look_at_tasks.sql")),
+            published_tasks: query("published_tasks", include_str!("../sql/claim/published_tasks.sql")),
+            beat: query("beat", include_str!("../sql/lease/beat.sql")),
+            native_beat: query("native_beat", include_str!("../sql/lease/native_beat.sql")),
+            deregister: query("deregister", include_str!("../sql/lease/deregister.sql")),
+            native_deregister: query("native_deregister", include_str!("../sql/lease/native_deregister.sql")),
+            probe_listen: query("probe_listen", include_str!("../sql/session/probe_listen.sql")),
+            cron_look: query("cron_look", include_str!("../sql/cron/cron_look.sql")),
+            cron_register: query("cron_register", include_str!("../sql/cron/cron_register.sql")),
+            cron_tick: query("cron_tick", include_str!("../sql/cron/cron_tick.sql")),
+            cron_decided: query("cron_decided", include_str!("../sql/cron/cron_decided.sql")),
+            cron_decide: query("cron_decide", include_str!("../sql/cron/cron_decide.sql")),
+        }
+    }
+
+    /// How often this store's session was opened.
+    pub(crate) fn connects(&self) -> u64 {
+        self.seat.connects()
+    }
+
+    /// Opens the session if there is none.
+    pub(crate) fn connect(&mut self) -> Result<()> {
+        self.seat.with(|_| Ok(()))
+    }
+
+    /// Gives up the session; the next call opens another.
+    pub(crate) fn disconnect(&mut self) {
+        self.seat.leave();
+    }
+
+    /// Claims jobs, each in a row as `Job::from_row` reads it, with its `task_id` and `apart`.
+    pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
+        let Wanted { limit, inline, tasks, now, avoid, only_looks } = wanted;
+        let limit = limit as i32;
+        let window = filter.queue_index.then_some(limit + 32);
+        let params = || -> Vec<Param> {
+            vec![
+                Box::new(self.worker.clone()),
+                Box::new(tasks.clone()),
+                Box::new(limit),
+                Box::new(filter.forbidden.clone()),
+                Box::new(filter.accepted.clone()),
+                Box::new(now),
+                Box::new(window),
+                Box::new(avoid.clone()),
+                Box::new(only_looks),
+                Box::new(inline as i32),
+            ]
+        };
+        let claim = &self.claim;
+        match self.seat.with(|session| session.query(claim, params())) {
+            Err(error) if text::is_untranslatable(&error) && filter.is_ascii() => {
+                // One job's text would otherwise keep all others from being claimed.
+                let rows = self.seat.with(|session| session.query_unconverted(claim, params()))?;
+                rows.into_iter().map(|row| self.converted(row)).collect()
+            }
+            rows => Ok(rows?.into_iter().map(|row| Claimed { row, unreadable: None }).collect()),
+        }
+    }
+
+    /// Reads a job again that was claimed with its texts in the database's own encoding.
+    fn converted(&mut self, row: Row) -> Result<Claimed> {
+        let foreign = Job::texts(&row, |look| !look.is_ascii)?;
+        if foreign.is_empty() {
+            return Ok(Claimed { row, unreadable: None });
+        }
+        let (claimed, id): (_, i64) = (&self.claimed, row.try_get("id")?);
+        match self.seat.with(|session| session.query(claimed, vec![Box::new(id)])) {
+            Ok(mut rows) if rows.len() == 1 => Ok(Claimed { row: rows.remove(0), unreadable: None }),
+            Ok(_) => Ok(Claimed { row, unreadable: Some("its row is gone".into()) }),
+            Err(error) if text::is_untranslatable(&error) => {
+                let why = match error.sqlstate() == Some(text::INVALID) {
+                    true => {
+                        format!("{} is not valid UTF-8", Job::texts(&row, |look: &Look| !look.is_utf8)?.join(" and "))
+                    }
+                    false => format!("{} has a character that UTF-8 does not have", foreign.join(" or ")),
+                };
+                Ok(Claimed { row, unreadable: Some(why) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The payloads of these jobs, as far as this worker still holds them.
+    pub(crate) fn payloads(&mut self, jobs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
+        let (query, worker, jobs) = (&self.payloads, self.worker.clone(), jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs)]))?;
+        rows.iter().map(|row| Ok((row.get("id"), row.try_get::<_, Bytes>("payload")?.0))).collect()
+    }
+
+    /// The first four parameters of every settling statement: this worker, and its claims of these jobs.
+    fn claims(&self, jobs: &[Arc<ActiveJob>]) -> Vec<Param> {
+        let ids: Vec<i64> = jobs.iter().map(|active| active.job().id).collect();
+        let attempts: Vec<i16> = jobs.iter().map(|active| active.job().attempts).collect();
+        let keyed: Vec<bool> = jobs.iter().map(|active| active.keyed()).collect();
+        vec![Box::new(self.worker.clone()), Box::new(ids), Box::new(attempts), Box::new(keyed)]
+    }
+
+    /// Makes the claims that were answered so far survive a crash of the server.
+    pub(crate) fn harden(&mut self) -> Result<()> {
+        let query = &self.harden;
+        self.seat.with(|session| session.query(query, vec![])).map(drop)
+    }
+
+    /// Which of these jobs have been recovered at least so `often`.
+    pub(crate) fn often_recovered(&mut self, jobs: &[i64], often: i32) -> Result<HashSet<i64>> {
+        let query = &self.often_recovered;
+        let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(often)];
+        let rows = self.seat.with(|session| session.query(query, params))?;
+        Ok(rows.iter().map(|row| row.get("job_id")).collect())
+    }
+
+    /// Deletes what was counted of the recoveries of jobs that are gone: those of `jobs`, or any.
+    pub(crate) fn forget_gone(&mut self, jobs: Option<Vec<i64>>) -> Result<()> {
+        let query = &self.forget_gone;
+        self.seat.with(|session| session.query(query, vec![Box::new(jobs)])).map(drop)
+    }
+
+    /// Deletes jobs that are done; answers which it could.
+    pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
+        let params = self.claims(jobs);
+        let query = &self.complete;
+        let rows = self.seat.with(|session| session.query(query, params))?;
+        Ok(ids(&rows))
+    }
+
+    /// Writes failures; answers which it could, and whether each was the last. What the database cannot hold of their
+    /// texts is escaped.
+    pub(crate) fn fail(
+        &mut self,
+        jobs: &[Arc<ActiveJob>],
+        mut failures: Vec<Failure>,
+        for_good: bool,
+    ) -> Result<Vec<(i64, bool)>> {
+        let delays: Vec<Option<f64>> =
+            failures.iter().map(|failure| failure.delay.map(|delay| delay.as_secs_f64())).collect();
+        let mut fitting = Fitting::new();
+        loop {
+            let mut params = self.claims(jobs);
+            params.push(Box::new(failures.iter().map(|failure| failure.text.clone()).collect::<Vec<_>>()));
+            params.push(Box::new(delays.clone()));
+            params.push(Box::new(failures.iter().map(|failure| for_good || failure.for_good).collect::<Vec<_>>()));
+            params.push(Box::new(failures.iter().map(|failure| failure.rest.clone()).collect::<Vec<_>>()));
+            let query = &self.fail;
+            let error = match self.seat.with(|session| session.query(query, params)) {
+                Ok(rows) => return Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect()),
+                Err(error) => error,
+            };
+            if !fitting.escape(&error, failures.iter_mut().map(|failure| &mut failure.text)) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Gives jobs back, each after its delay; answers which it could.
+    pub(crate) fn give_back(&mut self, jobs: &[Arc<ActiveJob>], delays: &[Option<Duration>]) -> Result<HashSet<i64>> {
+        let mut params = self.claims(jobs);
+        let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
+        let query = &self.give_back;
+        params.push(Box::new(delays));
+        let rows = self.seat.with(|session| session.query(query, params))?;
+        Ok(ids(&rows))
+    }
+
+    /// Which of these jobs still have a row.
+    pub(crate) fn existing(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
+        let (query, jobs) = (&self.existing, jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        Ok(ids(&rows))
+    }
+
+    /// Which of these jobs cannot be written now, because another session holds a row.
+    pub(crate) fn blocked(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
+        let (query, jobs) = (&self.blocked, jobs.to_vec());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        Ok(ids(&rows))
+    }
+
+    /// Ends what sessions of this worker that were given up may still be doing; answers whether it is over.
+    pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
+        self.seat.end_abandoned()
+    }
+
+    /// What the database says this worker holds: id and attempts of each job.
+    pub(crate) fn held(&mut self) -> Result<Vec<(i64, i16)>> {
+        let (query, worker) = (&self.held, self.worker.clone());
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
+    }
+
+    /// Gives back jobs that nobody here knows of; returns which it could.
+    pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
+        let (query, worker) = (&self.reclaim, self.worker.clone());
+        let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
+        let rows = self
+            .seat
+            .with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs), Box::new(attempts)]))?;
+        Ok(ids(&rows))
+    }
+
+    /// Renews locks; returns which are still this worker's.
+    pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
+        let params = self.claims(jobs);
+        let query = &self.renew;
+        let rows = self.seat.with(|session| session.query(query, params))?;
+        Ok(ids(&rows))
+    }
+
+    /// What has been locked for four hours: the ids of jobs, and those of queues.
+    pub(crate) fn old_locks(&mut self) -> Result<(Vec<i64>, Vec<i64>)> {
+        let query = &self.old_locks;
+        let rows = self.seat.with(|session| session.query(query, vec![]))?;
+        let (jobs, queues): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get("is_job"));
+        let ids = |rows: Vec<&Row>| rows.iter().map(|row| row.get("id")).collect();
+        Ok((ids(jobs), ids(queues)))
+    }
+
+    /// Frees those of these jobs and queues that have been locked for four hours; returns how many.
+    pub(crate) fn reset(&mut self, jobs: &[i64], queues: &[i64]) -> Result<(i64, i64)> {
+        let query = &self.reset;
+        let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(queues.to_vec())];
+        let rows = self.seat.with(|session| session.query(query, params))?;
+        Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
+    }
+
+    /// The refusal of a schema that a newer worker has changed since we started.
+    pub(crate) fn breaking(&mut self, schema: &Schema) -> Result<Option<Error>> {
+        self.seat.with(|session| Standing::look_for_breaking(session, schema))
+    }
+
+    /// The ids of the tasks named, entering new ones.
+    pub(crate) fn tasks(&mut self, names: &[String]) -> Result<Vec<(i32, String)>> {
+        let query = &self.tasks;
+        let mut ids = Vec::new();
+        // A name that somebody else enters at this moment is neither ours to enter nor there for the statement to
+        // see; the next one sees it.
+        for _ in 0..3 {
+            let asked = names.to_vec();
+            let rows = self.seat.with(|session| session.query(query, vec![Box::new(asked)]))?;
+            ids = rows.iter().map(|row| (row.get("id"), row.get("identifier"))).collect();
+            if ids.len() >= names.len() {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Checks that the database can hold these texts, each with the name of its field.
+    ///
+    /// # Errors
+    /// `Config` naming the field and the character.
+    pub(crate) fn check_texts(&mut self, fields: &[(String, String)]) -> Result<()> {
+        let query = &self.storable;
+        let texts: Vec<String> = fields.iter().map(|(_, text)| text.clone()).filter(|text| !text.is_ascii()).collect();
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let answer = self.seat.with(|session| session.query(query, vec![Box::new(texts)]));
+        answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
+    }
+
+    /// Looks for due jobs at the front that are of none of these tasks, and whether these tasks are all there.
+    pub(crate) fn look_at_tasks(&mut self, own: Vec<i32>) -> Result<TasksSeen> {
+        let query = &self.look_at_tasks;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(own), Box::new(LOOKED_AT)]))?;
+        let mut seen = TasksSeen::default();
+        for row in rows {
+            match row.get::<_, Option<String>>("identifier") {
+                Some(task) => seen.unknown.push((task, row.get("jobs"))),
+                None => seen.own_deleted = true,
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The tasks of workers of this library that were heard of within this time. Only where `_native_workers` exists.
+    pub(crate) fn published_tasks(&mut self, within: Duration) -> Result<HashSet<String>> {
+        let query = &self.published_tasks;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(within.as_secs_f64())]))?;
+        Ok(rows.iter().map(|row| row.get("identifier")).collect())
+    }
+
+    /// Sends this worker's heartbeat to every list of workers that is there. Returns whether another worker of ours has
+    /// been silent for longer than the threshold.
+    pub(crate) fn beat(&mut self, facts: &Facts, metadata: &serde_json::Value, threshold: Duration) -> Result<bool> {
+        let (worker, metadata) = (self.worker.clone(), metadata.clone());
+        let mut has_silent = false;
+        if facts.has_recovery {
+            let seconds = threshold.min(LONGEST_DELAY).as_secs_f64();
+            let params: Vec<Param> = vec![Box::new(worker.clone()), Box::new(metadata.clone()), Box::new(seconds)];
+            let query = &self.native_beat;
+            let rows = self.seat.with(|session| session.query(query, params))?;
+            has_silent = rows.first().is_some_and(|row| row.get("has_silent"));
+        }
+        if facts.has_private_workers {
+            let query = &self.beat;
+            self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))?;
+        }
+        Ok(has_silent)
+    }
+
+    /// Takes this worker off the lists.
+    pub(crate) fn deregister(&mut self, facts: &Facts) -> Result<()> {
+        let lists = [(facts.has_recovery, &self.native_deregister), (facts.has_private_workers, &self.deregister)];
+        for (_, query) in lists.into_iter().filter(|(is_there, _)| *is_there) {
+            let worker = self.worker.clone();
+            self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        }
+        Ok(())
+    }
+
+    /// The database's time, and what it knows of these crontab entries.
+    pub(crate) fn cron_look(
+        &mut self,
+        identifiers: Vec<String>,
+    ) -> Result<(DateTime<Utc>, HashMap<String, KnownCrontab>)> {
+        let query = &self.cron_look;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        let time = |row: &Row, column| row.get::<_, Option<DbTime>>(column).map(|time| time.0);
+        let now = rows.first().and_then(|row| time(row, "now")).expect("it answers at least one row");
+        let known = rows.iter().filter_map(|row| {
+            let identifier: Option<String> = row.get("identifier");
+            let known = |_: &String| KnownCrontab {
+                known_since: time(row, "known_since").unwrap_or(now),
+                last_execution: time(row, "last_execution"),
+            };
+            identifier.map(|identifier| (identifier.clone(), known(&identifier)))
+        });
+        Ok((now, known.collect()))
+    }
+
+    /// Enters crontab entries that are new.
+    pub(crate) fn cron_register(&mut self, identifiers: Vec<String>, since: DateTime<Utc>) -> Result<()> {
+        let query = &self.cron_register;
+        self.seat.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(since)])).map(drop)
+    }
+
+    /// Takes a tick and adds its job; answers the job, or nothing if the tick was taken before.
+    pub(crate) fn cron_tick(
+        &mut self,
+        identifier: &str,
+        tick: DateTime<Utc>,
+        job: RawJob,
+        wanted: bool,
+    ) -> Result<Option<i64>> {
+        let spec = job.spec;
+        let params: Vec<Param> = vec![
+            Box::new(identifier.to_owned()),
+            Box::new(tick),
+            Box::new(job.identifier),
+            Box::new(job.payload),
+            Box::new(spec.queue_name),
+            Box::new(spec.max_attempts),
+            Box::new(spec.job_key),
+            Box::new(spec.priority),
+            Box::new(spec.job_key_mode.unwrap_or_default().as_sql()),
+            Box::new(wanted),
+        ];
+        let query = &self.cron_tick;
+        let rows = self.seat.with(|session| session.query(query, params)).map_err(|error| match error.sqlstate() {
+            // Ours, and what the async crate's add_job says in the same case.
+            Some("22012" | "GWNOR") => {
+                Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
+            }
+            _ => error,
+        })?;
+        Ok(rows.first().map(|row| row.get("id")))
+    }
+
+    /// Until when the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
+    pub(crate) fn cron_decided(&mut self, identifiers: Vec<String>) -> Result<HashMap<String, DateTime<Utc>>> {
+        let query = &self.cron_decided;
+        let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        Ok(rows.iter().map(|row| (row.get("identifier"), row.get::<_, DbTime>("decided_until").0)).collect())
+    }
+
+    /// Notes that the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
+    pub(crate) fn cron_decide(&mut self, identifiers: Vec<String>, until: DateTime<Utc>) -> Result<()> {
+        let query = &self.cron_decide;
+        self.seat.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(until)])).map(drop)
+    }
+
+    /// Sends a notification to ourselves.
+    pub(crate) fn probe_listen(&mut self) -> Result<()> {
+        let (query, channel) = (&self.probe_listen, own_channel(&self.worker));
+        self.seat.with(|session| session.query(query, vec![Box::new(channel)])).map(drop)
+    }
+
+    /// Waits for a notification: `Some(true)` for new jobs, `Some(false)` for any other, `None` for none in time.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<bool>> {
+        let channel = self.seat.with(|session: &mut Session| session.wait(timeout))?;
+        Ok(channel.map(|channel| channel == JOBS_CHANNEL))
+    }
+}
+
+/// A channel that only this worker listens to.
+fn own_channel(worker: &str) -> String {
+    format!("{worker}:probe")
+}
+
+fn ids(rows: &[Row]) -> HashSet<i64> {
+    rows.iter().filter_map(|row| row.get::<_, Option<i64>>("id")).collect()
+}

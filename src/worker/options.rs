@@ -1,0 +1,666 @@
+//! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
+
+use crate::client::WorkerUtils;
+use crate::client::sweep;
+use crate::config::local_queue::LocalQueueConfig;
+use crate::config::retry::LONGEST_DELAY;
+use crate::config::{Config, Pull, Sweeps, WorkerRecoveryConfig};
+use crate::cron::crontab::{self, Cron};
+use crate::db::migrate;
+use crate::db::pool::ConnectionPool;
+use crate::db::schema::Schema;
+use crate::db::session::{Interrupt, Setup};
+use crate::db::standing::{needs, refused};
+use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, given_or_environment, refuse_async_context};
+use crate::engine::lease::by_id;
+use crate::engine::store::Store;
+use crate::error::{Error, Result};
+use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
+use crate::shutdown::ShutdownSignal;
+use crate::tasks::batch::BatchTaskHandler;
+use crate::tasks::{Extensions, IntoTaskHandlerResult, JobDefinition, Task, TaskHandler, WorkerContext};
+use crate::worker::Worker;
+use log::{debug, warn};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Recovery that nobody asked for takes a connection only if it leaves so many for handlers.
+const HANDLERS_BESIDE_RECOVERY: u32 = 2;
+
+/// An outcome that waits is a job that stays locked.
+const LONGEST_BATCH_DELAY: Duration = Duration::from_secs(60);
+
+/// The options of a worker. Start with [`WorkerOptions::default`], end with [`init`](Self::init).
+///
+/// A worker prints nothing by itself, also not of a failing job: install a logger for the `log` crate, such as
+/// `env_logger`, or observe [`JobFail`](crate::JobFail).
+///
+/// ```no_run
+/// use graphile_worker::{WorkerContext, WorkerOptions};
+/// # fn main() -> graphile_worker::Result<()> {
+/// let worker = WorkerOptions::default()
+///     .database_url("postgres://localhost/app")
+///     .concurrency(8)
+///     .define_raw_job("hello", |ctx: WorkerContext| println!("job {}", ctx.job().id()))
+///     .init()?;
+/// worker.run()
+/// # }
+/// ```
+#[must_use = "options do nothing until init() makes a worker of them"]
+pub struct WorkerOptions {
+    database_url: Option<String>,
+    pool: Option<Arc<dyn ConnectionPool>>,
+    max_pg_conn: u32,
+    database_timeout: Duration,
+    schema: String,
+    migrate: bool,
+    concurrency: usize,
+    threads: Option<usize>,
+    pull: Option<Pull>,
+    poll_interval: Duration,
+    notifications: bool,
+    local_time: bool,
+    grace_period: Duration,
+    interrupted_delay: Duration,
+    listen_signals: bool,
+    shutdown: Option<ShutdownSignal>,
+    complete_delay: Duration,
+    fail_delay: Duration,
+    local_queue: Option<LocalQueueConfig>,
+    max_held_bytes: usize,
+    forbidden_flags: Vec<String>,
+    accepted_flags: Vec<String>,
+    tasks: Vec<JobDefinition>,
+    crons: Vec<Cron>,
+    extensions: Extensions,
+    hooks: HookRegistry,
+    /// What was asked for.
+    recovery: Option<WorkerRecoveryConfig>,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self {
+            database_url: None,
+            pool: None,
+            max_pg_conn: 20,
+            database_timeout: Duration::from_secs(10),
+            schema: "graphile_worker".to_owned(),
+            migrate: true,
+            concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: None,
+            pull: None,
+            poll_interval: Duration::from_secs(1),
+            notifications: true,
+            local_time: false,
+            grace_period: Duration::from_secs(5),
+            interrupted_delay: Duration::from_secs(30),
+            listen_signals: true,
+            shutdown: None,
+            complete_delay: Duration::ZERO,
+            fail_delay: Duration::ZERO,
+            local_queue: None,
+            max_held_bytes: 64 << 20,
+            forbidden_flags: Vec::new(),
+            accepted_flags: Vec::new(),
+            tasks: Vec::new(),
+            crons: Vec::new(),
+            extensions: Extensions::default(),
+            hooks: HookRegistry::default(),
+            recovery: None,
+        }
+    }
+}
+
+impl WorkerOptions {
+    /// Where the database is: a libpq URL or `key=value` string; what it leaves out comes from the
+    /// `PG*` environment. TLS by `sslmode` (`prefer` unless said otherwise), `sslrootcert`, `sslcert`,
+    /// `sslkey`, on every connection. This or a pool is required, unless `PGHOST`, `PGDATABASE` or another `PG*`
+    /// variable says where the database is. An empty text leaves everything to them and to libpq's defaults.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it does not parse; the text never shows the password.
+    /// Source: the guide, Database and Migrations.
+    pub fn database_url(mut self, url: &str) -> Self {
+        self.database_url = Some(url.to_owned());
+        self
+    }
+
+    /// Uses the caller's r2d2 pool for handlers; `max_pg_conn` is then ignored.
+    ///
+    /// The engine keeps four sessions of its own, or five if the pool has room for 10 connections. They are opened by `database_url` if that is given
+    /// too; otherwise they are checked out of the pool for as long as the worker runs.
+    /// Source: the guide, Database and Migrations.
+    pub fn pg_pool(mut self, pool: impl ConnectionPool) -> Self {
+        self.pool = Some(Arc::new(pool));
+        self
+    }
+
+    /// The same as [`pg_pool`](Self::pg_pool), by the guide's other name.
+    pub fn database(self, pool: impl ConnectionPool) -> Self {
+        self.pg_pool(pool)
+    }
+
+    /// How many connections the worker opens at most: 4 for the engine, from 10 on a fifth that a full
+    /// queue may use, the rest for handlers. At least 5. Defaults to 20. Source: the guide, Pool and Concurrency.
+    pub fn max_pg_conn(mut self, connections: u32) -> Self {
+        self.max_pg_conn = connections;
+        self
+    }
+
+    /// How long the engine waits for any answer of the database before it gives the connection up. While the bytes of
+    /// a long answer arrive, it goes on waiting. Defaults to 10 seconds; at least 100 ms.
+    pub fn database_timeout(mut self, timeout: Duration) -> Self {
+        self.database_timeout = timeout;
+        self
+    }
+
+    /// The schema of the queue. Defaults to `graphile_worker`. Source: the guide, Database and Migrations.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for a name that [`Schema::new`] refuses.
+    pub fn schema(mut self, name: &str) -> Self {
+        self.schema = name.to_owned();
+        self
+    }
+
+    /// Whether `init` installs or takes over the schema. Defaults to true. Without it, the schema must
+    /// be there.
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.migrate = migrate;
+        self
+    }
+
+    /// How many jobs run at once, each on a thread. Defaults to the number of logical CPUs.
+    /// Source: the guide, Pool and Concurrency.
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.concurrency = jobs;
+        self
+    }
+
+    /// How many threads start jobs. Defaults to `concurrency`; fewer are enough where tasks end their jobs
+    /// elsewhere.
+    pub(crate) fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Gives jobs to those who come for them, instead of running them on threads of its own.
+    pub(crate) fn pull(mut self, pull: Pull) -> Self {
+        self.pull = Some(pull);
+        self
+    }
+
+    /// How long to wait between polls when no notification arrives. Defaults to 1 second.
+    ///
+    /// Polling also finds jobs whose `run_at` has come, so it bounds how late they start. As any time of these options
+    /// it is 100 years at most; a longer one counts as that.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is shorter than 1 ms. Source: the guide, Pool and Concurrency.
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Whether to listen for notifications of new jobs. Defaults to true; without, jobs start at the next poll.
+    pub fn use_notification_delivery(mut self, listen: bool) -> Self {
+        self.notifications = listen;
+        self
+    }
+
+    /// Whether a job's `run_at` is compared with this machine's clock instead of the database's.
+    /// Defaults to false.
+    pub fn use_local_time(mut self, local: bool) -> Self {
+        self.local_time = local;
+        self
+    }
+
+    /// How long running jobs may go on after a stop, before they are cancelled. Defaults to 5 seconds.
+    /// Source: the guide, Shutdown Signals.
+    pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
+        self.grace_period = period;
+        self
+    }
+
+    /// How long a job that a stop interrupted waits for its next run. Defaults to 30 seconds.
+    /// Source: the guide, Shutdown Signals.
+    pub fn shutdown_interrupted_job_retry_delay(mut self, delay: Duration) -> Self {
+        self.interrupted_delay = delay;
+        self
+    }
+
+    /// Whether SIGINT, SIGTERM and SIGHUP stop the worker while it runs. Defaults to true. The first
+    /// signal stops, the second cancels running jobs at once, the third ends the process. On Linux, one that is
+    /// ignored when the first worker of the process starts (as under nohup) stays ignored, and one that the program
+    /// handles itself stays its own, with a warning. Source: the guide, Shutdown Signals.
+    pub fn listen_os_shutdown_signals(mut self, listen: bool) -> Self {
+        self.listen_signals = listen;
+        self
+    }
+
+    /// A signal of the caller's that stops the worker. Source: the guide, Shutdown Signals.
+    pub fn shutdown_signal(mut self, signal: ShutdownSignal) -> Self {
+        self.shutdown = Some(signal);
+        self
+    }
+
+    /// How long a completed job waits at least for others, to be written with them in one statement; a
+    /// thousand are written at once. Defaults to none: whatever waits while a statement is under way is
+    /// written by the next one, so groups form by themselves. At most 60 seconds. A job that waits keeps
+    /// its named queue; a stop does not wait.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    pub fn complete_job_batch_delay(mut self, delay: Duration) -> Self {
+        self.complete_delay = delay;
+        self
+    }
+
+    /// The same for failed jobs. Defaults to none. At most 60 seconds.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    pub fn fail_job_batch_delay(mut self, delay: Duration) -> Self {
+        self.fail_delay = delay;
+        self
+    }
+
+    /// Holds a fixed number of jobs ahead of the threads. Defaults to none: the worker then holds what its
+    /// threads can start in the next 20 ms, and needs no tuning. Flags count here as anywhere: a job that
+    /// this worker does not run is not fetched. Source: the guide, Local Queue.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for what [`LocalQueueConfig`] does not allow.
+    pub fn local_queue(mut self, config: LocalQueueConfig) -> Self {
+        self.local_queue = Some(config);
+        self
+    }
+
+    /// How many bytes of payloads the worker holds at most for jobs that wait for a thread. Defaults to 64 MiB. One job
+    /// with a larger payload is held alone, and runs. It bounds a [`local_queue`](Self::local_queue) too. Running jobs
+    /// do not count.
+    ///
+    /// # Errors
+    /// `init` answers `Config` if it is 0.
+    pub fn max_held_bytes(mut self, bytes: usize) -> Self {
+        self.max_held_bytes = bytes;
+        self
+    }
+
+    /// Leaves jobs that carry this flag to other workers. Source: the guide, Worker Process.
+    pub fn add_forbidden_flag(mut self, flag: impl Into<String>) -> Self {
+        self.forbidden_flags.push(flag.into());
+        self
+    }
+
+    /// Runs only jobs that carry this flag, or another accepted one.
+    pub fn add_accepted_flag(mut self, flag: impl Into<String>) -> Self {
+        self.accepted_flags.push(flag.into());
+        self
+    }
+
+    /// Registers the task `T`. Source: the guide, Worker Process.
+    pub fn define_job<T: TaskHandler>(self) -> Self {
+        self.define_jobs([T::definition()])
+    }
+
+    /// Registers the batch task `T`. Source: the guide, Worker Process.
+    pub fn define_batch_job<T: BatchTaskHandler>(self) -> Self {
+        self.define_jobs([T::definition()])
+    }
+
+    /// Registers tasks by their definitions, which also say how their jobs are retried and how long they
+    /// may run. Source: the guide, Worker Process.
+    pub fn define_jobs(mut self, jobs: impl IntoIterator<Item = JobDefinition>) -> Self {
+        self.tasks.extend(jobs);
+        self
+    }
+
+    /// Registers a task by its name and a function that reads the payload itself.
+    pub fn define_raw_job<R: IntoTaskHandlerResult>(
+        self,
+        identifier: &str,
+        handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.define_jobs([JobDefinition::raw(identifier, handler)])
+    }
+
+    /// Adds jobs by the clock: a typed [`Cron`] entry, or crontab text, which may be wrong and answers a
+    /// `Result`. A tick adds one job, however many workers have the entry; the task may be another
+    /// process's, which is warned of once. Takes one more connection. [`run_once`](Worker::run_once) adds none, also
+    /// none that `fill` would make up for.
+    ///
+    /// ```
+    /// # fn main() -> graphile_worker::Result<()> {
+    /// use graphile_worker::WorkerOptions;
+    /// let options = WorkerOptions::default().with_cron("0 8 * * 1-5 report ?tz=Europe/Berlin")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// Text: `Config` with line and column, and nothing of the text is used. `init` answers `Config` if
+    /// an option of an entry is outside its limit, or an identifier occurs twice.
+    /// Source: the guide, Cron.
+    pub fn with_cron<C: CronSource>(self, cron: C) -> C::Options {
+        cron.add_to(self)
+    }
+
+    /// Several entries, as [`with_cron`](Self::with_cron).
+    pub fn with_crons(mut self, crons: impl IntoIterator<Item = Cron>) -> Self {
+        self.crons.extend(crons);
+        self
+    }
+
+    /// A value for all handlers, read by its type with [`WorkerContext::get_ext`].
+    pub fn add_extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
+    }
+
+    /// How the jobs of dead workers are recovered. A worker without this option and without the four below recovers the
+    /// jobs of dead workers of this library, by the default configuration. With one of them it recovers the jobs of the
+    /// async crate's dead workers, too, or none if the configuration is not
+    /// [`enabled`](WorkerRecoveryConfig#structfield.enabled): `worker_recovery(WorkerRecoveryConfig::default())` switches
+    /// recovery off. Every worker sends heartbeats, whether it recovers jobs or not.
+    ///
+    /// A worker is dead when it has sent no heartbeat for `sweep_threshold`, and for three of its own intervals. Its jobs are
+    /// given back, the attempt not counted, and wait for `recovery_delay`; its queues are freed. Workers that never sent a
+    /// heartbeat, such as Node's, are left to the rule of four hours. A job that kills its workers fails in the end:
+    /// [`max_recoveries`](WorkerRecoveryConfig#structfield.max_recoveries). An option of recovery takes one more connection.
+    /// Recovery by default takes one only if `max_pg_conn` leaves two for handlers, and does not happen otherwise; nor does
+    /// it where this library's tables are missing or the role may not write them.
+    /// Source: the guide, Recovery.
+    ///
+    /// # Errors
+    /// `init` answers `Config` for a threshold below three heartbeats, and `Schema` if our own tables are missing.
+    pub fn worker_recovery(mut self, config: WorkerRecoveryConfig) -> Self {
+        self.recovery = Some(config);
+        self
+    }
+
+    /// Changes one field of the configuration, and turns recovery on.
+    fn recovers(mut self, change: impl FnOnce(WorkerRecoveryConfig) -> WorkerRecoveryConfig) -> Self {
+        self.recovery = Some(change(self.recovery.unwrap_or_default()).enabled(true));
+        self
+    }
+
+    /// How often this worker sends a heartbeat, and turns recovery on. Defaults to 30 seconds; a longer interval counts as
+    /// 30 seconds.
+    pub fn heartbeat_interval(self, interval: Duration) -> Self {
+        self.recovers(|recovery| recovery.heartbeat_interval(interval))
+    }
+
+    /// How often to look for dead workers, and turns recovery on. Defaults to 60 seconds.
+    pub fn sweep_interval(self, interval: Duration) -> Self {
+        self.recovers(|recovery| recovery.sweep_interval(interval))
+    }
+
+    /// After how long a silence a worker is dead, and turns recovery on. Defaults to 5 minutes; at least three heartbeats.
+    /// A worker with a longer interval is dead after three of its own; a warning names it.
+    pub fn sweep_threshold(self, threshold: Duration) -> Self {
+        self.recovers(|recovery| recovery.sweep_threshold(threshold))
+    }
+
+    /// How long a recovered job waits, and turns recovery on. Defaults to 30 seconds; doubled with each
+    /// recovery of the same job, and spread by half.
+    pub fn recovery_delay(self, delay: Duration) -> Self {
+        self.recovers(|recovery| recovery.recovery_delay(delay))
+    }
+
+    /// Registers a hook: a function that observes, or decides, when `event` happens.
+    ///
+    /// Hooks of one event are called in the order of their registration. Observers run on a thread of
+    /// their own, so a slow one delays no job; when they fall behind by a thousand events, each further
+    /// event of a job waits up to 100 ms for them, and is then dropped, counted in
+    /// [`WorkerStats::events_dropped`](crate::WorkerStats::events_dropped), and warned of once. A hook
+    /// that panics is logged; it never ends the worker. Source: the guide, Observability.
+    ///
+    /// ```
+    /// use graphile_worker::{BeforeJobRun, HookResult, JobComplete, WorkerOptions};
+    /// let options = WorkerOptions::default()
+    ///     .on(JobComplete, |ctx| println!("job {} took {:?}", ctx.job.id(), ctx.duration))
+    ///     .on(BeforeJobRun, |ctx| match ctx.job.attempts() > 3 {
+    ///         true => HookResult::Fail("given up".into()),
+    ///         false => HookResult::Continue,
+    ///     });
+    /// ```
+    pub fn on<E: Event>(mut self, event: E, hook: impl Fn(E::Context) -> E::Output + Send + Sync + 'static) -> Self {
+        self.hooks.on(event, hook);
+        self
+    }
+
+    /// Registers the hooks of a plugin. Source: the guide, Observability.
+    pub fn add_plugin<P: Plugin>(mut self, plugin: P) -> Self {
+        plugin.register(&mut self.hooks);
+        self
+    }
+
+    /// Checks what can be checked without a database and without tasks; answers what will run, and the database's
+    /// deadline.
+    pub(crate) fn check(&self) -> Result<(Config, Duration)> {
+        crontab::check_all(&self.crons)?;
+        self.recovery.iter().try_for_each(WorkerRecoveryConfig::check)?;
+        let timeout = at_least("database_timeout", self.database_timeout, Duration::from_millis(100))?;
+        Ok((self.config()?, timeout))
+    }
+
+    /// What will run, with one claimer.
+    fn config(&self) -> Result<Config> {
+        let concurrency = in_range("concurrency", self.concurrency, 1, 100_000)?;
+        let threads = self.threads.filter(|_| self.pull.is_none()).unwrap_or(concurrency);
+        let local_queue = self.local_queue.as_ref().map(|queue| queue.checked(concurrency, self.poll_interval));
+        Ok(Config {
+            schema: Schema::new(&self.schema)?,
+            concurrency,
+            threads: in_range("threads", threads, 1, concurrency)?,
+            pull: self.pull.clone(),
+            claimers: 1,
+            poll_interval: at_least("poll_interval", self.poll_interval, Duration::from_millis(1))?.min(LONGEST_DELAY),
+            notifications: self.notifications,
+            grace_period: self.grace_period.min(LONGEST_DELAY),
+            interrupted_delay: self.interrupted_delay.min(LONGEST_DELAY),
+            complete_delay: at_most("complete_job_batch_delay", self.complete_delay, LONGEST_BATCH_DELAY)?,
+            fail_delay: at_most("fail_job_batch_delay", self.fail_delay, LONGEST_BATCH_DELAY)?,
+            local_queue: local_queue.transpose()?,
+            held_bytes: match self.max_held_bytes {
+                0 => return Err(Error::config("max_held_bytes: 0 is fewer than 1")),
+                bytes => bytes,
+            },
+            forbidden_flags: self.forbidden_flags.clone(),
+            accepted_flags: self.accepted_flags.clone(),
+            local_time: self.local_time,
+            recovery: self.recovery.clone().unwrap_or_default(),
+            sweeps: match &self.recovery {
+                Some(recovery) if recovery.enabled => Sweeps::All,
+                Some(_) => Sweeps::Off,
+                None => Sweeps::Ours,
+            },
+            listen_signals: self.listen_signals,
+            shutdown: self.shutdown.clone(),
+        })
+    }
+
+    /// Checks the options, connects, installs or takes over the schema, and registers the tasks.
+    ///
+    /// # Errors
+    /// `Config` naming the option and its limit; `Connect` naming host and port; `Auth` or `Tls`;
+    /// `Schema` if the schema cannot be used, or the role lacks a right on it; `Misuse` on a thread of an async runtime.
+    pub fn init(self) -> Result<Worker> {
+        refuse_async_context()?;
+        let (config, timeout) = self.check()?;
+        let connections = match (&self.pool, &self.database_url) {
+            (Some(_), Some(_)) => u32::MAX,
+            (Some(pool), None) => pool.max_size(),
+            (None, _) => self.max_pg_conn,
+        };
+        let fetches = 1 + u32::from(connections >= ROOM_FOR_TWO_FETCHES);
+        let asked_for = [(!self.crons.is_empty(), ", cron"), (config.sweeps == Sweeps::All, ", recovery")];
+        let asked_for: Vec<&str> = asked_for.into_iter().filter_map(|(asked, role)| asked.then_some(role)).collect();
+        let engine = ENGINE_SESSIONS + asked_for.len() as u32;
+        let has_room = connections >= engine + (fetches - 1) + 1 + HANDLERS_BESIDE_RECOVERY;
+        let recovers_ours = config.sweeps == Sweeps::Ours && has_room;
+        let extra = (fetches - 1) + u32::from(recovers_ours);
+        let config = Config { claimers: fetches as usize, ..config };
+        let tasks = self.tasks.into_iter().map(Task::checked).collect::<Result<Vec<_>>>()?;
+        check_tasks(&tasks)?;
+        let database = match (self.pool, self.database_url) {
+            (Some(pool), url) => Database::with_pool(pool, url.as_deref(), timeout)?,
+            (None, url) => {
+                let url =
+                    given_or_environment(url.as_deref(), "database_url: missing; give a URL, or a pool with pg_pool")?;
+                Database::open(url, handlers(self.max_pg_conn, engine, extra, &asked_for.concat())?, timeout)?
+            }
+        };
+        if database.engine_uses_pool() && database.pool_size() <= engine {
+            return Err(Error::config(format!(
+                "pg_pool: has room for {} connections, but the engine takes {engine} and handlers need 1; \
+                 enlarge it, or give database_url too",
+                database.pool_size()
+            )));
+        }
+
+        // Handlers of a pool beside a URL have connections of their own.
+        let handlers = u32::from(connections != u32::MAX);
+        let database = database.needing(engine + handlers);
+        let interrupt = Interrupt::new();
+        let mut session = database.session("init", &interrupt, &Setup::default())?;
+        let needs = [needs::WORK, if self.crons.is_empty() { &[] } else { needs::CRON }].concat();
+        let facts = match self.migrate {
+            true => migrate::migrate(&mut session, &config.schema, &needs),
+            false => migrate::probe(&mut session, &config.schema, &needs),
+        }
+        .map_err(|e| session.locate(e))?;
+        drop(session);
+        debug!(schema = config.schema.name(), server_version = facts.server_version, newest_migration = facts.max_id,
+            queue_index = facts.has_queue_index, heartbeats = facts.has_private_workers, retirements = facts.has_job_retirements;
+            "schema is ready");
+        if config.sweeps == Sweeps::All {
+            sweep::check(&facts)?;
+        }
+        let config = match config.sweeps {
+            Sweeps::Ours if !(recovers_ours && facts.has_recovery) => {
+                debug!(schema = config.schema.name(), has_room, has_tables = facts.has_recovery;
+                    "this worker does not recover the jobs of dead workers");
+                Config { sweeps: Sweeps::Off, ..config }
+            }
+            _ => config,
+        };
+        let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
+        let mut store = Store::new(&database, &config.schema, "init", "init", &interrupt);
+        let of = |field: &'static str| move |text: &String| (field.to_owned(), text.clone());
+        let flags = config.forbidden_flags.iter().map(of("forbidden flag"));
+        let flags = flags.chain(config.accepted_flags.iter().map(of("accepted flag")));
+        let texts = names.iter().map(of("task name")).chain(flags).chain(self.crons.iter().flat_map(Cron::texts));
+        store.check_texts(&texts.collect::<Vec<_>>())?;
+        let ids = store.tasks(&names).map_err(|e| refused(&config.schema, e).context("registering the tasks"))?;
+        drop(store);
+        let task_ids = by_id(ids, &names);
+        for cron in self.crons.iter().filter(|cron| !names.iter().any(|name| name == cron.task_identifier())) {
+            warn!(crontab = cron.identifier(), task = cron.task_identifier();
+                "crontab entry for a task that this worker does not have: its jobs wait for another worker");
+        }
+        let utils = WorkerUtils::on(database.clone(), config.schema.clone())
+            .with_hooks(Arc::new(self.hooks))
+            .keeping_tasks(names);
+        utils.hooks().tell::<WorkerInit>(|| WorkerInitContext {
+            utils: utils.clone(),
+            schema: config.schema.clone(),
+            concurrency: config.concurrency,
+        });
+        Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions).with_crons(self.crons))
+    }
+}
+
+#[cfg(test)]
+impl WorkerOptions {
+    /// Every setting as text, for comparisons.
+    pub(crate) fn described(&self) -> String {
+        let connections = (&self.database_url, self.max_pg_conn, self.database_timeout, &self.schema, self.migrate);
+        let running = (self.concurrency, self.threads, self.poll_interval, self.notifications, self.local_time);
+        let stopping = (self.grace_period, self.interrupted_delay, self.listen_signals);
+        let holding = (self.complete_delay, self.fail_delay, &self.local_queue, self.max_held_bytes);
+        let recovery = self.recovery.clone().unwrap_or_default();
+        let choosing = (&self.forbidden_flags, &self.accepted_flags, self.crons.len(), recovery);
+        format!("{connections:?} {running:?} {stopping:?} {holding:?} {choosing:?}")
+    }
+}
+
+/// What `with_cron` takes: a [`Cron`] entry, or crontab text.
+pub trait CronSource {
+    /// The options, or a `Result` of them where the source may be wrong.
+    type Options;
+
+    /// Adds the entries to the options.
+    fn add_to(self, options: WorkerOptions) -> Self::Options;
+}
+
+impl CronSource for Cron {
+    type Options = WorkerOptions;
+
+    fn add_to(self, options: WorkerOptions) -> WorkerOptions {
+        options.with_crons([self])
+    }
+}
+
+impl CronSource for &str {
+    type Options = Result<WorkerOptions>;
+
+    fn add_to(self, options: WorkerOptions) -> Result<WorkerOptions> {
+        Ok(options.with_crons(Cron::parse(self)?))
+    }
+}
+
+impl CronSource for String {
+    type Options = Result<WorkerOptions>;
+
+    fn add_to(self, options: WorkerOptions) -> Result<WorkerOptions> {
+        self.as_str().add_to(options)
+    }
+}
+
+/// How many connections are left for handlers. `engine` is what it needs, for `asked_for` among others, `extra`
+/// what it takes if there is room.
+fn handlers(max_pg_conn: u32, engine: u32, extra: u32, asked_for: &str) -> Result<u32> {
+    match max_pg_conn.checked_sub(engine + extra) {
+        Some(handlers) if handlers > 0 => Ok(handlers),
+        _ => Err(Error::config(format!(
+            "max_pg_conn: {max_pg_conn} is fewer than {}: {engine} for the engine (listen, fetch, settle, lease{asked_for}) \
+             and 1 for handlers",
+            engine + 1,
+        ))),
+    }
+}
+
+fn check_tasks(tasks: &[Task]) -> Result<()> {
+    for (place, task) in tasks.iter().enumerate() {
+        if tasks[..place].iter().any(|earlier| earlier.name == task.name) {
+            return Err(Error::config(format!("task {:?}: is defined twice", task.name)));
+        }
+    }
+    match tasks {
+        [] => Err(Error::config("no task is defined; register what this process may run with define_job")),
+        _ => Ok(()),
+    }
+}
+
+fn in_range(option: &str, value: usize, least: usize, most: usize) -> Result<usize> {
+    match (least..=most).contains(&value) {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value} is outside {least} to {most}"))),
+    }
+}
+
+fn at_most(option: &str, value: Duration, most: Duration) -> Result<Duration> {
+    match value <= most {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value:?} is longer than {most:?}"))),
+    }
+}
+
+fn at_least(option: &str, value: Duration, least: Duration) -> Result<Duration> {
+    match value >= least {
+        true => Ok(value),
+        false => Err(Error::config(format!("{option}: {value:?} is shorter than {least:?}"))),
+    }
+}
