@@ -1,6 +1,6 @@
 # Every recipe does its own set-up on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-rust test-doors test-interop bench library header install stage
+.PHONY: help demo demo-languages test test-rust test-bindings test-interop bench library header install stage
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Where tests and demos find header and libraries, as others do after an install.
@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 # What the tests of the other languages are told.
 export GRAPHILE_WORKER_PREFIX := $(STAGE)
 export GRAPHILE_WORKER_BIN := $(TARGET)/debug/graphile-worker
-export GRAPHILE_WORKER_DOORS := $(TARGET)/doors
+export GRAPHILE_WORKER_ADAPTERS := $(TARGET)/adapters
 
 # Which peers `make test-interop` runs against.
 PEERS ?= node rust
@@ -26,11 +26,11 @@ demo: ## start a private PostgreSQL and watch a worker at work
 demo-languages: stage ## one queue, workers in Rust, C, Python, Go and Node: who enqueued, who ran
 	@sh tests/setup.sh postgres c python go node
 	cargo build --locked --examples
-	sh tests/doors/build.sh
+	sh tests/conformance/build.sh
 	cd tests/interop && npm ci --silent
 	$(TARGET)/debug/examples/languages
 
-test: test-rust test-doors ## check the code, run every test of every language, build the documentation
+test: test-rust test-bindings ## check the code, run every test of every language, build the documentation
 
 test-rust: ## the part of `make test` that needs Rust and PostgreSQL only
 	@sh tests/setup.sh postgres pgbouncer
@@ -39,14 +39,14 @@ test-rust: ## the part of `make test` that needs Rust and PostgreSQL only
 	cargo test --locked
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
-test-doors: stage ## the part of `make test` for C, C++, Python and Go
+test-bindings: stage ## the part of `make test` for C, C++, Python and Go
 	@sh tests/setup.sh postgres c python go
 	cargo build --locked --bins --examples
 	sh bindings/c/test.sh
 	sh bindings/python/test.sh
 	sh bindings/go/test.sh
-	sh tests/doors/build.sh
-	cargo test --locked --test it doors -- --include-ignored
+	sh tests/conformance/build.sh
+	cargo test --locked --test it conformance -- --include-ignored
 
 library: ## build the shared and the static library, in target/library
 	@sh tests/setup.sh
@@ -65,7 +65,7 @@ test-interop: ## run side by side with the peers, all or PEERS=node
 	@sh tests/setup.sh postgres node
 	PEERS="$(PEERS)" bash tests/interop/run.sh
 
-bench: stage ## measure throughput and latency on a private PostgreSQL, all or BENCH=doors
+bench: stage ## measure throughput and latency on a private PostgreSQL, all or BENCH=languages
 	@sh tests/setup.sh postgres c python go
-	sh benches/doors/build.sh
+	sh benches/languages/build.sh
 	cargo bench --locked $(addprefix --bench ,$(BENCH))

@@ -23,17 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Done<ExitCode> {
     let server = DevDb::start(Options::default())?;
-    let start = |language| Robot::start(language, &server.url());
-    let mut robots = LANGUAGES.into_iter().map(start).collect::<Done<Vec<Robot>>>()?;
+    let start = |language| Adapter::start(language, &server.url());
+    let mut adapters = LANGUAGES.into_iter().map(start).collect::<Done<Vec<Adapter>>>()?;
     let mut database = Client::connect(&server.url(), NoTls)?;
 
-    for robot in &mut robots {
-        robot.tell(&["client"])?;
-        robot.work()?;
+    for adapter in &mut adapters {
+        adapter.tell(&["client"])?;
+        adapter.work()?;
     }
     let start = Instant::now();
-    for robot in &mut robots {
-        robot.add_jobs()?;
+    for adapter in &mut adapters {
+        adapter.add_jobs()?;
     }
     let left = "select count(*) from graphile_worker._private_jobs where attempts < max_attempts";
     while database.query_one(left, &[])?.get::<_, i64>(0) > 0 {
@@ -47,15 +47,15 @@ fn main() -> Done<ExitCode> {
 
     // For each (who added, who ran): how often each job ran.
     let mut runs: BTreeMap<(String, String), HashMap<String, usize>> = BTreeMap::new();
-    for robot in &mut robots {
-        for note in robot.tell(&["ran"])? {
+    for adapter in &mut adapters {
+        for note in adapter.tell(&["ran"])? {
             let job: Vec<&str> = note.splitn(3, ':').collect();
             let payload: serde_json::Value = serde_json::from_str(job[2])?;
             let text = |field: &str| payload[field].as_str().unwrap_or_default().to_owned();
-            let cell = runs.entry((text("from"), robot.language.to_owned())).or_default();
+            let cell = runs.entry((text("from"), adapter.language.to_owned())).or_default();
             *cell.entry(format!("{} {} {}", text("to"), text("kind"), payload["n"])).or_default() += 1;
         }
-        robot.tell(&["stop", "graceful"])?;
+        adapter.tell(&["stop", "graceful"])?;
     }
 
     println!("\nwho added (down), who ran (across)\n{:>8}{}", "", LANGUAGES.map(|name| format!("{name:>8}")).concat());
@@ -104,26 +104,27 @@ fn jobs() -> impl Iterator<Item = (&'static str, usize)> {
     })
 }
 
-/// A process that does what it is told in its language; see tests/doors/README.md.
-struct Robot {
+/// A process that does what it is told in its language; see tests/conformance/README.md.
+struct Adapter {
     language: &'static str,
     process: Child,
     hears: ChildStdin,
     says: BufReader<ChildStdout>,
 }
 
-impl Robot {
+impl Adapter {
     fn start(language: &'static str, url: &str) -> Done<Self> {
-        let folder = std::env::var_os("GRAPHILE_WORKER_DOORS").map_or_else(|| "target/doors".into(), PathBuf::from);
+        let folder =
+            std::env::var_os("GRAPHILE_WORKER_ADAPTERS").map_or_else(|| "target/adapters".into(), PathBuf::from);
         let own = std::env::current_exe()?;
         let mut command = match language {
-            "rust" => Command::new(own.with_file_name("robot")),
+            "rust" => Command::new(own.with_file_name("adapter")),
             "node" => {
                 let mut node = Command::new("node");
-                node.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doors/robot.mjs"));
+                node.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/adapter.mjs"));
                 node
             }
-            other => Command::new(folder.join(format!("robot-{other}"))),
+            other => Command::new(folder.join(format!("adapter-{other}"))),
         };
         command.env("DATABASE_URL", url).stdin(Stdio::piped()).stdout(Stdio::piped());
         // Each logs in its own way, some a line or two a job.
@@ -186,7 +187,7 @@ impl Robot {
     }
 }
 
-impl Drop for Robot {
+impl Drop for Adapter {
     fn drop(&mut self) {
         let _ = self.hears.write_all(b"quit\n");
         let _ = self.process.wait();

@@ -370,7 +370,7 @@ typedef struct {
   /**
    * Jobs that went on after that.
    */
-  uint64_t wedged;
+  uint64_t stuck;
   /**
    * Outcomes that the database refused, because the job was no longer this worker's.
    */
@@ -494,7 +494,7 @@ typedef int32_t (*gw_decide_fn)(const gw_event_t *event, gw_decision_t *decision
 /**
  * The worker has stopped, but handlers did not return, or outcomes could not be written; the message names the jobs.
  */
-#define GW_ERR_WEDGED -10
+#define GW_ERR_STUCK -10
 
 /**
  * An option or a field is outside its limits; the message names it. Nothing was written.
@@ -1196,8 +1196,8 @@ void gw_worker_request_stop(gw_worker_t *worker,
                             int32_t mode);
 
 /**
- * Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_WEDGED, naming job, task and thread, if handlers did not
- * return in time: their jobs were given back. GW_ERR_WEDGED, naming job, task and outcome, also if outcomes could not be
+ * Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_STUCK, naming job, task and thread, if handlers did not
+ * return in time: their jobs were given back. GW_ERR_STUCK, naming job, task and outcome, also if outcomes could not be
  * written: these jobs may run again. A worker ends within its grace period and a second after a stop.
  */
 GW_API

@@ -775,7 +775,7 @@ class worker {
   /// Asks the worker to stop, and does not wait for it. May be called from a signal handler.
   void stop(stop_mode mode = stop_mode::graceful) noexcept { gw_worker_request_stop(get(), static_cast<std::int32_t>(mode)); }
 
-  /// Until the worker has ended. Throws error with GW_ERR_WEDGED, naming them, if there are handlers that did not return.
+  /// Until the worker has ended. Throws error with GW_ERR_STUCK, naming them, if there are handlers that did not return.
   void wait() { detail::call(gw_worker_wait, get(), std::int64_t{-1}); }
   /// The same, for a while; answers whether it has ended.
   bool wait(std::chrono::milliseconds timeout) { return detail::call(gw_worker_wait, get(), detail::to_ms(timeout)) == GW_OK; }

@@ -3,7 +3,7 @@
 #   GRAPHILE_WORKER_PREFIX  where `make install PREFIX=…` has put it
 #   GRAPHILE_WORKER_BIN     the program graphile-worker; its `dev` starts a private PostgreSQL (needless if DATABASE_URL is set)
 #   BUILD                   where build products go; default target/c
-#   ONLY                    some of the steps: "header symbols c cpp examples sanitizers valgrind robots"; default all
+#   ONLY                    some of the steps: "header symbols c cpp examples sanitizers valgrind adapters"; default all
 # Stops at the first failure.
 set -eu
 
@@ -12,7 +12,7 @@ prefix=${GRAPHILE_WORKER_PREFIX:?is not set: name the folder of an install, as \
 prefix=$(cd "$prefix" && pwd)
 mkdir -p "${BUILD:-$root/target/c}"
 build=$(cd "${BUILD:-$root/target/c}" && pwd)
-only=${ONLY:-header symbols c cpp examples sanitizers valgrind robots}
+only=${ONLY:-header symbols c cpp examples sanitizers valgrind adapters}
 CC=${CC:-cc} CXX=${CXX:-c++}
 
 missing=
@@ -232,15 +232,15 @@ if wanted valgrind; then
     --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=9 "$build/tests"
 fi
 
-if wanted robots; then
-  step "the robots of the doors compile"
+if wanted adapters; then
+  step "the adapters of the doors compile"
   # shellcheck disable=SC2086
-  $CC -std=c11 $strict -o "$build/robot-c" "$root/tests/doors/robot.c" $flags
+  $CC -std=c11 $strict -o "$build/adapter-c" "$root/tests/conformance/adapter.c" $flags
   # shellcheck disable=SC2086
-  $CXX -std=c++17 $strict -o "$build/robot-cpp" "$root/tests/doors/robot.cpp" $flags
-  for robot in "$build/robot-c" "$build/robot-cpp"; do
-    answer=$(printf 'nonsense\nquit\n' | "$robot") || fail "$robot ended with $?"
-    [ "$answer" = "$(printf 'error\tGW_ERR_UNSUPPORTED\t-\tunknown command')" ] || fail "$robot said '$answer'"
+  $CXX -std=c++17 $strict -o "$build/adapter-cpp" "$root/tests/conformance/adapter.cpp" $flags
+  for adapter in "$build/adapter-c" "$build/adapter-cpp"; do
+    answer=$(printf 'nonsense\nquit\n' | "$adapter") || fail "$adapter ended with $?"
+    [ "$answer" = "$(printf 'error\tGW_ERR_UNSUPPORTED\t-\tunknown command')" ] || fail "$adapter said '$answer'"
   done
 fi
 

@@ -163,7 +163,7 @@ func TestDurationsAreRoundedUpToMilliseconds(t *testing.T) {
 func TestEveryStatusOfTheLibraryHasItsName(t *testing.T) {
 	ours := []Status{
 		ErrInvalid, ErrState, ErrAlreadyFinished, ErrClosed, ErrForked, ErrDeadlock, ErrABI, ErrNoMemory, ErrHandle,
-		ErrWedged, ErrConfig, ErrCrontab, ErrJSON, ErrUTF8, ErrConnect, ErrAuth, ErrTLS, ErrDatabase, ErrSchema,
+		ErrStuck, ErrConfig, ErrCrontab, ErrJSON, ErrUTF8, ErrConnect, ErrAuth, ErrTLS, ErrDatabase, ErrSchema,
 		ErrDatabaseTimeout, ErrConflict, ErrUnknownOutcome, ErrSkipped, ErrRefused, ErrUnsupported, ErrPanic,
 	}
 	theirs := errorStatuses()

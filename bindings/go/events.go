@@ -75,7 +75,7 @@ func (w *Worker) On(name string, hook func(Event)) {
 type listener struct {
 	worker *Worker
 	hooks  map[string][]func(Event)
-	bell   *doorbell
+	wakeup   *wakeup
 	done   chan struct{}
 	// abandoned: hooks are called no more.
 	abandoned atomic.Bool
@@ -89,17 +89,17 @@ func (w *Worker) listener() (*listener, error) {
 	if len(hooks) == 0 {
 		return nil, nil
 	}
-	bell, err := install(C.gw_worker_event_fd(w.native))
+	wakeup, err := install(C.gw_worker_event_fd(w.native))
 	if err != nil {
 		return nil, err
 	}
-	return &listener{worker: w, hooks: hooks, bell: bell, done: make(chan struct{})}, nil
+	return &listener{worker: w, hooks: hooks, wakeup: wakeup, done: make(chan struct{})}, nil
 }
 
 // remove gives up a listener that did not come to listening.
 func (l *listener) remove() {
 	if l != nil {
-		l.bell.remove()
+		l.wakeup.remove()
 	}
 }
 
@@ -121,7 +121,7 @@ func (l *listener) tell() {
 		status = C.gwgo_next_event(l.worker.native, &event, &fault)
 		return status <= 0 || status == C.GW_STOPPED
 	}
-	for l.bell.await(look) == nil && status == C.GW_OK && !l.abandoned.Load() {
+	for l.wakeup.await(look) == nil && status == C.GW_OK && !l.abandoned.Load() {
 		told := Event{Name: C.GoString(event.name), JobID: int64(event.job_id), JSON: json.RawMessage(C.GoString(event.json))}
 		C.gw_event_free(event.handle)
 		for _, hook := range l.hooks[told.Name] {
@@ -147,7 +147,7 @@ func (l *listener) end(patience time.Duration) {
 	if l == nil {
 		return
 	}
-	defer l.bell.remove()
+	defer l.wakeup.remove()
 	waited := time.NewTimer(patience)
 	defer waited.Stop()
 	select {

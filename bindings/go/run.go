@@ -26,7 +26,7 @@ type run struct {
 	id       string
 	handlers map[string]HandlerFunc
 	values   context.Context // of the jobs' contexts
-	bell     *doorbell
+	wakeup     *wakeup
 	hooks    *listener
 	jobs     [C.GWGO_BATCH]C.gwgo_job // owned by the reader
 	working  sync.WaitGroup
@@ -69,11 +69,11 @@ func (w *Worker) run(ctx context.Context, mode C.int32_t) (cut bool, err error) 
 	if ended := failure(C.gw_worker_wait(w.native, -1, &fault), &fault); ended != nil {
 		err = ended
 	}
-	r.bell.remove()
+	r.wakeup.remove()
 	if late := <-read; err == nil {
 		err = late
 	}
-	if !errors.Is(err, ErrWedged) {
+	if !errors.Is(err, ErrStuck) {
 		r.working.Wait()
 	}
 	r.hooks.end(hookPatience)
@@ -126,22 +126,22 @@ func (w *Worker) end(r *run) {
 
 func (r *run) start(mode C.int32_t) error {
 	w := r.worker
-	bell, err := install(C.gw_worker_fd(w.native))
+	wakeup, err := install(C.gw_worker_fd(w.native))
 	if err != nil {
 		return err
 	}
 	hooks, err := w.listener()
 	if err != nil {
-		bell.remove()
+		wakeup.remove()
 		return err
 	}
 	var fault *C.gw_error_t
 	if err := failure(C.gw_worker_start(w.native, mode, &fault), &fault); err != nil {
-		bell.remove()
+		wakeup.remove()
 		hooks.remove()
 		return err
 	}
-	r.bell, r.hooks = bell, hooks
+	r.wakeup, r.hooks = wakeup, hooks
 	r.id = C.GoString(C.gw_worker_id(w.native))
 	w.mu.Lock()
 	w.id = r.id
@@ -183,7 +183,7 @@ func (r *run) read() error {
 		return status < 0 || status == C.GW_OK || status == C.GW_CANCELLED || status == C.GW_STOPPED
 	}
 	for {
-		if err := r.bell.await(look); errors.Is(err, errRemoved) {
+		if err := r.wakeup.await(look); errors.Is(err, errRemoved) {
 			return nil
 		} else if err != nil {
 			return err

@@ -25,7 +25,7 @@ step() {
 }
 
 formatted() {
-  unformatted=$(gofmt -l . ../../tests/doors/robot)
+  unformatted=$(gofmt -l . ../../tests/conformance/adapter)
   [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
 }
 
@@ -68,6 +68,6 @@ esac
 
 step in_folder drivertest go vet ./...
 step in_folder drivertest go test -race ./...
-step in_folder ../../tests/doors/robot go vet ./...
-step in_folder ../../tests/doors/robot go build -o "$work/robot-go" .
+step in_folder ../../tests/conformance/adapter go vet ./...
+step in_folder ../../tests/conformance/adapter go build -o "$work/adapter-go" .
 echo "== Go: all done"

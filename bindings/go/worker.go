@@ -88,7 +88,7 @@ func (w *Worker) AddCrontab(text string) error {
 // Afterwards no fault of the database ends it.
 //
 // The end of ctx is a Graceful stop: nothing more is claimed, and jobs that run have Config.ShutdownGracePeriod until
-// their own contexts are cancelled. Run returns nil when all have their outcomes in the database, and ErrWedged, naming
+// their own contexts are cancelled. Run returns nil when all have their outcomes in the database, and ErrStuck, naming
 // them, when handlers did not return half a second after that, or when outcomes could not be written: the database was away
 // or refused them, or another session held their rows. Such jobs may run again. To stop at a signal:
 //

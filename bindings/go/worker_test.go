@@ -331,7 +331,7 @@ func TestAHandlerThatIgnoresItsCancellationIsLeftBehindAndNamed(t *testing.T) {
 	await(t, started, "the job")
 	worker.Stop(Abort)
 	err := stop()
-	if !errors.Is(err, ErrWedged) {
+	if !errors.Is(err, ErrStuck) {
 		t.Fatalf("Run: %v", err)
 	}
 	contains(t, err.Error(), strconv.FormatInt(id, 10), "deaf")

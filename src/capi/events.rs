@@ -1,10 +1,10 @@
 //! Events of a worker's life, and decisions over its jobs, by name and as JSON.
 
-use super::bell::{Bell, deadline};
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::json::{job, place, reason};
 use super::status::{Failure, GW_ERR_DEADLOCK, GW_OK, GW_STOPPED, GW_TIMEOUT, gw_error_t, gw_status_t};
 use super::user_data::{UserData, gw_free_fn};
+use super::wakeup::{Wakeup, deadline};
 use super::worker::{self, gw_worker_t};
 use super::{call, inside, is_inside, put, read, status_of, text};
 use crate::{
@@ -99,7 +99,7 @@ impl Value for DecisionValue {
 
 /// Events that wait to be pulled.
 pub(super) struct EventQueue {
-    pub(super) bell: Bell,
+    pub(super) wakeup: Wakeup,
     waiting: Mutex<Waiting>,
 }
 
@@ -116,7 +116,7 @@ const CAPACITY: usize = 1024;
 
 impl EventQueue {
     pub(super) fn new() -> Result<Self, Failure> {
-        Ok(Self { bell: Bell::new()?, waiting: Mutex::default() })
+        Ok(Self { wakeup: Wakeup::new()?, waiting: Mutex::default() })
     }
 
     pub(super) fn push(&self, event: EventValue) {
@@ -130,7 +130,7 @@ impl EventQueue {
             waiting.events.push_back(EventValue::new(c"EventsDropped", None, json!({ "events": dropped }), None));
         }
         waiting.events.push_back(event);
-        self.bell.ring();
+        self.wakeup.notify();
     }
 
     /// A worker starts: there will be more.
@@ -141,7 +141,7 @@ impl EventQueue {
     /// It has ended: nothing more will come.
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;
-        self.bell.ring();
+        self.wakeup.notify();
     }
 
     pub(super) fn next(&self, timeout_ms: i64) -> Result<Result<EventValue, gw_status_t>, Failure> {
@@ -155,13 +155,13 @@ impl EventQueue {
                 return Ok(Err(GW_STOPPED));
             }
             // Under the lock, so nothing can have come meanwhile.
-            self.bell.silence();
+            self.wakeup.drain();
             drop(waiting);
             if timeout_ms != 0 && is_inside() {
                 let text = "a function that the library calls must not wait for an event";
                 return Err(Failure::new(GW_ERR_DEADLOCK, text));
             }
-            if timeout_ms == 0 || !self.bell.wait(until) {
+            if timeout_ms == 0 || !self.wakeup.wait(until) {
                 return Ok(Err(GW_TIMEOUT));
             }
         }
@@ -313,7 +313,7 @@ fn observe(hooks: &mut HookRegistry, name: &'static str, tell: Arc<dyn Fn(EventV
         }
         "JobLost" => about_job!(JobLost, c"JobLost", c => json!({})),
         "JobTimeout" => about_job!(JobTimeout, c"JobTimeout", c =>
-            json!({ "thread": c.thread, "timeout_us": c.timeout.as_micros() as u64, "wedged": c.wedged })),
+            json!({ "thread": c.thread, "timeout_us": c.timeout.as_micros() as u64, "stuck": c.stuck })),
         "CronTick" => on!(CronTick, c"CronTick", c => None, None,
             json!({ "timestamp": c.timestamp, "crontabs": c.crontabs.iter().map(item).collect::<Vec<_>>() })),
         "CronJobScheduled" => on!(CronJobScheduled, c"CronJobScheduled", c => None, None,
@@ -559,7 +559,7 @@ pub(super) fn give_next(
 /// GW_TIMEOUT. Rules as for `gw_worker_fd`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_event_fd(worker: *const gw_worker_t) -> i32 {
-    read(-1, || Ok(worker::events(worker)?.bell.fd()))
+    read(-1, || Ok(worker::events(worker)?.wakeup.fd()))
 }
 
 /// The event's name: `"JobComplete"`. Static text.

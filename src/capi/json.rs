@@ -42,7 +42,7 @@ pub(super) fn stats(stats: &WorkerStats) -> Value {
     json!({
         "claimed": stats.claimed, "completed": stats.completed, "failed": stats.failed, "retried": stats.retried,
         "permanently_failed": stats.permanently_failed, "returned": stats.returned, "snoozed": stats.snoozed,
-        "timed_out": stats.timed_out, "wedged": stats.wedged, "lost": stats.lost, "reconciled": stats.reconciled,
+        "timed_out": stats.timed_out, "stuck": stats.stuck, "lost": stats.lost, "reconciled": stats.reconciled,
         "database_errors": stats.database_errors, "claims": stats.claims, "settlements": stats.settlements,
         "notifications": stats.notifications, "held": stats.held, "running": stats.running,
         "in_flight": stats.in_flight, "settle_lag_us": stats.settle_lag.as_micros() as u64, "listener": listener,

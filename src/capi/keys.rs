@@ -1,7 +1,7 @@
 //! The keys of a configuration, each with its type, its default and what it sets.
 
-use super::bell::Bell;
 use super::status::Failure;
+use super::wakeup::Wakeup;
 use crate::config::Pull;
 use crate::{Cron, LocalQueueConfig, RefetchDelayConfig, WorkerOptions, WorkerRecoveryConfig};
 use std::collections::BTreeMap;
@@ -204,8 +204,8 @@ impl Reader<'_> {
         Ok(self.small("max_pg_conn")?.unwrap_or(otherwise))
     }
 
-    /// The options of a worker. `bell` is rung where its jobs are pulled.
-    pub(super) fn options(&self, bell: Option<Arc<Bell>>) -> Result<WorkerOptions, Failure> {
+    /// The options of a worker. `wakeup` is rung where its jobs are pulled.
+    pub(super) fn options(&self, wakeup: Option<Arc<Wakeup>>) -> Result<WorkerOptions, Failure> {
         let mut options = WorkerOptions::default().listen_os_shutdown_signals(false);
         // One line a key: what is not set stays as it is.
         macro_rules! set {
@@ -243,7 +243,7 @@ impl Reader<'_> {
             options = options.with_crons(super::cron::parse(text)? as Vec<Cron>);
         }
         let tells_cancelled = self.boolean("deliver_cancellations")?.unwrap_or(false);
-        set!(bell.map(|bell| Pull { ring: Arc::new(move || bell.ring()), tells_cancelled }), pull);
+        set!(wakeup.map(|wakeup| Pull { notify: Arc::new(move || wakeup.notify()), tells_cancelled }), pull);
         Ok(options)
     }
 

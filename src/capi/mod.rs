@@ -7,7 +7,6 @@
 #![allow(clippy::missing_safety_doc)] // What C owes is in section "Rules" of the header.
 #![allow(non_camel_case_types)] // The names are C's.
 
-mod bell;
 mod client;
 mod config;
 mod cron;
@@ -23,6 +22,7 @@ mod status;
 mod task;
 mod text;
 mod user_data;
+mod wakeup;
 mod worker;
 
 use crate::hooks::panic_text;

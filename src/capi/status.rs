@@ -41,7 +41,7 @@ pub const GW_ERR_NOMEM: gw_status_t = -8;
 /// The handle was freed, or is of another kind.
 pub const GW_ERR_HANDLE: gw_status_t = -9;
 /// The worker has stopped, but handlers did not return, or outcomes could not be written; the message names the jobs.
-pub const GW_ERR_WEDGED: gw_status_t = -10;
+pub const GW_ERR_STUCK: gw_status_t = -10;
 /// An option or a field is outside its limits; the message names it. Nothing was written.
 pub const GW_ERR_CONFIG: gw_status_t = -20;
 /// A crontab is wrong; the message has line and column.
@@ -96,7 +96,7 @@ const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
     (GW_ERR_ABI, c"GW_ERR_ABI", c"library and header do not fit together"),
     (GW_ERR_NOMEM, c"GW_ERR_NOMEM", c"memory, handles or threads are used up"),
     (GW_ERR_HANDLE, c"GW_ERR_HANDLE", c"the handle was freed, or is of another kind"),
-    (GW_ERR_WEDGED, c"GW_ERR_WEDGED", c"handlers did not return in time, or outcomes could not be written"),
+    (GW_ERR_STUCK, c"GW_ERR_STUCK", c"handlers did not return in time, or outcomes could not be written"),
     (GW_ERR_CONFIG, c"GW_ERR_CONFIG", c"an option or a field is outside its limits"),
     (GW_ERR_CRONTAB, c"GW_ERR_CRONTAB", c"a crontab is wrong"),
     (GW_ERR_JSON, c"GW_ERR_JSON", c"a text is not the JSON that is needed"),
@@ -160,7 +160,7 @@ impl From<Error> for Failure {
             ErrorKind::JobScheduleFailed => GW_ERR_REFUSED,
             ErrorKind::Payload => GW_ERR_JSON,
             ErrorKind::Misuse => GW_ERR_STATE,
-            ErrorKind::Stopped => GW_ERR_WEDGED,
+            ErrorKind::Stopped => GW_ERR_STUCK,
         };
         Self {
             status,

@@ -1,6 +1,5 @@
 //! Workers: their tasks, their life, and the jobs that are pulled from them.
 
-use super::bell::{Bell, deadline};
 use super::client::{ClientValue, gw_client_t};
 use super::config::{ConfigValue, gw_config_t};
 use super::events::{EventQueue, Hook, Hooks};
@@ -13,8 +12,9 @@ use super::status::{
 };
 use super::task::{TaskFunction, gw_task_fn};
 use super::user_data::{UserData, gw_free_fn};
+use super::wakeup::{Wakeup, deadline};
 use super::{call, cron, is_inside, json, put, read, text, wanted};
-use crate::engine::pull::{Counter, Next};
+use crate::engine::pull::{JobSource, Next};
 use crate::lock::held;
 use crate::tasks::Runner;
 use crate::{Cron, JobDefinition, RetryPolicy, Worker, WorkerStats, db::deadline::HELPER_BEGINS};
@@ -67,11 +67,11 @@ struct Inner {
     setup: Mutex<Setup>,
     state: AtomicI32,
     /// Readable while there may be something to pull.
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
     /// A start is under way. What it calls must not wait for it.
     starting: AtomicBool,
     /// Wakes gw-control. A signal handler may ring it.
-    control: Bell,
+    control: Wakeup,
     /// GW_STOP_..., or 0.
     stop: AtomicI32,
     woken: AtomicBool,
@@ -109,7 +109,7 @@ struct TaskSetup {
 /// The start that runs now, or ran last.
 struct Current {
     worker: Arc<Worker>,
-    counter: Counter,
+    source: JobSource,
     home: Arc<Home>,
 }
 
@@ -177,9 +177,9 @@ pub unsafe extern "C" fn gw_worker_new(
             values,
             setup: Mutex::default(),
             state: AtomicI32::new(GW_STATE_NEW),
-            bell: Arc::new(Bell::new()?),
+            wakeup: Arc::new(Wakeup::new()?),
             starting: AtomicBool::new(false),
-            control: Bell::new()?,
+            control: Wakeup::new()?,
             stop: AtomicI32::new(0),
             woken: AtomicBool::new(false),
             current: RwLock::new(None),
@@ -366,7 +366,7 @@ impl Inner {
         let pulled = setup.tasks.first().is_some_and(|task| task.function.is_none());
         // Known when the worker runs, and told before its first job.
         let home: Arc<OnceLock<Arc<Home>>> = Arc::default();
-        let mut options = Reader(&self.values).options(pulled.then(|| self.bell.clone()))?;
+        let mut options = Reader(&self.values).options(pulled.then(|| self.wakeup.clone()))?;
         options = options.with_crons(setup.crons.iter().cloned()).add_plugin(Hooks(setup.hooks.clone()));
         options = options.define_jobs(setup.tasks.iter().map(|task| task.definition(&home)));
         let worker = Arc::new(options.init()?);
@@ -407,17 +407,17 @@ impl Inner {
         home: &OnceLock<Arc<Home>>,
         started: crossbeam_channel::Sender<()>,
     ) {
-        let begins = |counter: &Counter| {
+        let begins = |source: &JobSource| {
             let client = ClientValue { utils: worker.create_utils(), borrowed: true };
             let home = home.get_or_init(|| {
                 Arc::new(Home {
-                    worker_id: text::owned(counter.shared.worker_id.as_str()),
+                    worker_id: text::owned(source.shared.worker_id.as_str()),
                     client: handle::give::<_, gw_client_t>(client).addr(),
                     over: AtomicBool::new(false),
                 })
             });
             *self.current.write() =
-                Some(Current { worker: worker.clone(), counter: counter.clone(), home: home.clone() });
+                Some(Current { worker: worker.clone(), source: source.clone(), home: home.clone() });
         };
         let result = worker.live(until_empty, begins, || {
             self.state.store(GW_STATE_RUNNING, Ordering::Release);
@@ -436,8 +436,8 @@ impl Inner {
         self.state.store(state, Ordering::Release);
         drop(end);
         self.ended.notify_all();
-        self.bell.ring();
-        self.control.ring();
+        self.wakeup.notify();
+        self.control.notify();
         self.events.close();
         // Last: whoever waits for the start in vain reads the reason above.
         drop(started);
@@ -452,7 +452,7 @@ impl Inner {
                 _ => {}
             }
             self.control.wait(None);
-            self.control.silence();
+            self.control.drain();
         }
     }
 
@@ -494,11 +494,11 @@ impl Inner {
             match self.look(&mut find) {
                 Ok(Found::Status(GW_TIMEOUT)) if !looked_twice => {
                     // What comes after this look rings again.
-                    self.bell.silence();
+                    self.wakeup.drain();
                     looked_twice = true;
                 }
                 Ok(Found::Status(GW_TIMEOUT)) => {
-                    if timeout_ms == 0 || !self.bell.wait(until) {
+                    if timeout_ms == 0 || !self.wakeup.wait(until) {
                         return Ok(Found::Status(GW_TIMEOUT));
                     }
                     looked_twice = false;
@@ -506,7 +506,7 @@ impl Inner {
                 found => {
                     // There may be more, and it is silent.
                     if looked_twice || matches!(found, Ok(Found::Status(GW_STOPPED))) {
-                        self.bell.ring();
+                        self.wakeup.notify();
                     }
                     return found;
                 }
@@ -521,7 +521,7 @@ impl Inner {
         }
         match &*self.current.read_recursive() {
             None => state_error("the worker was not started"),
-            Some(current) if current.counter.shared.config.pull.is_none() => {
+            Some(current) if current.source.shared.config.pull.is_none() => {
                 state_error("the tasks of this worker are called; add them with NULL to pull their jobs")
             }
             Some(current) if current.home.over.load(Ordering::Acquire) => Ok(Found::Status(GW_STOPPED)),
@@ -626,11 +626,11 @@ pub unsafe extern "C" fn gw_worker_request_stop(worker: *mut gw_worker_t, mode: 
         // It has ended meanwhile, and the next start is not meant.
         let _ = worker.0.stop.compare_exchange(mode, 0, Ordering::AcqRel, Ordering::Acquire);
     }
-    worker.0.control.ring();
+    worker.0.control.notify();
 }
 
-/// Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_WEDGED, naming job, task and thread, if handlers did not
-/// return in time: their jobs were given back. GW_ERR_WEDGED, naming job, task and outcome, also if outcomes could not be
+/// Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_STUCK, naming job, task and thread, if handlers did not
+/// return in time: their jobs were given back. GW_ERR_STUCK, naming job, task and outcome, also if outcomes could not be
 /// written: these jobs may run again. A worker ends within its grace period and a second after a stop.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_wait(
@@ -744,7 +744,7 @@ pub unsafe extern "C" fn gw_worker_next(
         wanted("job", job)?;
         let inner = look(worker)?.0.clone();
         let found = inner.pull(timeout_ms, |current| {
-            let (status, life) = match current.counter.next() {
+            let (status, life) = match current.source.next() {
                 Next::Job(started) => (GW_OK, Life::of_started(started, current.home.clone())),
                 Next::Cancelled(context) => (GW_CANCELLED, Life::of_context(context, current.home.clone())),
                 Next::Nothing => return Ok(Found::Status(GW_TIMEOUT)),
@@ -785,7 +785,7 @@ pub unsafe extern "C" fn gw_worker_next_batch(
         let found = inner.pull(timeout_ms, |current| {
             let mut came = 0;
             while came < capacity {
-                match current.counter.next_job() {
+                match current.source.next_job() {
                     Next::Job(started) => match job::give(Life::of_started(started, current.home.clone())) {
                         Ok(given) => {
                             // SAFETY: the header says that there is room for `capacity` jobs.
@@ -801,8 +801,8 @@ pub unsafe extern "C" fn gw_worker_next_batch(
                 }
             }
             Ok(match came {
-                // Not ours to take, and nobody must miss it because we found nothing and silenced the bell.
-                0 if current.counter.has_notices() => Found::Status(GW_WOKEN),
+                // Not ours to take, and nobody must miss it because we found nothing and silenced the wakeup.
+                0 if current.source.has_notices() => Found::Status(GW_WOKEN),
                 0 => Found::Status(GW_TIMEOUT),
                 _ => Found::Something(GW_OK, came),
             })
@@ -824,7 +824,7 @@ pub unsafe extern "C" fn gw_worker_next_batch(
 /// handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_fd(worker: *const gw_worker_t) -> i32 {
-    look(worker).map_or(-1, |worker| worker.0.bell.fd())
+    look(worker).map_or(-1, |worker| worker.0.wakeup.fd())
 }
 
 /// Lets one waiting or later `gw_worker_next` answer GW_WOKEN. ASYNC-SIGNAL-SAFE.
@@ -832,7 +832,7 @@ pub unsafe extern "C" fn gw_worker_fd(worker: *const gw_worker_t) -> i32 {
 pub unsafe extern "C" fn gw_worker_wakeup(worker: *mut gw_worker_t) {
     let Ok(worker) = look(worker) else { return };
     worker.0.woken.store(true, Ordering::Release);
-    worker.0.bell.ring();
+    worker.0.wakeup.notify();
 }
 
 /// What a worker has done since its last start, and what it is doing. Set `struct_size` before the call; fields are only
@@ -858,7 +858,7 @@ pub struct gw_stats_t {
     /// Jobs that took longer than their task may.
     pub timed_out: u64,
     /// Jobs that went on after that.
-    pub wedged: u64,
+    pub stuck: u64,
     /// Outcomes that the database refused, because the job was no longer this worker's.
     pub lost: u64,
     /// Jobs that the database held for the worker without its knowing.
@@ -903,7 +903,7 @@ pub unsafe extern "C" fn gw_worker_stats(worker: *const gw_worker_t, stats: *mut
             returned: read.returned,
             snoozed: read.snoozed,
             timed_out: read.timed_out,
-            wedged: read.wedged,
+            stuck: read.stuck,
             lost: read.lost,
             reconciled: read.reconciled,
             database_errors: read.database_errors,

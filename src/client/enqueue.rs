@@ -185,7 +185,7 @@ fn add_many<C: GenericClient>(
     for &place in places {
         waiting.entry(Likeness::of_spec(&jobs[place])).or_default().push_back(place);
     }
-    let names = Names::of(client, schema, &rows)?;
+    let names = NameCache::of(client, schema, &rows)?;
     for row in &rows {
         let job = Job::from_row(row, names.task(row.get("task_id"))?)?;
         let queue = job.queue_id.map(|id| names.queue(id)).transpose()?;
@@ -234,9 +234,9 @@ fn name_unjoinable(error: Error, jobs: &[&RawJob]) -> Error {
 }
 
 /// The names behind the ids of one call's rows.
-struct Names(HashMap<(bool, i32), Arc<str>>);
+struct NameCache(HashMap<(bool, i32), Arc<str>>);
 
-impl Names {
+impl NameCache {
     fn of<C: GenericClient>(client: &mut C, schema: &Schema, rows: &[postgres::Row]) -> Result<Self> {
         let tasks: BTreeSet<i32> = rows.iter().map(|row| row.get("task_id")).collect();
         let queues: BTreeSet<i32> = rows.iter().filter_map(|row| row.get("job_queue_id")).collect();

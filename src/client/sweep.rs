@@ -28,15 +28,25 @@ use tokio_postgres::Row;
 /// A list of workers that beat, and the names of the statements on it.
 struct List {
     table: &'static str,
-    beating: &'static str,
-    condemn: &'static str,
-    bury: &'static str,
+    list_heartbeats: &'static str,
+    lock_stale_workers: &'static str,
+    delete_dead_workers: &'static str,
 }
 
 /// Ours, and the async crate's where it is there.
 const LISTS: [List; 2] = [
-    List { table: "_native_workers", beating: "beating", condemn: "condemn", bury: "bury" },
-    List { table: "_private_workers", beating: "beating_foreign", condemn: "condemn_foreign", bury: "bury_foreign" },
+    List {
+        table: "_native_workers",
+        list_heartbeats: "beating",
+        lock_stale_workers: "lock_stale_workers",
+        delete_dead_workers: "delete_dead_workers",
+    },
+    List {
+        table: "_private_workers",
+        list_heartbeats: "beating_foreign",
+        lock_stale_workers: "condemn_foreign",
+        delete_dead_workers: "bury_foreign",
+    },
 ];
 
 /// A delay grows no further after so many recoveries of one job.
@@ -228,7 +238,9 @@ impl Sweep<'_> {
         let mut beats: HashMap<String, Beat> = HashMap::new();
         for list in self.lists() {
             let is_ours = list.table == LISTS[0].table;
-            for row in self.read(list.beating, include_str!("../sql/recovery/beating.sql"), list.table, None)? {
+            for row in
+                self.read(list.list_heartbeats, include_str!("../sql/recovery/list_heartbeats.sql"), list.table, None)?
+            {
                 let metadata = row.try_get::<_, Option<Text>>("metadata")?.map(|text| text.0);
                 let worker = ActiveWorkerRow {
                     worker_id: row.try_get::<_, Text>("worker_id")?.0,
@@ -261,8 +273,8 @@ impl Sweep<'_> {
         check(self.facts)?;
         if !options.dry_run {
             self.query(
-                "forget_gone",
-                include_str!("../sql/lease/forget_gone.sql"),
+                "forget_deleted_jobs",
+                include_str!("../sql/lease/delete_recoveries_of_deleted_jobs.sql"),
                 "",
                 vec![Box::new(None::<Vec<i64>>)],
             )?;
@@ -366,7 +378,7 @@ impl Sweep<'_> {
         if !alone.first().is_some_and(|row| row.get("alone")) {
             return Ok(Default::default());
         }
-        let dead = self.condemn(suspects)?;
+        let dead = self.lock_stale_workers(suspects)?;
         let verdicts: Vec<_> =
             verdicts.into_iter().filter(|verdict| dead.contains(&verdict.previous_worker_id)).collect();
         let params: Vec<Param> = vec![
@@ -381,7 +393,12 @@ impl Sweep<'_> {
         let taken = self.query("recover", include_str!("../sql/recovery/recover.sql"), "", params)?;
         let taken: HashSet<i64> = taken.iter().map(|row| row.get("id")).collect();
         for list in self.lists() {
-            self.query(list.bury, include_str!("../sql/recovery/bury.sql"), list.table, vec![Box::new(dead.clone())])?;
+            self.query(
+                list.delete_dead_workers,
+                include_str!("../sql/recovery/delete_dead_workers.sql"),
+                list.table,
+                vec![Box::new(dead.clone())],
+            )?;
         }
         let recovered: Vec<_> = verdicts
             .into_iter()
@@ -400,14 +417,19 @@ impl Sweep<'_> {
     }
 
     /// Those who are silent on every list that has them, locked so that they cannot beat meanwhile.
-    fn condemn(&mut self, suspects: &[Suspect]) -> Result<Vec<String>> {
+    fn lock_stale_workers(&mut self, suspects: &[Suspect]) -> Result<Vec<String>> {
         let mut silences: HashMap<String, usize> = HashMap::new();
         for list in self.lists() {
             let params: Vec<Param> = vec![
                 column(suspects, |suspect| suspect.worker_id.clone()),
                 column(suspects, |suspect| suspect.threshold),
             ];
-            for row in self.query(list.condemn, include_str!("../sql/recovery/condemn.sql"), list.table, params)? {
+            for row in self.query(
+                list.lock_stale_workers,
+                include_str!("../sql/recovery/lock_stale_workers.sql"),
+                list.table,
+                params,
+            )? {
                 *silences.entry(row.try_get("id")?).or_default() += 1;
             }
         }
@@ -438,7 +460,7 @@ impl Sweep<'_> {
             return Ok(HashSet::new());
         }
         let ids = column(held, |held| held.job.id);
-        let rows = self.query("retired", include_str!("../sql/recovery/retired.sql"), "", vec![ids])?;
+        let rows = self.query("superseded_jobs", include_str!("../sql/recovery/superseded_jobs.sql"), "", vec![ids])?;
         rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
     }
 

@@ -1,7 +1,7 @@
 //! The local queue's options, as they are written; `checked` makes the settings of them.
 
 use crate::config::retry::LONGEST_DELAY;
-use crate::config::{LocalQueue, RefetchDelay};
+use crate::config::{LocalQueueSettings, RefetchDelay};
 use crate::error::{Error, Result};
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl LocalQueueConfig {
     }
 
     /// The settings, for this concurrency and poll interval.
-    pub(crate) fn checked(&self, concurrency: usize, poll_interval: Duration) -> Result<LocalQueue> {
+    pub(crate) fn checked(&self, concurrency: usize, poll_interval: Duration) -> Result<LocalQueueSettings> {
         let refuse = |what: String| Err(Error::config(format!("local_queue: {what}")));
         if !(1..=i32::MAX as usize).contains(&self.size) {
             return refuse(format!("size {} is outside 1 to {}", self.size, i32::MAX));
@@ -75,7 +75,7 @@ impl LocalQueueConfig {
             let duration = delay.duration;
             return refuse(format!("refetch_delay {duration:?} is longer than poll_interval {poll_interval:?}"));
         }
-        Ok(LocalQueue {
+        Ok(LocalQueueSettings {
             size: self.size,
             capacity: self.size.saturating_mul(self.queue_count.min(concurrency)),
             ttl: self.ttl.min(LONGEST_DELAY),

@@ -32,7 +32,7 @@ pub(crate) struct Config {
     pub(crate) complete_delay: Duration,
     pub(crate) fail_delay: Duration,
     /// What to hold ahead of the threads, where that is fixed.
-    pub(crate) local_queue: Option<LocalQueue>,
+    pub(crate) local_queue: Option<LocalQueueSettings>,
     /// How many bytes of payloads may wait for a thread.
     pub(crate) held_bytes: usize,
     pub(crate) forbidden_flags: Vec<String>,
@@ -61,14 +61,14 @@ pub(crate) enum Sweeps {
 #[derive(Clone)]
 pub(crate) struct Pull {
     /// Called when there may be something to come for. Must not block.
-    pub(crate) ring: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) notify: Arc<dyn Fn() + Send + Sync>,
     /// Whether whoever comes is told of jobs that are cancelled, too.
     pub(crate) tells_cancelled: bool,
 }
 
 /// A local queue of fixed size, all checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LocalQueue {
+pub(crate) struct LocalQueueSettings {
     /// The most jobs that one claim asks for.
     pub(crate) size: usize,
     /// The most jobs that are held.

@@ -1,7 +1,7 @@
 //! `Cron`: an entry, written with types or as a line of crontab text. Knows no clock and no database.
 
 use super::payload::{Fault, Members, is_space, quoted};
-use super::schedule::{DAY, Field, HOUR, MINUTE, MONTH, Schedule, Set, WEEKDAY};
+use super::schedule::{DAY, Field, HOUR, MINUTE, MONTH, Schedule, ValueSet, WEEKDAY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::spec::{JobKeyMode, JobSpec, RawJob, TaskName, check_text};
 use crate::tasks::TaskHandler;
@@ -117,7 +117,7 @@ impl Cron {
     /// `Config` unless `n` is 1 to 60.
     pub fn every_n_minutes<T: TaskHandler>(n: u32) -> Result<Self> {
         within("every_n_minutes", n, 1, 60)?;
-        Ok(Self::of::<T>(Schedule { minutes: Set::stepped(0..=59, n as usize), ..Schedule::every_minute() }))
+        Ok(Self::of::<T>(Schedule { minutes: ValueSet::stepped(0..=59, n as usize), ..Schedule::every_minute() }))
     }
 
     /// Every hour at this minute.
@@ -144,7 +144,7 @@ impl Cron {
     /// As [`daily_at`](Self::daily_at).
     pub fn weekly_on<T: TaskHandler>(weekday: Weekday, hour: u32, minute: u32) -> Result<Self> {
         let mut cron = Self::daily_at::<T>(hour, minute)?;
-        cron.schedule.weekdays = Set::one(weekday.num_days_from_sunday());
+        cron.schedule.weekdays = ValueSet::one(weekday.num_days_from_sunday());
         Ok(cron)
     }
 
@@ -364,9 +364,9 @@ fn within(name: &str, number: u32, least: u32, most: u32) -> Result<()> {
     }
 }
 
-fn only(field: Field, number: u32) -> Result<Set> {
+fn only(field: Field, number: u32) -> Result<ValueSet> {
     within(field.name, number, field.least, field.most)?;
-    Ok(Set::one(number))
+    Ok(ValueSet::one(number))
 }
 
 fn unknown_zone(zone: &str) -> String {
@@ -394,7 +394,7 @@ impl<'a> Line<'a> {
 
     fn parse(self, text: &'a str) -> Result<Cron> {
         let mut rest = text;
-        let mut sets = [Set::EMPTY; 5];
+        let mut sets = [ValueSet::EMPTY; 5];
         for (set, field) in sets.iter_mut().zip([MINUTE, HOUR, DAY, MONTH, WEEKDAY]) {
             let (word, after) = word(rest);
             if word.is_empty() {
@@ -454,9 +454,9 @@ impl<'a> Line<'a> {
     }
 
     /// A list of numbers, ranges, `*` and `*/step`.
-    fn field(self, text: &str, field: Field) -> Result<Set> {
+    fn field(self, text: &str, field: Field) -> Result<ValueSet> {
         let Field { name, least, most } = field;
-        let mut set = Set::EMPTY;
+        let mut set = ValueSet::EMPTY;
         for part in text.split(',') {
             let refuse = |text: String| Err(self.error(part, text));
             let number = |text: &str| match text.bytes().all(|c| c.is_ascii_digit()) {
@@ -467,13 +467,13 @@ impl<'a> Line<'a> {
             // 7 is another Sunday.
             let top = if field == WEEKDAY { 7 } else { most };
             let outside = |n: u32| !(least..=top).contains(&n);
-            let one = |n: u32| Set::one(if field == WEEKDAY { n % 7 } else { n });
+            let one = |n: u32| ValueSet::one(if field == WEEKDAY { n % 7 } else { n });
             let bounds = || format!("allowed are {least} to {top}");
             set = set.with(if part == "*" {
-                Set::all(field)
+                ValueSet::all(field)
             } else if let Some(step) = part.strip_prefix("*/") {
                 match number(step) {
-                    Some(step) if step > 0 => Set::stepped(least..=most, step as usize),
+                    Some(step) if step > 0 => ValueSet::stepped(least..=most, step as usize),
                     _ => return refuse(format!("{name}: the step {step:?} is not a number from 1")),
                 }
             } else if let Some((first, last)) = part.split_once('-') {
@@ -482,7 +482,7 @@ impl<'a> Line<'a> {
                         return refuse(format!("{name}: the range {part:?} leaves the field; {}", bounds()));
                     }
                     (Some(first), Some(last)) if first < last => {
-                        (first..=last).fold(Set::EMPTY, |set, n| set.with(one(n)))
+                        (first..=last).fold(ValueSet::EMPTY, |set, n| set.with(one(n)))
                     }
                     (Some(_), Some(_)) => {
                         return refuse(format!("{name}: the range {part:?} must end after its beginning"));

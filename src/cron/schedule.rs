@@ -25,9 +25,9 @@ pub(crate) const WEEKDAY: Field = Field { name: "day of week", least: 0, most: 6
 
 /// The numbers of one field on which an entry is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Set(u64);
+pub(crate) struct ValueSet(u64);
 
-impl Set {
+impl ValueSet {
     pub(crate) const EMPTY: Self = Self(0);
 
     /// Every number that the field may hold.
@@ -60,12 +60,12 @@ impl Set {
 /// The minutes on which an entry is due.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Schedule {
-    pub(crate) minutes: Set,
-    pub(crate) hours: Set,
-    pub(crate) days: Set,
-    pub(crate) months: Set,
+    pub(crate) minutes: ValueSet,
+    pub(crate) hours: ValueSet,
+    pub(crate) days: ValueSet,
+    pub(crate) months: ValueSet,
     /// 0 is Sunday.
-    pub(crate) weekdays: Set,
+    pub(crate) weekdays: ValueSet,
     /// UTC without one.
     pub(crate) zone: Option<Tz>,
 }
@@ -73,11 +73,11 @@ pub(crate) struct Schedule {
 impl Schedule {
     pub(crate) fn every_minute() -> Self {
         Self {
-            minutes: Set::all(MINUTE),
-            hours: Set::all(HOUR),
-            days: Set::all(DAY),
-            months: Set::all(MONTH),
-            weekdays: Set::all(WEEKDAY),
+            minutes: ValueSet::all(MINUTE),
+            hours: ValueSet::all(HOUR),
+            days: ValueSet::all(DAY),
+            months: ValueSet::all(MONTH),
+            weekdays: ValueSet::all(WEEKDAY),
             zone: None,
         }
     }

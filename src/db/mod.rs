@@ -20,7 +20,7 @@ use dial::Place;
 pub(crate) use dial::given_or_environment;
 use own_pool::OwnPool;
 use parking_lot::Mutex;
-use pool::{Connection, ConnectionPool, Hurried};
+use pool::{Connection, ConnectionPool, WithDeadline};
 use session::{Backend, Interrupt, Session, Setup};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl Database {
     /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
         let direct = url.map(Place::new).transpose()?.map(Arc::new);
-        let pool = Arc::new(Hurried(pool));
+        let pool = Arc::new(WithDeadline(pool));
         Ok(Self::of(direct, pool, deadline))
     }
 
@@ -275,7 +275,7 @@ pub(crate) fn refuse_async_context() -> Result<()> {
 }
 
 /// The place of one engine session: connects when it is needed, gives it up when it broke.
-pub(crate) struct Seat {
+pub(crate) struct Reconnecting {
     database: Database,
     role: &'static str,
     interrupt: Interrupt,
@@ -288,7 +288,7 @@ pub(crate) struct Seat {
     connects: u64,
 }
 
-impl Seat {
+impl Reconnecting {
     pub(crate) fn new(database: &Database, role: &'static str, interrupt: &Interrupt, setup: Setup) -> Self {
         Self {
             database: database.clone(),

@@ -36,9 +36,9 @@ const IDLE_TIME: Duration = Duration::from_secs(600);
 const LIFETIME: Duration = Duration::from_secs(1800);
 
 /// The pool. Dropped, it closes what is not lent; the rest is closed as it comes back.
-pub(crate) struct OwnPool(Arc<Shelf>);
+pub(crate) struct OwnPool(Arc<PoolInner>);
 
-struct Shelf {
+struct PoolInner {
     place: Arc<Place>,
     size: u32,
     idle_time: Duration,
@@ -56,7 +56,7 @@ struct Shelf {
 #[derive(Default)]
 struct State {
     /// What is not lent, the longest unused first.
-    idle: Vec<Kept>,
+    idle: Vec<IdleConnection>,
     /// How many clients there are, lent or not, and how many are being opened.
     open: u32,
     opening: u32,
@@ -66,7 +66,7 @@ struct State {
 }
 
 /// A client of the pool.
-struct Kept {
+struct IdleConnection {
     client: Client,
     born: Instant,
     /// Since when it is not lent.
@@ -75,7 +75,7 @@ struct Kept {
 
 impl OwnPool {
     pub(crate) fn new(place: &Arc<Place>, size: u32) -> Self {
-        Self(Arc::new(Shelf {
+        Self(Arc::new(PoolInner {
             place: place.clone(),
             size,
             idle_time: IDLE_TIME,
@@ -167,20 +167,20 @@ impl Drop for OwnPool {
     }
 }
 
-impl Shelf {
+impl PoolInner {
     fn lock(&self) -> MutexGuard<'_, State> {
         held(self.state.lock())
     }
 
-    fn connect(&self, patience: Duration) -> Result<Kept> {
+    fn connect(&self, patience: Duration) -> Result<IdleConnection> {
         let (client, _) = self.place.dial("handler", patience, &mut OnHelpers(self))?;
         self.silent.store(false, Ordering::Relaxed);
         let now = Instant::now();
-        Ok(Kept { client, born: now, idle: now })
+        Ok(IdleConnection { client, born: now, idle: now })
     }
 
     /// Whether a client was used a moment ago, or gives a sign of life.
-    fn answers(&self, kept: &mut Kept, patience: Duration) -> bool {
+    fn answers(&self, kept: &mut IdleConnection, patience: Duration) -> bool {
         if kept.client.is_closed() {
             return false;
         }
@@ -194,19 +194,19 @@ impl Shelf {
         answers
     }
 
-    fn lend(self: &Arc<Self>, kept: Kept) -> Connection {
+    fn lend(self: &Arc<Self>, kept: IdleConnection) -> Connection {
         Connection(Box::new(Lent { kept: Some(kept), shelf: self.clone() }))
     }
 
     /// Takes a client back. Who waits for one has it at once.
-    fn take_back(self: &Arc<Self>, kept: Kept) {
+    fn take_back(self: &Arc<Self>, kept: IdleConnection) {
         let mut state = self.lock();
         if state.closed || kept.client.is_closed() || kept.born.elapsed() >= LIFETIME {
             self.make_room(&mut state);
             drop(state);
             return self.close(kept.client, FAREWELL);
         }
-        state.idle.push(Kept { idle: Instant::now(), ..kept });
+        state.idle.push(IdleConnection { idle: Instant::now(), ..kept });
         self.freed.notify_one();
         if !state.tended {
             let shelf = self.clone();
@@ -255,7 +255,7 @@ impl Shelf {
 }
 
 /// Connects on helper threads, which are left behind when they are late.
-struct OnHelpers<'a>(&'a Shelf);
+struct OnHelpers<'a>(&'a PoolInner);
 
 impl Dialer for OnHelpers<'_> {
     type Line = Client;
@@ -291,8 +291,8 @@ impl Dialer for OnHelpers<'_> {
 
 /// A client that is lent, until it is dropped.
 struct Lent {
-    kept: Option<Kept>,
-    shelf: Arc<Shelf>,
+    kept: Option<IdleConnection>,
+    shelf: Arc<PoolInner>,
 }
 
 impl Deref for Lent {

@@ -69,9 +69,9 @@ pub(super) fn exhausted(timeout: Duration, size: u32, why: impl Display) -> Erro
 
 /// A pool of the caller's that answers in time: its own timeout bounds the wait for a connection to come free, but not the
 /// test whether one that lay there still answers.
-pub(super) struct Hurried(pub(super) Arc<dyn ConnectionPool>);
+pub(super) struct WithDeadline(pub(super) Arc<dyn ConnectionPool>);
 
-impl ConnectionPool for Hurried {
+impl ConnectionPool for WithDeadline {
     fn get(&self, timeout: Duration) -> Result<Connection> {
         let pool = self.0.clone();
         deadline::call(timeout, move || pool.get(timeout))?

@@ -43,10 +43,10 @@ impl Query {
 
 /// Shortens or ends the calls and waits of sessions from another thread.
 #[derive(Clone)]
-pub(crate) struct Interrupt(Arc<watch::Sender<Hurry>>);
+pub(crate) struct Interrupt(Arc<watch::Sender<InterruptState>>);
 
 #[derive(Clone, Copy, PartialEq)]
-enum Hurry {
+enum InterruptState {
     None,
     /// Calls have no more than this, counted from this moment or from their start.
     Since(Instant, Duration),
@@ -55,45 +55,47 @@ enum Hurry {
 
 impl Interrupt {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Hurry::None)))
+        Self(Arc::new(watch::Sender::new(InterruptState::None)))
     }
 
     /// From now on every call, also one under way, has no more than `limit`.
-    pub(crate) fn hurry(&self, limit: Duration) {
-        self.0.send_replace(Hurry::Since(Instant::now(), limit));
+    pub(crate) fn limit(&self, limit: Duration) {
+        self.0.send_replace(InterruptState::Since(Instant::now(), limit));
     }
 
     /// From now on every call of a session that carries this interrupt answers `Stopped`.
     pub(crate) fn raise(&self) {
-        self.0.send_replace(Hurry::Over);
+        self.0.send_replace(InterruptState::Over);
     }
 
     pub(crate) fn is_raised(&self) -> bool {
-        *self.0.borrow() == Hurry::Over
+        *self.0.borrow() == InterruptState::Over
     }
 
     async fn raised(&self) {
         // An error means that the sender is gone, and we hold one.
-        let _ = self.0.subscribe().wait_for(|hurry| *hurry == Hurry::Over).await;
+        let _ = self.0.subscribe().wait_for(|state| *state == InterruptState::Over).await;
     }
 
     /// Returns when a call that begins now has had its time, with the error that ends it. The deadline counts from
-    /// the last progress of the call, so a long reply over a slow link is not late. A hurry counts from its start.
+    /// the last progress of the call, so a long reply over a slow link is not late. A state counts from its start.
     async fn runs_out(&self, deadline: Duration, progress: &Progress) -> Error {
         let start = Instant::now();
-        let mut hurry = self.0.subscribe();
+        let mut state = self.0.subscribe();
         loop {
             let mut limit = progress.last().saturating_duration_since(start) + deadline;
-            match *hurry.borrow_and_update() {
-                Hurry::None => {}
-                Hurry::Since(since, patience) => limit = limit.min(since.saturating_duration_since(start) + patience),
-                Hurry::Over => return stopped(),
+            match *state.borrow_and_update() {
+                InterruptState::None => {}
+                InterruptState::Since(since, patience) => {
+                    limit = limit.min(since.saturating_duration_since(start) + patience)
+                }
+                InterruptState::Over => return stopped(),
             }
             if start.elapsed() >= limit {
                 return deadline::missed(deadline.min(limit));
             }
             tokio::select! {
-                _ = hurry.changed() => {}
+                _ = state.changed() => {}
                 () = tokio::time::sleep(limit.saturating_sub(start.elapsed())) => {}
             }
         }
@@ -609,13 +611,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_under_way_ends_sooner_when_a_stop_is_in_a_hurry() {
-        let hurry = Duration::from_millis(300);
+    fn a_call_under_way_ends_sooner_when_a_stop_limits_it() {
+        let state = Duration::from_millis(300);
         let (error, took) = stopped_under(|session, interrupt| {
-            interrupt.hurry(hurry);
+            interrupt.limit(state);
             session.batch("select 1")
         });
         assert_eq!(error.kind(), ErrorKind::Timeout);
-        assert!(took < hurry + Duration::from_millis(200), "{took:?}");
+        assert!(took < state + Duration::from_millis(200), "{took:?}");
     }
 }

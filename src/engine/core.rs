@@ -1,10 +1,10 @@
 //! When to claim, and how many: events in, steps out. Knows no clock, no channel and no SQL.
 
 /// The most jobs that one claim asks for.
-pub(crate) const CLAIM: usize = 500;
+pub(crate) const MAX_CLAIM: usize = 500;
 
 /// The most jobs that wait for a thread, or are asked for, beyond the idle ones.
-pub(crate) const CEILING: usize = 4 * CLAIM;
+pub(crate) const CEILING: usize = 4 * MAX_CLAIM;
 
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub(crate) enum Step {
 pub(crate) struct Core {
     threads: usize,
     /// How many jobs may run at once: more than threads where jobs are left to others.
-    seats: usize,
+    slots: usize,
     /// How many jobs to hold, and the most that one claim asks for, where that is fixed.
     fixed: Option<(usize, usize)>,
     /// How many payload bytes may wait for a thread.
@@ -111,10 +111,10 @@ impl Core {
     pub(crate) fn new(threads: usize, claimers: usize, until_empty: bool) -> Self {
         Self {
             threads,
-            seats: threads,
+            slots: threads,
             fixed: None,
             budget: usize::MAX,
-            most: CLAIM,
+            most: MAX_CLAIM,
             jobs: 0.0,
             bytes: 0.0,
             cut: None,
@@ -133,8 +133,8 @@ impl Core {
     }
 
     /// The same, for so many jobs at once.
-    pub(crate) fn with_seats(mut self, seats: usize) -> Self {
-        self.seats = seats;
+    pub(crate) fn with_slots(mut self, slots: usize) -> Self {
+        self.slots = slots;
         self
     }
 
@@ -196,9 +196,9 @@ impl Core {
     fn learn(&mut self, brought: Brought) {
         let Brought { got, bytes, late, cut, .. } = brought;
         self.most = match cut {
-            Some(_) => got.clamp(1, CLAIM),
+            Some(_) => got.clamp(1, MAX_CLAIM),
             None if late => (got / 2).max(1),
-            None => (self.most * 2).min(CLAIM),
+            None => (self.most * 2).min(MAX_CLAIM),
         };
         self.cut = cut;
         self.jobs = self.jobs / 2.0 + got as f64;
@@ -225,7 +225,7 @@ impl Core {
         let coming = seen.queued + self.asked;
         let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
         // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
-        let room = (2 * CEILING.max(self.ahead(seen)) + self.seats).saturating_sub(seen.entries + self.asked);
+        let room = (2 * CEILING.max(self.ahead(seen)) + self.slots).saturating_sub(seen.entries + self.asked);
         let claim = wanted.min(room).min(self.most());
         // A claim costs a round trip whatever it brings: not before a good part of what is ahead is used up.
         let worth_it = seen.idle > coming || coming <= self.enough(seen);
@@ -253,7 +253,7 @@ impl Core {
 
     /// The most jobs that a claim asks for now.
     fn most(&self) -> usize {
-        self.fixed.map_or(CLAIM, |(_, size)| size).min(self.most).min(self.affordable())
+        self.fixed.map_or(MAX_CLAIM, |(_, size)| size).min(self.most).min(self.affordable())
     }
 
     /// How many jobs to hold beyond those for idle threads.
@@ -273,7 +273,7 @@ impl Core {
     /// With more than this at hand or on its way, a claim can wait.
     fn enough(&self, seen: Seen) -> usize {
         let ahead = self.ahead(seen);
-        ahead - CLAIM.min(ahead / 2)
+        ahead - MAX_CLAIM.min(ahead / 2)
     }
 }
 
@@ -324,7 +324,7 @@ mod tests {
         check(&[], fast, Step::Claim(8));
         check(&[full], fast, Step::Claim(12));
         check(&[full, full], fast, Step::Claim(20));
-        check(&[full; 20], fast, Step::Claim(CLAIM));
+        check(&[full; 20], fast, Step::Claim(MAX_CLAIM));
         check(&[full; 20], Seen { pace: 10, ..IDLE }, Step::Claim(14));
     }
 
@@ -335,9 +335,9 @@ mod tests {
         check(&[Event::Asked(4)], fast, Step::Wait);
         check(&[full, full, Event::Asked(20)], fast, Step::Wait);
         let mut busy = vec![full; 20];
-        busy.push(Event::Asked(CLAIM));
-        check(&busy, fast, Step::Claim(CLAIM));
-        busy.push(Event::Asked(CLAIM));
+        busy.push(Event::Asked(MAX_CLAIM));
+        check(&busy, fast, Step::Claim(MAX_CLAIM));
+        busy.push(Event::Asked(MAX_CLAIM));
         check(&busy, fast, Step::Wait);
     }
 
@@ -403,7 +403,7 @@ mod tests {
             }
             core
         };
-        assert_eq!(after(0).step(fast), Step::Claim(CLAIM));
+        assert_eq!(after(0).step(fast), Step::Claim(MAX_CLAIM));
         let core = after(1000);
         assert_eq!(core.step(fast), Step::Claim(10), "jobs of 100 bytes");
         assert_eq!(core.step(Seen { queued: 6, ..fast }), Step::Wait, "half of them is left");
@@ -416,18 +416,18 @@ mod tests {
     #[test]
     fn what_is_asked_for_counts_as_held() {
         let mut busy = vec![claimed(1, 1); 20];
-        busy.push(Event::Asked(CLAIM));
-        let seen = Seen { idle: 0, queued: CEILING - 2 * CLAIM, entries: CEILING, pace: CEILING, ..IDLE };
-        check(&busy, seen, Step::Claim(CLAIM));
+        busy.push(Event::Asked(MAX_CLAIM));
+        let seen = Seen { idle: 0, queued: CEILING - 2 * MAX_CLAIM, entries: CEILING, pace: CEILING, ..IDLE };
+        check(&busy, seen, Step::Claim(MAX_CLAIM));
         check(&busy, Seen { queued: seen.queued + 1, ..seen }, Step::Wait);
     }
 
     #[test]
     fn a_claim_waits_until_half_of_what_is_ahead_or_a_full_claim_is_used_up() {
         let full = claimed(1, 1);
-        let busy = Seen { idle: 0, queued: CEILING - CLAIM + 1, entries: CEILING, pace: CEILING, ..IDLE };
+        let busy = Seen { idle: 0, queued: CEILING - MAX_CLAIM + 1, entries: CEILING, pace: CEILING, ..IDLE };
         check(&[full; 20], busy, Step::Wait);
-        check(&[full; 20], Seen { queued: CEILING - CLAIM, ..busy }, Step::Claim(CLAIM));
+        check(&[full; 20], Seen { queued: CEILING - MAX_CLAIM, ..busy }, Step::Claim(MAX_CLAIM));
         let few = Seen { queued: 51, pace: 100, ..busy };
         check(&[full; 20], few, Step::Wait);
         check(&[full; 20], Seen { queued: 50, ..few }, Step::Claim(50));
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn jobs_that_are_left_to_others_keep_no_room_from_those_that_may_still_start() {
-        let core = Core::new(THREADS, 2, false).with_seats(10_000);
+        let core = Core::new(THREADS, 2, false).with_slots(10_000);
         assert_eq!(core.step(Seen { entries: 9_999, ..IDLE }), Step::Claim(4));
     }
 

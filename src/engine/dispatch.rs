@@ -3,7 +3,7 @@
 use super::Shared;
 use super::core::{Brought, CEILING, Core, Event, Seen, Step};
 use super::fetch::{Fetched, Order};
-use super::local_queue_events::{LocalQueue, Pause};
+use super::local_queue_events::{LocalQueueEvents, Pause};
 use crate::backoff::random_unit;
 use crate::config::RefetchDelay;
 use crate::job::active::ActiveJob;
@@ -14,15 +14,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// No more is held than the threads are expected to start within this time.
-const HORIZON: Duration = Duration::from_millis(20);
+const PREFETCH_HORIZON: Duration = Duration::from_millis(20);
 
 /// Held jobs go back when no thread came free for this long.
-const PATIENCE: Duration = Duration::from_millis(100);
+const IDLE_RETURN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Runs until a stop, or until the queue is empty if so asked; takes back what no thread has begun.
 pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
-    let wires = &shared.wires;
-    let claimers = wires.orders.len();
+    let channels = &shared.channels;
+    let claimers = channels.orders.len();
     let mut shell = Shell {
         shared,
         until_empty,
@@ -31,14 +31,14 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
         ttl_look: Instant::now(),
     };
     let mut core = Core::new(shared.config.threads, claimers, until_empty)
-        .with_seats(shared.config.concurrency)
+        .with_slots(shared.config.concurrency)
         .with_budget(shared.config.held_bytes);
     let fixed = shared.config.local_queue;
     if let Some(queue) = fixed {
         core = core.with_fixed(queue.capacity, queue.size);
     }
     let mut refetch = Refetch::new(fixed.and_then(|queue| queue.refetch).filter(|_| !until_empty));
-    let mut queue = LocalQueue::new(shared);
+    let mut queue = LocalQueueEvents::new(shared);
     let mut next_poll = Instant::now() + shared.config.poll_interval;
     let mut rested_at = None;
     let mut watch = Watch::default();
@@ -72,13 +72,13 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 let look_again = if seen.queued > 0 {
                     match fixed {
                         Some(_) => at(shell.ttl_look),
-                        None => after(PATIENCE / 2),
+                        None => after(IDLE_RETURN_TIMEOUT / 2),
                     }
                 } else {
                     never()
                 };
                 select! {
-                    recv(wires.fetched.1) -> fetched => {
+                    recv(channels.fetched.1) -> fetched => {
                         let event = shell.fetched(fetched.expect("we hold the other end too"));
                         if let Event::Claimed(Brought { asked, got, cut, .. }) = event {
                             queue.fetched(got);
@@ -88,9 +88,9 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                         }
                         core.on(event);
                     }
-                    recv(wires.wake.1) -> _ => refetch.wanted = true,
-                    recv(wires.freed.1) -> _ => core.on(Event::Freed),
-                    recv(wires.low.1) -> _ => {}
+                    recv(channels.wake.1) -> _ => refetch.wanted = true,
+                    recv(channels.freed.1) -> _ => core.on(Event::Freed),
+                    recv(channels.low.1) -> _ => {}
                     recv(poll) -> _ => {
                         next_poll = Instant::now() + shared.config.poll_interval;
                         refetch.wanted = true;
@@ -180,7 +180,7 @@ impl Watch {
             self.since = (queued > 0).then_some(now);
             return false;
         }
-        let over = self.since.is_some_and(|since| now - since >= PATIENCE);
+        let over = self.since.is_some_and(|since| now - since >= IDLE_RETURN_TIMEOUT);
         if over {
             self.since = None;
         }
@@ -202,7 +202,7 @@ struct Shell<'a> {
 
 impl Shell<'_> {
     fn look(&self) -> Seen {
-        let queued = self.shared.wires.jobs.1.len();
+        let queued = self.shared.channels.jobs.1.len();
         let bytes = self.shared.ledger.held_bytes();
         Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
     }
@@ -234,7 +234,7 @@ impl Shell<'_> {
             mean += expected.as_secs_f64() * share / weight;
         }
         let threads = self.shared.config.threads as f64;
-        (threads * HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
+        (threads * PREFETCH_HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
     }
 
     /// Whether a job is held for longer than a fixed local queue allows.
@@ -255,7 +255,7 @@ impl Shell<'_> {
     fn order(&mut self, jobs: usize, entries: usize) {
         let claimer = self.free.pop().expect("the core counts the claims under way");
         let order = Order { jobs, entries };
-        self.shared.wires.orders[claimer].0.send(order).expect("we hold the other end too");
+        self.shared.channels.orders[claimer].0.send(order).expect("we hold the other end too");
     }
 
     fn fetched(&mut self, fetched: Fetched) -> Event {

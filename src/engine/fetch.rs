@@ -53,7 +53,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
         queue_index: shared.facts.has_queue_index,
     };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
-    let orders = &shared.wires.orders[claimer].1;
+    let orders = &shared.channels.orders[claimer].1;
     let mut intake = Intake::default();
     loop {
         let order = select! {
@@ -99,14 +99,14 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
         };
         if limit < order.jobs {
             // Short because it was halved, and not because there are no more.
-            raise(&shared.wires.wake);
+            raise(&shared.channels.wake);
         }
         if shared.stop.is_triggered() {
             // Dispatch may have looked for jobs to give back before ours came.
             shared.take_back();
         }
         let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
-        let _ = shared.wires.fetched.0.send(Fetched { claimer, order, taken, late });
+        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late });
     }
 }
 
@@ -213,7 +213,7 @@ fn claim(
     // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
     // not overlap, nor where there is only one attempt.
     if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
-        store.harden()?;
+        store.make_durable()?;
     }
     shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);

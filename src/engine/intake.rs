@@ -172,9 +172,9 @@ fn hand_out(shared: &Shared, arrivals: Vec<Arrival>) {
         shared
             .events
             .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
-        shared.wires.jobs.0.send(active).expect("we hold the other end too");
+        shared.channels.jobs.0.send(active).expect("we hold the other end too");
     }
-    shared.ring();
+    shared.notify_puller();
 }
 
 /// Enters jobs, and gives them back.
@@ -185,7 +185,7 @@ fn give_back(shared: &Shared, arrivals: impl IntoIterator<Item = Arrival>, delay
 }
 
 fn enter(shared: &Shared, arrivals: impl IntoIterator<Item = Arrival>) -> Entered {
-    let mut entered = shared.ledger.enter(arrivals, &shared.wires.done.0);
+    let mut entered = shared.ledger.enter(arrivals, &shared.channels.done.0);
     add(&shared.stats.lost, entered.voided.len());
     entered.voided.iter().for_each(|active| shared.tell_lost(active));
     for active in entered.doubled.drain(..) {

@@ -46,7 +46,7 @@ pub(crate) fn lease(shared: &Shared) {
             }
         };
         select! {
-            recv(shared.wires.reconcile.1) -> _ => requested = true,
+            recv(shared.channels.reconcile.1) -> _ => requested = true,
             recv(after(pause)) -> _ => {}
             recv(shared.left.receiver()) -> _ => break,
         }
@@ -129,7 +129,7 @@ impl<'a> Lease<'a> {
         }
         if due(self.reset) {
             self.free_old_locks()?;
-            self.forget_gone()?;
+            self.forget_deleted_jobs()?;
             self.reset = Instant::now() + Duration::from_secs(480).mul_f64(1.0 + random_unit() / 4.0);
         }
         Ok(())
@@ -139,7 +139,7 @@ impl<'a> Lease<'a> {
         let (shared, config) = (self.shared, &self.shared.config.recovery);
         let metadata = metadata(config.beat_interval(), &shared.task_names());
         match self.store.beat(&shared.facts, &metadata, config.sweep_threshold) {
-            Ok(true) => raise(&shared.wires.silent),
+            Ok(true) => raise(&shared.channels.silent),
             Ok(false) => {}
             // The list was dropped, or is not ours to write: sweeps never find a worker dead that is not on it.
             Err(error)
@@ -167,11 +167,11 @@ impl<'a> Lease<'a> {
 
     /// Deletes what was counted of the recoveries of jobs that are gone. Nothing depends on it, so the worker goes on if
     /// the database refuses the statement.
-    fn forget_gone(&mut self) -> Result<()> {
+    fn forget_deleted_jobs(&mut self) -> Result<()> {
         if !self.shared.facts.has_recovery {
             return Ok(());
         }
-        match self.store.forget_gone(None) {
+        match self.store.forget_deleted_jobs(None) {
             Err(error) if error.is_refusal() => {
                 self.shared.complain("delete the count of recoveries", &error);
                 Ok(())
@@ -227,7 +227,7 @@ impl<'a> Lease<'a> {
         if reclaimed > 0 {
             add(&shared.stats.reconciled, reclaimed);
             info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that the database held for us without our knowing");
-            raise(&shared.wires.freed);
+            raise(&shared.channels.freed);
         }
         Ok(certain)
     }
@@ -292,7 +292,7 @@ impl<'a> Lease<'a> {
         if freed_jobs + freed_queues > 0 {
             warn!(worker_id = self.shared.worker_id.as_str(), jobs = freed_jobs, queues = freed_queues;
                 "freed locks that were four hours old");
-            raise(&self.shared.wires.wake);
+            raise(&self.shared.channels.wake);
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ pub(crate) fn listen(shared: &Shared) {
             shared.stats.listener.set(ListenerState::Degraded);
             warn!(worker_id, error:% = error; "no notifications, degraded to polling until they are back");
         }
-        shared.complaints.count(&shared.stats);
+        shared.error_log.count(&shared.stats);
         if shared.over.wait_timeout(retry.next()) {
             return;
         }
@@ -45,7 +45,7 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
     store.connect()?;
     if store.connects() != connects {
         // Whatever was sent while nobody listened is found by one look.
-        raise(&shared.wires.wake);
+        raise(&shared.channels.wake);
     }
     let mut probe_due = Instant::now();
     let mut sent_at = None;
@@ -59,7 +59,7 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
         match store.wait(patience.min(probe_due.saturating_duration_since(Instant::now())))? {
             Some(true) => {
                 add(&shared.stats.notifications, 1);
-                raise(&shared.wires.wake);
+                raise(&shared.channels.wake);
             }
             Some(false) => {}
             None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_PATIENCE) => {

@@ -26,12 +26,12 @@ pub(crate) enum Pause {
 }
 
 /// A local queue as its observers see it.
-pub(crate) struct LocalQueue<'a> {
+pub(crate) struct LocalQueueEvents<'a> {
     shared: &'a Shared,
     mode: LocalQueueMode,
 }
 
-impl<'a> LocalQueue<'a> {
+impl<'a> LocalQueueEvents<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Self {
         let mut queue = Self { shared, mode: LocalQueueMode::Starting };
         queue.tell(LocalQueueInit, |worker_id| LocalQueueInitContext { worker_id });

@@ -67,7 +67,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// Closed while one job is to run alone: all others wait.
     pub(crate) others: Gate,
-    /// What runs, by its seat.
+    /// What runs, by its slot.
     pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
     /// How many outcomes wait because the database does not take them.
     pub(crate) deferred: AtomicUsize,
@@ -89,15 +89,15 @@ pub(crate) struct Shared {
     pub(crate) left: ShutdownSignal,
     /// Ends whatever the database keeps waiting: the last step.
     pub(crate) interrupt: Interrupt,
-    pub(crate) wires: Wires,
-    pub(crate) complaints: Complaints,
+    pub(crate) channels: Channels,
+    pub(crate) error_log: ErrorLog,
     pub(crate) health: Arc<Health>,
     /// To the observers, on gw-events.
     pub(crate) events: Arc<Events>,
 }
 
 /// The channels between the threads. All wakes have room for one: a storm costs nothing.
-pub(crate) struct Wires {
+pub(crate) struct Channels {
     /// listen -> dispatch: there may be new jobs.
     pub(crate) wake: (Sender<()>, Receiver<()>),
     /// run -> dispatch: few jobs are left for the threads.
@@ -114,10 +114,10 @@ pub(crate) struct Wires {
     pub(crate) fetched: (Sender<Fetched>, Receiver<Fetched>),
     /// fetch -> run, or whoever pulls.
     pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
-    /// The free seats: whoever takes one may start a job.
-    pub(crate) seats: (Sender<usize>, Receiver<usize>),
-    /// run -> the stop: a seat came free.
-    pub(crate) seat_freed: (Sender<()>, Receiver<()>),
+    /// The free slots: whoever takes one may start a job.
+    pub(crate) slots: (Sender<usize>, Receiver<usize>),
+    /// run -> the stop: a slot came free.
+    pub(crate) slot_freed: (Sender<()>, Receiver<()>),
     /// gw-alone -> whoever pulls: a job that had to wait until it was alone.
     pub(crate) alone: (Sender<StartedJob>, Receiver<StartedJob>),
     /// stop, watch, lease -> whoever pulls: a job that was given out is cancelled.
@@ -126,13 +126,13 @@ pub(crate) struct Wires {
     pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
 }
 
-impl Wires {
+impl Channels {
     pub(crate) fn new(claimers: usize, concurrency: usize) -> Self {
-        let seats = bounded(concurrency);
-        (0..concurrency).for_each(|number| seats.0.send(number).expect("room for all"));
+        let slots = bounded(concurrency);
+        (0..concurrency).for_each(|number| slots.0.send(number).expect("room for all"));
         Self {
-            seats,
-            seat_freed: bounded(1),
+            slots,
+            slot_freed: bounded(1),
             alone: unbounded(),
             notices: unbounded(),
             wake: bounded(1),
@@ -167,9 +167,9 @@ impl Shared {
     /// Notes a database error that will be tried again, in the log at most twice a second.
     pub(crate) fn complain(&self, doing: &str, error: &Error) {
         self.health.failed();
-        self.complaints.count(&self.stats);
+        self.error_log.count(&self.stats);
         let worker_id = self.worker_id.as_str();
-        self.complaints.say(|left_out| {
+        self.error_log.say(|left_out| {
             warn!(worker_id, doing, error:% = error, left_out; "the database failed, trying again");
         });
     }
@@ -177,8 +177,8 @@ impl Shared {
     /// Notes that the database refused to write a row. It is not the database's fault, and no sweep waits for it.
     pub(crate) fn report(&self, doing: &str, error: &Error) {
         let worker_id = self.worker_id.as_str();
-        self.complaints.count(&self.stats);
-        self.complaints.say(|left_out| {
+        self.error_log.count(&self.stats);
+        self.error_log.say(|left_out| {
             warn!(worker_id, doing, error:% = error, left_out; "the database refused a row, others were not affected");
         });
     }
@@ -193,7 +193,7 @@ impl Shared {
         if error.breaks_session() {
             self.gate.close();
         }
-        raise(&self.wires.reconcile);
+        raise(&self.channels.reconcile);
     }
 
     /// Holds the caller back while nobody can say what is ours. Before every claim and every start: a
@@ -217,14 +217,14 @@ impl Shared {
     fn look_for_silence(&self) {
         if self.health.is_silent(self.config.recovery.suspicion()) {
             self.gate.close();
-            raise(&self.wires.reconcile);
+            raise(&self.channels.reconcile);
         }
     }
 
     /// It is known again what is ours.
     pub(crate) fn open_gate(&self) {
         self.gate.open();
-        self.ring();
+        self.notify_puller();
     }
 
     /// Waits until a claim may be sent; until the answer is dropped, nobody sees one not in flight.
@@ -259,7 +259,7 @@ impl Shared {
             }
             back
         };
-        self.wires.jobs.1.try_iter().filter(back).count()
+        self.channels.jobs.1.try_iter().filter(back).count()
     }
 
     /// For how long the oldest handler of this task has been running. Jobs that it left to others keep no thread busy.
@@ -272,7 +272,7 @@ impl Shared {
         self.now_running.iter().filter_map(age).max().unwrap_or_default()
     }
 
-    /// What the threads run now, wedged and voided jobs included.
+    /// What the threads run now, stuck and voided jobs included.
     pub(crate) fn at_work(&self) -> Vec<Arc<ActiveJob>> {
         self.now_running.iter().filter_map(|running| running.lock().clone()).collect()
     }
@@ -334,7 +334,7 @@ impl Gate {
 }
 
 /// Keeps warnings of database errors from flooding the log: two lines a second, and how many were left out.
-pub(crate) struct Complaints(Mutex<Quota>);
+pub(crate) struct ErrorLog(Mutex<Quota>);
 
 /// What was said in the second that began at `since`.
 struct Quota {
@@ -343,7 +343,7 @@ struct Quota {
     left_out: u64,
 }
 
-impl Complaints {
+impl ErrorLog {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(Quota { since: Instant::now(), said: 0, left_out: 0 }))
     }

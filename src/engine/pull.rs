@@ -3,9 +3,9 @@
 
 use super::Shared;
 use super::run::may_run_alone;
-use super::slot::Seat;
+use super::slot::Slot;
 use crate::job::active::ActiveJob;
-use crate::tasks::{StartedJob, Surroundings, WorkerContext};
+use crate::tasks::{StartedJob, WorkerContext, WorkerEnv};
 use crossbeam_channel::TryRecvError;
 use log::warn;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ pub(crate) enum Next {
 
 /// Where to come for the jobs of one start of a worker.
 #[derive(Clone)]
-pub(crate) struct Counter {
+pub(crate) struct JobSource {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) around: Arc<Surroundings>,
+    pub(crate) around: Arc<WorkerEnv>,
 }
 
-impl Counter {
+impl JobSource {
     /// The next job, or notice of one that is cancelled.
     pub(crate) fn next(&self) -> Next {
-        match self.shared.wires.notices.1.try_recv() {
+        match self.shared.channels.notices.1.try_recv() {
             Ok(context) => Next::Cancelled(context),
             Err(_) => self.next_job(),
         }
@@ -41,13 +41,13 @@ impl Counter {
 
     /// Whether somebody is to be told of a job that is cancelled.
     pub(crate) fn has_notices(&self) -> bool {
-        !self.shared.wires.notices.1.is_empty()
+        !self.shared.channels.notices.1.is_empty()
     }
 
-    /// The next job. At most as many are out at once as there are seats.
+    /// The next job. At most as many are out at once as there are slots.
     pub(crate) fn next_job(&self) -> Next {
         let shared = &self.shared;
-        if shared.stop.is_triggered() && shared.wires.seats.1.is_full() {
+        if shared.stop.is_triggered() && shared.channels.slots.1.is_full() {
             return Next::Over;
         }
         self.alone().or_else(|| self.job()).map_or(Next::Nothing, Next::Job)
@@ -55,17 +55,17 @@ impl Counter {
 
     /// The job that had to wait until it was alone.
     fn alone(&self) -> Option<StartedJob> {
-        self.shared.wires.alone.1.try_recv().ok()
+        self.shared.channels.alone.1.try_recv().ok()
     }
 
     fn job(&self) -> Option<StartedJob> {
         let shared = &self.shared;
         while !shared.is_held_up() {
-            let number = shared.wires.seats.1.try_recv().ok()?;
-            let active = match shared.wires.jobs.1.try_recv() {
+            let number = shared.channels.slots.1.try_recv().ok()?;
+            let active = match shared.channels.jobs.1.try_recv() {
                 Ok(active) => active,
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                    shared.give_seat(number);
+                    shared.give_slot(number);
                     return None;
                 }
             };
@@ -82,47 +82,47 @@ impl Counter {
                 }
             }
             shared.leave(&active);
-            shared.give_seat(number);
+            shared.give_slot(number);
         }
         None
     }
 
-    /// The job of a seat, for whoever came; `None` if interceptors have decided over it.
+    /// The job of a slot, for whoever came; `None` if interceptors have decided over it.
     fn seated(&self, active: &Arc<ActiveJob>, number: usize) -> Option<StartedJob> {
-        let started = Seat::take(&self.shared, active, number).hand_out(&self.around)?;
+        let started = Slot::take(&self.shared, active, number).hand_out(&self.around)?;
         if self.shared.config.pull.as_ref().is_some_and(|pull| pull.tells_cancelled) {
             let (shared, weak) = (Arc::downgrade(&self.shared), Arc::downgrade(active));
             let around = self.around.clone();
             active.when_cancelled(move || {
                 let (Some(shared), Some(active)) = (shared.upgrade(), weak.upgrade()) else { return };
-                let _ = shared.wires.notices.0.send(WorkerContext::new(active, around.clone()));
-                shared.ring();
+                let _ = shared.channels.notices.0.send(WorkerContext::new(active, around.clone()));
+                shared.notify_puller();
             });
         }
         Some(started)
     }
 
-    /// Starts a job once it is alone, on a thread of its own, since nobody who comes may wait. It keeps its seat
+    /// Starts a job once it is alone, on a thread of its own, since nobody who comes may wait. It keeps its slot
     /// meanwhile: a stop waits for it.
     fn wait_for_it(&self, active: Arc<ActiveJob>, number: usize) {
-        let counter = self.clone();
+        let source = self.clone();
         let waiting = active.clone();
         let wait = move || {
-            let shared = &counter.shared;
+            let shared = &source.shared;
             if !may_run_alone(shared, &waiting) {
                 shared.leave(&waiting);
-                return shared.give_seat(number);
+                return shared.give_slot(number);
             }
-            if let Some(started) = counter.seated(&waiting, number) {
-                let _ = shared.wires.alone.0.send(started);
-                shared.ring();
+            if let Some(started) = source.seated(&waiting, number) {
+                let _ = shared.channels.alone.0.send(started);
+                shared.notify_puller();
             }
         };
         if let Err(error) = thread::Builder::new().name("gw-alone".into()).spawn(wait) {
             warn!(worker_id = self.shared.worker_id.as_str(), error:% = error; "cannot start thread gw-alone");
             active.give_back(None);
             self.shared.leave(&active);
-            self.shared.give_seat(number);
+            self.shared.give_slot(number);
         }
     }
 }

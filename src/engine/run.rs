@@ -1,10 +1,10 @@
 //! gw-run-N: runs handlers, one job at a time. Never touches the database.
 
-use super::slot::Seat;
+use super::slot::Slot;
 use super::{Shared, raise};
 use crate::hooks::panic_text;
 use crate::job::active::ActiveJob;
-use crate::tasks::{Runner, Surroundings};
+use crate::tasks::{Runner, WorkerEnv};
 use crossbeam_channel::select;
 use log::{error, warn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,10 +24,10 @@ const YIELDS: usize = 4;
 const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs jobs until a stop.
-pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<Surroundings>) {
-    while let Some(number) = seat(shared) {
+pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<WorkerEnv>) {
+    while let Some(number) = slot(shared) {
         let Some(active) = next(shared) else {
-            shared.give_seat(number);
+            shared.give_slot(number);
             return;
         };
         shared.pass_gate();
@@ -43,10 +43,10 @@ pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<Surroundings>) {
             active.start()
         };
         if starts {
-            work(around, &Seat::take(shared, &active, number));
+            work(around, &Slot::take(shared, &active, number));
         } else {
             shared.leave(&active);
-            shared.give_seat(number);
+            shared.give_slot(number);
         }
         shared.others.pass();
     }
@@ -54,7 +54,7 @@ pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<Surroundings>) {
 
 /// Starts a job that may be what kills its workers once this worker holds nothing else: who dies with it then is
 /// known. The others go back, for other workers to run. Answers whether it was started; if so, the others are
-/// held up until its seat is free.
+/// held up until its slot is free.
 pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
     if !shared.others.close() {
         // Another one is to run alone; this one is claimed again after it.
@@ -92,12 +92,12 @@ fn is_alone(shared: &Shared) -> bool {
     no_claim_in_flight && shared.ledger.len() == 1
 }
 
-/// A seat for the next job, once one is free. `None` at a stop.
-fn seat(shared: &Shared) -> Option<usize> {
-    let seats = &shared.wires.seats.1;
-    seats.try_recv().ok().or_else(|| {
+/// A slot for the next job, once one is free. `None` at a stop.
+fn slot(shared: &Shared) -> Option<usize> {
+    let slots = &shared.channels.slots.1;
+    slots.try_recv().ok().or_else(|| {
         select! {
-            recv(seats) -> number => number.ok(),
+            recv(slots) -> number => number.ok(),
             recv(shared.stop.receiver()) -> _ => None,
         }
     })
@@ -105,10 +105,10 @@ fn seat(shared: &Shared) -> Option<usize> {
 
 /// The next job; asks dispatch for more when few are left. `None` at a stop.
 fn next(shared: &Shared) -> Option<Arc<ActiveJob>> {
-    let jobs = &shared.wires.jobs.1;
+    let jobs = &shared.channels.jobs.1;
     shared.idle.fetch_add(1, Ordering::AcqRel);
     let job = jobs.try_recv().ok().or_else(|| {
-        raise(&shared.wires.low);
+        raise(&shared.channels.low);
         // More are often on their way. Others work meanwhile, and sleeping would cost a wake for each job.
         for _ in 0..YIELDS {
             std::thread::yield_now();
@@ -130,17 +130,17 @@ impl Shared {
     /// A job was taken: that some are is what dispatch wants to see, and it claims more when few are left.
     pub(crate) fn note_taken(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
-        if self.wires.jobs.1.len() <= self.low_water.load(Ordering::Relaxed) {
-            raise(&self.wires.low);
+        if self.channels.jobs.1.len() <= self.low_water.load(Ordering::Relaxed) {
+            raise(&self.channels.low);
         }
     }
 }
 
 /// Lets the task have the job. It may end it later, and elsewhere; this thread is free for the next one then.
-fn work(around: &Arc<Surroundings>, seat: &Arc<Seat>) {
+fn work(around: &Arc<WorkerEnv>, slot: &Arc<Slot>) {
     let start = Instant::now();
-    let started = seat.hand_out(around);
-    match (&seat.task().runner, started) {
+    let started = slot.hand_out(around);
+    match (&slot.task().runner, started) {
         (_, None) => {}
         (Runner::Call(handler), Some(started)) => {
             let context = started.context().clone();
@@ -150,11 +150,11 @@ fn work(around: &Arc<Surroundings>, seat: &Arc<Seat>) {
         (Runner::Give(handler), Some(started)) => {
             // Unwinding drops the job, which fails it.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(started))) {
-                error!(task = seat.task().name.as_str(), error = panic_text(panic).as_str(); "a task panicked");
+                error!(task = slot.task().name.as_str(), error = panic_text(panic).as_str(); "a task panicked");
             }
-            seat.leave_to_others();
+            slot.leave_to_others();
         }
         (Runner::Pull, Some(_)) => unreachable!("no thread runs where jobs are pulled"),
     }
-    seat.task().pace.took(start.elapsed());
+    slot.task().pace.took(start.elapsed());
 }

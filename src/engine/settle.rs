@@ -43,7 +43,7 @@ pub(crate) fn settle(shared: &Shared) {
         retry: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
         deferred: Vec::new(),
     };
-    let done = &shared.wires.done.1;
+    let done = &shared.channels.done.1;
     let mut completed = Pile::new(shared.config.complete_delay);
     let mut failed = Pile::new(shared.config.fail_delay);
     loop {
@@ -272,7 +272,7 @@ impl Settler<'_> {
         let count = held.len();
         for pending in held {
             if !pending.is_blocked() {
-                self.shared.complaints.say(|left_out| {
+                self.shared.error_log.say(|left_out| {
                     let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
                     warn!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), left_out;
                         "another session holds the row of a job or of its queue; its outcome is written when it lets go");
@@ -290,7 +290,7 @@ impl Settler<'_> {
             return self.written(&[pending]);
         }
         add(&self.shared.stats.database_errors, 1);
-        self.shared.complaints.say(|left_out| {
+        self.shared.error_log.say(|left_out| {
             let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
             error!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), error:% = error, left_out;
                 "the database refuses the outcome of a job; trying again, others are not affected");
@@ -310,7 +310,7 @@ impl Settler<'_> {
         self.deferred.push(pending);
         self.shared.deferred.store(self.deferred.len(), Ordering::Relaxed);
         // A run until empty ends when only such jobs are left.
-        raise(&self.shared.wires.low);
+        raise(&self.shared.channels.low);
     }
 
     /// The database has these outcomes: their jobs are no longer ours.
@@ -322,10 +322,10 @@ impl Settler<'_> {
         // Jobs that can be claimed at once are told of by notification, if there is a listener.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
         if due_again || jobs.iter().any(|active| active.job().queue_id.is_some()) {
-            raise(&self.shared.wires.freed);
+            raise(&self.shared.channels.freed);
         } else {
             // Nothing came free, but a worker that runs until empty waits for the last of these.
-            raise(&self.shared.wires.low);
+            raise(&self.shared.channels.low);
         }
     }
 
@@ -405,7 +405,7 @@ impl Settler<'_> {
         if ids.is_empty() {
             return;
         }
-        if let Err(error) = self.store.forget_gone(Some(ids)) {
+        if let Err(error) = self.store.forget_deleted_jobs(Some(ids)) {
             if error.kind() != ErrorKind::Stopped {
                 self.shared.complain("delete the count of recoveries", &error);
             }

@@ -1,24 +1,24 @@
-//! The seat of a job that runs: one of as many as may run at once, taken from its start until its handler has
+//! The slot of a job that runs: one of as many as may run at once, taken from its start until its handler has
 //! let go of it. Ends the job; knows nothing of threads and of the database.
 
 use super::{Shared, raise};
 use crate::config::retry::RetryPolicy;
 use crate::job::active::{ActiveJob, Failure, Outcome};
-use crate::tasks::{End, Runner, StartedJob, Surroundings, Task, WorkerContext};
+use crate::tasks::{End, Runner, StartedJob, Task, WorkerContext, WorkerEnv};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// One of `concurrency` seats. Whoever drops the last reference to it frees it.
-pub(crate) struct Seat {
+/// One of `concurrency` slots. Whoever drops the last reference to it frees it.
+pub(crate) struct Slot {
     shared: Arc<Shared>,
     active: Arc<ActiveJob>,
     number: usize,
     start: Instant,
 }
 
-impl Seat {
+impl Slot {
     /// Seats a job that was just started.
     pub(crate) fn take(shared: &Arc<Shared>, active: &Arc<ActiveJob>, number: usize) -> Arc<Self> {
         *shared.now_running[number].lock() = Some(active.clone());
@@ -26,7 +26,7 @@ impl Seat {
     }
 
     /// The job for whoever is to end it, or `None` if an interceptor has decided over it already.
-    pub(crate) fn hand_out(self: &Arc<Self>, around: &Arc<Surroundings>) -> Option<StartedJob> {
+    pub(crate) fn hand_out(self: &Arc<Self>, around: &Arc<WorkerEnv>) -> Option<StartedJob> {
         let shared = &self.shared;
         match shared.events.hooks.before_run(&self.active.claim.job, &shared.worker_id) {
             Some(decided) => {
@@ -70,14 +70,14 @@ impl Seat {
     }
 }
 
-impl End for Seat {
+impl End for Slot {
     fn with(&self, result: Result<(), String>) -> bool {
         let (hooks, job) = (&self.shared.events.hooks, &self.active.claim.job);
         self.conclude(hooks.after_run(job, &self.shared.worker_id, result, self.start.elapsed()))
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         let shared = &self.shared;
         *shared.now_running[self.number].lock() = None;
@@ -85,7 +85,7 @@ impl Drop for Seat {
             self.task().pace.took(self.start.elapsed());
         }
         shared.leave(&self.active);
-        shared.give_seat(self.number);
+        shared.give_slot(self.number);
         if self.active.claim.alone {
             shared.let_others_run();
         }
@@ -98,44 +98,44 @@ impl Shared {
         if self.ledger.returned(active) {
             // Settled while a handler still had it: this, and not settling, may have been the last thing that
             // a run until empty waits for.
-            raise(&self.wires.low);
+            raise(&self.channels.low);
         }
     }
 
-    /// A seat is free. Somebody who came for a job while there was none looks again.
-    pub(crate) fn give_seat(&self, number: usize) {
-        let _ = self.wires.seats.0.send(number);
+    /// A slot is free. Somebody who came for a job while there was none looks again.
+    pub(crate) fn give_slot(&self, number: usize) {
+        let _ = self.channels.slots.0.send(number);
         if self.stop.is_triggered() {
-            raise(&self.wires.seat_freed);
-            self.ring();
-        } else if !self.wires.jobs.1.is_empty() {
-            self.ring();
+            raise(&self.channels.slot_freed);
+            self.notify_puller();
+        } else if !self.channels.jobs.1.is_empty() {
+            self.notify_puller();
         } else if self.config.pull.is_some() {
-            // No thread waits for a job here, and says so: dispatch, which counts free seats, may have looked
+            // No thread waits for a job here, and says so: dispatch, which counts free slots, may have looked
             // while this one was taken.
-            raise(&self.wires.low);
+            raise(&self.channels.low);
         }
     }
 
     /// The job that had to run alone is over.
     pub(crate) fn let_others_run(&self) {
         self.others.open();
-        raise(&self.wires.freed);
-        self.ring();
+        raise(&self.channels.freed);
+        self.notify_puller();
     }
 
     /// How many jobs could start at once, if they were there.
     pub(crate) fn idle(&self) -> usize {
         match self.config.pull {
-            Some(_) => self.wires.seats.1.len(),
+            Some(_) => self.channels.slots.1.len(),
             None => self.idle.load(Ordering::Acquire),
         }
     }
 
     /// Tells those who come for jobs that there may be one now, or that there will be none.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn notify_puller(&self) {
         if let Some(pull) = &self.config.pull {
-            (pull.ring)();
+            (pull.notify)();
         }
     }
 }

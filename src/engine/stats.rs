@@ -15,7 +15,7 @@ macro_rules! counters {
             pub(crate) settle_sizes: Gauge,
             /// In microseconds.
             pub(crate) handler_times: Gauge,
-            pub(crate) listener: Listener,
+            pub(crate) listener: ListenerCell,
         }
 
         /// What a worker has done since it started, and what it is doing now.
@@ -89,7 +89,7 @@ counters! {
     /// Handlers that were cancelled because they took longer than their task may.
     timed_out,
     /// Handlers that went on for longer than the grace period after that.
-    wedged,
+    stuck,
     /// Outcomes that the database refused, because the job was no longer ours.
     lost,
     /// Jobs that the database held for us without our knowing, given back.
@@ -177,9 +177,9 @@ pub enum ListenerState {
 
 /// The listener's state, set by gw-listen.
 #[derive(Default)]
-pub(crate) struct Listener(AtomicU8);
+pub(crate) struct ListenerCell(AtomicU8);
 
-impl Listener {
+impl ListenerCell {
     pub(crate) fn set(&self, state: ListenerState) {
         self.0.store(state as u8, Ordering::Relaxed);
     }

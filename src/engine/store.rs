@@ -5,7 +5,7 @@ use crate::db::migrate::Facts;
 use crate::db::schema::Schema;
 use crate::db::session::{Interrupt, Param, Query, Session, Setup};
 use crate::db::standing::Standing;
-use crate::db::{Database, Seat};
+use crate::db::{Database, Reconnecting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::active::{ActiveJob, Failure};
 use crate::job::spec::RawJob;
@@ -73,14 +73,14 @@ pub(crate) struct Claimed {
 
 /// The statements of one engine thread, on a session of its own.
 pub(crate) struct Store {
-    seat: Seat,
+    sessions: Reconnecting,
     worker: String,
     claim: Query,
     payloads: Query,
     claimed: Query,
-    harden: Query,
+    make_durable: Query,
     often_recovered: Query,
-    forget_gone: Query,
+    forget_deleted_jobs: Query,
     complete: Query,
     fail: Query,
     give_back: Query,
@@ -136,7 +136,7 @@ impl Store {
         };
         match role {
             // A claim is no promise: one that a server crash forgets was never made, and its settling
-            // is refused. Where that would not do, `harden` follows.
+            // is refused. Where that would not do, `make_durable` follows.
             // And a payload may take long to arrive: our own deadline ends a call that makes no progress.
             "fetch" => settings.extend([("synchronous_commit", "off"), ("statement_timeout", "0")]),
             // A row that another session holds must not hold up the outcomes that are written with it.
@@ -151,14 +151,17 @@ impl Store {
         let setup = Setup { settings, channels };
         let query = |name, sql| Query::new(name, sql, schema);
         Self {
-            seat: Seat::new(database, role, interrupt, setup),
+            sessions: Reconnecting::new(database, role, interrupt, setup),
             worker: worker.to_owned(),
             claim: query("claim", include_str!("../sql/claim/claim.sql")),
             payloads: query("payloads", include_str!("../sql/claim/payloads.sql")),
             claimed: query("claimed", include_str!("../sql/claim/claimed.sql")),
-            harden: query("harden", include_str!("../sql/claim/harden.sql")),
+            make_durable: query("make_durable", include_str!("../sql/claim/make_durable.sql")),
             often_recovered: query("often_recovered", include_str!("../sql/claim/often_recovered.sql")),
-            forget_gone: query("forget_gone", include_str!("../sql/lease/forget_gone.sql")),
+            forget_deleted_jobs: query(
+                "delete_recoveries_of_deleted_jobs",
+                include_str!("../sql/lease/delete_recoveries_of_deleted_jobs.sql"),
+            ),
             complete: query("complete", include_str!("../sql/settle/complete.sql")),
             fail: query("fail", include_str!("../sql/settle/fail.sql")),
             give_back: query("give_back", include_str!("../sql/settle/give_back.sql")),
@@ -167,14 +170,14 @@ impl Store {
             renew: query("renew", include_str!("../sql/lease/renew.sql")),
             old_locks: query("old_locks", include_str!("../sql/lease/old_locks.sql")),
             reset: query("reset", include_str!("../sql/lease/reset.sql")),
-            existing: query("gone", include_str!("../sql/settle/gone.sql")),
+            existing: query("existing_jobs", include_str!("../sql/settle/existing_jobs.sql")),
             blocked: query("blocked", include_str!("../sql/settle/blocked.sql")),
             tasks: query("tasks", include_str!("../sql/claim/tasks.sql")),
             storable: query("storable", include_str!("../sql/enqueue/storable.sql")),
             look_at_tasks: query("look_at_tasks", include_str!("../sql/claim/look_at_tasks.sql")),
             published_tasks: query("published_tasks", include_str!("../sql/claim/published_tasks.sql")),
-            beat: query("beat", include_str!("../sql/lease/beat.sql")),
-            native_beat: query("native_beat", include_str!("../sql/lease/native_beat.sql")),
+            beat: query("heartbeat", include_str!("../sql/lease/heartbeat.sql")),
+            native_beat: query("native_heartbeat", include_str!("../sql/lease/native_heartbeat.sql")),
             deregister: query("deregister", include_str!("../sql/lease/deregister.sql")),
             native_deregister: query("native_deregister", include_str!("../sql/lease/native_deregister.sql")),
             probe_listen: query("probe_listen", include_str!("../sql/session/probe_listen.sql")),
@@ -188,17 +191,17 @@ impl Store {
 
     /// How often this store's session was opened.
     pub(crate) fn connects(&self) -> u64 {
-        self.seat.connects()
+        self.sessions.connects()
     }
 
     /// Opens the session if there is none.
     pub(crate) fn connect(&mut self) -> Result<()> {
-        self.seat.with(|_| Ok(()))
+        self.sessions.with(|_| Ok(()))
     }
 
     /// Gives up the session; the next call opens another.
     pub(crate) fn disconnect(&mut self) {
-        self.seat.leave();
+        self.sessions.leave();
     }
 
     /// Claims jobs, each in a row as `Job::from_row` reads it, with its `task_id` and `apart`.
@@ -221,10 +224,10 @@ impl Store {
             ]
         };
         let claim = &self.claim;
-        match self.seat.with(|session| session.query(claim, params())) {
+        match self.sessions.with(|session| session.query(claim, params())) {
             Err(error) if text::is_untranslatable(&error) && filter.is_ascii() => {
                 // One job's text would otherwise keep all others from being claimed.
-                let rows = self.seat.with(|session| session.query_unconverted(claim, params()))?;
+                let rows = self.sessions.with(|session| session.query_unconverted(claim, params()))?;
                 rows.into_iter().map(|row| self.converted(row)).collect()
             }
             rows => Ok(rows?.into_iter().map(|row| Claimed { row, unreadable: None }).collect()),
@@ -238,7 +241,7 @@ impl Store {
             return Ok(Claimed { row, unreadable: None });
         }
         let (claimed, id): (_, i64) = (&self.claimed, row.try_get("id")?);
-        match self.seat.with(|session| session.query(claimed, vec![Box::new(id)])) {
+        match self.sessions.with(|session| session.query(claimed, vec![Box::new(id)])) {
             Ok(mut rows) if rows.len() == 1 => Ok(Claimed { row: rows.remove(0), unreadable: None }),
             Ok(_) => Ok(Claimed { row, unreadable: Some("its row is gone".into()) }),
             Err(error) if text::is_untranslatable(&error) => {
@@ -257,7 +260,7 @@ impl Store {
     /// The payloads of these jobs, as far as this worker still holds them.
     pub(crate) fn payloads(&mut self, jobs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
         let (query, worker, jobs) = (&self.payloads, self.worker.clone(), jobs.to_vec());
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs)]))?;
         rows.iter().map(|row| Ok((row.get("id"), row.try_get::<_, Bytes>("payload")?.0))).collect()
     }
 
@@ -270,30 +273,30 @@ impl Store {
     }
 
     /// Makes the claims that were answered so far survive a crash of the server.
-    pub(crate) fn harden(&mut self) -> Result<()> {
-        let query = &self.harden;
-        self.seat.with(|session| session.query(query, vec![])).map(drop)
+    pub(crate) fn make_durable(&mut self) -> Result<()> {
+        let query = &self.make_durable;
+        self.sessions.with(|session| session.query(query, vec![])).map(drop)
     }
 
     /// Which of these jobs have been recovered at least so `often`.
     pub(crate) fn often_recovered(&mut self, jobs: &[i64], often: i32) -> Result<HashSet<i64>> {
         let query = &self.often_recovered;
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(often)];
-        let rows = self.seat.with(|session| session.query(query, params))?;
+        let rows = self.sessions.with(|session| session.query(query, params))?;
         Ok(rows.iter().map(|row| row.get("job_id")).collect())
     }
 
     /// Deletes what was counted of the recoveries of jobs that are gone: those of `jobs`, or any.
-    pub(crate) fn forget_gone(&mut self, jobs: Option<Vec<i64>>) -> Result<()> {
-        let query = &self.forget_gone;
-        self.seat.with(|session| session.query(query, vec![Box::new(jobs)])).map(drop)
+    pub(crate) fn forget_deleted_jobs(&mut self, jobs: Option<Vec<i64>>) -> Result<()> {
+        let query = &self.forget_deleted_jobs;
+        self.sessions.with(|session| session.query(query, vec![Box::new(jobs)])).map(drop)
     }
 
     /// Deletes jobs that are done; answers which it could.
     pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
         let query = &self.complete;
-        let rows = self.seat.with(|session| session.query(query, params))?;
+        let rows = self.sessions.with(|session| session.query(query, params))?;
         Ok(ids(&rows))
     }
 
@@ -315,7 +318,7 @@ impl Store {
             params.push(Box::new(failures.iter().map(|failure| for_good || failure.for_good).collect::<Vec<_>>()));
             params.push(Box::new(failures.iter().map(|failure| failure.rest.clone()).collect::<Vec<_>>()));
             let query = &self.fail;
-            let error = match self.seat.with(|session| session.query(query, params)) {
+            let error = match self.sessions.with(|session| session.query(query, params)) {
                 Ok(rows) => return Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect()),
                 Err(error) => error,
             };
@@ -331,33 +334,33 @@ impl Store {
         let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
         let query = &self.give_back;
         params.push(Box::new(delays));
-        let rows = self.seat.with(|session| session.query(query, params))?;
+        let rows = self.sessions.with(|session| session.query(query, params))?;
         Ok(ids(&rows))
     }
 
     /// Which of these jobs still have a row.
     pub(crate) fn existing(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
         let (query, jobs) = (&self.existing, jobs.to_vec());
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(jobs)]))?;
         Ok(ids(&rows))
     }
 
     /// Which of these jobs cannot be written now, because another session holds a row.
     pub(crate) fn blocked(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
         let (query, jobs) = (&self.blocked, jobs.to_vec());
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(jobs)]))?;
         Ok(ids(&rows))
     }
 
     /// Ends what sessions of this worker that were given up may still be doing; answers whether it is over.
     pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
-        self.seat.end_abandoned()
+        self.sessions.end_abandoned()
     }
 
     /// What the database says this worker holds: id and attempts of each job.
     pub(crate) fn held(&mut self) -> Result<Vec<(i64, i16)>> {
         let (query, worker) = (&self.held, self.worker.clone());
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(worker)]))?;
         Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
     }
 
@@ -366,7 +369,7 @@ impl Store {
         let (query, worker) = (&self.reclaim, self.worker.clone());
         let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
         let rows = self
-            .seat
+            .sessions
             .with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs), Box::new(attempts)]))?;
         Ok(ids(&rows))
     }
@@ -375,14 +378,14 @@ impl Store {
     pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
         let query = &self.renew;
-        let rows = self.seat.with(|session| session.query(query, params))?;
+        let rows = self.sessions.with(|session| session.query(query, params))?;
         Ok(ids(&rows))
     }
 
     /// What has been locked for four hours: the ids of jobs, and those of queues.
     pub(crate) fn old_locks(&mut self) -> Result<(Vec<i64>, Vec<i64>)> {
         let query = &self.old_locks;
-        let rows = self.seat.with(|session| session.query(query, vec![]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![]))?;
         let (jobs, queues): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get("is_job"));
         let ids = |rows: Vec<&Row>| rows.iter().map(|row| row.get("id")).collect();
         Ok((ids(jobs), ids(queues)))
@@ -392,13 +395,13 @@ impl Store {
     pub(crate) fn reset(&mut self, jobs: &[i64], queues: &[i64]) -> Result<(i64, i64)> {
         let query = &self.reset;
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(queues.to_vec())];
-        let rows = self.seat.with(|session| session.query(query, params))?;
+        let rows = self.sessions.with(|session| session.query(query, params))?;
         Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
     }
 
     /// The refusal of a schema that a newer worker has changed since we started.
     pub(crate) fn breaking(&mut self, schema: &Schema) -> Result<Option<Error>> {
-        self.seat.with(|session| Standing::look_for_breaking(session, schema))
+        self.sessions.with(|session| Standing::look_for_breaking(session, schema))
     }
 
     /// The ids of the tasks named, entering new ones.
@@ -409,7 +412,7 @@ impl Store {
         // see; the next one sees it.
         for _ in 0..3 {
             let asked = names.to_vec();
-            let rows = self.seat.with(|session| session.query(query, vec![Box::new(asked)]))?;
+            let rows = self.sessions.with(|session| session.query(query, vec![Box::new(asked)]))?;
             ids = rows.iter().map(|row| (row.get("id"), row.get("identifier"))).collect();
             if ids.len() >= names.len() {
                 break;
@@ -428,14 +431,14 @@ impl Store {
         if texts.is_empty() {
             return Ok(());
         }
-        let answer = self.seat.with(|session| session.query(query, vec![Box::new(texts)]));
+        let answer = self.sessions.with(|session| session.query(query, vec![Box::new(texts)]));
         answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
     }
 
     /// Looks for due jobs at the front that are of none of these tasks, and whether these tasks are all there.
     pub(crate) fn look_at_tasks(&mut self, own: Vec<i32>) -> Result<TasksSeen> {
         let query = &self.look_at_tasks;
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(own), Box::new(LOOKED_AT)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(own), Box::new(LOOKED_AT)]))?;
         let mut seen = TasksSeen::default();
         for row in rows {
             match row.get::<_, Option<String>>("identifier") {
@@ -449,7 +452,7 @@ impl Store {
     /// The tasks of workers of this library that were heard of within this time. Only where `_native_workers` exists.
     pub(crate) fn published_tasks(&mut self, within: Duration) -> Result<HashSet<String>> {
         let query = &self.published_tasks;
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(within.as_secs_f64())]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(within.as_secs_f64())]))?;
         Ok(rows.iter().map(|row| row.get("identifier")).collect())
     }
 
@@ -462,12 +465,12 @@ impl Store {
             let seconds = threshold.min(LONGEST_DELAY).as_secs_f64();
             let params: Vec<Param> = vec![Box::new(worker.clone()), Box::new(metadata.clone()), Box::new(seconds)];
             let query = &self.native_beat;
-            let rows = self.seat.with(|session| session.query(query, params))?;
+            let rows = self.sessions.with(|session| session.query(query, params))?;
             has_silent = rows.first().is_some_and(|row| row.get("has_silent"));
         }
         if facts.has_private_workers {
             let query = &self.beat;
-            self.seat.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))?;
+            self.sessions.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))?;
         }
         Ok(has_silent)
     }
@@ -477,7 +480,7 @@ impl Store {
         let lists = [(facts.has_recovery, &self.native_deregister), (facts.has_private_workers, &self.deregister)];
         for (_, query) in lists.into_iter().filter(|(is_there, _)| *is_there) {
             let worker = self.worker.clone();
-            self.seat.with(|session| session.query(query, vec![Box::new(worker)]))?;
+            self.sessions.with(|session| session.query(query, vec![Box::new(worker)]))?;
         }
         Ok(())
     }
@@ -488,7 +491,7 @@ impl Store {
         identifiers: Vec<String>,
     ) -> Result<(DateTime<Utc>, HashMap<String, KnownCrontab>)> {
         let query = &self.cron_look;
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
         let time = |row: &Row, column| row.get::<_, Option<DbTime>>(column).map(|time| time.0);
         let now = rows.first().and_then(|row| time(row, "now")).expect("it answers at least one row");
         let known = rows.iter().filter_map(|row| {
@@ -505,7 +508,7 @@ impl Store {
     /// Enters crontab entries that are new.
     pub(crate) fn cron_register(&mut self, identifiers: Vec<String>, since: DateTime<Utc>) -> Result<()> {
         let query = &self.cron_register;
-        self.seat.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(since)])).map(drop)
+        self.sessions.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(since)])).map(drop)
     }
 
     /// Takes a tick and adds its job; answers the job, or nothing if the tick was taken before.
@@ -530,38 +533,39 @@ impl Store {
             Box::new(wanted),
         ];
         let query = &self.cron_tick;
-        let rows = self.seat.with(|session| session.query(query, params)).map_err(|error| match error.sqlstate() {
-            // Ours, and what the async crate's add_job says in the same case.
-            Some("22012" | "GWNOR") => {
-                Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
-            }
-            _ => error,
-        })?;
+        let rows =
+            self.sessions.with(|session| session.query(query, params)).map_err(|error| match error.sqlstate() {
+                // Ours, and what the async crate's add_job says in the same case.
+                Some("22012" | "GWNOR") => {
+                    Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
+                }
+                _ => error,
+            })?;
         Ok(rows.first().map(|row| row.get("id")))
     }
 
     /// Until when the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
     pub(crate) fn cron_decided(&mut self, identifiers: Vec<String>) -> Result<HashMap<String, DateTime<Utc>>> {
         let query = &self.cron_decided;
-        let rows = self.seat.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
         Ok(rows.iter().map(|row| (row.get("identifier"), row.get::<_, DbTime>("decided_until").0)).collect())
     }
 
     /// Notes that the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
     pub(crate) fn cron_decide(&mut self, identifiers: Vec<String>, until: DateTime<Utc>) -> Result<()> {
         let query = &self.cron_decide;
-        self.seat.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(until)])).map(drop)
+        self.sessions.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(until)])).map(drop)
     }
 
     /// Sends a notification to ourselves.
     pub(crate) fn probe_listen(&mut self) -> Result<()> {
         let (query, channel) = (&self.probe_listen, own_channel(&self.worker));
-        self.seat.with(|session| session.query(query, vec![Box::new(channel)])).map(drop)
+        self.sessions.with(|session| session.query(query, vec![Box::new(channel)])).map(drop)
     }
 
     /// Waits for a notification: `Some(true)` for new jobs, `Some(false)` for any other, `None` for none in time.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<bool>> {
-        let channel = self.seat.with(|session: &mut Session| session.wait(timeout))?;
+        let channel = self.sessions.with(|session: &mut Session| session.wait(timeout))?;
         Ok(channel.map(|channel| channel == JOBS_CHANNEL))
     }
 }

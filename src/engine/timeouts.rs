@@ -37,13 +37,13 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         return Some(late);
     }
     let (job, worker_id) = (active.job(), shared.worker_id.as_str());
-    let tell = |wedged| {
+    let tell = |stuck| {
         shared.events.send(JobTimeout, || JobTimeoutContext {
             job: active.claim.job.clone(),
             worker_id: shared.worker_id.clone(),
             thread: thread.to_owned(),
             timeout,
-            wedged,
+            stuck,
         });
     };
     if active.time_out() {
@@ -57,7 +57,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         return Some(too_late);
     }
     if active.report_wedged() {
-        add(&shared.stats.wedged, 1);
+        add(&shared.stats.stuck, 1);
         error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             seconds = started.elapsed().as_secs();
             "a handler ignores its timeout; its thread is lost to other jobs, and its job stays ours while this process lives");

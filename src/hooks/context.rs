@@ -166,7 +166,7 @@ pub struct JobTimeoutContext {
     /// How long the task may run.
     pub timeout: Duration,
     /// Whether the handler has ignored the timeout for the whole grace period.
-    pub wedged: bool,
+    pub stuck: bool,
 }
 
 /// What [`JobRecovery`](crate::JobRecovery) tells.

@@ -104,7 +104,7 @@ pub(crate) struct ActiveJob {
     /// Whether it was cancelled because it took longer than its task may.
     timed_out: AtomicBool,
     /// Whether it was reported as ignoring that.
-    wedged: AtomicBool,
+    stuck: AtomicBool,
     wishes: Mutex<Wishes>,
     /// Whether a handler is inside. Set by gw-run, also when the job was finished from elsewhere.
     inside: AtomicBool,
@@ -219,7 +219,7 @@ impl ActiveJob {
 
     /// Whether it is news that its handler ignores the timeout.
     pub(crate) fn report_wedged(&self) -> bool {
-        !self.wedged.swap(true, Ordering::AcqRel)
+        !self.stuck.swap(true, Ordering::AcqRel)
     }
 
     /// Run again after `delay` instead of being done, if the handler succeeds.
@@ -370,7 +370,7 @@ impl Ledger {
                 cancelled: AtomicBool::new(false),
                 when_cancelled: OnceLock::new(),
                 timed_out: AtomicBool::new(false),
-                wedged: AtomicBool::new(false),
+                stuck: AtomicBool::new(false),
                 wishes: Mutex::default(),
                 inside: AtomicBool::new(false),
                 left_to_others: AtomicBool::new(false),

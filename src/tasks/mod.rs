@@ -170,7 +170,7 @@ impl JobDefinition {
     /// A handler that is late is cancelled: [`WorkerContext::is_cancelled`] answers true. If it then
     /// returns an error, the attempt has failed by timeout; if it succeeds all the same, the job is done.
     /// One that has not returned after the `shutdown_grace_period` is reported, by job and thread, as
-    /// wedged. It stays this worker's: nobody else runs it as long as this process lives.
+    /// stuck. It stays this worker's: nobody else runs it as long as this process lives.
     ///
     /// # Errors
     /// `init` answers `Config` if it is shorter than 1 ms.
@@ -256,7 +256,7 @@ impl ReadOnlyExtensions {
 }
 
 /// What all jobs of one worker share.
-pub(crate) struct Surroundings {
+pub(crate) struct WorkerEnv {
     pub(crate) worker_id: String,
     pub(crate) utils: WorkerUtils,
     pub(crate) extensions: Arc<Extensions>,
@@ -266,11 +266,11 @@ pub(crate) struct Surroundings {
 #[derive(Clone)]
 pub struct WorkerContext {
     active: Arc<ActiveJob>,
-    around: Arc<Surroundings>,
+    around: Arc<WorkerEnv>,
 }
 
 impl WorkerContext {
-    pub(crate) fn new(active: Arc<ActiveJob>, around: Arc<Surroundings>) -> Self {
+    pub(crate) fn new(active: Arc<ActiveJob>, around: Arc<WorkerEnv>) -> Self {
         Self { active, around }
     }
 

@@ -12,18 +12,18 @@ use crate::db::migrate::Facts;
 use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
 use crate::engine::avoid::Avoided;
-use crate::engine::pull::Counter;
+use crate::engine::pull::JobSource;
 use crate::engine::recovery::Recovery;
 use crate::engine::stats::{Health, Stats, WorkerStats};
 use crate::engine::{
-    Complaints, Gate, Shared, Wires, dispatch, fetch, lease, listen, run, scheduler, settle, timeouts,
+    Channels, ErrorLog, Gate, Shared, dispatch, fetch, lease, listen, run, scheduler, settle, timeouts,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::events::Events;
 use crate::hooks::{ShutdownReason, WorkerShutdownContext, WorkerStart, WorkerStartContext};
 use crate::job::active::{ActiveJob, Ledger, Outcome};
 use crate::shutdown::ShutdownSignal;
-use crate::tasks::{Extensions, ReadOnlyExtensions, Surroundings, Task};
+use crate::tasks::{Extensions, ReadOnlyExtensions, Task, WorkerEnv};
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
 use parking_lot::{Mutex, RwLock};
@@ -41,7 +41,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a database call has at least during a stop; half of the grace period if that is longer.
-const LEAST_HURRY: Duration = Duration::from_millis(200);
+const LEAST_STOP_LIMIT: Duration = Duration::from_millis(200);
 
 /// A worker, ready to run. Made by [`WorkerOptions::init`](crate::WorkerOptions::init).
 ///
@@ -170,7 +170,12 @@ impl Worker {
     }
 
     /// Runs. `begins` is told where its jobs can be had before there are any, `started` when all threads are there.
-    pub(crate) fn live(&self, until_empty: bool, begins: impl FnOnce(&Counter), started: impl FnOnce()) -> Result<()> {
+    pub(crate) fn live(
+        &self,
+        until_empty: bool,
+        begins: impl FnOnce(&JobSource),
+        started: impl FnOnce(),
+    ) -> Result<()> {
         refuse_async_context()?;
         let Some(_running) = self.running.try_lock() else {
             return Err(Error::new(ErrorKind::Misuse, "the worker runs already; make another one with init()"));
@@ -186,14 +191,14 @@ impl Worker {
                 "a run until no job is due adds no jobs of crontab entries; a worker that runs until it is stopped does");
         }
 
-        let around = Arc::new(Surroundings {
+        let around = Arc::new(WorkerEnv {
             worker_id: shared.worker_id.clone(),
             utils: self.utils.clone(),
             extensions: self.extensions.clone(),
         });
-        let counter = Counter { shared: shared.clone(), around };
-        begins(&counter);
-        let crew = Crew::start(&counter, &self.crons, until_empty)?;
+        let source = JobSource { shared: shared.clone(), around };
+        begins(&source);
+        let threads = Threads::start(&source, &self.crons, until_empty)?;
         started();
         shared.events.send(WorkerStart, || WorkerStartContext {
             utils: self.utils.clone(),
@@ -210,9 +215,9 @@ impl Worker {
             },
             recv(callers) -> _ => ShutdownReason::Graceful,
             // Only a run until empty comes to an end by itself.
-            recv(crew.dispatch.finished) -> _ => ShutdownReason::Graceful,
+            recv(threads.dispatch.finished) -> _ => ShutdownReason::Graceful,
         };
-        let stopped = crew.stop(&shared, &self.utils, reason, until_empty);
+        let stopped = threads.stop(&shared, &self.utils, reason, until_empty);
         match (shared.refusal.lock().take(), stopped) {
             (None, stopped) => stopped,
             (Some(refusal), Ok(())) => Err(refusal),
@@ -247,8 +252,8 @@ impl Worker {
             over: ShutdownSignal::new(),
             left: ShutdownSignal::new(),
             interrupt: Interrupt::new(),
-            wires: Wires::new(self.config.claimers, self.config.concurrency),
-            complaints: Complaints::new(),
+            channels: Channels::new(self.config.claimers, self.config.concurrency),
+            error_log: ErrorLog::new(),
             health: Arc::new(Health::new()),
         }
     }
@@ -261,13 +266,13 @@ fn new_worker_id() -> String {
 }
 
 /// A thread, and a channel that closes when it ends.
-struct Hand {
+struct ThreadHandle {
     name: String,
     finished: Receiver<Infallible>,
     thread: JoinHandle<()>,
 }
 
-impl Hand {
+impl ThreadHandle {
     fn start(name: String, shared: &Arc<Shared>, work: impl FnOnce(&Shared) + Send + 'static) -> Result<Self> {
         let (ends_with_the_thread, finished) = bounded(0);
         let shared = shared.clone();
@@ -296,54 +301,58 @@ impl Hand {
 }
 
 /// All threads of one start.
-struct Crew {
-    settle: Hand,
-    lease: Hand,
-    run: Vec<Hand>,
-    listen: Option<Hand>,
-    watch: Option<Hand>,
-    fetch: Vec<Hand>,
-    dispatch: Hand,
+struct Threads {
+    settle: ThreadHandle,
+    lease: ThreadHandle,
+    run: Vec<ThreadHandle>,
+    listen: Option<ThreadHandle>,
+    watch: Option<ThreadHandle>,
+    fetch: Vec<ThreadHandle>,
+    dispatch: ThreadHandle,
     /// Unless it is switched off, or has no room.
-    recovery: Option<Hand>,
+    recovery: Option<ThreadHandle>,
     /// Only if there are entries.
-    cron: Option<Hand>,
+    cron: Option<ThreadHandle>,
     /// Only if there is anybody to tell.
-    events: Option<Hand>,
+    events: Option<ThreadHandle>,
 }
 
-impl Crew {
+impl Threads {
     /// Starts every thread, those first that others rely on.
-    fn start(counter: &Counter, crons: &Arc<Vec<Cron>>, until_empty: bool) -> Result<Self> {
-        let shared = &counter.shared;
+    fn start(source: &JobSource, crons: &Arc<Vec<Cron>>, until_empty: bool) -> Result<Self> {
+        let shared = &source.shared;
         let start = || -> Result<Self> {
             let observed = shared.events.are_observed();
-            let events = observed.then(|| Hand::start("gw-events".into(), shared, |shared| shared.events.observe()));
+            let events =
+                observed.then(|| ThreadHandle::start("gw-events".into(), shared, |shared| shared.events.observe()));
             let events = events.transpose()?;
-            let settle = Hand::start("gw-settle".into(), shared, settle::settle)?;
-            let lease = Hand::start("gw-lease".into(), shared, lease::lease)?;
+            let settle = ThreadHandle::start("gw-settle".into(), shared, settle::settle)?;
+            let lease = ThreadHandle::start("gw-lease".into(), shared, lease::lease)?;
             let threads = if shared.config.pull.is_some() { 0 } else { shared.config.threads };
             let run = (0..threads).map(|place| {
-                let Counter { shared: own, around } = counter.clone();
-                Hand::start(format!("gw-run-{place}"), shared, move |_| run::run(&own, &around))
+                let JobSource { shared: own, around } = source.clone();
+                ThreadHandle::start(format!("gw-run-{place}"), shared, move |_| run::run(&own, &around))
             });
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
-            let listen = listens.then(|| Hand::start("gw-listen".into(), shared, listen::listen)).transpose()?;
+            let listen =
+                listens.then(|| ThreadHandle::start("gw-listen".into(), shared, listen::listen)).transpose()?;
             let watches = shared.tasks.iter().any(|task| task.timeout.is_some());
-            let watch = watches.then(|| Hand::start("gw-watch".into(), shared, timeouts::watch)).transpose()?;
+            let watch = watches.then(|| ThreadHandle::start("gw-watch".into(), shared, timeouts::watch)).transpose()?;
             let fetch = (0..shared.config.claimers).map(|claimer| {
-                Hand::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
+                ThreadHandle::start(format!("gw-fetch-{claimer}"), shared, move |shared| fetch::fetch(shared, claimer))
             });
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
             let sweeps = shared.config.sweeps != Sweeps::Off && !until_empty;
             let recovery = sweeps
-                .then(|| Hand::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
+                .then(|| ThreadHandle::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
                 .transpose()?;
-            let dispatch =
-                Hand::start("gw-dispatch".into(), shared, move |shared| dispatch::dispatch(shared, until_empty))?;
+            let dispatch = ThreadHandle::start("gw-dispatch".into(), shared, move |shared| {
+                dispatch::dispatch(shared, until_empty)
+            })?;
             let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
-            let cron = crons.map(|crons| Hand::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
+            let cron = crons
+                .map(|crons| ThreadHandle::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
             let cron = cron.transpose()?;
             Ok(Self { settle, lease, run, listen, watch, fetch, recovery, cron, dispatch, events })
         };
@@ -367,16 +376,16 @@ impl Crew {
         let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
         // A database that does not answer must be found out while there is time to ask it again.
-        shared.interrupt.hurry((shared.config.grace_period / 2).max(LEAST_HURRY));
+        shared.interrupt.limit((shared.config.grace_period / 2).max(LEAST_STOP_LIMIT));
 
         // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
         // hold threads.
         shared.stop.trigger();
         shared.gate.release();
         shared.others.release();
-        shared.ring();
+        shared.notify_puller();
 
-        // 2. Running jobs have the grace period, unless somebody is in a hurry.
+        // 2. Running jobs have the grace period, unless the caller aborts.
         if shared.all_seats_free_by(grace_ends, &shared.cancel) == Waited::Cancelled {
             must_end = must_end.min(Instant::now() + STOP_PATIENCE);
         }
@@ -391,11 +400,11 @@ impl Crew {
         shared.all_seats_free_by(patience, &ShutdownSignal::new());
 
         // 4. Those that ignored it are given back; their threads are left behind.
-        let wedged: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
+        let stuck: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
 
         // 5. Once nothing more can come, settle writes what it has.
-        for hand in self.fetch {
-            hand.join(must_end);
+        for handle in self.fetch {
+            handle.join(must_end);
         }
         self.dispatch.join(must_end);
         shared.over.trigger();
@@ -410,23 +419,23 @@ impl Crew {
         self.lease.join(must_end);
         shared.interrupt.raise();
         let last = must_end + Duration::from_millis(100);
-        for hand in self.cron.into_iter().chain(self.listen).chain(self.watch) {
-            hand.join(last);
+        for handle in self.cron.into_iter().chain(self.listen).chain(self.watch) {
+            handle.join(last);
         }
-        for hand in self.run {
-            if hand.ended_by(Instant::now()) {
-                hand.join(last);
+        for handle in self.run {
+            if handle.ended_by(Instant::now()) {
+                handle.join(last);
             }
         }
 
-        shared.wires.alone.1.try_iter().for_each(drop);
+        shared.channels.alone.1.try_iter().for_each(drop);
 
         // 7. Observers hear of the end, if they have come so far by now.
         if let Some(events) = self.events {
             shared.events.end(last, || WorkerShutdownContext {
                 utils: utils.clone(),
                 worker_id: worker_id.to_owned(),
-                reason: if wedged.is_empty() { reason } else { ShutdownReason::Error },
+                reason: if stuck.is_empty() { reason } else { ShutdownReason::Error },
             });
             if !events.join(last) {
                 shared.events.abandon();
@@ -434,8 +443,8 @@ impl Crew {
         }
         info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");
         let mut left = Vec::new();
-        if !wedged.is_empty() {
-            let (count, list) = (wedged.len(), named(&wedged));
+        if !stuck.is_empty() {
+            let (count, list) = (stuck.len(), named(&stuck));
             left.push(format!("{count} handler(s) did not return in time; their jobs were given back: {list}"));
         }
         let unwritten: Vec<String> = shared.ledger.all().iter().filter_map(unwritten).collect();
@@ -477,9 +486,9 @@ enum Waited {
 impl Shared {
     /// Waits until no job runs any more.
     fn all_seats_free_by(&self, deadline: Instant, cancel: &ShutdownSignal) -> Waited {
-        while !self.wires.seats.1.is_full() {
+        while !self.channels.slots.1.is_full() {
             select! {
-                recv(self.wires.seat_freed.1) -> _ => {}
+                recv(self.channels.slot_freed.1) -> _ => {}
                 recv(cancel.receiver()) -> _ => return Waited::Cancelled,
                 recv(crossbeam_channel::at(deadline)) -> _ => return Waited::TimeIsUp,
             }
@@ -507,7 +516,7 @@ fn recovery(shared: &Shared) -> Recovery {
         worker_id: shared.worker_id.clone(),
         config: shared.config.recovery.clone(),
         only_ours: shared.config.sweeps == Sweeps::Ours,
-        silent: shared.wires.silent.1.clone(),
+        silent: shared.channels.silent.1.clone(),
         database: shared.database.clone(),
         schema: shared.config.schema.clone(),
         facts: shared.facts.clone(),

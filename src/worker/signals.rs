@@ -11,13 +11,13 @@ use std::sync::Once;
 use std::{fs, io, thread};
 
 /// What a signal triggers in one worker: the first one, the second one.
-struct Listener {
+struct SignalListener {
     id: u64,
     stop: ShutdownSignal,
     cancel: ShutdownSignal,
 }
 
-static LISTENERS: Mutex<Vec<Listener>> = Mutex::new(Vec::new());
+static LISTENERS: Mutex<Vec<SignalListener>> = Mutex::new(Vec::new());
 static REGISTER: Once = Once::new();
 
 /// Keeps a worker's signals connected until it is dropped.
@@ -34,7 +34,7 @@ impl Drop for Guard {
 pub(crate) fn listen(stop: &ShutdownSignal, cancel: &ShutdownSignal) -> Guard {
     let mut listeners = LISTENERS.lock();
     let id = listeners.iter().map(|listener| listener.id).max().map_or(0, |last| last + 1);
-    listeners.push(Listener { id, stop: stop.clone(), cancel: cancel.clone() });
+    listeners.push(SignalListener { id, stop: stop.clone(), cancel: cancel.clone() });
     drop(listeners);
     REGISTER.call_once(|| {
         if let Err(error) = register() {
@@ -48,7 +48,7 @@ pub(crate) fn listen(stop: &ShutdownSignal, cancel: &ShutdownSignal) -> Guard {
 /// starts in the background, nohup of what it starts. What the application handles is the application's.
 fn register() -> io::Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let (ignored, handled) = (Set::read(&status, "SigIgn:"), Set::read(&status, "SigCgt:"));
+    let (ignored, handled) = (SignalSet::read(&status, "SigIgn:"), SignalSet::read(&status, "SigCgt:"));
     for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| handled.has(*signal)) {
         warn!(signal = signal_name(signal); "a signal is handled elsewhere and does not stop the worker");
     }
@@ -72,9 +72,9 @@ fn on_signal(signal: i32) {
 
 /// A set of signals as Linux writes it: bit `n - 1` of a hexadecimal number. Elsewhere nothing is known, and the
 /// set is empty.
-struct Set(u64);
+struct SignalSet(u64);
 
-impl Set {
+impl SignalSet {
     fn read(status: &str, name: &str) -> Self {
         let digits = status.lines().find_map(|line| line.strip_prefix(name));
         Self(digits.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0))

@@ -69,8 +69,8 @@ fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
     let names = files
         .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
-    // `make demo` and `make demo-languages` run the demos, `make test-interop` interop, and doors.rs the robot.
-    let known = ["demo", "hello", "interop", "languages", "robot", "service", "transaction"];
+    // `make demo` and `make demo-languages` run the demos, `make test-interop` interop, and conformance.rs the adapter.
+    let known = ["demo", "hello", "interop", "languages", "adapter", "service", "transaction"];
     assert_eq!(names.collect::<BTreeSet<_>>(), known.map(str::to_owned).into());
 }
 

@@ -76,17 +76,17 @@ fn a_handler_that_ignores_its_timeout_is_reported_once_and_keeps_its_job() {
     };
     let (send, told) = unbounded();
     let tell = options(stubborn.timeout(Duration::from_millis(20)))
-        .on(JobTimeout, move |ctx| _ = send.send((ctx.job.id(), ctx.thread, ctx.wedged)));
+        .on(JobTimeout, move |ctx| _ = send.send((ctx.job.id(), ctx.thread, ctx.stuck)));
     let running = Running::start(tell);
-    for wedged in [false, true] {
-        assert_eq!(told.recv_timeout(SOON).unwrap(), (id, "gw-run-0".to_owned(), wedged));
+    for stuck in [false, true] {
+        assert_eq!(told.recv_timeout(SOON).unwrap(), (id, "gw-run-0".to_owned(), stuck));
     }
     // Nobody else runs it.
     options(JobDefinition::raw("t", |_| assert_eq!(1, 2, "run twice"))).init().unwrap().run_once().unwrap();
     let worker_id = running.worker.worker_id().unwrap();
     let holder = format!("select locked_by from graphile_worker._private_jobs where id = {id}");
     assert_eq!(db.one::<String>(&holder), worker_id);
-    assert_eq!((running.worker.stats().timed_out, running.worker.stats().wedged), (1, 1));
+    assert_eq!((running.worker.stats().timed_out, running.worker.stats().stuck), (1, 1));
     let reports =
         log_lines().iter().filter(|line| line.of == worker_id && line.text.contains("ignores its timeout")).count();
     assert_eq!(reports, 1);

@@ -629,7 +629,7 @@ TEST(an_interceptor_may_ask_for_statistics_while_its_worker_is_started_again) {
   pthread_t puller = start_thread(pull_one, worker);
   wait_for(&begun, 1);
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
-  ANSWERS(GW_ERR_WEDGED, gw_worker_wait(worker, -1, &err));
+  ANSWERS(GW_ERR_STUCK, gw_worker_wait(worker, -1, &err));
   pthread_t starter = start_thread(start_it, worker);
   usleep(200000); /* It waits for the interceptor, and nothing tells of that. */
   count_up(&go_on);

@@ -40,7 +40,7 @@ static const struct {
     {-7, "GW_ERR_ABI"},
     {-8, "GW_ERR_NOMEM"},
     {-9, "GW_ERR_HANDLE"},
-    {-10, "GW_ERR_WEDGED"},
+    {-10, "GW_ERR_STUCK"},
     {-20, "GW_ERR_CONFIG"},
     {-21, "GW_ERR_CRONTAB"},
     {-22, "GW_ERR_JSON"},
@@ -141,7 +141,7 @@ TEST(the_public_structs_have_their_documented_layout) {
   CHECK_INT(offsetof(gw_stats_t, returned), 48);
   CHECK_INT(offsetof(gw_stats_t, snoozed), 56);
   CHECK_INT(offsetof(gw_stats_t, timed_out), 64);
-  CHECK_INT(offsetof(gw_stats_t, wedged), 72);
+  CHECK_INT(offsetof(gw_stats_t, stuck), 72);
   CHECK_INT(offsetof(gw_stats_t, lost), 80);
   CHECK_INT(offsetof(gw_stats_t, reconciled), 88);
   CHECK_INT(offsetof(gw_stats_t, database_errors), 96);

@@ -157,7 +157,7 @@ TEST(a_stop_is_said_also_when_a_job_that_was_pulled_never_ends) {
   gw_job_t *job = pull(worker);
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
   ANSWERS(GW_STOPPED, gw_worker_next(worker, soon(), &next, &err));
-  ANSWERS(GW_ERR_WEDGED, gw_worker_wait(worker, -1, &err));
+  ANSWERS(GW_ERR_STUCK, gw_worker_wait(worker, -1, &err));
   CHECK_HAS(said(), "task");
   ANSWERS(GW_STOPPED, gw_worker_next(worker, -1, &next, &err));
   ANSWERS(GW_ERR_CLOSED, gw_job_complete(job, &err));

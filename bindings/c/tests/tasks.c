@@ -402,7 +402,7 @@ TEST(a_task_that_never_returns_does_not_keep_its_worker_from_stopping_and_is_nam
   wait_for(&started, 1);
   int64_t asked = clock_ns();
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
-  ANSWERS(GW_ERR_WEDGED, gw_worker_wait(worker, -1, &err));
+  ANSWERS(GW_ERR_STUCK, gw_worker_wait(worker, -1, &err));
   if (check_times_count()) CHECK(clock_ns() - asked < 2000000000);
   snprintf(number, sizeof number, "%lld", (long long)id);
   CHECK_HAS(said(), "stubborn");
@@ -548,7 +548,7 @@ TEST(statistics_count_how_jobs_ended_in_numbers_and_in_json) {
   CHECK_INT(stats.failed, 3);
   CHECK_INT(stats.retried, 2);
   CHECK_INT(stats.permanently_failed, 1);
-  CHECK_INT(stats.returned + stats.snoozed + stats.timed_out + stats.wedged + stats.lost, 0);
+  CHECK_INT(stats.returned + stats.snoozed + stats.timed_out + stats.stuck + stats.lost, 0);
   CHECK_INT(stats.held + stats.running + stats.in_flight, 0);
   CHECK_INT(json_number(json, "claimed"), 6);
   CHECK_INT(json_number(json, "completed"), 3);

@@ -13,7 +13,7 @@ import unittest
 from datetime import datetime, timedelta, timezone
 
 from graphile_worker import (
-    ConfigError, CrontabError, DeadlockError, JobCancelled, NewJob, RetryAfter, StateError, TaskFailed, WedgedError,
+    ConfigError, CrontabError, DeadlockError, JobCancelled, NewJob, RetryAfter, StateError, TaskFailed, StuckError,
     Worker,
 )
 from harness import SOON, DatabaseTest, until
@@ -383,7 +383,7 @@ class LifeTest(DatabaseTest):
         worker.start()
         self.assertTrue(begun.wait(SOON))
         worker.stop()
-        with self.assertRaisesRegex(WedgedError, "stubborn"):
+        with self.assertRaisesRegex(StuckError, "stubborn"):
             worker.wait(SOON)
         self.assertEqual(self.value("select attempts, locked_by is null from jobs"), "0|t")
         threads = worker._running._threads

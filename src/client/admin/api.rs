@@ -2,7 +2,7 @@
 //! What is sent stands in `manage.rs` and `cleanup.rs` of the layer below.
 
 use crate::backoff::Backoff;
-use crate::client::admin::cleanup::{self, Names};
+use crate::client::admin::cleanup::{self, NameKind};
 use crate::client::admin::statements;
 use crate::client::admin::{
     CleanupResult, CleanupTask, ForceUnlockResult, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow, QueueRow,
@@ -211,10 +211,10 @@ impl WorkerUtils {
         // A look has to imagine them away.
         let without_failed = without_failed && self.dry_run;
         if tasks.contains(&CleanupTask::GcTaskIdentifiers) {
-            result.tasks = self.delete_unused(Names::Tasks, result.jobs, without_failed)?;
+            result.tasks = self.delete_unused(NameKind::Tasks, result.jobs, without_failed)?;
         }
         if tasks.contains(&CleanupTask::GcJobQueues) {
-            result.queues = self.delete_unused(Names::Queues, result.jobs, without_failed)?;
+            result.queues = self.delete_unused(NameKind::Queues, result.jobs, without_failed)?;
         }
         Ok(result)
     }
@@ -234,23 +234,23 @@ impl WorkerUtils {
         }
     }
 
-    fn delete_unused(&self, names: Names, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
+    fn delete_unused(&self, kind: NameKind, deleted_jobs: i64, without_failed: bool) -> Result<i64> {
         let end = Instant::now() + self.database.deadline();
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-        let needs = match names {
-            Names::Tasks => needs::DELETE_TASKS,
-            Names::Queues => needs::DELETE_QUEUES,
+        let needs = match kind {
+            NameKind::Tasks => needs::DELETE_TASKS,
+            NameKind::Queues => needs::DELETE_QUEUES,
         };
         loop {
             let keep = self.tasks_to_keep.clone();
             let ids = self.look(needs, false, move |client, schema| {
-                cleanup::unused(client, schema, names, &keep, without_failed)
+                cleanup::unused(client, schema, kind, &keep, without_failed)
             })?;
             if ids.is_empty() || self.dry_run {
                 return Ok(ids.len() as i64);
             }
             let deleted = self.change(needs, move |client, schema, end| {
-                cleanup::delete(client, schema, names, &ids, end.saturating_duration_since(Instant::now()))
+                cleanup::delete(client, schema, kind, &ids, end.saturating_duration_since(Instant::now()))
             });
             // A transaction in which a lock was not to be had ends by being undone, commit or not.
             if let Some(deleted) = deleted? {
@@ -258,7 +258,7 @@ impl WorkerUtils {
             }
             let pause = pause.next();
             if Instant::now() + pause >= end {
-                return Err(cleanup::never_quiet(names, deleted_jobs));
+                return Err(cleanup::never_quiet(kind, deleted_jobs));
             }
             std::thread::sleep(pause);
         }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What names stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Names {
+pub(crate) enum NameKind {
     Tasks,
     Queues,
 }
@@ -35,17 +35,17 @@ pub(crate) fn delete_failed_jobs<C: GenericClient>(transaction: &mut C, schema: 
 pub(crate) fn unused<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
-    names: Names,
+    kind: NameKind,
     keep: &[String],
     without_failed: bool,
 ) -> Result<Vec<i32>> {
     let without_failed: (&(dyn ToSql + Sync), Type) = (&without_failed, Type::BOOL);
-    let rows = match names {
-        Names::Tasks => {
+    let rows = match kind {
+        NameKind::Tasks => {
             let sql = schema.fill(include_str!("../../sql/admin/unused_tasks.sql"));
             client.query_typed(&sql, &[(&keep, Type::TEXT_ARRAY), without_failed])?
         }
-        Names::Queues => {
+        NameKind::Queues => {
             client.query_typed(&schema.fill(include_str!("../../sql/admin/unused_queues.sql")), &[without_failed])?
         }
     };
@@ -56,16 +56,16 @@ pub(crate) fn unused<C: GenericClient>(
 pub(crate) fn delete<C: GenericClient>(
     transaction: &mut C,
     schema: &Schema,
-    names: Names,
+    kind: NameKind,
     ids: &[i32],
     left: Duration,
 ) -> Result<Option<i64>> {
     limit(transaction, left, PATIENCE.min(left))?;
     let mut work = || -> Result<i64> {
         transaction.batch_execute(&schema.fill(include_str!("../../sql/admin/hold_enqueues.sql")))?;
-        let sql = match names {
-            Names::Tasks => include_str!("../../sql/admin/delete_tasks.sql"),
-            Names::Queues => include_str!("../../sql/admin/delete_queues.sql"),
+        let sql = match kind {
+            NameKind::Tasks => include_str!("../../sql/admin/delete_tasks.sql"),
+            NameKind::Queues => include_str!("../../sql/admin/delete_queues.sql"),
         };
         Ok(transaction.execute_typed(&schema.fill(sql), &[(&ids, Type::INT4_ARRAY)])? as i64)
     };
@@ -77,10 +77,10 @@ pub(crate) fn delete<C: GenericClient>(
 }
 
 /// The error of a cleanup that never found a moment without an enqueue under way.
-pub(crate) fn never_quiet(names: Names, deleted_jobs: i64) -> Error {
-    let what = match names {
-        Names::Tasks => "tasks",
-        Names::Queues => "queues",
+pub(crate) fn never_quiet(kind: NameKind, deleted_jobs: i64) -> Error {
+    let what = match kind {
+        NameKind::Tasks => "tasks",
+        NameKind::Queues => "queues",
     };
     let text = format!(
         "a transaction that adds jobs stays open, and no {what} can be deleted beside it; \

@@ -197,7 +197,7 @@ fn forget_recoveries<C: GenericClient>(transaction: &mut C, schema: &Schema, ids
 fn announce<C: GenericClient>(transaction: &mut C, count: usize) -> Result<()> {
     if count > 0 {
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        transaction.query_typed(include_str!("../../sql/admin/announce.sql"), &[(&count, Type::INT4)])?;
+        transaction.query_typed(include_str!("../../sql/admin/notify_workers.sql"), &[(&count, Type::INT4)])?;
     }
     Ok(())
 }

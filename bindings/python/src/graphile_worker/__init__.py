@@ -41,7 +41,7 @@ from ._errors import (
     UnknownOutcomeError,
     UnsupportedConnectionError,
     UnsupportedError,
-    WedgedError,
+    StuckError,
 )
 from ._hooks import Event, Fail, Skip
 from ._job import Context, Job
@@ -56,5 +56,5 @@ __all__ = [
     "Event", "Fail", "ForkedError", "GraphileWorkerError", "InternalError", "InvalidArgumentError", "Job",
     "JobCancelled", "NewJob", "PayloadError", "RefusedError", "RetryAfter", "SchemaError", "Skip", "SkippedError",
     "StateError", "TaskFailed", "TlsError", "UnknownOutcomeError", "UnsupportedConnectionError",
-    "UnsupportedError", "WedgedError", "Worker", "WorkerOptions", "next_runs", "options", "set_log_level",
+    "UnsupportedError", "StuckError", "Worker", "WorkerOptions", "next_runs", "options", "set_log_level",
 ]

@@ -74,10 +74,10 @@ class AlreadyFinishedError(StateError):
     status = "GW_ERR_ALREADY_FINISHED"
 
 
-class WedgedError(GraphileWorkerError):
+class StuckError(GraphileWorkerError):
     """The worker stopped, but tasks did not return, or outcomes could not be written; the text names the jobs."""
 
-    status = "GW_ERR_WEDGED"
+    status = "GW_ERR_STUCK"
 
 
 class DatabaseError(GraphileWorkerError):
@@ -161,7 +161,7 @@ BY_STATUS = {
     kind.status: kind
     for kind in (
         InvalidArgumentError, PayloadError, ConfigError, CrontabError, StateError, ClosedError, DeadlockError,
-        ForkedError, AlreadyFinishedError, WedgedError, DatabaseError, ConnectError, AuthError, TlsError, SchemaError,
+        ForkedError, AlreadyFinishedError, StuckError, DatabaseError, ConnectError, AuthError, TlsError, SchemaError,
         DatabaseTimeoutError, ConflictError, UnknownOutcomeError, SkippedError, RefusedError, UnsupportedError,
         InternalError,
     )

@@ -172,7 +172,7 @@ class Worker:
         """Runs until it is stopped: by `stop`, or by SIGINT (Ctrl-C), SIGTERM or SIGHUP on the main thread.
 
         The first signal lets running jobs end within `shutdown_grace_period`, the second cancels them. Signals that the
-        program handles by itself, or ignores, are left alone. Raises what the start raises, and `WedgedError` if a task
+        program handles by itself, or ignores, are left alone. Raises what the start raises, and `StuckError` if a task
         did not return, or an outcome could not be written: that job may run again.
         """
         self._run(once=False)
@@ -204,7 +204,7 @@ class Worker:
     def wait(self, timeout: Optional[Duration] = None) -> bool:
         """Waits until it has ended; False if it has not within `timeout`.
 
-        Raises `WedgedError` if a task did not return, or an outcome could not be written: that job may run again.
+        Raises `StuckError` if a task did not return, or an outcome could not be written: that job may run again.
         """
         if self._running is None:
             return True
@@ -320,7 +320,7 @@ class Worker:
                 while not _started(running, PATIENCE):
                     stopper.give_up()
                 running.ended.result()
-            except BaseException as error:  # a refused start, a wedged task, or what the user's signal handler raises
+            except BaseException as error:  # a refused start, a stuck task, or what the user's signal handler raises
                 if not running.started.done():
                     running.stop(abort=True)
                     raise

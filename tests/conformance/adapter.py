@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The Python robot of tests/doors: does what it is told, one command a line, and decides nothing.
+"""The Python adapter of tests/conformance: does what it is told, one command a line, and decides nothing.
 
-With `--asyncio` its tasks are `async def`. Which commands there are stands in tests/doors/README.md.
+With `--asyncio` its tasks are `async def`. Which commands there are stands in tests/conformance/README.md.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ def tasks(is_async):
 # The commands.
 
 
-class Robot:
+class Adapter:
     def __init__(self, is_async):
         self.is_async = is_async
         self.made = self.working = None
@@ -351,17 +351,17 @@ def refusal(error):
 
 def main():
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
-    robot = Robot("--asyncio" in sys.argv[1:])
+    adapter = Adapter("--asyncio" in sys.argv[1:])
     for line in sys.stdin:
         words = line.rstrip("\n").split("\t")
         if words == ["quit"]:
             break
         try:
-            reply = ["ok", *map(str, robot.obey(*words))]
+            reply = ["ok", *map(str, adapter.obey(*words))]
         except (GraphileWorkerError, TypeError, ValueError) as error:
             reply = refusal(error)
         print("\t".join(reply), flush=True)
-    robot.do_close()
+    adapter.do_close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// robot.cpp: obeys tests/it/doors.rs through the C++ door. One command a line on stdin, one reply a line on stdout, fields
+// adapter.cpp: obeys tests/it/conformance.rs through the C++ door. One command a line on stdin, one reply a line on stdout, fields
 // separated by tabs. Decides nothing.
 #include <algorithm>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-module robot
+module adapter
 
 go 1.19
 

@@ -110,7 +110,7 @@ fn this_program() -> Command {
 
 fn python(script: &str, mode: &str) -> Command {
     let mut command = Command::new(built("python/bin/python"));
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/doors").join(script)).arg(mode);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/languages").join(script)).arg(mode);
     command
 }
 
@@ -120,8 +120,8 @@ fn procrastinate(mode: &str) -> Command {
     command
 }
 
-/// A program that benches/doors/build.sh has built.
+/// A program that benches/languages/build.sh has built.
 fn built(name: &str) -> PathBuf {
-    let folder = std::env::var_os("GRAPHILE_WORKER_DOORS").map(PathBuf::from);
-    folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/doors")).join(name)
+    let folder = std::env::var_os("GRAPHILE_WORKER_ADAPTERS").map(PathBuf::from);
+    folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/adapters")).join(name)
 }

@@ -1,5 +1,5 @@
-// The Go robot of tests/doors: does what it is told, one command a line, and decides nothing.
-// Which commands there are stands in tests/doors/README.md.
+// The Go adapter of tests/conformance: does what it is told, one command a line, and decides nothing.
+// Which commands there are stands in tests/conformance/README.md.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 func main() {
-	var robot robot
+	var adapter adapter
 	stdin := bufio.NewReader(os.Stdin)
 	for {
 		line, err := stdin.ReadString('\n')
@@ -26,14 +26,14 @@ func main() {
 			break
 		}
 		words := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		fields, err := robot.obey(words[0], words[1:])
+		fields, err := adapter.obey(words[0], words[1:])
 		if err != nil {
 			fmt.Println(refusal(err))
 			continue
 		}
 		fmt.Println(strings.Join(append([]string{"ok"}, fields...), "\t"))
 	}
-	robot.close()
+	adapter.close()
 }
 
 // refusal is an error as the protocol has it.
@@ -50,7 +50,7 @@ func refusal(err error) string {
 	return strings.Join([]string{"error", status, state, message}, "\t")
 }
 
-type robot struct {
+type adapter struct {
 	client *gw.Client
 	jobs   []gw.NewJob // what `and` remembered
 	worker *worker
@@ -58,10 +58,10 @@ type robot struct {
 	events notes
 }
 
-// background: the robot gives the library all the time that it wants.
+// background: the adapter gives the library all the time that it wants.
 var background = context.Background()
 
-func (r *robot) obey(command string, words []string) ([]string, error) {
+func (r *adapter) obey(command string, words []string) ([]string, error) {
 	switch command {
 	case "client":
 		r.closeClient()
@@ -94,7 +94,7 @@ func (r *robot) obey(command string, words []string) ([]string, error) {
 
 var errUnknown error = &gw.Error{Status: gw.ErrUnsupported, Message: "unknown command"}
 
-func (r *robot) obeyClient(command string, words []string) (fields []string, err error) {
+func (r *adapter) obeyClient(command string, words []string) (fields []string, err error) {
 	ids := func() []int64 { return numbers(words[0]) }
 	client := r.client
 	var answer any
@@ -176,19 +176,19 @@ func compact(answer any) (string, error) {
 	return strings.TrimSuffix(text.String(), "\n"), err
 }
 
-func (r *robot) close() {
+func (r *adapter) close() {
 	r.closeWorker()
 	r.closeClient()
 }
 
-func (r *robot) closeClient() {
+func (r *adapter) closeClient() {
 	if r.client != nil {
 		r.client.Close()
 		r.client = nil
 	}
 }
 
-func (r *robot) closeWorker() {
+func (r *adapter) closeWorker() {
 	if r.worker != nil {
 		r.worker.Close()
 		r.worker = nil

@@ -1,4 +1,4 @@
-// The robot's worker: its tasks, and what they and the hooks have noted.
+// The adapter's worker: its tasks, and what they and the hooks have noted.
 
 package main
 
@@ -42,7 +42,7 @@ func (n *notes) take() []string {
 	return texts
 }
 
-func (r *robot) newWorker(words []string) (*worker, error) {
+func (r *adapter) newWorker(words []string) (*worker, error) {
 	var (
 		settings, crontabs, hooks []string
 		only                      map[string]bool
@@ -150,7 +150,7 @@ func (w *worker) batch(_ context.Context, job *gw.Job, items []int) []error {
 	return errs
 }
 
-func (r *robot) obeyWorker(command string, words []string) (fields []string, err error) {
+func (r *adapter) obeyWorker(command string, words []string) (fields []string, err error) {
 	w := r.worker
 	switch command {
 	case "ran":

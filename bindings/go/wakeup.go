@@ -14,16 +14,16 @@ import (
 	"syscall"
 )
 
-// doorbell is a descriptor that becomes readable when there may be something to fetch. It is never read: the library,
+// wakeup is a descriptor that becomes readable when there may be something to fetch. It is never read: the library,
 // which rings, also silences it.
-type doorbell struct {
+type wakeup struct {
 	file    *os.File
 	conn    syscall.RawConn
 	removed atomic.Bool
 }
 
-// install makes a doorbell of a descriptor that stays the library's.
-func install(fd C.int32_t) (*doorbell, error) {
+// install makes a wakeup of a descriptor that stays the library's.
+func install(fd C.int32_t) (*wakeup, error) {
 	own := int(C.gwgo_dup(C.int(fd)))
 	if own < 0 {
 		return nil, errorf(ErrClosed, "no descriptor to wait for: the worker is closed, or the process has too many open files")
@@ -38,14 +38,14 @@ func install(fd C.int32_t) (*doorbell, error) {
 		file.Close()
 		return nil, errorf(ErrInvalid, "setting up a descriptor to wait for: %v", err)
 	}
-	return &doorbell{file: file, conn: conn}, nil
+	return &wakeup{file: file, conn: conn}, nil
 }
 
-// errRemoved is how a wait ends whose doorbell was removed.
+// errRemoved is how a wait ends whose wakeup was removed.
 var errRemoved = errors.New("removed")
 
 // await calls look, which never waits, now and whenever it rings, until look finds something.
-func (d *doorbell) await(look func() bool) error {
+func (d *wakeup) await(look func() bool) error {
 	err := d.conn.Read(func(uintptr) bool { return look() })
 	if err != nil && d.removed.Load() {
 		return errRemoved
@@ -57,7 +57,7 @@ func (d *doorbell) await(look func() bool) error {
 }
 
 // remove ends the wait of await.
-func (d *doorbell) remove() {
+func (d *wakeup) remove() {
 	if !d.removed.Swap(true) {
 		d.file.Close()
 	}

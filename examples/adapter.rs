@@ -1,5 +1,5 @@
-//! The Rust robot of tests/doors: does what it is told, one command a line, and decides nothing.
-//! Which commands there are stands in tests/doors/README.md.
+//! The Rust adapter of tests/conformance: does what it is told, one command a line, and decides nothing.
+//! Which commands there are stands in tests/conformance/README.md.
 
 use chrono::{DateTime, Utc};
 use graphile_worker::*;
@@ -17,14 +17,14 @@ use std::time::Duration;
 type Reply = Result<Vec<String>, Refusal>;
 
 fn main() -> std::io::Result<()> {
-    let mut robot = Robot::default();
+    let mut adapter = Adapter::default();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split('\t').collect();
         if words == ["quit"] {
             break;
         }
-        let reply = match robot.obey(&words) {
+        let reply = match adapter.obey(&words) {
             Ok(fields) => [vec!["ok".to_owned()], fields].concat(),
             Err(no) => vec!["error".into(), no.status.into(), no.sqlstate, no.message.replace(['\t', '\n', '\r'], " ")],
         };
@@ -32,12 +32,12 @@ fn main() -> std::io::Result<()> {
         writeln!(stdout, "{}", reply.join("\t"))?;
         stdout.flush()?;
     }
-    robot.close();
+    adapter.close();
     Ok(())
 }
 
 #[derive(Default)]
-struct Robot {
+struct Adapter {
     client: Option<WorkerUtils>,
     /// What `and` has remembered for `add_many`.
     jobs: Vec<RawJob>,
@@ -48,7 +48,7 @@ struct Robot {
     events: Notes,
 }
 
-impl Robot {
+impl Adapter {
     fn obey(&mut self, words: &[&str]) -> Reply {
         match *words {
             ["client", ref pairs @ ..] => {
@@ -505,7 +505,7 @@ fn counters(stats: &WorkerStats) -> Value {
     json!({
         "claimed": stats.claimed, "completed": stats.completed, "failed": stats.failed, "retried": stats.retried,
         "permanently_failed": stats.permanently_failed, "returned": stats.returned, "snoozed": stats.snoozed,
-        "timed_out": stats.timed_out, "wedged": stats.wedged, "lost": stats.lost, "reconciled": stats.reconciled,
+        "timed_out": stats.timed_out, "stuck": stats.stuck, "lost": stats.lost, "reconciled": stats.reconciled,
         "database_errors": stats.database_errors, "held": stats.held, "running": stats.running,
         "in_flight": stats.in_flight, "events_dropped": stats.events_dropped,
     })
@@ -629,7 +629,7 @@ impl From<&Error> for Refusal {
             ErrorKind::JobScheduleFailed => "GW_ERR_REFUSED",
             ErrorKind::Payload => "GW_ERR_JSON",
             ErrorKind::Misuse => "GW_ERR_STATE",
-            ErrorKind::Stopped => "GW_ERR_WEDGED",
+            ErrorKind::Stopped => "GW_ERR_STUCK",
             _ => "GW_UNKNOWN",
         };
         let sqlstate = error.sqlstate().unwrap_or("-").to_owned();

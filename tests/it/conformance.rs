@@ -1,9 +1,9 @@
-//! One table of behaviours, tests/doors/cases.json, held against the library's door to every language.
-//! Knows no language: it talks to a robot of each (tests/doors/README.md), and looks at the database itself.
+//! One table of behaviours, tests/conformance/cases.json, held against the library's door to every language.
+//! Knows no language: it talks to a adapter of each (tests/conformance/README.md), and looks at the database itself.
 //!
 //! A case is a name, which is a sentence, and steps, done in turn on a database of its own. A step is one of:
 //!
-//! - `["add", "ok", "{}"]`: a command to the robot, which must answer `ok`.
+//! - `["add", "ok", "{}"]`: a command to the adapter, which must answer `ok`.
 //! - `{"send": [...], "reply": ["true"]}`: what follows the `ok`, field by field.
 //! - `{"send": [...], "json": {"state": "ready"}}`: what follows is JSON that has this in it; lists are compared as a whole.
 //! - `{"send": [...], "as": "id"}`: remember the answer, to be written `$id` from then on; `"as": ["a", "b"]` for several.
@@ -21,7 +21,7 @@
 //! `$role`, a role that owns nothing, and `$as_role`, the URL for its sessions. `"is in c"` goes before `"is"` where C has
 //! words of its own.
 //!
-//! `DOORS_CASE=words` runs only the cases with these words in their names.
+//! `CONFORMANCE_CASE=words` runs only the cases with these words in their names.
 
 use crate::examples::built;
 use crate::harness::{Role, SOON, Started, TestDb};
@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a case may take, its robot's end included.
+/// How long a case may take, its adapter's end included.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many cases of a language run at once.
@@ -48,52 +48,52 @@ const AT_ONCE: usize = 4;
 
 #[test]
 fn rust() {
-    hold("rust", &built("robot"), &[]);
+    hold("rust", &built("adapter"), &[]);
 }
 
 #[test]
-#[ignore = "needs the robots that `make test-doors` builds"]
+#[ignore = "needs the adapters that `make test-bindings` builds"]
 fn c() {
-    hold("c", &robot("robot-c"), &[]);
+    hold("c", &adapter("adapter-c"), &[]);
 }
 
 #[test]
-#[ignore = "needs the robots that `make test-doors` builds"]
+#[ignore = "needs the adapters that `make test-bindings` builds"]
 fn cpp() {
-    hold("cpp", &robot("robot-cpp"), &[]);
+    hold("cpp", &adapter("adapter-cpp"), &[]);
 }
 
 #[test]
-#[ignore = "needs the robots that `make test-doors` builds"]
+#[ignore = "needs the adapters that `make test-bindings` builds"]
 fn python() {
-    hold("python", &robot("robot-python"), &[]);
+    hold("python", &adapter("adapter-python"), &[]);
 }
 
 #[test]
-#[ignore = "needs the robots that `make test-doors` builds"]
+#[ignore = "needs the adapters that `make test-bindings` builds"]
 fn python_asyncio() {
-    hold("python_asyncio", &robot("robot-python"), &["--asyncio"]);
+    hold("python_asyncio", &adapter("adapter-python"), &["--asyncio"]);
 }
 
 #[test]
-#[ignore = "needs the robots that `make test-doors` builds"]
+#[ignore = "needs the adapters that `make test-bindings` builds"]
 fn go() {
-    hold("go", &robot("robot-go"), &[]);
+    hold("go", &adapter("adapter-go"), &[]);
 }
 
-/// The robot of a language that cargo does not build.
-fn robot(name: &str) -> PathBuf {
-    let folder = std::env::var_os("GRAPHILE_WORKER_DOORS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/doors"));
+/// The adapter of a language that cargo does not build.
+fn adapter(name: &str) -> PathBuf {
+    let folder = std::env::var_os("GRAPHILE_WORKER_ADAPTERS").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/adapters"));
     let path = folder.join(name);
-    assert!(path.exists(), "{} is not there; `make test-doors` builds it", path.display());
+    assert!(path.exists(), "{} is not there; `make test-bindings` builds it", path.display());
     path
 }
 
 /// Holds the table against one language, and tells every case that is red.
 #[track_caller]
-fn hold(language: &str, robot: &Path, arguments: &[&str]) {
-    let wanted = std::env::var("DOORS_CASE").unwrap_or_default();
+fn hold(language: &str, adapter: &Path, arguments: &[&str]) {
+    let wanted = std::env::var("CONFORMANCE_CASE").unwrap_or_default();
     let cases: Vec<Case> = table().into_iter().filter(|case| case.name.contains(&wanted)).collect();
     assert!(!cases.is_empty(), "no case has {wanted:?} in its name");
     let (next, red) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -101,7 +101,7 @@ fn hold(language: &str, robot: &Path, arguments: &[&str]) {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut command = Command::new(robot);
+                    let mut command = Command::new(adapter);
                     command.args(arguments);
                     let run = catch_unwind(AssertUnwindSafe(|| play(case, language, command, PATIENCE)));
                     if let Err(why) = run.unwrap_or_else(|_| Err("the harness panicked, see above".into())) {
@@ -123,7 +123,8 @@ struct Case {
 }
 
 fn table() -> Vec<Case> {
-    serde_json::from_str(include_str!("../doors/cases.json")).expect("tests/doors/cases.json is a list of cases")
+    serde_json::from_str(include_str!("../conformance/cases.json"))
+        .expect("tests/conformance/cases.json is a list of cases")
 }
 
 /// Plays one case. Answers why it is red: the step, what was expected, what came.
@@ -135,7 +136,7 @@ fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Re
     let mut stage = Stage {
         language,
         sql,
-        robot: Robot::start(command, &db, patience),
+        adapter: Adapter::start(command, &db, patience),
         names: HashMap::from([
             ("no_database".into(), db.url().replace(db.name(), "gw_it_nowhere")),
             ("no_role".into(), with_role(&db.url(), "gw_it_nobody")),
@@ -146,10 +147,10 @@ fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Re
     for (place, step) in case.steps.iter().enumerate() {
         let done = Step::read(step).and_then(|step| stage.step(&step));
         done.map_err(|why| {
-            format!("  step {}  {}\n{why}{}", place + 1, short(&step.to_string()), stage.robot.last_words())
+            format!("  step {}  {}\n{why}{}", place + 1, short(&step.to_string()), stage.adapter.last_words())
         })?;
     }
-    stage.robot.quit().map_err(|why| format!("  at its end\n{why}{}", stage.robot.last_words()))
+    stage.adapter.quit().map_err(|why| format!("  at its end\n{why}{}", stage.adapter.last_words()))
 }
 
 /// A step as it stands in the table.
@@ -244,7 +245,8 @@ impl Names {
 
 impl Step {
     fn read(step: &Value) -> Result<Self, String> {
-        let mut read = Self::deserialize(step).map_err(|_| "  is no step that tests/it/doors.rs knows".to_owned())?;
+        let mut read =
+            Self::deserialize(step).map_err(|_| "  is no step that tests/it/conformance.rs knows".to_owned())?;
         if let Self::Sql(sql) = &mut read {
             sql.eventually = step.get("eventually").is_some();
         }
@@ -256,7 +258,7 @@ impl Step {
 struct Stage<'a> {
     language: &'a str,
     sql: Client,
-    robot: Robot,
+    adapter: Adapter,
     /// What is remembered.
     names: HashMap<String, String>,
 }
@@ -287,15 +289,15 @@ impl Stage<'_> {
         }
     }
 
-    /// A command to the robot; answers what follows `ok`, or else the error.
+    /// A command to the adapter; answers what follows `ok`, or else the error.
     fn ask(&mut self, command: &[String]) -> Result<Result<Vec<String>, Vec<String>>, String> {
         let words = self.fill_all(command)?;
-        let reply = self.robot.ask(&words)?;
+        let reply = self.adapter.ask(&words)?;
         let mut fields = reply.split('\t').map(str::to_owned);
         match fields.next().as_deref() {
             Some("ok") => Ok(Ok(fields.collect())),
             Some("error") => Ok(Err(fields.collect())),
-            _ => Err(format!("  the robot answers neither ok nor error: {}", short(&reply))),
+            _ => Err(format!("  the adapter answers neither ok nor error: {}", short(&reply))),
         }
     }
 
@@ -432,8 +434,8 @@ impl Stage<'_> {
     }
 }
 
-/// A robot at work. Killed with this value.
-struct Robot {
+/// A adapter at work. Killed with this value.
+struct Adapter {
     process: Started,
     /// Closed to let it end.
     say: Option<Sender<String>>,
@@ -445,14 +447,14 @@ struct Robot {
     patience: Duration,
 }
 
-impl Robot {
+impl Adapter {
     fn start(mut command: Command, db: &TestDb, patience: Duration) -> Self {
         command.env("DATABASE_URL", db.url()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Started::new(&mut command);
         let (mut stdin, stdout) = (process.0.stdin.take().unwrap(), BufReader::new(process.0.stdout.take().unwrap()));
         let mut stderr = process.0.stderr.take().unwrap();
         let (say, said) = unbounded::<String>();
-        // Threads of their own, so that a robot that neither reads nor writes holds nobody up.
+        // Threads of their own, so that a adapter that neither reads nor writes holds nobody up.
         thread::spawn(move || {
             said.iter().try_for_each(|line| stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()))
         });
@@ -485,7 +487,7 @@ impl Robot {
             }
             crossbeam_channel::RecvTimeoutError::Disconnected => {
                 let ended = self.ended().map_or_else(|| "stdout closed".into(), |status| status.to_string());
-                format!("  the robot is gone ({ended}) instead of answering: {}", short(&line))
+                format!("  the adapter is gone ({ended}) instead of answering: {}", short(&line))
             }
         })
     }
@@ -627,13 +629,13 @@ fn json_may_have_more_fields_but_not_more_items() {
     check("null", r#""*""#, false);
 }
 
-/// What is told of a case that a robot, given as a script of sh, does not stand up to.
+/// What is told of a case that a adapter, given as a script of sh, does not stand up to.
 #[track_caller]
 fn red(script: &str, steps: &str, words: &[&str]) {
     let case = Case { name: "a case".into(), steps: serde_json::from_str(steps).unwrap() };
-    let mut robot = Command::new("sh");
-    robot.args(["-c", script]);
-    let why = play(&case, "sh", robot, Duration::from_millis(700)).expect_err("must be red");
+    let mut adapter = Command::new("sh");
+    adapter.args(["-c", script]);
+    let why = play(&case, "sh", adapter, Duration::from_millis(700)).expect_err("must be red");
     for word in words {
         assert!(why.contains(word), "{why}\ndoes not say {word:?}");
     }
@@ -656,9 +658,9 @@ fn a_red_row_names_its_step_and_what_was_expected_and_came() {
 }
 
 #[test]
-fn a_robot_that_hangs_dies_or_ends_badly_is_a_red_row() {
+fn an_adapter_that_hangs_dies_or_ends_badly_is_a_red_row() {
     red("exec sleep 60", r#"[["client"]]"#, &["has taken 700ms", "client"]);
-    red("echo oh dear >&2; exit 3", r#"[["client"]]"#, &["the robot is gone (exit status: 3)", "stderr    oh dear"]);
+    red("echo oh dear >&2; exit 3", r#"[["client"]]"#, &["the adapter is gone (exit status: 3)", "stderr    oh dear"]);
     red("read -r line; exit 4", "[]", &["expected  quits with status 0", "exit status: 4"]);
     red("exec sleep 60", "[]", &["has not quit"]);
 }

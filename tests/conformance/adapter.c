@@ -1,4 +1,4 @@
-/* robot.c: obeys tests/it/doors.rs through the C door. One command a line on stdin, one reply a line on stdout, fields
+/* adapter.c: obeys tests/it/conformance.rs through the C door. One command a line on stdin, one reply a line on stdout, fields
  * separated by tabs. Decides nothing. */
 #define _POSIX_C_SOURCE 200809L
 #include <graphile_worker.h>

@@ -8,49 +8,49 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub(super) struct Bell {
-    heard: UnixStream,
-    rung: UnixStream,
+pub(super) struct Wakeup {
+    reader: UnixStream,
+    writer: UnixStream,
     /// A byte is on its way or there: another would change nothing.
-    ringing: AtomicBool,
+    notified: AtomicBool,
 }
 
-impl Bell {
+impl Wakeup {
     pub(super) fn new() -> Result<Self, Failure> {
-        let pair = UnixStream::pair().and_then(|(heard, rung)| {
-            heard.set_nonblocking(true)?;
-            rung.set_nonblocking(true)?;
-            Ok((heard, rung))
+        let pair = UnixStream::pair().and_then(|(reader, writer)| {
+            reader.set_nonblocking(true)?;
+            writer.set_nonblocking(true)?;
+            Ok((reader, writer))
         });
-        let (heard, rung) = pair.map_err(|e| Failure::new(GW_ERR_NOMEM, format!("cannot open two sockets: {e}")))?;
-        Ok(Self { heard, rung, ringing: AtomicBool::new(false) })
+        let (reader, writer) = pair.map_err(|e| Failure::new(GW_ERR_NOMEM, format!("cannot open two sockets: {e}")))?;
+        Ok(Self { reader, writer, notified: AtomicBool::new(false) })
     }
 
     pub(super) fn fd(&self) -> RawFd {
-        self.heard.as_raw_fd()
+        self.reader.as_raw_fd()
     }
 
     /// Makes it readable. Async-signal-safe: an atomic and a write.
-    pub(super) fn ring(&self) {
-        if !self.ringing.swap(true, Ordering::AcqRel) {
+    pub(super) fn notify(&self) {
+        if !self.notified.swap(true, Ordering::AcqRel) {
             // The buffer is never full: a byte is sent only after the last was read.
-            let _ = (&self.rung).write(&[1]);
+            let _ = (&self.writer).write(&[1]);
         }
     }
 
-    /// Makes it unreadable. Whoever does so must look afterwards once more for what may have come before.
-    pub(super) fn silence(&self) {
+    /// Makes it unreadable. The caller must look once more afterwards: a notify may have come before.
+    pub(super) fn drain(&self) {
         let mut bytes = [0; 16];
         loop {
-            match (&self.heard).read(&mut bytes) {
+            match (&self.reader).read(&mut bytes) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        // Takes in whoever has rung before, and so has not written: what they rang for is seen by the next look.
-        self.ringing.swap(false, Ordering::AcqRel);
+        // A notify before this reset wrote no byte, so the caller must look again.
+        self.notified.swap(false, Ordering::AcqRel);
     }
 
     /// Waits until it is readable; false if that did not come by `deadline`.
@@ -85,15 +85,15 @@ mod tests {
 
     #[test]
     fn a_bell_is_heard_until_it_is_silenced_however_often_it_was_rung() {
-        let bell = Bell::new().unwrap();
-        assert!(!bell.wait(deadline(0)));
-        bell.ring();
-        bell.ring();
-        assert!(bell.wait(deadline(0)));
-        assert!(bell.wait(None));
-        bell.silence();
-        assert!(!bell.wait(deadline(1)));
-        bell.ring();
-        assert!(bell.wait(deadline(0)));
+        let wakeup = Wakeup::new().unwrap();
+        assert!(!wakeup.wait(deadline(0)));
+        wakeup.notify();
+        wakeup.notify();
+        assert!(wakeup.wait(deadline(0)));
+        assert!(wakeup.wait(None));
+        wakeup.drain();
+        assert!(!wakeup.wait(deadline(1)));
+        wakeup.notify();
+        assert!(wakeup.wait(deadline(0)));
     }
 }

@@ -1,4 +1,4 @@
-// A robot for Node's graphile-worker, with as much of the protocol (README.md) as examples/languages.rs needs: what
+// A adapter for Node's graphile-worker, with as much of the protocol (README.md) as examples/languages.rs needs: what
 // other makes of workers do is not for our table of behaviours to say. Needs DATABASE_URL, and tests/interop's packages.
 
 import { createRequire } from "node:module";
