@@ -235,6 +235,9 @@ impl Database {
                 // Any pool drops a client whose session has ended. The end is an error to whoever asks for it.
                 let _ = connection.batch_execute(include_str!("../sql/session/end_session.sql"));
             }
+            if answer.is_ok() {
+                connection.0.call_succeeded();
+            }
             answer
         })
     }

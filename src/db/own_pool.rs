@@ -6,7 +6,7 @@
 
 use super::deadline;
 use super::dial::{Dialer, Place};
-use super::pool::{Connection, ConnectionPool, exhausted};
+use super::pool::{Connection, ConnectionPool, Lend, exhausted};
 use super::session::probe;
 use super::tls::Tls;
 use crate::backoff::Backoff;
@@ -26,8 +26,8 @@ use tokio_postgres::Config;
 /// How long a farewell is waited for.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// A client that was used this recently is lent again without a sign of life, which would cost a round trip.
-const TRUSTED_TIME: Duration = Duration::from_millis(100);
+/// A client whose last call succeeded this recently is lent again without a check, which would cost a round trip.
+const TRUSTED_TIME: Duration = Duration::from_millis(1);
 
 /// A client that nobody has asked for so long is closed.
 const IDLE_TIME: Duration = Duration::from_secs(600);
@@ -71,6 +71,8 @@ struct IdleConnection {
     born: Instant,
     /// Since when it is not lent.
     idle: Instant,
+    /// When a call on it is known to have succeeded.
+    succeeded: Option<Instant>,
 }
 
 impl OwnPool {
@@ -176,15 +178,15 @@ impl PoolInner {
         let (client, _) = self.place.dial("handler", patience, &mut OnHelpers(self))?;
         self.silent.store(false, Ordering::Relaxed);
         let now = Instant::now();
-        Ok(IdleConnection { client, born: now, idle: now })
+        Ok(IdleConnection { client, born: now, idle: now, succeeded: None })
     }
 
-    /// Whether a client was used a moment ago, or gives a sign of life.
+    /// Whether a call on a client succeeded a moment ago, or a check succeeds now.
     fn answers(&self, kept: &mut IdleConnection, patience: Duration) -> bool {
         if kept.client.is_closed() {
             return false;
         }
-        if kept.idle.elapsed() < TRUSTED_TIME {
+        if kept.succeeded.is_some_and(|at| at.elapsed() < TRUSTED_TIME) {
             return true;
         }
         let answers = kept.client.is_valid(patience.min(Duration::from_secs(2))).is_ok();
@@ -195,6 +197,7 @@ impl PoolInner {
     }
 
     fn lend(self: &Arc<Self>, kept: IdleConnection) -> Connection {
+        let kept = IdleConnection { succeeded: None, ..kept };
         Connection(Box::new(Lent { kept: Some(kept), shelf: self.clone() }))
     }
 
@@ -306,6 +309,12 @@ impl Deref for Lent {
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut Client {
         &mut self.kept.as_mut().expect("taken only by drop").client
+    }
+}
+
+impl Lend for Lent {
+    fn call_succeeded(&mut self) {
+        self.kept.as_mut().expect("taken only by drop").succeeded = Some(Instant::now());
     }
 }
 

@@ -11,7 +11,15 @@ use std::time::Duration;
 /// A connection of the pool, borrowed until it is dropped. Use it as a [`postgres::Client`].
 ///
 /// Its settings are the pool's own: nothing of the queue is set on it.
-pub struct Connection(pub(super) Box<dyn DerefMut<Target = postgres::Client> + Send>);
+pub struct Connection(pub(super) Box<dyn Lend>);
+
+/// What a pool lends.
+pub(super) trait Lend: DerefMut<Target = postgres::Client> + Send {
+    /// A call on it has just succeeded: a pool that checks a connection before it lends it may leave the check out.
+    fn call_succeeded(&mut self) {}
+}
+
+impl<M: ManageConnection<Connection = postgres::Client>> Lend for r2d2::PooledConnection<M> {}
 
 impl Deref for Connection {
     type Target = postgres::Client;
