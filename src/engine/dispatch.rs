@@ -45,7 +45,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     loop {
         let seen = shell.look();
         queue.holds(seen.queued);
-        shared.low_water.store(core.low_water(seen), Ordering::Relaxed);
+        shared.held.set_low_water(core.low_water(seen));
         match core.step(seen) {
             Step::Claim(asked) => {
                 next_poll = Instant::now() + shared.config.poll_interval;
@@ -57,7 +57,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                 let now = Instant::now();
                 if match fixed {
                     Some(queue) => shell.ttl_is_over(now, queue.ttl, seen.queued),
-                    None => watch.patience_is_over(now, seen.queued, shared.taken.load(Ordering::Relaxed)),
+                    None => watch.patience_is_over(now, seen.queued, shared.held.taken()),
                 } {
                     queue.expired(shared.take_back());
                     core.on(Event::GaveBack);
@@ -97,7 +97,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
                     }
                     recv(refetch.until.map_or_else(never, at)) -> _ => {}
                     recv(look_again) -> _ => {}
-                    recv(shared.stop.receiver()) -> _ => core.on(Event::Stop),
+                    recv(shared.stop.begun.receiver()) -> _ => core.on(Event::Stop),
                 }
                 queue.refetch(refetch.look(Instant::now(), shell.notifications()));
                 if refetch.may_claim() {
@@ -110,7 +110,7 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
             }
             Step::Empty | Step::Stopped => break,
         }
-        if shared.stop.is_triggered() {
+        if shared.stop.begun.is_triggered() {
             core.on(Event::Stop);
         }
     }
@@ -202,7 +202,7 @@ struct Shell<'a> {
 
 impl Shell<'_> {
     fn look(&self) -> Seen {
-        let queued = self.shared.channels.jobs.1.len();
+        let queued = self.shared.held.len();
         let bytes = self.shared.ledger.held_bytes();
         Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
     }
@@ -230,7 +230,7 @@ impl Shell<'_> {
             // A task that we have not seen end counts as slow.
             let Some(average) = self.shared.tasks[task].pace.average() else { return 0 };
             // A handler that has been running for longer tells us that the average is history.
-            let expected = average.max(self.shared.oldest_running(task));
+            let expected = average.max(self.shared.slots.oldest_running(task));
             mean += expected.as_secs_f64() * share / weight;
         }
         let threads = self.shared.config.threads as f64;

@@ -2,7 +2,7 @@
 //! A second one works only while full claims follow each other.
 
 use super::intake::{Intake, Taken};
-use super::{Shared, TRANSIENT_TRIES, raise};
+use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
 use crate::engine::store::{Claimed, Filter, Store, Wanted};
@@ -58,12 +58,12 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
     loop {
         let order = select! {
             recv(orders) -> order => order.expect("we hold the other end too"),
-            recv(shared.stop.receiver()) -> _ => return,
+            recv(shared.stop.begun.receiver()) -> _ => return,
         };
         let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
         let start = Instant::now();
         let taken = loop {
-            let Some(claiming) = shared.may_claim() else { return };
+            let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
             let (error, refused) = match claim(shared, &mut store, &filter, limit, claiming, &mut intake) {
                 Ok(taken) => {
                     retry.reset();
@@ -73,7 +73,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 Err(Failed::InDoubt(error)) => (error, false),
             };
             if refused && error.is_refusal() {
-                shared.report("claim", &error);
+                shared.error_log.refused("claim", &error);
             } else {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
@@ -82,7 +82,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             if passes {
                 // The database is there, so it is not waited for as long as one that is away.
                 let pause = if refused { retry.next().min(SHORT_PAUSE) } else { retry.next() };
-                shared.stop.wait_timeout(pause);
+                shared.stop.begun.wait_timeout(pause);
                 tries -= usize::from(refused);
             }
             // A trigger of the user's may refuse one row, and with it the whole claim: halves find it.
@@ -92,16 +92,16 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 (_, _, 2..) => limit /= 2,
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
-                    shared.stop.wait_timeout(retry.next());
+                    shared.stop.begun.wait_timeout(retry.next());
                     break None;
                 }
             }
         };
         if limit < order.jobs {
             // Short because it was halved, and not because there are no more.
-            raise(&shared.channels.wake);
+            signal(&shared.channels.wake.0);
         }
-        if shared.stop.is_triggered() {
+        if shared.stop.begun.is_triggered() {
             // Dispatch may have looked for jobs to give back before ours came.
             shared.take_back();
         }
@@ -134,7 +134,7 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
     let rows = match store.claim(filter, wanted(shared, &ids, 1, true)) {
         Ok(rows) => rows,
         Err(error) => {
-            shared.complain("find the job that the database refuses", &error);
+            shared.error_log.retried("find the job that the database refuses", &error);
             return false;
         }
     };

@@ -66,7 +66,7 @@ impl Intake {
             let mut portion: Vec<Arrival> = rest.drain(..count).collect();
             let apart: Vec<i64> =
                 portion.iter().filter(|arrival| arrival.apart.is_some()).map(|arrival| arrival.job.id).collect();
-            let over = shared.stop.is_triggered() || start.elapsed() >= PATIENCE;
+            let over = shared.stop.begun.is_triggered() || start.elapsed() >= PATIENCE;
             if portion.is_empty() || (over && !apart.is_empty()) {
                 taken.cut = Some(held);
                 give_back(shared, portion.into_iter().chain(rest), None);
@@ -172,7 +172,7 @@ fn hand_out(shared: &Shared, arrivals: Vec<Arrival>) {
         shared
             .events
             .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
-        shared.channels.jobs.0.send(active).expect("we hold the other end too");
+        shared.held.put(active);
     }
     shared.notify_puller();
 }

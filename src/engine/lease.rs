@@ -1,7 +1,7 @@
 //! gw-lease: keeps what is ours ours. Renews locks, beats, reconciles, frees four-hour-old locks,
 //! keeps task ids fresh, watches for breaking migrations. Always on; no database fault ends it. Knows nothing of handlers.
 
-use super::{Shared, halves, raise};
+use super::{Shared, halves, signal};
 use crate::backoff::{Backoff, random_unit};
 use crate::client::sweep::metadata;
 use crate::engine::stats::add;
@@ -40,7 +40,7 @@ pub(crate) fn lease(shared: &Shared) {
             }
             Err(error) if error.kind() == ErrorKind::Stopped => return,
             Err(error) => {
-                shared.complain("keep the lease", &error);
+                shared.error_log.retried("keep the lease", &error);
                 requested |= error.breaks_session();
                 retry.next()
             }
@@ -48,13 +48,13 @@ pub(crate) fn lease(shared: &Shared) {
         select! {
             recv(shared.channels.reconcile.1) -> _ => requested = true,
             recv(after(pause)) -> _ => {}
-            recv(shared.left.receiver()) -> _ => break,
+            recv(shared.stop.settled.receiver()) -> _ => break,
         }
     }
     // A session that broke is no reason to leave jobs locked; a database that is away is.
     for _ in 0..3 {
         match lease.farewell() {
-            Err(error) if error.kind() != ErrorKind::Stopped => shared.complain("leave", &error),
+            Err(error) if error.kind() != ErrorKind::Stopped => shared.error_log.retried("leave", &error),
             _ => return,
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -139,18 +139,18 @@ impl<'a> Lease<'a> {
         let (shared, config) = (self.shared, &self.shared.config.recovery);
         let metadata = metadata(config.beat_interval(), &shared.task_names());
         match self.store.beat(&shared.facts, &metadata, config.sweep_threshold) {
-            Ok(true) => raise(&shared.channels.silent),
+            Ok(true) => signal(&shared.channels.silent.0),
             Ok(false) => {}
             // The list was dropped, or is not ours to write: sweeps never find a worker dead that is not on it.
             Err(error)
                 if error.kind() == ErrorKind::Database
                     && error.sqlstate().is_some_and(|state| state.starts_with("42")) =>
             {
-                shared.complain("say that this worker lives", &error);
+                shared.error_log.retried("say that this worker lives", &error);
             }
             // Another session holds the entry, or a trigger refuses the beat: our other duties do not wait for it.
             Err(error) if error.is_refusal() => {
-                shared.complain("say that this worker lives", &error);
+                shared.error_log.retried("say that this worker lives", &error);
                 self.beat = Instant::now() + BEAT_AGAIN;
                 return Ok(());
             }
@@ -160,7 +160,7 @@ impl<'a> Lease<'a> {
         self.beat = Instant::now() + config.beat_interval();
         if shared.stats.claims.load(Ordering::Relaxed) == 0 {
             // Nothing was ever claimed, so there is nothing to be in doubt about.
-            shared.open_gate();
+            shared.end_doubt();
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ impl<'a> Lease<'a> {
         }
         match self.store.forget_deleted_jobs(None) {
             Err(error) if error.is_refusal() => {
-                self.shared.complain("delete the count of recoveries", &error);
+                self.shared.error_log.retried("delete the count of recoveries", &error);
                 Ok(())
             }
             result => result,
@@ -191,7 +191,7 @@ impl<'a> Lease<'a> {
         if let Some(refusal) = refusal {
             error!(worker_id = shared.worker_id.as_str(), error:% = refusal; "a newer worker has changed the schema, stopping");
             *shared.refusal.lock() = Some(refusal);
-            shared.stop.trigger();
+            shared.stop.begun.trigger();
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl<'a> Lease<'a> {
     fn reconcile(&mut self) -> Result<bool> {
         let shared = self.shared;
         // No claim is in flight while we look: a job that we do not know is one that we will never know.
-        let Some(claiming) = shared.claiming.try_write_for(Duration::from_secs(15)) else {
+        let Some(claiming) = shared.gates.without_claims(Duration::from_secs(15)) else {
             return Err(Error::new(ErrorKind::Timeout, "a claim is still in flight"));
         };
         let certain = self.store.end_abandoned()?;
@@ -223,17 +223,17 @@ impl<'a> Lease<'a> {
                 self.lost(active);
             }
         }
-        shared.open_gate();
+        shared.end_doubt();
         if reclaimed > 0 {
             add(&shared.stats.reconciled, reclaimed);
             info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that the database held for us without our knowing");
-            raise(&shared.channels.freed);
+            signal(&shared.channels.freed.0);
         }
         Ok(certain)
     }
 
     fn in_doubt(&self) -> bool {
-        self.claimed != self.shared.stats.claimed.load(Ordering::Relaxed) || self.shared.gate.is_closed()
+        self.claimed != self.shared.stats.claimed.load(Ordering::Relaxed) || self.shared.gates.doubt.is_closed()
     }
 
     /// Renews the locks of jobs that are held for long.
@@ -292,7 +292,7 @@ impl<'a> Lease<'a> {
         if freed_jobs + freed_queues > 0 {
             warn!(worker_id = self.shared.worker_id.as_str(), jobs = freed_jobs, queues = freed_queues;
                 "freed locks that were four hours old");
-            raise(&self.shared.channels.wake);
+            signal(&self.shared.channels.wake.0);
         }
         Ok(())
     }
@@ -300,7 +300,7 @@ impl<'a> Lease<'a> {
     /// Warns of rows that the database refuses to write; others were not affected.
     fn report<'e>(&self, doing: &str, refused: impl Iterator<Item = (i64, &'e Error)>) {
         for (id, error) in refused {
-            self.shared.report(&format!("{doing} {id}"), error);
+            self.shared.error_log.refused(&format!("{doing} {id}"), error);
         }
     }
 

@@ -1,6 +1,6 @@
 //! gw-listen: turns notifications into wakes. Knows nothing of jobs: polling is the truth, this a hint.
 
-use super::{Shared, raise};
+use super::{Shared, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::{ListenerState, add};
 use crate::engine::store::Store;
@@ -32,8 +32,8 @@ pub(crate) fn listen(shared: &Shared) {
             shared.stats.listener.set(ListenerState::Degraded);
             warn!(worker_id, error:% = error; "no notifications, degraded to polling until they are back");
         }
-        shared.error_log.count(&shared.stats);
-        if shared.over.wait_timeout(retry.next()) {
+        shared.error_log.count();
+        if shared.stop.drained.wait_timeout(retry.next()) {
             return;
         }
     }
@@ -45,11 +45,11 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
     store.connect()?;
     if store.connects() != connects {
         // Whatever was sent while nobody listened is found by one look.
-        raise(&shared.channels.wake);
+        signal(&shared.channels.wake.0);
     }
     let mut probe_due = Instant::now();
     let mut sent_at = None;
-    while !shared.over.is_triggered() {
+    while !shared.stop.drained.is_triggered() {
         if Instant::now() >= probe_due {
             store.probe_listen()?;
             sent_at = Some(Instant::now());
@@ -59,7 +59,7 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
         match store.wait(patience.min(probe_due.saturating_duration_since(Instant::now())))? {
             Some(true) => {
                 add(&shared.stats.notifications, 1);
-                raise(&shared.channels.wake);
+                signal(&shared.channels.wake.0);
             }
             Some(false) => {}
             None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_PATIENCE) => {

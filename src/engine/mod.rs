@@ -3,8 +3,11 @@
 pub(crate) mod avoid;
 pub(crate) mod core;
 pub(crate) mod dispatch;
+pub(crate) mod error_log;
 pub(crate) mod fetch;
+pub(crate) mod gates;
 pub(crate) mod halves;
+pub(crate) mod held;
 pub(crate) mod intake;
 pub(crate) mod lease;
 pub(crate) mod listen;
@@ -16,123 +19,94 @@ pub(crate) mod scheduler;
 pub(crate) mod settle;
 pub(crate) mod slot;
 pub(crate) mod stats;
+pub(crate) mod stop;
 pub(crate) mod store;
 pub(crate) mod timeouts;
 
+use crate::backoff::random_bits;
 use crate::config::Config;
 use crate::db::Database;
 use crate::db::migrate::Facts;
-use crate::db::session::Interrupt;
-use crate::engine::stats::{Health, Stats, add};
+use crate::engine::stats::{Health, Stats};
 use crate::engine::store::Store;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::events::Events;
-use crate::hooks::{JobLost, JobLostContext};
+use crate::hooks::{HookRegistry, JobLost, JobLostContext};
 use crate::job::active::{ActiveJob, Ledger, Settlement};
-use crate::lock::held;
-use crate::shutdown::ShutdownSignal;
 use crate::tasks::{StartedJob, Task, WorkerContext};
 use avoid::Avoided;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use error_log::ErrorLog;
 use fetch::{Fetched, Order};
-use log::warn;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use gates::Gates;
+use held::HeldJobs;
+use parking_lot::{Mutex, RwLock};
+use slot::Slots;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicUsize;
+use stop::StopSteps;
 
 /// How often a statement is tried again after an error that may pass. A trigger of the user's can raise such an error for
 /// one row each time, so after that the error counts as a refusal.
 const TRANSIENT_TRIES: usize = 3;
 
-/// What every thread of one started worker can reach.
+/// What the threads of one started worker share. Each thread is handed a reference to it.
 pub(crate) struct Shared {
-    /// One random name per start: two starts never settle each other's jobs.
+    /// A random name for each start: two starts never settle each other's jobs.
     pub(crate) worker_id: String,
     pub(crate) config: Arc<Config>,
     pub(crate) tasks: Arc<Vec<Task>>,
     pub(crate) database: Database,
     pub(crate) facts: Facts,
-    pub(crate) ledger: Ledger,
-    pub(crate) stats: Stats,
-    /// The database's id of each task, and which of our tasks it is. Renewed by gw-lease.
+    /// Each task's id in the database, and its place in `tasks`. Written by gw-lease.
     pub(crate) task_ids: RwLock<Arc<HashMap<i32, usize>>>,
-    /// The jobs that the database refuses to let us claim.
+    pub(crate) ledger: Ledger,
+    pub(crate) held: HeldJobs,
+    pub(crate) slots: Slots,
+    pub(crate) gates: Gates,
+    /// The jobs whose claim the database refuses.
     pub(crate) avoided: Avoided,
-    /// Read from before a claim is sent until the ledger has its jobs: who holds it for writing sees no
-    /// claim in flight.
-    pub(crate) claiming: RwLock<()>,
-    /// Closed while nobody can say which held jobs are still ours, and before the first beat.
-    pub(crate) gate: Gate,
-    /// Closed while one job is to run alone: all others wait.
-    pub(crate) others: Gate,
-    /// What runs, by its slot.
-    pub(crate) now_running: Vec<Mutex<Option<Arc<ActiveJob>>>>,
-    /// How many outcomes wait because the database does not take them.
+    /// How many outcomes wait because the database does not take them. Written by gw-settle.
     pub(crate) deferred: AtomicUsize,
-    /// How many threads wait for a job.
-    pub(crate) idle: AtomicUsize,
-    /// How many jobs threads have taken, ever: no change means no thread came free.
-    pub(crate) taken: AtomicUsize,
-    /// Below this many waiting jobs a thread that takes one asks dispatch for more.
-    pub(crate) low_water: AtomicUsize,
     /// Why the worker stops by itself: a newer worker has changed the schema. `run` returns it.
     pub(crate) refusal: Mutex<Option<Error>>,
-    /// Ends claiming: the first step of a stop.
-    pub(crate) stop: ShutdownSignal,
-    /// Running jobs are not waited for any longer.
-    pub(crate) cancel: ShutdownSignal,
-    /// No more outcomes will come: settle writes what it has, listen ends.
-    pub(crate) over: ShutdownSignal,
-    /// All outcomes are written: lease looks a last time.
-    pub(crate) left: ShutdownSignal,
-    /// Ends whatever the database keeps waiting: the last step.
-    pub(crate) interrupt: Interrupt,
+    pub(crate) stop: StopSteps,
     pub(crate) channels: Channels,
-    pub(crate) error_log: ErrorLog,
+    pub(crate) stats: Arc<Stats>,
     pub(crate) health: Arc<Health>,
+    pub(crate) error_log: ErrorLog,
     /// To the observers, on gw-events.
     pub(crate) events: Arc<Events>,
 }
 
-/// The channels between the threads. All wakes have room for one: a storm costs nothing.
+/// The channels between the threads. Those of `()` are signals with room for one.
 pub(crate) struct Channels {
     /// listen -> dispatch: there may be new jobs.
     pub(crate) wake: (Sender<()>, Receiver<()>),
-    /// run -> dispatch: few jobs are left for the threads.
+    /// run, settle -> dispatch: few jobs are left for the threads, or a job has ended.
     pub(crate) low: (Sender<()>, Receiver<()>),
     /// settle, lease -> dispatch: a queue came free, or jobs went back.
     pub(crate) freed: (Sender<()>, Receiver<()>),
-    /// anybody -> lease: find out what we really hold.
+    /// Any thread -> lease: find out what this worker holds.
     pub(crate) reconcile: (Sender<()>, Receiver<()>),
-    /// lease -> recovery: another worker of ours may be dead.
+    /// lease -> recovery: another worker of this library may be dead.
     pub(crate) silent: (Sender<()>, Receiver<()>),
     /// dispatch -> fetch, one for each.
     pub(crate) orders: Vec<(Sender<Order>, Receiver<Order>)>,
     /// fetch -> dispatch.
     pub(crate) fetched: (Sender<Fetched>, Receiver<Fetched>),
-    /// fetch -> run, or whoever pulls.
-    pub(crate) jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
-    /// The free slots: whoever takes one may start a job.
-    pub(crate) slots: (Sender<usize>, Receiver<usize>),
-    /// run -> the stop: a slot came free.
-    pub(crate) slot_freed: (Sender<()>, Receiver<()>),
-    /// gw-alone -> whoever pulls: a job that had to wait until it was alone.
+    /// gw-alone -> the caller of `next`: an exclusive job that has started.
     pub(crate) alone: (Sender<StartedJob>, Receiver<StartedJob>),
-    /// stop, watch, lease -> whoever pulls: a job that was given out is cancelled.
+    /// stop, watch, lease -> the caller of `next`: a job that was handed out is cancelled.
     pub(crate) notices: (Sender<WorkerContext>, Receiver<WorkerContext>),
     /// run, fetch, dispatch -> settle.
     pub(crate) done: (Sender<Settlement>, Receiver<Settlement>),
 }
 
 impl Channels {
-    pub(crate) fn new(claimers: usize, concurrency: usize) -> Self {
-        let slots = bounded(concurrency);
-        (0..concurrency).for_each(|number| slots.0.send(number).expect("room for all"));
+    fn new(claimers: usize) -> Self {
         Self {
-            slots,
-            slot_freed: bounded(1),
             alone: unbounded(),
             notices: unbounded(),
             wake: bounded(1),
@@ -142,21 +116,54 @@ impl Channels {
             silent: bounded(1),
             orders: (0..claimers).map(|_| bounded(1)).collect(),
             fetched: unbounded(),
-            jobs: unbounded(),
             done: unbounded(),
         }
     }
 }
 
-/// Raises a wake; one that is still waiting to be seen is enough.
-pub(crate) fn raise(wire: &(Sender<()>, Receiver<()>)) {
-    let _ = wire.0.try_send(());
+/// Sends a signal. One that was not received yet is enough.
+pub(crate) fn signal(channel: &Sender<()>) {
+    let _ = channel.try_send(());
 }
 
 impl Shared {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        tasks: Arc<Vec<Task>>,
+        task_ids: HashMap<i32, usize>,
+        database: Database,
+        facts: Facts,
+        hooks: Arc<HookRegistry>,
+    ) -> Self {
+        let worker_id = new_worker_id();
+        let channels = Channels::new(config.claimers);
+        let (stats, health) = (Arc::new(Stats::default()), Arc::new(Health::new()));
+        Self {
+            events: Arc::new(Events::new(hooks, &worker_id)),
+            error_log: ErrorLog::new(&worker_id, stats.clone(), health.clone()),
+            gates: Gates::new(health.clone(), config.recovery.suspicion(), channels.reconcile.0.clone()),
+            held: HeldJobs::new(channels.low.0.clone()),
+            slots: Slots::new(config.concurrency),
+            worker_id,
+            config,
+            tasks,
+            database,
+            facts,
+            task_ids: RwLock::new(Arc::new(task_ids)),
+            ledger: Ledger::default(),
+            avoided: Avoided::default(),
+            deferred: AtomicUsize::new(0),
+            refusal: Mutex::new(None),
+            stop: StopSteps::new(),
+            channels,
+            stats,
+            health,
+        }
+    }
+
     /// The statements of one thread, on a session of its own.
     pub(crate) fn store(&self, role: &'static str) -> Store {
-        Store::new(&self.database, &self.config.schema, &self.worker_id, role, &self.interrupt)
+        Store::new(&self.database, &self.config.schema, &self.worker_id, role, &self.stop.interrupt)
     }
 
     /// The names of the tasks that this worker has.
@@ -164,117 +171,83 @@ impl Shared {
         self.tasks.iter().map(|task| task.name.to_string()).collect()
     }
 
-    /// Notes a database error that will be tried again, in the log at most twice a second.
-    pub(crate) fn complain(&self, doing: &str, error: &Error) {
-        self.health.failed();
-        self.error_log.count(&self.stats);
-        let worker_id = self.worker_id.as_str();
-        self.error_log.say(|left_out| {
-            warn!(worker_id, doing, error:% = error, left_out; "the database failed, trying again");
-        });
-    }
-
-    /// Notes that the database refused to write a row. It is not the database's fault, and no sweep waits for it.
-    pub(crate) fn report(&self, doing: &str, error: &Error) {
-        let worker_id = self.worker_id.as_str();
-        self.error_log.count(&self.stats);
-        self.error_log.say(|left_out| {
-            warn!(worker_id, doing, error:% = error, left_out; "the database refused a row, others were not affected");
-        });
-    }
-
-    /// The same as `complain` for an error that leaves open what the database did: until lease has found out, no
-    /// held job starts.
+    /// Notes an error that leaves open what the database did. Until gw-lease has found out, no held job starts.
     pub(crate) fn in_doubt(&self, doing: &str, error: &Error) {
         if error.kind() == ErrorKind::Stopped {
             return;
         }
-        self.complain(doing, error);
+        self.error_log.retried(doing, error);
         if error.breaks_session() {
-            self.gate.close();
+            self.gates.doubt.close();
         }
-        raise(&self.channels.reconcile);
+        signal(&self.channels.reconcile.0);
     }
 
-    /// Holds the caller back while nobody can say what is ours. Before every claim and every start: a
-    /// worker that was silent for some beats may have been taken for dead, and its jobs with it.
-    pub(crate) fn pass_gate(&self) {
-        self.look_for_silence();
-        self.gate.pass();
-    }
-
-    /// The same for those who must not wait: whether they are held back.
-    pub(crate) fn is_held_up(&self) -> bool {
-        self.is_in_doubt() || self.others.holds()
-    }
-
-    /// Whether nobody can say what is ours.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.look_for_silence();
-        self.gate.holds()
-    }
-
-    fn look_for_silence(&self) {
-        if self.health.is_silent(self.config.recovery.suspicion()) {
-            self.gate.close();
-            raise(&self.channels.reconcile);
-        }
-    }
-
-    /// It is known again what is ours.
-    pub(crate) fn open_gate(&self) {
-        self.gate.open();
+    /// Ends the doubt: it is known again which jobs are this worker's.
+    pub(crate) fn end_doubt(&self) {
+        self.gates.doubt.open();
         self.notify_puller();
     }
 
-    /// Waits until a claim may be sent; until the answer is dropped, nobody sees one not in flight.
-    /// `None` at a stop.
-    pub(crate) fn may_claim(&self) -> Option<RwLockReadGuard<'_, ()>> {
-        loop {
-            self.others.pass();
-            self.pass_gate();
-            let claiming = self.claiming.read();
-            if self.stop.is_triggered() {
-                return None;
-            }
-            if !self.others.is_closed() && !self.gate.is_closed() {
-                return Some(claiming);
-            }
-        }
+    /// The exclusive job is over, or does not start.
+    pub(crate) fn let_others_run(&self) {
+        self.gates.exclusive.open();
+        signal(&self.channels.freed.0);
+        self.notify_puller();
     }
 
-    /// Tells the observers of a job that is no longer ours.
+    /// Notifies the observers of a job that is not this worker's any more.
     pub(crate) fn tell_lost(&self, active: &ActiveJob) {
         self.events
             .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
     }
 
-    /// Gives back what no thread has begun, for others to run; answers how many jobs that were.
+    /// Gives back the jobs that no thread has started, for other workers to run; returns how many jobs that were.
     pub(crate) fn take_back(&self) -> usize {
         let back = |active: &Arc<ActiveJob>| {
             let back = active.give_back(None);
             if !back {
-                // It was lost while it waited, and nobody else comes across it.
+                // It was lost while it waited, and no other thread will see it.
                 self.leave(active);
             }
             back
         };
-        self.channels.jobs.1.try_iter().filter(back).count()
+        self.held.drain().filter(back).count()
     }
 
-    /// For how long the oldest handler of this task has been running. Jobs that it left to others keep no thread busy.
-    pub(crate) fn oldest_running(&self, task: usize) -> Duration {
-        let age = |running: &Mutex<Option<Arc<ActiveJob>>>| {
-            let running = running.lock();
-            let active = running.as_ref().filter(|active| active.claim.task == task && !active.is_left_to_others())?;
-            active.started().map(|(since, _)| since.elapsed())
-        };
-        self.now_running.iter().filter_map(age).max().unwrap_or_default()
+    /// No handler has the job any more, or none ever had it.
+    pub(crate) fn leave(&self, active: &Arc<ActiveJob>) {
+        if self.ledger.returned(active) {
+            // Settled while a handler still had it. This, and not settling, may be the last thing that a run until
+            // empty waits for.
+            signal(&self.channels.low.0);
+        }
     }
 
-    /// What the threads run now, stuck and voided jobs included.
-    pub(crate) fn at_work(&self) -> Vec<Arc<ActiveJob>> {
-        self.now_running.iter().filter_map(|running| running.lock().clone()).collect()
+    /// Frees a slot, and wakes up what waits for one.
+    pub(crate) fn free_slot(&self, number: usize) {
+        self.slots.free(number, &self.stop.begun);
+        if self.stop.begun.is_triggered() || self.held.len() > 0 {
+            self.notify_puller();
+        } else if self.config.pull.is_some() {
+            // No thread waits for a job in pull mode, so none signals dispatch, which counts free slots.
+            signal(&self.channels.low.0);
+        }
+    }
+
+    /// How many jobs could start at once, if they were there.
+    pub(crate) fn idle(&self) -> usize {
+        match self.config.pull {
+            Some(_) => self.slots.count_free(),
+            None => self.held.idle(),
+        }
+    }
+
+    /// Notifies the caller of `next`, in pull mode: there may be a job now, or the worker stops.
+    pub(crate) fn notify_puller(&self) {
+        if let Some(pull) = &self.config.pull {
+            (pull.notify)();
+        }
     }
 
     /// The jobs whose handlers run.
@@ -283,112 +256,8 @@ impl Shared {
     }
 }
 
-/// Holds started threads back while it is closed.
-#[derive(Default)]
-pub(crate) struct Gate {
-    closed: AtomicBool,
-    /// The worker stops: nobody is held back any more.
-    released: AtomicBool,
-    /// Threads wait here for long: see `lock.rs`.
-    lock: std::sync::Mutex<()>,
-    opened: std::sync::Condvar,
-}
-
-impl Gate {
-    pub(crate) fn closed() -> Self {
-        Self { closed: AtomicBool::new(true), ..Self::default() }
-    }
-
-    /// Answers whether it was open.
-    pub(crate) fn close(&self) -> bool {
-        !self.closed.swap(true, Ordering::AcqRel)
-    }
-
-    pub(crate) fn open(&self) {
-        self.closed.store(false, Ordering::Release);
-        let _held = self.lock.lock();
-        self.opened.notify_all();
-    }
-
-    /// Opens it for good.
-    pub(crate) fn release(&self) {
-        self.released.store(true, Ordering::Release);
-        self.open();
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Whether it is closed, and somebody would be held back.
-    pub(crate) fn holds(&self) -> bool {
-        self.closed.load(Ordering::Acquire) && !self.released.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn pass(&self) {
-        if !self.closed.load(Ordering::Acquire) {
-            return;
-        }
-        drop(self.opened.wait_while(held(self.lock.lock()), |()| self.holds()));
-    }
-}
-
-/// Keeps warnings of database errors from flooding the log: two lines a second, and how many were left out.
-pub(crate) struct ErrorLog(Mutex<Quota>);
-
-/// What was said in the second that began at `since`.
-struct Quota {
-    since: Instant,
-    said: u32,
-    left_out: u64,
-}
-
-impl ErrorLog {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Quota { since: Instant::now(), said: 0, left_out: 0 }))
-    }
-
-    /// Counts an error whose line somebody else has written.
-    pub(crate) fn count(&self, stats: &Stats) {
-        add(&stats.database_errors, 1);
-    }
-
-    /// Calls `write` with how many lines were left out before this one, unless this one is left out.
-    pub(crate) fn say(&self, write: impl FnOnce(u64)) {
-        let quota = self.0.lock().take(Instant::now());
-        if let Some(left_out) = quota {
-            write(left_out);
-        }
-    }
-}
-
-impl Quota {
-    /// Whether one more line may be written now; answers how many were left out before it.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        const PER_SECOND: u32 = 2;
-        if now.duration_since(self.since) >= Duration::from_secs(1) {
-            (self.since, self.said) = (now, 0);
-        }
-        if self.said == PER_SECOND {
-            self.left_out += 1;
-            return None;
-        }
-        self.said += 1;
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_complaints_a_second_are_written_and_the_next_says_how_many_were_not() {
-        let start = Instant::now();
-        let mut quota = Quota { since: start, said: 0, left_out: 0 };
-        let mut at = |millis| quota.take(start + Duration::from_millis(millis));
-        assert_eq!([at(0), at(1), at(2), at(999)], [Some(0), Some(0), None, None]);
-        assert_eq!([at(1000), at(1001), at(1002)], [Some(2), Some(0), None]);
-        assert_eq!(at(5000), Some(1));
-    }
+/// A new name for one start of a worker. Never a host's or a process's name, which may be used again.
+fn new_worker_id() -> String {
+    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
+    format!("graphile_worker_{}", &digits[..18])
 }

@@ -6,7 +6,6 @@ use super::run::may_run_alone;
 use super::slot::Slot;
 use crate::job::active::ActiveJob;
 use crate::tasks::{StartedJob, WorkerContext, WorkerEnv};
-use crossbeam_channel::TryRecvError;
 use log::warn;
 use std::sync::Arc;
 use std::thread;
@@ -47,7 +46,7 @@ impl JobSource {
     /// The next job. At most as many are out at once as there are slots.
     pub(crate) fn next_job(&self) -> Next {
         let shared = &self.shared;
-        if shared.stop.is_triggered() && shared.channels.slots.1.is_full() {
+        if shared.stop.begun.is_triggered() && shared.slots.are_all_free() {
             return Next::Over;
         }
         self.alone().or_else(|| self.job()).map_or(Next::Nothing, Next::Job)
@@ -60,17 +59,13 @@ impl JobSource {
 
     fn job(&self) -> Option<StartedJob> {
         let shared = &self.shared;
-        while !shared.is_held_up() {
-            let number = shared.channels.slots.1.try_recv().ok()?;
-            let active = match shared.channels.jobs.1.try_recv() {
-                Ok(active) => active,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                    shared.give_slot(number);
-                    return None;
-                }
+        while !shared.gates.are_closed() {
+            let number = shared.slots.try_take()?;
+            let Some(active) = shared.held.try_take() else {
+                shared.free_slot(number);
+                return None;
             };
-            shared.note_taken();
-            if shared.stop.is_triggered() || shared.others.is_closed() {
+            if shared.stop.begun.is_triggered() || shared.gates.exclusive.is_closed() {
                 active.give_back(None);
             } else if active.claim.alone {
                 self.wait_for_it(active, number);
@@ -82,7 +77,7 @@ impl JobSource {
                 }
             }
             shared.leave(&active);
-            shared.give_slot(number);
+            shared.free_slot(number);
         }
         None
     }
@@ -111,7 +106,7 @@ impl JobSource {
             let shared = &source.shared;
             if !may_run_alone(shared, &waiting) {
                 shared.leave(&waiting);
-                return shared.give_slot(number);
+                return shared.free_slot(number);
             }
             if let Some(started) = source.seated(&waiting, number) {
                 let _ = shared.channels.alone.0.send(started);
@@ -122,7 +117,7 @@ impl JobSource {
             warn!(worker_id = self.shared.worker_id.as_str(), error:% = error; "cannot start thread gw-alone");
             active.give_back(None);
             self.shared.leave(&active);
-            self.shared.give_slot(number);
+            self.shared.free_slot(number);
         }
     }
 }

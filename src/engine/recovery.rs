@@ -3,43 +3,31 @@
 //! Without an option of recovery it sweeps only workers of this library, and only after a heartbeat of this worker has seen
 //! a silent one: while all are alive it costs no statement.
 
+use super::Shared;
 use crate::backoff::random_unit;
 use crate::client::sweep::{RaisedThreshold, Recovered, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
-use crate::config::{MISSED_BEATS, WorkerRecoveryConfig};
-use crate::db::Database;
-use crate::db::migrate::Facts;
-use crate::db::schema::Schema;
-use crate::db::session::{Interrupt, Setup};
-use crate::engine::stats::Health;
+use crate::config::{MISSED_BEATS, Sweeps, WorkerRecoveryConfig};
+use crate::db::session::Setup;
 use crate::error::{ErrorKind, Result};
-use crate::hooks::events::Events;
 use crate::hooks::{FailureReason, JobInterrupted, JobInterruptedContext, WorkerRecovered, WorkerRecoveredContext};
-use crate::shutdown::ShutdownSignal;
-use crossbeam_channel::{Receiver, after, select};
+use crossbeam_channel::{after, select};
 use log::{Level, log, warn};
-use std::sync::Arc;
 
-/// What gw-recovery needs of its worker.
-pub(crate) struct Recovery {
-    pub(crate) worker_id: String,
-    pub(crate) config: WorkerRecoveryConfig,
-    /// Whether only workers of this library are swept.
-    pub(crate) only_ours: bool,
-    /// A heartbeat has seen a silent worker of this library.
-    pub(crate) silent: Receiver<()>,
-    pub(crate) database: Database,
-    pub(crate) schema: Schema,
-    pub(crate) facts: Facts,
-    pub(crate) events: Arc<Events>,
-    /// How the whole worker fares with its database.
-    pub(crate) health: Arc<Health>,
-    pub(crate) stop: ShutdownSignal,
-    pub(crate) interrupt: Interrupt,
+/// Sweeps until a stop. No database fault ends it.
+pub(crate) fn recover(shared: &Shared) {
+    Recovery { shared, config: &shared.config.recovery, only_ours: shared.config.sweeps == Sweeps::Ours }.run();
 }
 
-impl Recovery {
-    /// Sweeps until a stop. No database fault ends it.
-    pub(crate) fn run(&self) {
+struct Recovery<'a> {
+    shared: &'a Shared,
+    config: &'a WorkerRecoveryConfig,
+    /// Whether only workers of this library are swept.
+    only_ours: bool,
+}
+
+impl Recovery<'_> {
+    fn run(&self) {
+        let Shared { health, stop, channels, .. } = self.shared;
         // Spread, so that workers that were started together do not all sweep at the same moment.
         let mut pause = self.config.sweep_interval.mul_f64(random_unit());
         let mut has_warned = false;
@@ -47,18 +35,18 @@ impl Recovery {
         loop {
             select! {
                 recv(after(pause)) -> _ => {}
-                recv(self.stop.receiver()) -> _ => return,
+                recv(stop.begun.receiver()) -> _ => return,
             }
             pause = self.config.sweep_interval;
             // After an outage, or a pause of our own, everybody seems dead: whoever has not been well for a
             // whole threshold cannot tell.
             let threshold = self.config.sweep_threshold;
-            let well_in = threshold.saturating_sub(self.health.well_for(threshold));
+            let well_in = threshold.saturating_sub(health.well_for(threshold));
             if !well_in.is_zero() {
                 pause = pause.min(well_in);
                 continue;
             }
-            if self.only_ours && self.silent.try_recv().is_err() {
+            if self.only_ours && channels.silent.1.try_recv().is_err() {
                 continue;
             }
             match self.sweep() {
@@ -69,11 +57,11 @@ impl Recovery {
                 }
                 Err(error) if error.kind() == ErrorKind::Stopped => return,
                 Err(error) => {
-                    self.health.failed();
+                    health.failed();
                     let text = error.to_string();
                     // What a role may not do stays so: one line is enough.
                     let level = if text == last_error { Level::Debug } else { Level::Warn };
-                    log!(level, worker_id = self.worker_id.as_str(), doing = "sweep dead workers", error:% = text;
+                    log!(level, worker_id = self.shared.worker_id.as_str(), doing = "sweep dead workers", error:% = text;
                         "the database failed, trying again");
                     last_error = text;
                 }
@@ -82,22 +70,23 @@ impl Recovery {
     }
 
     fn sweep(&self) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
+        let shared = self.shared;
         let mut sweep = Sweep {
-            session: self.database.session("recovery", &self.interrupt, &Setup::default())?,
-            schema: &self.schema,
-            facts: &self.facts,
-            hooks: &self.events.hooks,
-            worker_id: &self.worker_id,
+            session: shared.database.session("recovery", &shared.stop.interrupt, &Setup::default())?,
+            schema: &shared.config.schema,
+            facts: &shared.facts,
+            hooks: &shared.events.hooks,
+            worker_id: &shared.worker_id,
             only_ours: self.only_ours,
-            well_for: self.health.well_for(self.config.sweep_threshold),
+            well_for: shared.health.well_for(self.config.sweep_threshold),
         };
-        sweep.sweep(&self.config, &SweepStaleWorkersOptions::default())
+        sweep.sweep(self.config, &SweepStaleWorkersOptions::default())
     }
 
     /// Says once that workers disagree about when one of them is dead. Returns whether there was anything to say.
     fn warn_of_short_threshold(&self, raised: &[RaisedThreshold]) -> bool {
         let Some(slowest) = raised.first() else { return false };
-        let (worker_id, threshold) = (self.worker_id.as_str(), self.config.sweep_threshold);
+        let (worker_id, threshold) = (self.shared.worker_id.as_str(), self.config.sweep_threshold);
         warn!(worker_id, other_worker_id = slowest.worker_id.as_str(), workers = raised.len();
             "sweep_threshold of worker {worker_id} is {threshold:?}, but {slowest}; set sweep_threshold to at least {:?}, \
              or heartbeat_interval of the other worker to at most {:?}",
@@ -111,15 +100,15 @@ impl Recovery {
         }
         let jobs_recovered = recovered.len();
         for Recovered { job, .. } in recovered {
-            let worker_id = self.worker_id.clone();
-            self.events.send(JobInterrupted, || JobInterruptedContext {
+            let worker_id = self.shared.worker_id.clone();
+            self.shared.events.send(JobInterrupted, || JobInterruptedContext {
                 job,
                 worker_id,
                 reason: FailureReason::WorkerCrashed,
             });
         }
-        self.events.send(WorkerRecovered, || WorkerRecoveredContext {
-            worker_id: self.worker_id.clone(),
+        self.shared.events.send(WorkerRecovered, || WorkerRecoveredContext {
+            worker_id: self.shared.worker_id.clone(),
             dead_worker_ids: result.worker_ids,
             jobs_recovered,
         });
@@ -129,41 +118,40 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::db::Database;
+    use crate::db::migrate::Facts;
     use crate::hooks::HookRegistry;
+    use crate::worker::options::WorkerOptions;
+    use std::collections::HashMap;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     #[test]
     fn a_worker_that_recovers_only_ours_opens_a_session_only_after_a_heartbeat_has_seen_a_silent_one() {
-        let (seen, silent) = crossbeam_channel::bounded(1);
-        let (health, stop, long) = (Arc::new(Health::new()), ShutdownSignal::new(), Duration::from_secs(60));
-        let config = WorkerRecoveryConfig::default()
+        let long = Duration::from_secs(60);
+        // Nothing listens there: a sweep fails, and the worker is not well from then on.
+        let database = Database::open("postgres://127.0.0.1:1/none", 1, Duration::from_secs(1)).unwrap();
+        let (config, _) = WorkerOptions::default().check().unwrap();
+        let recovery = WorkerRecoveryConfig::default()
             .sweep_interval(Duration::from_millis(10))
             .sweep_threshold(Duration::from_millis(100));
-        let recovery = Recovery {
-            worker_id: "w".to_owned(),
-            config,
-            only_ours: true,
-            silent,
-            // Nothing listens there: a sweep fails, and the worker is not well from then on.
-            database: Database::open("postgres://127.0.0.1:1/none", 1, Duration::from_secs(1)).unwrap(),
-            schema: Schema::new("graphile_worker").unwrap(),
-            facts: Facts {
-                server_version: 150_000,
-                max_id: 18,
-                has_queue_index: true,
-                has_crontabs: true,
-                has_recovery: true,
-                no_recovery: None,
-                has_heartbeats: true,
-                hidden_heartbeats: None,
-                has_private_workers: false,
-                has_job_retirements: false,
-            },
-            events: Arc::new(Events::new(HookRegistry::default().into(), "w")),
-            health: health.clone(),
-            stop: stop.clone(),
-            interrupt: Interrupt::new(),
+        let facts = Facts {
+            server_version: 150_000,
+            max_id: 18,
+            has_queue_index: true,
+            has_crontabs: true,
+            has_recovery: true,
+            no_recovery: None,
+            has_heartbeats: true,
+            hidden_heartbeats: None,
+            has_private_workers: false,
+            has_job_retirements: false,
         };
+        let config = Config { recovery, sweeps: Sweeps::Ours, ..config };
+        let shared =
+            Shared::new(config.into(), Arc::default(), HashMap::new(), database, facts, HookRegistry::default().into());
+        let health = &shared.health;
         health.beat(long);
         let start = Instant::now();
         // Beats until the time is up; answers whether a sweep was tried meanwhile.
@@ -180,11 +168,11 @@ mod tests {
             false
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| recovery.run());
+            scope.spawn(|| recover(&shared));
             let early = swept_within(Duration::from_millis(500));
-            seen.send(()).unwrap();
+            shared.channels.silent.0.send(()).unwrap();
             let late = swept_within(Duration::from_secs(20));
-            stop.trigger();
+            shared.stop.begun.trigger();
             assert_eq!((early, late), (false, true));
         });
     }

@@ -1,15 +1,14 @@
 //! gw-cron: adds the jobs of crontab entries. Every scheduler looks at one clock, the database's, and
 //! whoever takes a tick in the database adds its job. Knows nothing of who runs it.
 
+use super::Shared;
 use crate::backoff::Backoff;
 use crate::cron::crontab::Cron;
 use crate::cron::schedule::{ceiling, floor};
-use crate::engine::stats::{Stats, add};
+use crate::engine::stats::add;
 use crate::engine::store::{KnownCrontab, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::events::Events;
 use crate::hooks::{CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext};
-use crate::shutdown::ShutdownSignal;
 use chrono::{DateTime, TimeDelta, Utc};
 use log::{debug, info, warn};
 use std::collections::{HashMap, HashSet};
@@ -19,17 +18,9 @@ use std::time::{Duration, Instant};
 const RESTART: TimeDelta = TimeDelta::minutes(5);
 
 /// Runs until the stop. No database fault ends it.
-pub(crate) fn cron(
-    entries: &[Cron],
-    store: Store,
-    decisions: bool,
-    worker_id: &str,
-    stats: &Stats,
-    events: &Events,
-    stop: &ShutdownSignal,
-) {
-    let entries = entries.iter().map(|cron| Entry { cron, next: None }).collect();
-    let mut scheduler = Scheduler { entries, store, decisions, worker_id, events, stop, start: None, told: None };
+pub(crate) fn schedule(shared: &Shared, crons: &[Cron]) {
+    let entries = crons.iter().map(|cron| Entry { cron, next: None }).collect();
+    let mut scheduler = Scheduler { shared, store: shared.store("cron"), entries, start: None, told: None };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let pause = match scheduler.tick() {
@@ -39,12 +30,13 @@ pub(crate) fn cron(
             }
             Err(error) if error.kind() == ErrorKind::Stopped => return,
             Err(error) => {
-                add(&stats.database_errors, 1);
-                warn!(worker_id, doing = "schedule crontab entries", error:% = error; "the database failed, trying again");
+                add(&shared.stats.database_errors, 1);
+                warn!(worker_id = shared.worker_id.as_str(), doing = "schedule crontab entries", error:% = error;
+                    "the database failed, trying again");
                 retry.next()
             }
         };
-        if stop.wait_timeout(pause) {
+        if shared.stop.begun.wait_timeout(pause) {
             return;
         }
     }
@@ -58,16 +50,12 @@ struct Entry<'a> {
 }
 
 struct Scheduler<'a> {
-    entries: Vec<Entry<'a>>,
+    shared: &'a Shared,
     store: Store,
-    /// Whether the database has room for until when ticks were decided.
-    decisions: bool,
-    worker_id: &'a str,
-    events: &'a Events,
-    stop: &'a ShutdownSignal,
+    entries: Vec<Entry<'a>>,
     /// The database's time when this scheduler saw it first.
     start: Option<DateTime<Utc>>,
-    /// The minute that observers have heard of.
+    /// The minute that observers were notified of.
     told: Option<DateTime<Utc>>,
 }
 
@@ -90,10 +78,10 @@ impl Scheduler<'_> {
         }
         if self.told.replace(floor(now)) != Some(floor(now)) {
             let crontabs = || self.entries.iter().map(|entry| item(entry.cron)).collect();
-            self.events.send(CronTick, || CronTickContext { timestamp: floor(now), crontabs: crontabs() });
+            self.shared.events.send(CronTick, || CronTickContext { timestamp: floor(now), crontabs: crontabs() });
         }
         let failed = self.take_ticks(start, now)?;
-        if self.decisions {
+        if self.shared.facts.has_crontabs {
             let decided = self.identifiers(|identifier| !failed.contains_key(identifier));
             self.store.cron_decide(decided, floor(now))?;
         }
@@ -111,13 +99,13 @@ impl Scheduler<'_> {
             let due = self.entries.iter_mut().filter(|entry| !failed.contains_key(entry.cron.identifier()));
             let earliest = due.filter_map(|entry| entry.next.map(|tick| (tick, entry))).min_by_key(|(tick, _)| *tick);
             let Some((tick, entry)) = earliest.filter(|(tick, _)| *tick <= now) else { return Ok(failed) };
-            if self.stop.is_triggered() {
+            if self.shared.stop.begun.is_triggered() {
                 return Err(Error::new(ErrorKind::Stopped, "the worker is stopping"));
             }
             let cron = entry.cron;
             let (identifier, task) = (cron.identifier(), cron.task_identifier());
             let job = cron.job_at(tick, tick < start);
-            let (job, vetoed) = match self.events.hooks.schedule(job.clone()) {
+            let (job, vetoed) = match self.shared.events.hooks.schedule(job.clone()) {
                 Ok(job) => (job, None),
                 Err(veto) => (job, Some(veto)),
             };
@@ -127,17 +115,17 @@ impl Scheduler<'_> {
                     // Here, and nowhere else, it is certain whether this scheduler's tick made a job.
                     match (added, vetoed) {
                         (Some(job_id), _) => {
-                            info!(worker_id = self.worker_id, crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
+                            info!(worker_id = self.shared.worker_id.as_str(), crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
                             backfilled = tick < start; "crontab job scheduled");
                             let context = || CronJobScheduledContext { crontab: item(cron), scheduled_at: tick };
-                            self.events.send(CronJobScheduled, context);
+                            self.shared.events.send(CronJobScheduled, context);
                         }
                         (None, Some(veto)) => {
-                            warn!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(), error:% = veto;
+                            warn!(worker_id = self.shared.worker_id.as_str(), crontab = identifier, task, tick:% = tick.to_rfc3339(), error:% = veto;
                             "a hook left out the tick")
                         }
                         (None, None) => {
-                            debug!(worker_id = self.worker_id, crontab = identifier, task, tick:% = tick.to_rfc3339(); "another scheduler took the tick")
+                            debug!(worker_id = self.shared.worker_id.as_str(), crontab = identifier, task, tick:% = tick.to_rfc3339(); "another scheduler took the tick")
                         }
                     }
                 }
@@ -158,7 +146,7 @@ impl Scheduler<'_> {
         known: &HashMap<String, KnownCrontab>,
         identifiers: Vec<String>,
     ) -> Result<DateTime<Utc>> {
-        let decided = match self.decisions {
+        let decided = match self.shared.facts.has_crontabs {
             true => self.store.cron_decided(identifiers.clone())?,
             false => HashMap::new(),
         };
@@ -174,7 +162,7 @@ impl Scheduler<'_> {
             };
             entry.next = entry.cron.schedule.next_after(ceiling(from) - TimeDelta::microseconds(1));
             if entry.next.is_none() {
-                warn!(worker_id = self.worker_id, crontab = identifier; "crontab entry is never due");
+                warn!(worker_id = self.shared.worker_id.as_str(), crontab = identifier; "crontab entry is never due");
             }
         }
         self.start = Some(now);

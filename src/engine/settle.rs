@@ -1,6 +1,6 @@
 //! gw-settle: writes outcomes to the database. Knows nothing of handlers.
 
-use super::{Shared, TRANSIENT_TRIES, raise};
+use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
 use crate::engine::store::Store;
@@ -51,7 +51,7 @@ pub(crate) fn settle(shared: &Shared) {
         let first = select! {
             recv(done) -> settlement => settlement.ok(),
             recv(due) -> _ => None,
-            recv(shared.over.receiver()) -> _ => done.try_recv().ok(),
+            recv(shared.stop.drained.receiver()) -> _ => done.try_recv().ok(),
         };
         // Whatever else waits goes along: one job is written at once, ten thousand in groups.
         let room = BATCH.saturating_sub(1 + completed.jobs.len() + failed.jobs.len());
@@ -63,7 +63,7 @@ pub(crate) fn settle(shared: &Shared) {
                 Outcome::Snoozed(_) | Outcome::GivenBack(_) => batch.push(settlement),
             }
         }
-        let over = shared.over.is_triggered();
+        let over = shared.stop.drained.is_triggered();
         batch.extend(completed.take_if_due(over));
         batch.extend(failed.take_if_due(over));
         let ends = batch.is_empty() && over;
@@ -220,7 +220,7 @@ impl Settler<'_> {
             };
             // Only a stop that has run out of time ends us here: it names these jobs. What fails at once,
             // as a socket without a listener does, is never interrupted.
-            if error.kind() == ErrorKind::Stopped || self.shared.interrupt.is_raised() {
+            if error.kind() == ErrorKind::Stopped || self.shared.stop.interrupt.is_raised() {
                 return;
             }
             let refused = by_statement && (error.sqlstate().is_some() || error.kind() == ErrorKind::Payload);
@@ -272,7 +272,7 @@ impl Settler<'_> {
         let count = held.len();
         for pending in held {
             if !pending.is_blocked() {
-                self.shared.error_log.say(|left_out| {
+                self.shared.error_log.write(|left_out| {
                     let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
                     warn!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), left_out;
                         "another session holds the row of a job or of its queue; its outcome is written when it lets go");
@@ -290,7 +290,7 @@ impl Settler<'_> {
             return self.written(&[pending]);
         }
         add(&self.shared.stats.database_errors, 1);
-        self.shared.error_log.say(|left_out| {
+        self.shared.error_log.write(|left_out| {
             let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
             error!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), error:% = error, left_out;
                 "the database refuses the outcome of a job; trying again, others are not affected");
@@ -310,7 +310,7 @@ impl Settler<'_> {
         self.deferred.push(pending);
         self.shared.deferred.store(self.deferred.len(), Ordering::Relaxed);
         // A run until empty ends when only such jobs are left.
-        raise(&self.shared.channels.low);
+        signal(&self.shared.channels.low.0);
     }
 
     /// The database has these outcomes: their jobs are no longer ours.
@@ -322,10 +322,10 @@ impl Settler<'_> {
         // Jobs that can be claimed at once are told of by notification, if there is a listener.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
         if due_again || jobs.iter().any(|active| active.job().queue_id.is_some()) {
-            raise(&self.shared.channels.freed);
+            signal(&self.shared.channels.freed.0);
         } else {
             // Nothing came free, but a worker that runs until empty waits for the last of these.
-            raise(&self.shared.channels.low);
+            signal(&self.shared.channels.low.0);
         }
     }
 
@@ -407,7 +407,7 @@ impl Settler<'_> {
         }
         if let Err(error) = self.store.forget_deleted_jobs(Some(ids)) {
             if error.kind() != ErrorKind::Stopped {
-                self.shared.complain("delete the count of recoveries", &error);
+                self.shared.error_log.retried("delete the count of recoveries", &error);
             }
         }
     }

@@ -1,14 +1,16 @@
 //! The slot of a job that runs: one of as many as may run at once, taken from its start until its handler has
 //! let go of it. Ends the job; knows nothing of threads and of the database.
 
-use super::{Shared, raise};
+use super::{Shared, signal};
 use crate::config::retry::RetryPolicy;
 use crate::job::active::{ActiveJob, Failure, Outcome};
+use crate::shutdown::ShutdownSignal;
 use crate::tasks::{End, Runner, StartedJob, Task, WorkerContext, WorkerEnv};
+use crossbeam_channel::{Receiver, Sender, at, bounded, select};
+use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One of `concurrency` slots. Whoever drops the last reference to it frees it.
 pub(crate) struct Slot {
@@ -19,9 +21,9 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Seats a job that was just started.
+    /// Puts a job that was just started into a free slot.
     pub(crate) fn take(shared: &Arc<Shared>, active: &Arc<ActiveJob>, number: usize) -> Arc<Self> {
-        *shared.now_running[number].lock() = Some(active.clone());
+        shared.slots.set(number, Some(active.clone()));
         Arc::new(Self { shared: shared.clone(), active: active.clone(), number, start: Instant::now() })
     }
 
@@ -80,62 +82,103 @@ impl End for Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let shared = &self.shared;
-        *shared.now_running[self.number].lock() = None;
+        shared.slots.set(self.number, None);
         if matches!(self.task().runner, Runner::Pull) {
             self.task().pace.took(self.start.elapsed());
         }
         shared.leave(&self.active);
-        shared.give_slot(self.number);
+        shared.free_slot(self.number);
         if self.active.claim.alone {
             shared.let_others_run();
         }
     }
 }
 
-impl Shared {
-    /// No handler has the job any more, or none ever had it.
-    pub(crate) fn leave(&self, active: &Arc<ActiveJob>) {
-        if self.ledger.returned(active) {
-            // Settled while a handler still had it: this, and not settling, may have been the last thing that
-            // a run until empty waits for.
-            raise(&self.channels.low);
+/// All slots of one worker.
+pub(crate) struct Slots {
+    /// The numbers of the free ones.
+    free: (Sender<usize>, Receiver<usize>),
+    /// A slot came free during a stop.
+    freed: (Sender<()>, Receiver<()>),
+    /// The job in each slot.
+    jobs: Vec<Mutex<Option<Arc<ActiveJob>>>>,
+}
+
+/// How a wait for all slots ended.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Waited {
+    AllFree,
+    TimeIsUp,
+    Cancelled,
+}
+
+impl Slots {
+    pub(crate) fn new(concurrency: usize) -> Self {
+        let free = bounded(concurrency);
+        (0..concurrency).for_each(|number| free.0.send(number).expect("room for all"));
+        Self { free, freed: bounded(1), jobs: (0..concurrency).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// A free slot; waits for one. `None` at a stop.
+    pub(crate) fn take(&self, stop: &ShutdownSignal) -> Option<usize> {
+        self.try_take().or_else(|| {
+            select! {
+                recv(self.free.1) -> number => number.ok(),
+                recv(stop.receiver()) -> _ => None,
+            }
+        })
+    }
+
+    /// A free slot, if there is one.
+    pub(crate) fn try_take(&self) -> Option<usize> {
+        self.free.1.try_recv().ok()
+    }
+
+    /// Frees a slot, which holds no job any more.
+    pub(crate) fn free(&self, number: usize, stop: &ShutdownSignal) {
+        let _ = self.free.0.send(number);
+        if stop.is_triggered() {
+            signal(&self.freed.0);
         }
     }
 
-    /// A slot is free. Somebody who came for a job while there was none looks again.
-    pub(crate) fn give_slot(&self, number: usize) {
-        let _ = self.channels.slots.0.send(number);
-        if self.stop.is_triggered() {
-            raise(&self.channels.slot_freed);
-            self.notify_puller();
-        } else if !self.channels.jobs.1.is_empty() {
-            self.notify_puller();
-        } else if self.config.pull.is_some() {
-            // No thread waits for a job here, and says so: dispatch, which counts free slots, may have looked
-            // while this one was taken.
-            raise(&self.channels.low);
-        }
+    /// How many slots are free.
+    pub(crate) fn count_free(&self) -> usize {
+        self.free.1.len()
     }
 
-    /// The job that had to run alone is over.
-    pub(crate) fn let_others_run(&self) {
-        self.others.open();
-        raise(&self.channels.freed);
-        self.notify_puller();
+    pub(crate) fn are_all_free(&self) -> bool {
+        self.free.1.is_full()
     }
 
-    /// How many jobs could start at once, if they were there.
-    pub(crate) fn idle(&self) -> usize {
-        match self.config.pull {
-            Some(_) => self.channels.slots.1.len(),
-            None => self.idle.load(Ordering::Acquire),
+    /// Waits until all slots are free.
+    pub(crate) fn wait_until_free(&self, deadline: Instant, cancel: &ShutdownSignal) -> Waited {
+        while !self.are_all_free() {
+            select! {
+                recv(self.freed.1) -> _ => {}
+                recv(cancel.receiver()) -> _ => return Waited::Cancelled,
+                recv(at(deadline)) -> _ => return Waited::TimeIsUp,
+            }
         }
+        Waited::AllFree
     }
 
-    /// Tells those who come for jobs that there may be one now, or that there will be none.
-    pub(crate) fn notify_puller(&self) {
-        if let Some(pull) = &self.config.pull {
-            (pull.notify)();
-        }
+    fn set(&self, number: usize, active: Option<Arc<ActiveJob>>) {
+        *self.jobs[number].lock() = active;
+    }
+
+    /// The jobs in the slots, including those that ignore their timeout or were lost.
+    pub(crate) fn jobs(&self) -> Vec<Arc<ActiveJob>> {
+        self.jobs.iter().filter_map(|job| job.lock().clone()).collect()
+    }
+
+    /// For how long the oldest handler of this task has been running. A job whose thread is free again keeps no thread busy.
+    pub(crate) fn oldest_running(&self, task: usize) -> Duration {
+        let age = |job: &Mutex<Option<Arc<ActiveJob>>>| {
+            let job = job.lock();
+            let active = job.as_ref().filter(|active| active.claim.task == task && !active.is_left_to_others())?;
+            active.started().map(|(since, _)| since.elapsed())
+        };
+        self.jobs.iter().filter_map(age).max().unwrap_or_default()
     }
 }

@@ -18,11 +18,11 @@ pub(crate) fn watch(shared: &Shared) {
         let now = Instant::now();
         // A job that starts just after our look is not late before this.
         let mut next = now + shortest;
-        for active in shared.at_work() {
+        for active in shared.slots.jobs() {
             let Some(due) = look(shared, &active, now) else { continue };
             next = next.min(due);
         }
-        if shared.over.wait_timeout(next.saturating_duration_since(now).max(LATENESS)) {
+        if shared.stop.drained.wait_timeout(next.saturating_duration_since(now).max(LATENESS)) {
             return;
         }
     }

@@ -4,33 +4,26 @@
 pub(crate) mod options;
 mod signals;
 
-use crate::backoff::random_bits;
 use crate::client::WorkerUtils;
 use crate::config::{Config, Sweeps};
 use crate::cron::crontab::Cron;
 use crate::db::migrate::Facts;
-use crate::db::session::Interrupt;
 use crate::db::{Database, refuse_async_context};
-use crate::engine::avoid::Avoided;
 use crate::engine::pull::JobSource;
-use crate::engine::recovery::Recovery;
-use crate::engine::stats::{Health, Stats, WorkerStats};
-use crate::engine::{
-    Channels, ErrorLog, Gate, Shared, dispatch, fetch, lease, listen, run, scheduler, settle, timeouts,
-};
+use crate::engine::slot::Waited;
+use crate::engine::stats::WorkerStats;
+use crate::engine::{Shared, dispatch, fetch, lease, listen, recovery, run, scheduler, settle, timeouts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::events::Events;
 use crate::hooks::{ShutdownReason, WorkerShutdownContext, WorkerStart, WorkerStartContext};
-use crate::job::active::{ActiveJob, Ledger, Outcome};
+use crate::job::active::{ActiveJob, Outcome};
 use crate::shutdown::ShutdownSignal;
 use crate::tasks::{Extensions, ReadOnlyExtensions, Task, WorkerEnv};
 use crossbeam_channel::{Receiver, bounded, select};
 use log::{error, info, warn};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -132,7 +125,7 @@ impl Worker {
     /// [`request_shutdown`](Self::request_shutdown), as a second signal does.
     pub fn abort(&self) {
         self.stop.trigger();
-        self.current.lock().as_ref().inspect(|shared| shared.cancel.trigger());
+        self.current.lock().as_ref().inspect(|shared| shared.stop.cancelled.trigger());
     }
 
     /// Whether every outcome that was given by now is in the database.
@@ -182,7 +175,7 @@ impl Worker {
         };
         let shared = Arc::new(self.start());
         *self.current.lock() = Some(shared.clone());
-        let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop, &shared.cancel));
+        let _signals = self.config.listen_signals.then(|| signals::listen(&shared.stop.begun, &shared.stop.cancelled));
         info!(worker_id = shared.worker_id.as_str(), schema = self.config.schema.name(), concurrency = self.config.concurrency,
             tasks = self.tasks.len(); "worker started");
 
@@ -209,7 +202,7 @@ impl Worker {
         let callers = self.config.shutdown.as_ref().map_or(&never, ShutdownSignal::receiver);
         let reason = select! {
             recv(self.stop.receiver()) -> _ => ShutdownReason::Graceful,
-            recv(shared.stop.receiver()) -> _ => match *shared.refusal.lock() {
+            recv(shared.stop.begun.receiver()) -> _ => match *shared.refusal.lock() {
                 Some(_) => ShutdownReason::Error,
                 None => ShutdownReason::Signal,
             },
@@ -226,43 +219,15 @@ impl Worker {
     }
 
     fn start(&self) -> Shared {
-        let worker_id = new_worker_id();
-        Shared {
-            events: Arc::new(Events::new(self.utils.hooks().clone(), &worker_id)),
-            worker_id,
-            config: self.config.clone(),
-            tasks: self.tasks.clone(),
-            database: self.database.clone(),
-            facts: self.facts.clone(),
-            ledger: Ledger::default(),
-            stats: Stats::default(),
-            task_ids: RwLock::new(Arc::new(self.task_ids.clone())),
-            avoided: Avoided::default(),
-            claiming: RwLock::new(()),
-            gate: Gate::closed(),
-            others: Gate::default(),
-            now_running: (0..self.config.concurrency).map(|_| Mutex::new(None)).collect(),
-            deferred: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
-            taken: AtomicUsize::new(0),
-            low_water: AtomicUsize::new(0),
-            refusal: Mutex::new(None),
-            stop: ShutdownSignal::new(),
-            cancel: ShutdownSignal::new(),
-            over: ShutdownSignal::new(),
-            left: ShutdownSignal::new(),
-            interrupt: Interrupt::new(),
-            channels: Channels::new(self.config.claimers, self.config.concurrency),
-            error_log: ErrorLog::new(),
-            health: Arc::new(Health::new()),
-        }
+        Shared::new(
+            self.config.clone(),
+            self.tasks.clone(),
+            self.task_ids.clone(),
+            self.database.clone(),
+            self.facts.clone(),
+            self.utils.hooks().clone(),
+        )
     }
-}
-
-/// A new name for one start of a worker. Never a host's or a process's: those come back.
-fn new_worker_id() -> String {
-    let digits = format!("{:016x}{:016x}", random_bits(), random_bits());
-    format!("graphile_worker_{}", &digits[..18])
 }
 
 /// A thread, and a channel that closes when it ends.
@@ -344,26 +309,22 @@ impl Threads {
             });
             let fetch = fetch.collect::<Result<Vec<_>>>()?;
             let sweeps = shared.config.sweeps != Sweeps::Off && !until_empty;
-            let recovery = sweeps
-                .then(|| ThreadHandle::start("gw-recovery".into(), shared, |shared| recovery(shared).run()))
-                .transpose()?;
+            let recovery =
+                sweeps.then(|| ThreadHandle::start("gw-recovery".into(), shared, recovery::recover)).transpose()?;
             let dispatch = ThreadHandle::start("gw-dispatch".into(), shared, move |shared| {
                 dispatch::dispatch(shared, until_empty)
             })?;
             let crons = (!crons.is_empty() && !until_empty).then(|| crons.clone());
-            let cron = crons
-                .map(|crons| ThreadHandle::start("gw-cron".into(), shared, move |shared| schedule(shared, &crons)));
+            let cron = crons.map(|crons| {
+                ThreadHandle::start("gw-cron".into(), shared, move |shared| scheduler::schedule(shared, &crons))
+            });
             let cron = cron.transpose()?;
             Ok(Self { settle, lease, run, listen, watch, fetch, recovery, cron, dispatch, events })
         };
         // A machine that is out of threads: those that did start must not stay.
         start().inspect_err(|_| {
-            shared.stop.trigger();
-            shared.gate.release();
-            shared.others.release();
-            shared.over.trigger();
-            shared.left.trigger();
-            shared.interrupt.raise();
+            shared.stop.trigger_all();
+            shared.gates.release();
             shared.events.abandon();
         })
     }
@@ -376,17 +337,16 @@ impl Threads {
         let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
         // A database that does not answer must be found out while there is time to ask it again.
-        shared.interrupt.limit((shared.config.grace_period / 2).max(LEAST_STOP_LIMIT));
+        shared.stop.interrupt.limit((shared.config.grace_period / 2).max(LEAST_STOP_LIMIT));
 
         // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
         // hold threads.
-        shared.stop.trigger();
-        shared.gate.release();
-        shared.others.release();
+        shared.stop.begun.trigger();
+        shared.gates.release();
         shared.notify_puller();
 
         // 2. Running jobs have the grace period, unless the caller aborts.
-        if shared.all_seats_free_by(grace_ends, &shared.cancel) == Waited::Cancelled {
+        if shared.slots.wait_until_free(grace_ends, &shared.stop.cancelled) == Waited::Cancelled {
             must_end = must_end.min(Instant::now() + STOP_PATIENCE);
         }
 
@@ -397,7 +357,7 @@ impl Threads {
             active.cancel();
         }
         let patience = (Instant::now() + CANCEL_PATIENCE).min(must_end);
-        shared.all_seats_free_by(patience, &ShutdownSignal::new());
+        shared.slots.wait_until_free(patience, &ShutdownSignal::new());
 
         // 4. Those that ignored it are given back; their threads are left behind.
         let stuck: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
@@ -407,7 +367,7 @@ impl Threads {
             handle.join(must_end);
         }
         self.dispatch.join(must_end);
-        shared.over.trigger();
+        shared.stop.drained.trigger();
         self.settle.join(must_end);
 
         if let Some(recovery) = self.recovery {
@@ -415,9 +375,9 @@ impl Threads {
         }
 
         // 6. Lease looks a last time; then whatever the database keeps waiting is cut off.
-        shared.left.trigger();
+        shared.stop.settled.trigger();
         self.lease.join(must_end);
-        shared.interrupt.raise();
+        shared.stop.interrupt.raise();
         let last = must_end + Duration::from_millis(100);
         for handle in self.cron.into_iter().chain(self.listen).chain(self.watch) {
             handle.join(last);
@@ -473,58 +433,6 @@ fn unwritten(active: &Arc<ActiveJob>) -> Option<String> {
     let (_, outcome) = active.unsettled()?;
     let job = active.job();
     Some(format!("job {} (task {}, {outcome})", job.id, job.task_identifier))
-}
-
-/// How a wait for running jobs ended.
-#[derive(PartialEq, Eq)]
-enum Waited {
-    AllFree,
-    TimeIsUp,
-    Cancelled,
-}
-
-impl Shared {
-    /// Waits until no job runs any more.
-    fn all_seats_free_by(&self, deadline: Instant, cancel: &ShutdownSignal) -> Waited {
-        while !self.channels.slots.1.is_full() {
-            select! {
-                recv(self.channels.slot_freed.1) -> _ => {}
-                recv(cancel.receiver()) -> _ => return Waited::Cancelled,
-                recv(crossbeam_channel::at(deadline)) -> _ => return Waited::TimeIsUp,
-            }
-        }
-        Waited::AllFree
-    }
-}
-
-/// Cron and the worker do not know each other: this is what the one needs of the other.
-fn schedule(shared: &Shared, crons: &[Cron]) {
-    let decisions = shared.facts.has_crontabs;
-    scheduler::cron(
-        crons,
-        shared.store("cron"),
-        decisions,
-        &shared.worker_id,
-        &shared.stats,
-        &shared.events,
-        &shared.stop,
-    );
-}
-
-fn recovery(shared: &Shared) -> Recovery {
-    Recovery {
-        worker_id: shared.worker_id.clone(),
-        config: shared.config.recovery.clone(),
-        only_ours: shared.config.sweeps == Sweeps::Ours,
-        silent: shared.channels.silent.1.clone(),
-        database: shared.database.clone(),
-        schema: shared.config.schema.clone(),
-        facts: shared.facts.clone(),
-        events: shared.events.clone(),
-        health: shared.health.clone(),
-        stop: shared.stop.clone(),
-        interrupt: shared.interrupt.clone(),
-    }
 }
 
 /// Gives back a job whose handler does not return; answers how to find it.

@@ -1,0 +1,38 @@
+//! The steps of a stop, each a signal of its own.
+
+use crate::db::session::Interrupt;
+use crate::shutdown::ShutdownSignal;
+
+/// The signals that end the threads of one start, in the order in which they are triggered.
+pub(crate) struct StopSteps {
+    /// Claiming ends, and jobs that no thread has started go back.
+    pub(crate) begun: ShutdownSignal,
+    /// Running jobs are not waited for any longer. Triggered by a second signal or an abort only.
+    pub(crate) cancelled: ShutdownSignal,
+    /// No more outcomes will come: settle writes what it has, listen ends.
+    pub(crate) drained: ShutdownSignal,
+    /// All outcomes are written: lease looks a last time.
+    pub(crate) settled: ShutdownSignal,
+    /// Ends the calls that still wait for the database.
+    pub(crate) interrupt: Interrupt,
+}
+
+impl StopSteps {
+    pub(crate) fn new() -> Self {
+        Self {
+            begun: ShutdownSignal::new(),
+            cancelled: ShutdownSignal::new(),
+            drained: ShutdownSignal::new(),
+            settled: ShutdownSignal::new(),
+            interrupt: Interrupt::new(),
+        }
+    }
+
+    /// Triggers all of them at once, for a start that failed.
+    pub(crate) fn trigger_all(&self) {
+        self.begun.trigger();
+        self.drained.trigger();
+        self.settled.trigger();
+        self.interrupt.raise();
+    }
+}
