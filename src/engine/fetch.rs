@@ -5,7 +5,7 @@ use super::intake::{Intake, Taken};
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
-use crate::engine::store::{Claimed, Filter, Store, Wanted};
+use crate::engine::store::{Claimed, Filter, Role, Store, Wanted};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::job::active::Arrival;
@@ -46,7 +46,7 @@ pub(crate) struct Fetched {
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
 pub(crate) fn fetch(shared: &Shared, claimer: usize) {
-    let mut store = shared.store("fetch");
+    let mut store = shared.store(Role::Fetch);
     let filter = Filter {
         forbidden: some(&shared.config.forbidden_flags),
         accepted: some(&shared.config.accepted_flags),

@@ -5,7 +5,7 @@ use super::{Shared, halves, signal};
 use crate::backoff::{Backoff, random_unit};
 use crate::client::sweep::metadata;
 use crate::engine::stats::add;
-use crate::engine::store::{Store, TasksSeen};
+use crate::engine::store::{Role, Store, TasksSeen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::active::{ActiveJob, GIVEN_BACK};
 use crossbeam_channel::{after, select};
@@ -81,7 +81,7 @@ impl<'a> Lease<'a> {
         let now = Instant::now();
         Self {
             shared,
-            store: shared.store("lease"),
+            store: shared.store(Role::Lease),
             beat: now,
             renew: now + RENEW_AFTER / 2,
             reconcile: now + RECONCILE_INTERVAL,

@@ -3,7 +3,7 @@
 use super::{Shared, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::{ListenerState, add};
-use crate::engine::store::Store;
+use crate::engine::store::{Role, Store};
 use crate::error::{Error, ErrorKind, Result};
 use log::{info, warn};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Listens until the worker is over. Losing the database means polling, which dispatch does anyway.
 pub(crate) fn listen(shared: &Shared) {
     let worker_id = &shared.worker_id;
-    let mut store = shared.store("listen");
+    let mut store = shared.store(Role::Listen);
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
     let mut degraded = false;
     shared.stats.listener.set(ListenerState::Connecting);

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::db::Database;
 use crate::db::migrate::Facts;
 use crate::engine::stats::{Health, Stats};
-use crate::engine::store::Store;
+use crate::engine::store::{Role, Store};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::events::Events;
 use crate::hooks::{HookRegistry, JobLost, JobLostContext};
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     /// The statements of one thread, on a session of its own.
-    pub(crate) fn store(&self, role: &'static str) -> Store {
+    pub(crate) fn store(&self, role: Role) -> Store {
         Store::new(&self.database, &self.config.schema, &self.worker_id, role, &self.stop.interrupt)
     }
 

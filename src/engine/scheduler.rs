@@ -6,7 +6,7 @@ use crate::backoff::Backoff;
 use crate::cron::crontab::Cron;
 use crate::cron::schedule::{ceiling, floor};
 use crate::engine::stats::add;
-use crate::engine::store::{KnownCrontab, Store};
+use crate::engine::store::{KnownCrontab, Role, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -20,7 +20,7 @@ const RESTART: TimeDelta = TimeDelta::minutes(5);
 /// Runs until the stop. No database fault ends it.
 pub(crate) fn schedule(shared: &Shared, crons: &[Cron]) {
     let entries = crons.iter().map(|cron| Entry { cron, next: None }).collect();
-    let mut scheduler = Scheduler { shared, store: shared.store("cron"), entries, start: None, told: None };
+    let mut scheduler = Scheduler { shared, store: shared.store(Role::Cron), entries, start: None, told: None };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let pause = match scheduler.tick() {

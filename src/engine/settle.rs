@@ -3,7 +3,7 @@
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
-use crate::engine::store::Store;
+use crate::engine::store::{Role, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{
     FailureReason, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobInterrupted, JobInterruptedContext,
@@ -39,7 +39,7 @@ const ERROR_BYTES: usize = 64 * 1024;
 pub(crate) fn settle(shared: &Shared) {
     let mut settler = Settler {
         shared,
-        store: shared.store("settle"),
+        store: shared.store(Role::Settle),
         retry: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
         deferred: Vec::new(),
     };

@@ -71,40 +71,72 @@ pub(crate) struct Claimed {
     pub(crate) unreadable: Option<String>,
 }
 
+/// The name of a statement's file, and its text.
+type Statement = (&'static str, &'static str);
+
+/// A statement by its path below `src/sql`, without the ending.
+macro_rules! statement {
+    ($path:literal) => {
+        ($path, include_str!(concat!("../sql/", $path, ".sql")))
+    };
+}
+
+/// What has a session of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Fetch,
+    Settle,
+    Lease,
+    Listen,
+    Cron,
+    /// The start of a worker, before its threads.
+    Init,
+}
+
+impl Role {
+    /// As the server's list of sessions shows it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Settle => "settle",
+            Self::Lease => "lease",
+            Self::Listen => "listen",
+            Self::Cron => "cron",
+            Self::Init => "init",
+        }
+    }
+
+    /// What a session of this role is set up with.
+    fn setup(self, worker: &str) -> Setup {
+        let mut settings = match self {
+            Self::Fetch | Self::Settle => STEADY_PLANS.to_vec(),
+            _ => Vec::new(),
+        };
+        match self {
+            // A crash of the server may forget a claim; the job is then available again, and its outcome is refused. Where
+            // a job must not run twice, the fetch thread sends `make_durable` after the claim. A payload may take long to
+            // arrive, so the engine's own deadline ends a call that makes no progress.
+            Self::Fetch => settings.extend([("synchronous_commit", "off"), ("statement_timeout", "0")]),
+            // A row that another session holds must not delay the outcomes that are written with it.
+            Self::Settle => settings.push(("lock_timeout", "100")),
+            _ => {}
+        }
+        let channels = match self {
+            Self::Listen => vec![JOBS_CHANNEL.to_owned(), own_channel(worker)],
+            _ => Vec::new(),
+        };
+        let settings = settings.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+        Setup { settings, channels }
+    }
+}
+
 /// The statements of one engine thread, on a session of its own.
 pub(crate) struct Store {
     sessions: Reconnecting,
+    schema: Schema,
     worker: String,
-    claim: Query,
-    payloads: Query,
-    claimed: Query,
-    make_durable: Query,
-    often_recovered: Query,
-    forget_deleted_jobs: Query,
-    complete: Query,
-    fail: Query,
-    give_back: Query,
-    held: Query,
-    reclaim: Query,
-    renew: Query,
-    old_locks: Query,
-    reset: Query,
-    existing: Query,
-    blocked: Query,
-    tasks: Query,
-    storable: Query,
-    look_at_tasks: Query,
-    published_tasks: Query,
-    beat: Query,
-    native_beat: Query,
-    deregister: Query,
-    native_deregister: Query,
-    probe_listen: Query,
-    cron_look: Query,
-    cron_register: Query,
-    cron_tick: Query,
-    cron_decided: Query,
-    cron_decide: Query,
+    /// The statements used so far, by the name of their file.
+    queries: HashMap<&'static str, Query>,
 }
 
 /// What a look at the tasks found.
@@ -123,70 +155,19 @@ pub(crate) struct KnownCrontab {
 }
 
 impl Store {
-    pub(crate) fn new(
-        database: &Database,
-        schema: &Schema,
-        worker: &str,
-        role: &'static str,
-        interrupt: &Interrupt,
-    ) -> Self {
-        let mut settings = match role {
-            "fetch" | "settle" => STEADY_PLANS.to_vec(),
-            _ => Vec::new(),
-        };
-        match role {
-            // A claim is no promise: one that a server crash forgets was never made, and its settling
-            // is refused. Where that would not do, `make_durable` follows.
-            // And a payload may take long to arrive: our own deadline ends a call that makes no progress.
-            "fetch" => settings.extend([("synchronous_commit", "off"), ("statement_timeout", "0")]),
-            // A row that another session holds must not hold up the outcomes that are written with it.
-            "settle" => settings.push(("lock_timeout", "100")),
-            _ => {}
-        }
-        let channels = match role {
-            "listen" => vec![JOBS_CHANNEL.to_owned(), own_channel(worker)],
-            _ => Vec::new(),
-        };
-        let settings = settings.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
-        let setup = Setup { settings, channels };
-        let query = |name, sql| Query::new(name, sql, schema);
+    pub(crate) fn new(database: &Database, schema: &Schema, worker: &str, role: Role, interrupt: &Interrupt) -> Self {
         Self {
-            sessions: Reconnecting::new(database, role, interrupt, setup),
+            sessions: Reconnecting::new(database, role.name(), interrupt, role.setup(worker)),
+            schema: schema.clone(),
             worker: worker.to_owned(),
-            claim: query("claim", include_str!("../sql/claim/claim.sql")),
-            payloads: query("payloads", include_str!("../sql/claim/payloads.sql")),
-            claimed: query("claimed", include_str!("../sql/claim/claimed.sql")),
-            make_durable: query("make_durable", include_str!("../sql/claim/make_durable.sql")),
-            often_recovered: query("often_recovered", include_str!("../sql/claim/often_recovered.sql")),
-            forget_deleted_jobs: query(
-                "delete_recoveries_of_deleted_jobs",
-                include_str!("../sql/lease/delete_recoveries_of_deleted_jobs.sql"),
-            ),
-            complete: query("complete", include_str!("../sql/settle/complete.sql")),
-            fail: query("fail", include_str!("../sql/settle/fail.sql")),
-            give_back: query("give_back", include_str!("../sql/settle/give_back.sql")),
-            held: query("held", include_str!("../sql/lease/held.sql")),
-            reclaim: query("reclaim", include_str!("../sql/lease/reclaim.sql")),
-            renew: query("renew", include_str!("../sql/lease/renew.sql")),
-            old_locks: query("old_locks", include_str!("../sql/lease/old_locks.sql")),
-            reset: query("reset", include_str!("../sql/lease/reset.sql")),
-            existing: query("existing_jobs", include_str!("../sql/settle/existing_jobs.sql")),
-            blocked: query("blocked", include_str!("../sql/settle/blocked.sql")),
-            tasks: query("tasks", include_str!("../sql/claim/tasks.sql")),
-            storable: query("storable", include_str!("../sql/enqueue/storable.sql")),
-            look_at_tasks: query("look_at_tasks", include_str!("../sql/claim/look_at_tasks.sql")),
-            published_tasks: query("published_tasks", include_str!("../sql/claim/published_tasks.sql")),
-            beat: query("heartbeat", include_str!("../sql/lease/heartbeat.sql")),
-            native_beat: query("native_heartbeat", include_str!("../sql/lease/native_heartbeat.sql")),
-            deregister: query("deregister", include_str!("../sql/lease/deregister.sql")),
-            native_deregister: query("native_deregister", include_str!("../sql/lease/native_deregister.sql")),
-            probe_listen: query("probe_listen", include_str!("../sql/session/probe_listen.sql")),
-            cron_look: query("cron_look", include_str!("../sql/cron/cron_look.sql")),
-            cron_register: query("cron_register", include_str!("../sql/cron/cron_register.sql")),
-            cron_tick: query("cron_tick", include_str!("../sql/cron/cron_tick.sql")),
-            cron_decided: query("cron_decided", include_str!("../sql/cron/cron_decided.sql")),
-            cron_decide: query("cron_decide", include_str!("../sql/cron/cron_decide.sql")),
+            queries: HashMap::new(),
         }
+    }
+
+    /// Sends a statement, on a new session if there is none.
+    fn query(&mut self, (name, sql): Statement, params: Vec<Param>) -> Result<Vec<Row>> {
+        let query = self.queries.entry(name).or_insert_with(|| Query::new(name, sql, &self.schema));
+        self.sessions.with(|session| session.query(query, params))
     }
 
     /// How often this store's session was opened.
@@ -209,9 +190,10 @@ impl Store {
         let Wanted { limit, inline, tasks, now, avoid, only_looks } = wanted;
         let limit = limit as i32;
         let window = filter.queue_index.then_some(limit + 32);
+        let worker = self.worker.clone();
         let params = || -> Vec<Param> {
             vec![
-                Box::new(self.worker.clone()),
+                Box::new(worker.clone()),
                 Box::new(tasks.clone()),
                 Box::new(limit),
                 Box::new(filter.forbidden.clone()),
@@ -223,11 +205,12 @@ impl Store {
                 Box::new(inline as i32),
             ]
         };
-        let claim = &self.claim;
-        match self.sessions.with(|session| session.query(claim, params())) {
+        let claim = statement!("claim/claim");
+        match self.query(claim, params()) {
             Err(error) if text::is_untranslatable(&error) && filter.is_ascii() => {
                 // One job's text would otherwise keep all others from being claimed.
-                let rows = self.sessions.with(|session| session.query_unconverted(claim, params()))?;
+                let query = &self.queries[claim.0];
+                let rows = self.sessions.with(|session| session.query_unconverted(query, params()))?;
                 rows.into_iter().map(|row| self.converted(row)).collect()
             }
             rows => Ok(rows?.into_iter().map(|row| Claimed { row, unreadable: None }).collect()),
@@ -240,8 +223,8 @@ impl Store {
         if foreign.is_empty() {
             return Ok(Claimed { row, unreadable: None });
         }
-        let (claimed, id): (_, i64) = (&self.claimed, row.try_get("id")?);
-        match self.sessions.with(|session| session.query(claimed, vec![Box::new(id)])) {
+        let id: i64 = row.try_get("id")?;
+        match self.query(statement!("claim/claimed"), vec![Box::new(id)]) {
             Ok(mut rows) if rows.len() == 1 => Ok(Claimed { row: rows.remove(0), unreadable: None }),
             Ok(_) => Ok(Claimed { row, unreadable: Some("its row is gone".into()) }),
             Err(error) if text::is_untranslatable(&error) => {
@@ -259,8 +242,8 @@ impl Store {
 
     /// The payloads of these jobs, as far as this worker still holds them.
     pub(crate) fn payloads(&mut self, jobs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
-        let (query, worker, jobs) = (&self.payloads, self.worker.clone(), jobs.to_vec());
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs)]))?;
+        let (worker, jobs) = (self.worker.clone(), jobs.to_vec());
+        let rows = self.query(statement!("claim/payloads"), vec![Box::new(worker), Box::new(jobs)])?;
         rows.iter().map(|row| Ok((row.get("id"), row.try_get::<_, Bytes>("payload")?.0))).collect()
     }
 
@@ -274,29 +257,25 @@ impl Store {
 
     /// Makes the claims that were answered so far survive a crash of the server.
     pub(crate) fn make_durable(&mut self) -> Result<()> {
-        let query = &self.make_durable;
-        self.sessions.with(|session| session.query(query, vec![])).map(drop)
+        self.query(statement!("claim/make_durable"), vec![]).map(drop)
     }
 
     /// Which of these jobs have been recovered at least so `often`.
     pub(crate) fn often_recovered(&mut self, jobs: &[i64], often: i32) -> Result<HashSet<i64>> {
-        let query = &self.often_recovered;
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(often)];
-        let rows = self.sessions.with(|session| session.query(query, params))?;
+        let rows = self.query(statement!("claim/often_recovered"), params)?;
         Ok(rows.iter().map(|row| row.get("job_id")).collect())
     }
 
     /// Deletes what was counted of the recoveries of jobs that are gone: those of `jobs`, or any.
     pub(crate) fn forget_deleted_jobs(&mut self, jobs: Option<Vec<i64>>) -> Result<()> {
-        let query = &self.forget_deleted_jobs;
-        self.sessions.with(|session| session.query(query, vec![Box::new(jobs)])).map(drop)
+        self.query(statement!("lease/delete_recoveries_of_deleted_jobs"), vec![Box::new(jobs)]).map(drop)
     }
 
     /// Deletes jobs that are done; answers which it could.
     pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
-        let query = &self.complete;
-        let rows = self.sessions.with(|session| session.query(query, params))?;
+        let rows = self.query(statement!("settle/complete"), params)?;
         Ok(ids(&rows))
     }
 
@@ -317,8 +296,7 @@ impl Store {
             params.push(Box::new(delays.clone()));
             params.push(Box::new(failures.iter().map(|failure| for_good || failure.for_good).collect::<Vec<_>>()));
             params.push(Box::new(failures.iter().map(|failure| failure.rest.clone()).collect::<Vec<_>>()));
-            let query = &self.fail;
-            let error = match self.sessions.with(|session| session.query(query, params)) {
+            let error = match self.query(statement!("settle/fail"), params) {
                 Ok(rows) => return Ok(rows.iter().map(|row| (row.get("id"), row.get("for_good"))).collect()),
                 Err(error) => error,
             };
@@ -332,23 +310,22 @@ impl Store {
     pub(crate) fn give_back(&mut self, jobs: &[Arc<ActiveJob>], delays: &[Option<Duration>]) -> Result<HashSet<i64>> {
         let mut params = self.claims(jobs);
         let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
-        let query = &self.give_back;
         params.push(Box::new(delays));
-        let rows = self.sessions.with(|session| session.query(query, params))?;
+        let rows = self.query(statement!("settle/give_back"), params)?;
         Ok(ids(&rows))
     }
 
     /// Which of these jobs still have a row.
     pub(crate) fn existing(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
-        let (query, jobs) = (&self.existing, jobs.to_vec());
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        let jobs = jobs.to_vec();
+        let rows = self.query(statement!("settle/existing_jobs"), vec![Box::new(jobs)])?;
         Ok(ids(&rows))
     }
 
     /// Which of these jobs cannot be written now, because another session holds a row.
     pub(crate) fn blocked(&mut self, jobs: &[i64]) -> Result<HashSet<i64>> {
-        let (query, jobs) = (&self.blocked, jobs.to_vec());
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(jobs)]))?;
+        let jobs = jobs.to_vec();
+        let rows = self.query(statement!("settle/blocked"), vec![Box::new(jobs)])?;
         Ok(ids(&rows))
     }
 
@@ -359,33 +336,30 @@ impl Store {
 
     /// What the database says this worker holds: id and attempts of each job.
     pub(crate) fn held(&mut self) -> Result<Vec<(i64, i16)>> {
-        let (query, worker) = (&self.held, self.worker.clone());
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        let worker = self.worker.clone();
+        let rows = self.query(statement!("lease/held"), vec![Box::new(worker)])?;
         Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
     }
 
     /// Gives back jobs that nobody here knows of; returns which it could.
     pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
-        let (query, worker) = (&self.reclaim, self.worker.clone());
+        let worker = self.worker.clone();
         let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
-        let rows = self
-            .sessions
-            .with(|session| session.query(query, vec![Box::new(worker), Box::new(jobs), Box::new(attempts)]))?;
+        let rows =
+            self.query(statement!("lease/reclaim"), vec![Box::new(worker), Box::new(jobs), Box::new(attempts)])?;
         Ok(ids(&rows))
     }
 
     /// Renews locks; returns which are still this worker's.
     pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
-        let query = &self.renew;
-        let rows = self.sessions.with(|session| session.query(query, params))?;
+        let rows = self.query(statement!("lease/renew"), params)?;
         Ok(ids(&rows))
     }
 
     /// What has been locked for four hours: the ids of jobs, and those of queues.
     pub(crate) fn old_locks(&mut self) -> Result<(Vec<i64>, Vec<i64>)> {
-        let query = &self.old_locks;
-        let rows = self.sessions.with(|session| session.query(query, vec![]))?;
+        let rows = self.query(statement!("lease/old_locks"), vec![])?;
         let (jobs, queues): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get("is_job"));
         let ids = |rows: Vec<&Row>| rows.iter().map(|row| row.get("id")).collect();
         Ok((ids(jobs), ids(queues)))
@@ -393,9 +367,8 @@ impl Store {
 
     /// Frees those of these jobs and queues that have been locked for four hours; returns how many.
     pub(crate) fn reset(&mut self, jobs: &[i64], queues: &[i64]) -> Result<(i64, i64)> {
-        let query = &self.reset;
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(queues.to_vec())];
-        let rows = self.sessions.with(|session| session.query(query, params))?;
+        let rows = self.query(statement!("lease/reset"), params)?;
         Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
     }
 
@@ -406,13 +379,12 @@ impl Store {
 
     /// The ids of the tasks named, entering new ones.
     pub(crate) fn tasks(&mut self, names: &[String]) -> Result<Vec<(i32, String)>> {
-        let query = &self.tasks;
         let mut ids = Vec::new();
         // A name that somebody else enters at this moment is neither ours to enter nor there for the statement to
         // see; the next one sees it.
         for _ in 0..3 {
             let asked = names.to_vec();
-            let rows = self.sessions.with(|session| session.query(query, vec![Box::new(asked)]))?;
+            let rows = self.query(statement!("claim/tasks"), vec![Box::new(asked)])?;
             ids = rows.iter().map(|row| (row.get("id"), row.get("identifier"))).collect();
             if ids.len() >= names.len() {
                 break;
@@ -426,19 +398,17 @@ impl Store {
     /// # Errors
     /// `Config` naming the field and the character.
     pub(crate) fn check_texts(&mut self, fields: &[(String, String)]) -> Result<()> {
-        let query = &self.storable;
         let texts: Vec<String> = fields.iter().map(|(_, text)| text.clone()).filter(|text| !text.is_ascii()).collect();
         if texts.is_empty() {
             return Ok(());
         }
-        let answer = self.sessions.with(|session| session.query(query, vec![Box::new(texts)]));
+        let answer = self.query(statement!("enqueue/storable"), vec![Box::new(texts)]);
         answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
     }
 
     /// Looks for due jobs at the front that are of none of these tasks, and whether these tasks are all there.
     pub(crate) fn look_at_tasks(&mut self, own: Vec<i32>) -> Result<TasksSeen> {
-        let query = &self.look_at_tasks;
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(own), Box::new(LOOKED_AT)]))?;
+        let rows = self.query(statement!("claim/look_at_tasks"), vec![Box::new(own), Box::new(LOOKED_AT)])?;
         let mut seen = TasksSeen::default();
         for row in rows {
             match row.get::<_, Option<String>>("identifier") {
@@ -451,8 +421,7 @@ impl Store {
 
     /// The tasks of workers of this library that were heard of within this time. Only where `_native_workers` exists.
     pub(crate) fn published_tasks(&mut self, within: Duration) -> Result<HashSet<String>> {
-        let query = &self.published_tasks;
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(within.as_secs_f64())]))?;
+        let rows = self.query(statement!("claim/published_tasks"), vec![Box::new(within.as_secs_f64())])?;
         Ok(rows.iter().map(|row| row.get("identifier")).collect())
     }
 
@@ -464,23 +433,23 @@ impl Store {
         if facts.has_recovery {
             let seconds = threshold.min(LONGEST_DELAY).as_secs_f64();
             let params: Vec<Param> = vec![Box::new(worker.clone()), Box::new(metadata.clone()), Box::new(seconds)];
-            let query = &self.native_beat;
-            let rows = self.sessions.with(|session| session.query(query, params))?;
+            let rows = self.query(statement!("lease/native_heartbeat"), params)?;
             has_silent = rows.first().is_some_and(|row| row.get("has_silent"));
         }
         if facts.has_private_workers {
-            let query = &self.beat;
-            self.sessions.with(|session| session.query(query, vec![Box::new(worker), Box::new(metadata)]))?;
+            self.query(statement!("lease/heartbeat"), vec![Box::new(worker), Box::new(metadata)])?;
         }
         Ok(has_silent)
     }
 
     /// Takes this worker off the lists.
     pub(crate) fn deregister(&mut self, facts: &Facts) -> Result<()> {
-        let lists = [(facts.has_recovery, &self.native_deregister), (facts.has_private_workers, &self.deregister)];
-        for (_, query) in lists.into_iter().filter(|(is_there, _)| *is_there) {
-            let worker = self.worker.clone();
-            self.sessions.with(|session| session.query(query, vec![Box::new(worker)]))?;
+        let lists = [
+            (facts.has_recovery, statement!("lease/native_deregister")),
+            (facts.has_private_workers, statement!("lease/deregister")),
+        ];
+        for (_, statement) in lists.into_iter().filter(|(is_there, _)| *is_there) {
+            self.query(statement, vec![Box::new(self.worker.clone())])?;
         }
         Ok(())
     }
@@ -490,8 +459,7 @@ impl Store {
         &mut self,
         identifiers: Vec<String>,
     ) -> Result<(DateTime<Utc>, HashMap<String, KnownCrontab>)> {
-        let query = &self.cron_look;
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        let rows = self.query(statement!("cron/cron_look"), vec![Box::new(identifiers)])?;
         let time = |row: &Row, column| row.get::<_, Option<DbTime>>(column).map(|time| time.0);
         let now = rows.first().and_then(|row| time(row, "now")).expect("it answers at least one row");
         let known = rows.iter().filter_map(|row| {
@@ -507,8 +475,7 @@ impl Store {
 
     /// Enters crontab entries that are new.
     pub(crate) fn cron_register(&mut self, identifiers: Vec<String>, since: DateTime<Utc>) -> Result<()> {
-        let query = &self.cron_register;
-        self.sessions.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(since)])).map(drop)
+        self.query(statement!("cron/cron_register"), vec![Box::new(identifiers), Box::new(since)]).map(drop)
     }
 
     /// Takes a tick and adds its job; answers the job, or nothing if the tick was taken before.
@@ -532,35 +499,31 @@ impl Store {
             Box::new(spec.job_key_mode.unwrap_or_default().as_sql()),
             Box::new(wanted),
         ];
-        let query = &self.cron_tick;
-        let rows =
-            self.sessions.with(|session| session.query(query, params)).map_err(|error| match error.sqlstate() {
-                // Ours, and what the async crate's add_job says in the same case.
-                Some("22012" | "GWNOR") => {
-                    Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
-                }
-                _ => error,
-            })?;
+        let rows = self.query(statement!("cron/cron_tick"), params).map_err(|error| match error.sqlstate() {
+            // Ours, and what the async crate's add_job says in the same case.
+            Some("22012" | "GWNOR") => {
+                Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
+            }
+            _ => error,
+        })?;
         Ok(rows.first().map(|row| row.get("id")))
     }
 
     /// Until when the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
     pub(crate) fn cron_decided(&mut self, identifiers: Vec<String>) -> Result<HashMap<String, DateTime<Utc>>> {
-        let query = &self.cron_decided;
-        let rows = self.sessions.with(|session| session.query(query, vec![Box::new(identifiers)]))?;
+        let rows = self.query(statement!("cron/cron_decided"), vec![Box::new(identifiers)])?;
         Ok(rows.iter().map(|row| (row.get("identifier"), row.get::<_, DbTime>("decided_until").0)).collect())
     }
 
     /// Notes that the ticks of crontab entries were decided. Only where `_native_crontabs` exists.
     pub(crate) fn cron_decide(&mut self, identifiers: Vec<String>, until: DateTime<Utc>) -> Result<()> {
-        let query = &self.cron_decide;
-        self.sessions.with(|session| session.query(query, vec![Box::new(identifiers), Box::new(until)])).map(drop)
+        self.query(statement!("cron/cron_decide"), vec![Box::new(identifiers), Box::new(until)]).map(drop)
     }
 
     /// Sends a notification to ourselves.
     pub(crate) fn probe_listen(&mut self) -> Result<()> {
-        let (query, channel) = (&self.probe_listen, own_channel(&self.worker));
-        self.sessions.with(|session| session.query(query, vec![Box::new(channel)])).map(drop)
+        let channel = own_channel(&self.worker);
+        self.query(statement!("session/probe_listen"), vec![Box::new(channel)]).map(drop)
     }
 
     /// Waits for a notification: `Some(true)` for new jobs, `Some(false)` for any other, `None` for none in time.

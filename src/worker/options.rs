@@ -13,7 +13,7 @@ use crate::db::session::{Interrupt, Setup};
 use crate::db::standing::{needs, refused};
 use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, given_or_environment, refuse_async_context};
 use crate::engine::lease::by_id;
-use crate::engine::store::Store;
+use crate::engine::store::{Role, Store};
 use crate::error::{Error, Result};
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::shutdown::ShutdownSignal;
@@ -547,7 +547,7 @@ impl WorkerOptions {
             _ => config,
         };
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
-        let mut store = Store::new(&database, &config.schema, "init", "init", &interrupt);
+        let mut store = Store::new(&database, &config.schema, "init", Role::Init, &interrupt);
         let of = |field: &'static str| move |text: &String| (field.to_owned(), text.clone());
         let flags = config.forbidden_flags.iter().map(of("forbidden flag"));
         let flags = flags.chain(config.accepted_flags.iter().map(of("accepted flag")));
