@@ -19,102 +19,237 @@ const PREFETCH_HORIZON: Duration = Duration::from_millis(20);
 /// Held jobs go back when no thread came free for this long.
 const IDLE_RETURN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Runs until a stop, or until the queue is empty if so asked; takes back what no thread has begun.
+/// Runs until a stop, or until the queue is empty if so asked. Then gives back the jobs that no thread has started.
 pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
-    let channels = &shared.channels;
-    let claimers = channels.orders.len();
-    let mut shell = Shell {
-        shared,
-        until_empty,
-        mix: HashMap::new(),
-        free: (0..claimers).rev().collect(),
-        ttl_look: Instant::now(),
-    };
-    let mut core = Core::new(shared.config.threads, claimers, until_empty)
-        .with_slots(shared.config.concurrency)
-        .with_budget(shared.config.held_bytes);
-    let fixed = shared.config.local_queue;
-    if let Some(queue) = fixed {
-        core = core.with_fixed(queue.capacity, queue.size);
+    let mut dispatcher = Dispatcher::new(shared, until_empty);
+    while dispatcher.advance() {}
+    dispatcher.events.released(shared.take_back());
+}
+
+/// Carries out what the core decides.
+struct Dispatcher<'a> {
+    shared: &'a Shared,
+    until_empty: bool,
+    core: Core,
+    timers: Timers,
+    refetch: Refetch,
+    watch: Watch,
+    events: LocalQueueEvents<'a>,
+    /// How many of the jobs claimed lately belong to each task; older claims weigh less.
+    mix: HashMap<usize, f64>,
+    /// Fetch threads without an order; the last of them is asked first.
+    free: Vec<usize>,
+}
+
+/// When the dispatcher looks again although nothing has happened.
+struct Timers {
+    poll_interval: Duration,
+    poll: Instant,
+    /// The end of the pause after jobs went back because no thread came free.
+    rested: Option<Instant>,
+    /// No held job is older than the fixed local queue allows before this.
+    ttl: Instant,
+}
+
+impl Timers {
+    fn poll_again(&mut self) {
+        self.poll = Instant::now() + self.poll_interval;
     }
-    let mut refetch = Refetch::new(fixed.and_then(|queue| queue.refetch).filter(|_| !until_empty));
-    let mut queue = LocalQueueEvents::new(shared);
-    let mut next_poll = Instant::now() + shared.config.poll_interval;
-    let mut rested_at = None;
-    let mut watch = Watch::default();
-    loop {
-        let seen = shell.look();
-        queue.holds(seen.queued);
-        shared.held.set_low_water(core.low_water(seen));
-        match core.step(seen) {
+
+    fn takes_rest(&mut self, now: Instant) {
+        self.rested = Some(now + self.poll_interval);
+    }
+
+    /// Whether the rest has ended since the last call.
+    fn has_rested(&mut self) -> bool {
+        let over = self.rested.is_some_and(|at| Instant::now() >= at);
+        if over {
+            self.rested = None;
+        }
+        over
+    }
+}
+
+impl<'a> Dispatcher<'a> {
+    fn new(shared: &'a Shared, until_empty: bool) -> Self {
+        let (config, claimers) = (&shared.config, shared.channels.orders.len());
+        let mut core = Core::new(config.threads, claimers, until_empty)
+            .with_slots(config.concurrency)
+            .with_budget(config.held_bytes);
+        if let Some(queue) = config.local_queue {
+            core = core.with_fixed(queue.capacity, queue.size);
+        }
+        let (now, poll_interval) = (Instant::now(), config.poll_interval);
+        Self {
+            shared,
+            until_empty,
+            core,
+            timers: Timers { poll_interval, poll: now + poll_interval, rested: None, ttl: now },
+            refetch: Refetch::new(config.local_queue.and_then(|queue| queue.refetch).filter(|_| !until_empty)),
+            watch: Watch::default(),
+            events: LocalQueueEvents::new(shared),
+            mix: HashMap::new(),
+            free: (0..claimers).rev().collect(),
+        }
+    }
+
+    /// Takes one step; false after the last one.
+    fn advance(&mut self) -> bool {
+        let seen = self.look();
+        self.events.holds(seen.queued);
+        self.shared.held.set_low_water(self.core.low_water(seen));
+        match self.core.step(seen) {
             Step::Claim(asked) => {
-                next_poll = Instant::now() + shared.config.poll_interval;
-                queue.asks();
-                shell.order(asked, seen.entries);
-                core.on(Event::Asked(asked));
+                self.timers.poll_again();
+                self.events.asks();
+                self.order(asked, seen.entries);
+                self.core.on(Event::Asked(asked));
             }
-            Step::Wait => {
-                let now = Instant::now();
-                if match fixed {
-                    Some(queue) => shell.ttl_is_over(now, queue.ttl, seen.queued),
-                    None => watch.patience_is_over(now, seen.queued, shared.held.taken()),
-                } {
-                    queue.expired(shared.take_back());
-                    core.on(Event::GaveBack);
-                    rested_at = Some(now + shared.config.poll_interval);
-                    continue;
-                }
-                let poll = if until_empty && seen.entries > 0 && shared.deferred.load(Ordering::Relaxed) == 0 {
-                    never()
-                } else {
-                    after(next_poll.saturating_duration_since(now))
-                };
-                let look_again = if seen.queued > 0 {
-                    match fixed {
-                        Some(_) => at(shell.ttl_look),
-                        None => after(IDLE_RETURN_TIMEOUT / 2),
-                    }
-                } else {
-                    never()
-                };
-                select! {
-                    recv(channels.fetched.1) -> fetched => {
-                        let event = shell.fetched(fetched.expect("we hold the other end too"));
-                        if let Event::Claimed(Brought { asked, got, cut, .. }) = event {
-                            queue.fetched(got);
-                            // A claim that was cut says nothing about how many jobs there are.
-                            let got = if cut.is_some() { asked } else { got };
-                            queue.refetch(refetch.claimed(Instant::now(), asked, got, shell.notifications()));
-                        }
-                        core.on(event);
-                    }
-                    recv(channels.wake.1) -> _ => refetch.wanted = true,
-                    recv(channels.freed.1) -> _ => core.on(Event::Freed),
-                    recv(channels.low.1) -> _ => {}
-                    recv(poll) -> _ => {
-                        next_poll = Instant::now() + shared.config.poll_interval;
-                        refetch.wanted = true;
-                    }
-                    recv(refetch.until.map_or_else(never, at)) -> _ => {}
-                    recv(look_again) -> _ => {}
-                    recv(shared.stop.begun.receiver()) -> _ => core.on(Event::Stop),
-                }
-                queue.refetch(refetch.look(Instant::now(), shell.notifications()));
-                if refetch.may_claim() {
-                    core.on(Event::Wake);
-                }
-                if rested_at.is_some_and(|at| Instant::now() >= at) {
-                    rested_at = None;
-                    core.on(Event::Rested);
-                }
+            Step::Wait if self.is_held_for_too_long(seen.queued) => {
+                self.events.expired(self.shared.take_back());
+                self.core.on(Event::GaveBack);
+                self.timers.takes_rest(Instant::now());
             }
-            Step::Empty | Step::Stopped => break,
+            Step::Wait => self.wait(seen),
+            Step::Empty | Step::Stopped => return false,
         }
-        if shared.stop.begun.is_triggered() {
-            core.on(Event::Stop);
+        if self.shared.stop.begun.is_triggered() {
+            self.core.on(Event::Stop);
+        }
+        true
+    }
+
+    /// Waits until there may be something to do.
+    fn wait(&mut self, seen: Seen) {
+        let channels = &self.shared.channels;
+        // A run until empty waits for the outcomes of its jobs, and polls only while the database refuses some.
+        let polls = !self.until_empty || seen.entries == 0 || self.shared.deferred.load(Ordering::Relaxed) > 0;
+        let poll = if polls { at(self.timers.poll) } else { never() };
+        let look_again = match (seen.queued, self.shared.config.local_queue) {
+            (0, _) => never(),
+            (_, Some(_)) => at(self.timers.ttl),
+            (_, None) => after(IDLE_RETURN_TIMEOUT / 2),
+        };
+        select! {
+            recv(channels.fetched.1) -> fetched => {
+                self.fetched(fetched.expect("the sender is in the same struct"));
+            }
+            recv(channels.wake.1) -> _ => self.refetch.wanted = true,
+            recv(channels.freed.1) -> _ => self.core.on(Event::Freed),
+            recv(channels.low.1) -> _ => {}
+            recv(poll) -> _ => {
+                self.timers.poll_again();
+                self.refetch.wanted = true;
+            }
+            recv(self.refetch.until.map_or_else(never, at)) -> _ => {}
+            recv(look_again) -> _ => {}
+            recv(self.shared.stop.begun.receiver()) -> _ => self.core.on(Event::Stop),
+        }
+        let ended = self.refetch.look(Instant::now(), self.notifications());
+        self.events.refetch(ended);
+        if self.refetch.may_claim() {
+            self.core.on(Event::Wake);
+        }
+        if self.timers.has_rested() {
+            self.core.on(Event::Rested);
         }
     }
-    queue.released(shared.take_back());
+
+    /// Whether held jobs must go back, because no thread comes free for them.
+    fn is_held_for_too_long(&mut self, queued: usize) -> bool {
+        let now = Instant::now();
+        match self.shared.config.local_queue {
+            Some(queue) => self.ttl_is_over(now, queue.ttl, queued),
+            None => self.watch.patience_is_over(now, queued, self.shared.held.taken()),
+        }
+    }
+
+    fn look(&self) -> Seen {
+        let queued = self.shared.held.len();
+        let bytes = self.shared.ledger.held_bytes();
+        Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
+    }
+
+    /// How many claims the ledger has. A run until empty does not wait longer than the grace period for outcomes that
+    /// the database does not take.
+    fn entries(&self) -> usize {
+        if !self.until_empty || self.shared.deferred.load(Ordering::Relaxed) == 0 {
+            return self.shared.ledger.len();
+        }
+        let grace = self.shared.config.grace_period;
+        let is_left = |active: &&Arc<ActiveJob>| active.deferred_for().is_some_and(|waited| waited >= grace);
+        let all = self.shared.ledger.all();
+        all.len() - all.iter().filter(is_left).count()
+    }
+
+    /// How many jobs of the usual mix all threads together start within the horizon.
+    fn pace(&self) -> usize {
+        let weight: f64 = self.mix.values().sum();
+        if weight == 0.0 {
+            return 0;
+        }
+        let mut mean = 0.0;
+        for (&task, share) in &self.mix {
+            // A task that we have not seen end counts as slow.
+            let Some(average) = self.shared.tasks[task].pace.average() else { return 0 };
+            // A handler that has been running for longer tells us that the average is history.
+            let expected = average.max(self.shared.slots.oldest_running(task));
+            mean += expected.as_secs_f64() * share / weight;
+        }
+        let threads = self.shared.config.threads as f64;
+        (threads * PREFETCH_HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
+    }
+
+    /// Whether a job is held for longer than a fixed local queue allows.
+    fn ttl_is_over(&mut self, now: Instant, ttl: Duration, queued: usize) -> bool {
+        if queued == 0 || now < self.timers.ttl {
+            return false;
+        }
+        let all = self.shared.ledger.all();
+        let oldest = all.iter().find(|active| active.is_held()).map(|active| active.held_for()).unwrap_or_default();
+        self.timers.ttl = now + ttl.saturating_sub(oldest).max(Duration::from_millis(1));
+        oldest >= ttl
+    }
+
+    fn notifications(&self) -> u64 {
+        self.shared.stats.notifications.load(Ordering::Relaxed)
+    }
+
+    fn order(&mut self, jobs: usize, entries: usize) {
+        let claimer = self.free.pop().expect("the core counts the claims under way");
+        let order = Order { jobs, entries };
+        self.shared.channels.orders[claimer].0.send(order).expect("we hold the other end too");
+    }
+
+    /// Takes in what a claim brought.
+    fn fetched(&mut self, fetched: Fetched) {
+        self.free.push(fetched.claimer);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        let Order { jobs: asked, entries } = fetched.order;
+        let Some(taken) = fetched.taken else { return self.core.on(Event::ClaimFailed { asked }) };
+        self.remember(&taken.jobs);
+        let got = taken.jobs.values().sum();
+        self.events.fetched(got);
+        // A claim that was cut says nothing about how many jobs there are.
+        let found = if taken.cut.is_some() { asked } else { got };
+        let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
+        self.events.refetch(pause);
+        let brought = Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut };
+        self.core.on(Event::Claimed(brought));
+    }
+
+    fn remember(&mut self, claimed: &HashMap<usize, usize>) {
+        if claimed.is_empty() {
+            return;
+        }
+        self.mix.retain(|_, weight| {
+            *weight /= 2.0;
+            *weight > 0.01
+        });
+        for (&task, &jobs) in claimed {
+            *self.mix.entry(task).or_default() += jobs as f64;
+        }
+    }
 }
 
 /// Holds claims back for a while after one that brought little, unless many jobs are announced.
@@ -185,104 +320,6 @@ impl Watch {
             self.since = None;
         }
         over
-    }
-}
-
-/// What surrounds the decisions: channels and clock.
-struct Shell<'a> {
-    shared: &'a Shared,
-    until_empty: bool,
-    /// Which tasks the jobs claimed lately belong to; older claims weigh less.
-    mix: HashMap<usize, f64>,
-    /// Claimers without an order; the first of them is asked before the others.
-    free: Vec<usize>,
-    /// No held job is older than the fixed local queue allows before this.
-    ttl_look: Instant,
-}
-
-impl Shell<'_> {
-    fn look(&self) -> Seen {
-        let queued = self.shared.held.len();
-        let bytes = self.shared.ledger.held_bytes();
-        Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
-    }
-
-    /// How many claims the ledger has. A run until empty does not wait longer than the grace period for outcomes that
-    /// the database does not take.
-    fn entries(&self) -> usize {
-        if !self.until_empty || self.shared.deferred.load(Ordering::Relaxed) == 0 {
-            return self.shared.ledger.len();
-        }
-        let grace = self.shared.config.grace_period;
-        let is_left = |active: &&Arc<ActiveJob>| active.deferred_for().is_some_and(|waited| waited >= grace);
-        let all = self.shared.ledger.all();
-        all.len() - all.iter().filter(is_left).count()
-    }
-
-    /// How many jobs of the usual mix all threads together start within the horizon.
-    fn pace(&self) -> usize {
-        let weight: f64 = self.mix.values().sum();
-        if weight == 0.0 {
-            return 0;
-        }
-        let mut mean = 0.0;
-        for (&task, share) in &self.mix {
-            // A task that we have not seen end counts as slow.
-            let Some(average) = self.shared.tasks[task].pace.average() else { return 0 };
-            // A handler that has been running for longer tells us that the average is history.
-            let expected = average.max(self.shared.slots.oldest_running(task));
-            mean += expected.as_secs_f64() * share / weight;
-        }
-        let threads = self.shared.config.threads as f64;
-        (threads * PREFETCH_HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
-    }
-
-    /// Whether a job is held for longer than a fixed local queue allows.
-    fn ttl_is_over(&mut self, now: Instant, ttl: Duration, queued: usize) -> bool {
-        if queued == 0 || now < self.ttl_look {
-            return false;
-        }
-        let all = self.shared.ledger.all();
-        let oldest = all.iter().find(|active| active.is_held()).map(|active| active.held_for()).unwrap_or_default();
-        self.ttl_look = now + ttl.saturating_sub(oldest).max(Duration::from_millis(1));
-        oldest >= ttl
-    }
-
-    fn notifications(&self) -> u64 {
-        self.shared.stats.notifications.load(Ordering::Relaxed)
-    }
-
-    fn order(&mut self, jobs: usize, entries: usize) {
-        let claimer = self.free.pop().expect("the core counts the claims under way");
-        let order = Order { jobs, entries };
-        self.shared.channels.orders[claimer].0.send(order).expect("we hold the other end too");
-    }
-
-    fn fetched(&mut self, fetched: Fetched) -> Event {
-        self.free.push(fetched.claimer);
-        self.free.sort_unstable_by(|a, b| b.cmp(a));
-        let Order { jobs: asked, entries } = fetched.order;
-        match fetched.taken {
-            Some(taken) => {
-                self.remember(&taken.jobs);
-                let got = taken.jobs.values().sum();
-                Event::Claimed(Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut })
-            }
-            None => Event::ClaimFailed { asked },
-        }
-    }
-
-    fn remember(&mut self, claimed: &HashMap<usize, usize>) {
-        if claimed.is_empty() {
-            return;
-        }
-        self.mix.retain(|_, weight| {
-            *weight /= 2.0;
-            *weight > 0.01
-        });
-        for (&task, &jobs) in claimed {
-            *self.mix.entry(task).or_default() += jobs as f64;
-        }
     }
 }
 

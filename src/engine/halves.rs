@@ -49,7 +49,7 @@ mod tests {
         let mut calls = 0;
         let result = write(&[1, 2], &mut |_| {
             calls += 1;
-            Err(Error::new(ErrorKind::Connect, "existing_jobs"))
+            Err(Error::new(ErrorKind::Connect, "gone"))
         });
         assert_eq!((result.unwrap_err().kind(), calls), (ErrorKind::Connect, 1));
     }

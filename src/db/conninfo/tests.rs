@@ -367,11 +367,7 @@ fn a_service_fills_what_the_connection_string_leaves_open() {
     check_in(&with(&[("PGSERVICE", "")]), "host=h user=u", "u - h:5432 u prefer");
 
     check_error_in(&own, "service=gone", "definition of service \"gone\" not found");
-    check_error_in(
-        &with(&[("PGSERVICE", "existing_jobs")]),
-        "postgres://u:p@h:1/d",
-        "definition of service \"gone\" not found",
-    );
+    check_error_in(&with(&[("PGSERVICE", "gone")]), "postgres://u:p@h:1/d", "definition of service \"gone\" not found");
     check_error_in(&[("PGSERVICEFILE", "/nowhere/s")], "service=prod", "service file \"/nowhere/s\" not found");
     check_error_in(&own, "service=bad", "unknown parameter in service file");
     check_error_in(&own, "service=worse", "line 13");
