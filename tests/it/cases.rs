@@ -51,9 +51,9 @@ fn a_name_that_is_wrong_is_found_in_every_kind_of_place() {
     check("it::cases::every_test_that_the_tables_name_exists", true);
     check("it::cases::every_test_that_the_tables_name", false);
     check("it::jobs::every_test_that_the_tables_name_exists", false);
-    check("migrate::tests::a_probe_installs_nothing", true);
-    check("migrate::tests::a_probe", false);
-    check("worker::settle::tests::error_texts_are_cut_at_a_character_and_hold_no_nul", true);
+    check("db::migrate::tests::a_probe_installs_nothing", true);
+    check("db::migrate::tests::a_probe", false);
+    check("engine::settle::tests::error_texts_are_cut_at_a_character_and_hold_no_nul", true);
     check("interop::workers::race", true);
     check("interop::workers::no such thing", false);
     assert_eq!(named("`not::in_a_table`\n| `a::b`, `plain`, `c::d` |").collect::<Vec<_>>(), ["a::b", "c::d"]);
