@@ -1,15 +1,15 @@
-//! docs/test-cases.md, held true: it has every case, and the tests that it names exist.
+//! Checks docs/test-cases.md: it lists every case, and the tests that it names exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The tests that a text names in its tables, wherever they stand.
+/// The tests that the tables of a text name.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let rows = text.lines().filter(|line| line.starts_with('|'));
     rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|word| word.contains("::"))
 }
 
-/// Whether a test of this path stands in the sources below `root`.
+/// Whether the sources below `root` have a test of this path.
 fn exists(root: &Path, path: &str) -> bool {
     let (file, test) = path.rsplit_once("::").expect("a path");
     let file = file.replace("::", "/");

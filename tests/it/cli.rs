@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 pub fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_graphile-worker"));
-    // Whatever the machine has there is none of our business.
+    // The variables of this machine must not affect the test.
     program.env_remove("DATABASE_URL").env_remove("GRAPHILE_WORKER_SCHEMA").stdin(Stdio::null());
     for name in ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"] {
         program.env_remove(name);
@@ -110,7 +110,7 @@ fn a_schema_that_cannot_be_used_ends_every_command_with_status_4_and_the_same_se
 #[test]
 fn a_database_that_is_not_there_is_told_without_the_password() {
     for (url, code, word) in [
-        // Nobody listens on port 1.
+        // No process listens on port 1.
         ("postgres://ada:hunter2@127.0.0.1:1/app", 3, "127.0.0.1"),
         ("postgres://ada:hunter2@127.0.0.1:port/app", 2, "port"),
         ("host=127.0.0.1 password=hunter2 sslmode=sometimes", 2, "sslmode"),
@@ -152,7 +152,7 @@ pub fn on(db: &TestDb, arguments: &[&str]) -> Output {
     program().env("DATABASE_URL", db.url()).args(arguments).output().expect("starting the program")
 }
 
-/// What it says if it ends well, and says nothing else.
+/// The program's output, if it succeeds and writes nothing to stderr.
 #[track_caller]
 pub fn said(output: &Output) -> String {
     assert_eq!((output.status.code(), &*stderr(output)), (Some(0), ""), "{}", stdout(output));
@@ -217,7 +217,7 @@ fn wrong_input_ends_with_its_status_and_a_message_that_names_it_and_changes_noth
         (&["stats", "--schema", "nowhere"], 4, "graphile-worker migrate makes it ready"),
         (&["add", "t", "--schema", "nowhere"], 4, "is \"nowhere\" the right --schema?"),
         (&["workers", "--schema", "nowhere"], 4, "run migrate first"),
-        (&["stats", "--database-url", "postgres://nobody@127.0.0.1:1/x"], 3, "127.0.0.1"),
+        (&["stats", "--database-url", "postgres://ada@127.0.0.1:1/x"], 3, "127.0.0.1"),
     ] {
         let output = on(&db, arguments);
         let text = stderr(&output);
@@ -348,7 +348,8 @@ fn nothing_that_a_terminal_obeys_or_hides_is_printed_by_any_command() {
         (&["stats", "--database-url", &format!("host={hostile}")], false),
     ] {
         for format in [&["--json"][..], &[]] {
-            // A busy machine takes its time; an address where nothing answers need not.
+            // A command that connects gets a long timeout for a slow machine. One that cannot connect keeps the
+            // default.
             let patience: &[&str] = if json { &["--timeout", "60s"] } else { &[] };
             let output = on(&db, &[arguments, format, patience].concat());
             let (said, complained) = (stdout(&output), stderr(&output));
@@ -380,7 +381,7 @@ fn what_others_put_into_a_job_cannot_steer_the_terminal() {
     }
     let text = said(&on(&db, &["list"]));
     assert!(text.contains("\\u{1b}[2J") && text.lines().count() == 2, "{text}");
-    // A program gets it as it is.
+    // The JSON output keeps the value unescaped, for programs.
     assert!(said(&on(&db, &["list", "--json"])).contains(r#""queue_name": "a\nb""#));
 }
 
@@ -417,7 +418,7 @@ fn ctrl_c_ends_a_command_at_once_and_what_it_had_begun_is_undone() {
         completing.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!((completing.status().code(), &*text), (Some(130), "graphile-worker: interrupted\n"));
         transaction.rollback().unwrap();
-        // Its session goes on with the statement, and finds nobody there to commit it.
+        // The server still runs the statement of the ended program, but no client commits it.
         let others = "select count(*) from pg_stat_activity
                        where datname = current_database() and application_name <> 'harness'";
         eventually(SOON, || db.one::<i64>(others) == 0);

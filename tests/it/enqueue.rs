@@ -1,4 +1,4 @@
-//! Adding jobs: options, keys, bulk, the caller's transaction, and what bad input is told.
+//! Adding jobs: options, keys, bulk, the caller's transaction, and the errors for bad input.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
@@ -161,7 +161,7 @@ fn adding_takes_no_advisory_lock_that_could_be_an_applications() {
     assert_eq!(transaction.query_one(locks, &[]).unwrap().get::<_, i64>(0), 0);
 }
 
-/// The defaults of roles and databases that our own transactions must not depend on.
+/// Defaults of roles and databases that this library's transactions must not depend on.
 const DEFAULTS: [&str; 7] = [
     "default_transaction_isolation = 'serializable'",
     "default_transaction_isolation = 'repeatable read'",
@@ -179,7 +179,7 @@ fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
         let mut holder = db.client();
         db.execute(&format!("alter database {} set {default}", db.name()));
         let utils = db.utils().timeout(2 * SOON);
-        // The first adders wait for a row of a key longer than any of the timeouts.
+        // The first adders wait for the row of a key longer than any of the timeouts.
         let mut holding = holder.transaction().unwrap();
         holding.batch_execute("select graphile_worker.add_job('t', job_key => 'one')").unwrap();
         std::thread::scope(|scope| {
@@ -211,7 +211,7 @@ fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
         let mut handlers = utils.connection().unwrap();
         let (name, value) = default.split_once(" = ").unwrap();
         let shown: String = handlers.query_one(&format!("show {name}"), &[]).unwrap().get(0);
-        assert_eq!(shown, value.trim_matches('\''), "a handler's connection has the default");
+        assert_eq!(shown, value.trim_matches('\''), "a handler's connection keeps the default");
     }
 }
 
@@ -264,7 +264,7 @@ fn a_session_that_is_out_of_date_after_an_alter_table_is_replaced() {
     let counting = ran.clone();
     let _running = Running::start(db.worker().define_raw_job("run", move |ctx: WorkerContext| {
         counting.count(ctx.job().id());
-        if ctx.job().attempts() == 1 { Err("tried again") } else { Ok(()) }
+        if ctx.job().attempts() == 1 { Err("retry") } else { Ok(()) }
     }));
     db.execute("drop view graphile_worker.jobs");
     for (rounds, change) in (1..).zip([

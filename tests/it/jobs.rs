@@ -1,4 +1,4 @@
-//! What becomes of a job: it runs, is tried again, fails for good; and when it starts.
+//! The outcomes of a job: it runs, is retried or fails permanently; and when it starts.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{IntoTaskHandlerResult, JobSpec, TaskHandler, WorkerContext};
@@ -12,7 +12,7 @@ struct Greet {
     name: String,
 }
 
-/// What `Greet` writes to.
+/// Collects the greetings of `Greet`.
 struct Greetings(Mutex<Vec<String>>);
 
 impl TaskHandler for Greet {
@@ -132,7 +132,7 @@ fn an_idle_worker_hears_of_a_job_at_once() {
     let running = Running::start(db.worker().poll_interval(Duration::from_secs(3600)).define_raw_job("t", move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     }));
-    // The first may be found by the look that every new session begins with.
+    // The claim that follows each new listen session may find the first job.
     for nth in 1..=3 {
         let start = Instant::now();
         db.add("'t'");
@@ -224,12 +224,12 @@ fn jobs_without_a_queue_run_at_once_and_a_single_thread_runs_all_of_them_too() {
         all.fetch_add(1, Ordering::SeqCst);
         let start = Instant::now();
         while all.load(Ordering::SeqCst) < 4 {
-            assert!(start.elapsed() < SOON, "alone");
+            assert!(start.elapsed() < SOON, "the other jobs did not start");
             std::thread::yield_now();
         }
     });
     worker.init().unwrap().run_once().unwrap();
-    assert_eq!(db.jobs(), 0, "each saw the three others");
+    assert_eq!(db.jobs(), 0, "each job ran beside the three others");
     add(100);
     db.worker().concurrency(1).define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
     assert_eq!(db.jobs(), 0);
@@ -247,7 +247,7 @@ fn a_backlog_is_worked_off_without_waiting_for_a_poll() {
 #[test] // Upstream: nodeTime.test.ts
 fn whose_clock_decides_what_is_due_is_an_option() {
     let db = TestDb::new();
-    // A database whose clock is years behind ours.
+    // A database whose clock is years behind the worker's.
     db.execute(
         "alter function pg_catalog.now() rename to now_of_the_machine;
          create function pg_catalog.now() returns timestamptz language sql stable as $$select '2001-01-01'::timestamptz$$",

@@ -1,4 +1,4 @@
-//! What is held ahead and how outcomes are grouped, where the caller has fixed it.
+//! Jobs held ahead and outcomes written in batches, with sizes and delays that the caller sets.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -6,7 +6,7 @@ use graphile_worker::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A worker of one thread whose handlers of `t` wait for the sender: or for its end.
+/// A task `t` whose handlers wait until the sender sends or is dropped.
 fn slow(options: WorkerOptions) -> (WorkerOptions, Sender<()>) {
     let (release, wait): (Sender<()>, Receiver<()>) = bounded(0);
     (options.define_raw_job("t", move |_| _ = wait.recv_timeout(SOON)), release)
@@ -63,7 +63,7 @@ fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
 #[test]
 fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() {
     let db = TestDb::new();
-    // The first jobs are quick, so that the worker dares to hold more; then both threads block.
+    // The first jobs are quick, so the worker holds more of them; then both threads block.
     db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(2).poll_interval(Duration::from_secs(3600));
@@ -78,7 +78,7 @@ fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() 
     drop(release);
 }
 
-/// A worker that runs until the queue is empty, on a thread of its own; the other end hears that it has.
+/// Runs the worker until no job is due, on a separate thread. The receiver gets the result of `run_once`.
 fn run_once(worker: &Arc<Worker>) -> Receiver<Result<()>> {
     let (ended, wait) = bounded(1);
     let worker = worker.clone();
@@ -103,7 +103,7 @@ fn what_went_back_is_run_by_the_next_idle_thread_of_a_run_until_empty() {
     let ended = run_once(&worker);
     eventually(SOON, || worker.stats().returned == 3);
     release.send(()).unwrap();
-    // Nobody listens for notifications, and nobody polls while there is something to wait for.
+    // `run_once` does not listen for notifications, and does not poll while a job is held or runs.
     eventually(SOON, || db.jobs() == 1);
     release.send(()).unwrap();
     ended.recv_timeout(SOON).unwrap().unwrap();
@@ -123,7 +123,7 @@ fn a_held_job_that_was_lost_does_not_outlive_its_return() {
     eventually(SOON, || worker.stats().held == 2);
     let far = "locked_by = null, locked_at = null, run_at = now() + interval '1 day'";
     db.execute(&format!("update graphile_worker._private_jobs set {far} where id = {lost}"));
-    // A beat that fails has lease look at what is ours.
+    // A failed heartbeat makes lease compare the worker's jobs with the database.
     db.backends("lease").into_iter().for_each(|pid| _ = db.terminate(pid));
     eventually(SOON, || worker.stats().lost == 1);
     eventually(SOON, || worker.stats().returned == 1);
@@ -131,7 +131,7 @@ fn a_held_job_that_was_lost_does_not_outlive_its_return() {
     ended.recv_timeout(SOON).unwrap().unwrap();
 }
 
-/// Notes what observers are told of a local queue.
+/// Records the events of a local queue.
 fn observed(options: WorkerOptions) -> (WorkerOptions, Receiver<String>) {
     let (notes, heard) = unbounded();
     let note = || {
@@ -151,11 +151,11 @@ fn observed(options: WorkerOptions) -> (WorkerOptions, Receiver<String>) {
     (options, heard)
 }
 
-/// Waits for these notes, in this order, whatever comes between.
+/// Waits for these notes in this order; other notes may come between them.
 #[track_caller]
 fn hears(heard: &Receiver<String>, words: &[&str]) {
     for word in words {
-        while heard.recv_timeout(SOON).unwrap_or_else(|_| panic!("never heard {word:?}")) != *word {}
+        while heard.recv_timeout(SOON).unwrap_or_else(|_| panic!("no note {word:?}")) != *word {}
     }
 }
 
@@ -173,7 +173,7 @@ fn observers_hear_what_a_fixed_local_queue_does() {
     let running = Running::start(options);
     hears(&heard, &["init", "Starting to Polling", "3 came", "Polling to Waiting", "2 went back"]);
     hears(&heard, &["Waiting to TtlExpired"]);
-    // The next poll is an hour off, so what the next claim is to find must have been written back by then.
+    // The next poll is an hour away, so the returned jobs must be in the database before the next claim.
     eventually(SOON, || db.locks() == 1);
     drop(release);
     hears(&heard, &["TtlExpired to Polling", "pause, at most 1 came", "goes on"]);
@@ -185,7 +185,7 @@ fn observers_hear_what_a_fixed_local_queue_does() {
     let (options, heard) = observed(worker().local_queue(long).define_raw_job("t", |_| ()));
     let running = Running::start(options);
     eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
-    // That it listens from now on may have sent a second claim after the first: neither is to bring the job.
+    // The start of the listener may cause a second claim after the first; wait for both, so that neither takes the job.
     let mut came = 0;
     eventually(SOON, || {
         came += heard.try_iter().filter(|note| note == "0 came").count() as u64;
@@ -207,7 +207,7 @@ fn a_local_queue_never_locks_jobs_that_flags_keep_from_the_worker() {
     assert_eq!(running.worker.stats().claimed, 5);
 }
 
-/// How long a job that is added right after the worker's first, empty claim waits for its run.
+/// Measures how long a job waits that is added right after the worker's first, empty claim.
 fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
     let db = TestDb::new();
     let queue = LocalQueueConfig::default();
@@ -218,7 +218,7 @@ fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
     let options = db.worker().poll_interval(Duration::from_secs(4)).local_queue(queue);
     let start = Instant::now();
     let _running = Running::start(options.define_raw_job("t", |_| ()));
-    // Everything that raises a wake by itself at the start is over, or held back too.
+    // The wakes that the start itself causes have been handled, or are delayed too.
     eventually(SOON, || !db.backends("listen").is_empty() && !db.backends("fetch").is_empty());
     std::thread::sleep(Duration::from_millis(100));
     add(&db, 1, "");

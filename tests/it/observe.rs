@@ -1,4 +1,4 @@
-//! What can be seen of a worker from outside: its numbers, its trace contexts, its words in the log.
+//! What a worker shows to the outside: its statistics, its trace contexts, its log lines.
 
 use crate::harness::{Running, SOON, TestDb, eventually, log_lines};
 use crossbeam_channel::bounded;
@@ -43,7 +43,7 @@ fn stats_tell_what_was_done_and_what_is_going_on() {
     };
     eventually(SOON, || stats().sessions.len() == 5 && are_there(&stats().sessions));
 
-    // The row of the job is out of reach: its outcome waits.
+    // Another transaction locks the job's row, so its outcome waits.
     let mut other = db.client();
     let mut blocking = other.transaction().unwrap();
     blocking.execute("select from graphile_worker._private_jobs for update", &[]).unwrap();
@@ -66,7 +66,7 @@ fn the_listener_says_that_it_is_off_or_degraded() {
     let on = Running::start(db.worker().define_raw_job("t", |_| ()));
     let is = |state| eventually(SOON, || on.worker.stats().listener == state);
     is(ListenerState::Listening);
-    let other = TestDb::new(); // Nobody may do this to the database that they are in.
+    let other = TestDb::new(); // PostgreSQL refuses this for the database of the session.
     other.execute(&format!("alter database {} allow_connections false", db.name()));
     db.backends("listen").into_iter().for_each(|pid| _ = db.terminate(pid));
     is(ListenerState::Degraded);
@@ -76,7 +76,7 @@ fn the_listener_says_that_it_is_off_or_degraded() {
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A type that has no room for a trace context.
+/// A type that has no field for a trace context.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
@@ -134,12 +134,12 @@ fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
         assert!(error.kind() == ErrorKind::Config && error.to_string().starts_with("traceparent: "), "{error}");
     }
     assert_eq!(db.jobs(), 0);
-    let raw = r#"{ "_trace": {"traceparent": "whatever"} }"#;
+    let raw = r#"{ "_trace": {"traceparent": "anything"} }"#;
     utils.add_raw_jobs(vec![RawJob { identifier: "t".into(), payload: raw.into(), spec: JobSpec::new() }]).unwrap();
     assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs"), raw);
 }
 
-/// Every name that a log line of this crate may give to a field, and nothing that could hold a payload.
+/// Every field name that a log line of this crate may use. None of them can hold a payload.
 const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error outcome thread seconds jobs queues \
     job_key doing left_out schema concurrency tasks server_version newest_migration queue_index heartbeats retirements \
     hook decision capacity events signal \
@@ -154,7 +154,7 @@ fn log_lines_name_their_fields_by_one_vocabulary() {
         for macro_ in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
             for (at, _) in text.match_indices(macro_) {
                 let word_before = text[..at].chars().last().is_some_and(|c| c.is_alphanumeric() || c == '_');
-                // The fields stand before the semicolon; a line without any has none.
+                // The fields are before the semicolon; a line without fields has none.
                 let Some((fields, _)) = text[at + macro_.len()..].split_once(';') else { continue };
                 if word_before || fields.trim_start().starts_with('"') {
                     continue;

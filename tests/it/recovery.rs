@@ -1,4 +1,4 @@
-//! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
+//! Recovery: the jobs of dead workers are recovered once, and those of living workers are not touched.
 
 use crate::cron::wall_clock;
 use crate::harness::{Running, SOON, Started, TestDb, eventually, log_lines};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const NOW: SweepStaleWorkersOptions =
     SweepStaleWorkersOptions { sweep_threshold: None, recovery_delay: None, dry_run: false };
 
-/// A worker that was heard of last so many minutes ago.
+/// A worker whose last heartbeat is this number of minutes ago.
 fn silent(db: &TestDb, worker: &str, minutes: i32) {
     db.execute(&format!(
         "insert into graphile_worker._native_workers (id, last_heartbeat_at)
@@ -21,7 +21,7 @@ fn silent(db: &TestDb, worker: &str, minutes: i32) {
     ));
 }
 
-/// A job that `worker` holds, claimed when it was last heard of.
+/// A job that `worker` holds, claimed now.
 fn held(db: &TestDb, worker: &str, arguments: &str) -> i64 {
     let id = db.add(arguments);
     db.execute(&format!(
@@ -47,9 +47,9 @@ fn the_jobs_and_queues_of_a_silent_worker_come_back_unspent_after_the_delay() {
     assert_eq!(row(&db, job, "attempts"), "0");
     assert_eq!(row(&db, job, "run_at - now() between interval '14 seconds' and interval '46 seconds'"), "true");
     assert!(row(&db, job, "last_error").contains("the worker dead died"));
-    assert_eq!(db.locks(), 0, "neither job nor queue");
+    assert_eq!(db.locks(), 0, "job and queue are unlocked");
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker._native_workers"), 0);
-    assert!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids.is_empty(), "once");
+    assert!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids.is_empty(), "recovered once");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_resilient_job_gives_its_worker_three_thresholds() {
     assert_eq!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids, ["dead"]);
     let config = WorkerRecoveryConfig::default().resilient_job_flags(vec!["other".into()]);
     let result = db.utils().sweep_stale_workers_with_config(&config, NOW).unwrap();
-    assert_eq!(result.worker_ids, ["slow"], "its flag is not one of those");
+    assert_eq!(result.worker_ids, ["slow"], "its flag is not in the list");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_job_superseded_while_its_worker_died_is_not_revived() {
     silent(&db, "dead", 6);
     let mut adding = db.client();
     let mut adding = adding.transaction().unwrap();
-    // The enqueue that supersedes begins before the claim.
+    // The transaction that supersedes the job begins before the claim.
     adding.execute("select now()", &[]).unwrap();
     let old = held(&db, "dead", "'t', job_key => 'k', payload => '1'");
     adding.execute("select graphile_worker.add_job('t', '2', job_key => 'k')", &[]).unwrap();
@@ -125,7 +125,7 @@ fn what_a_hook_decides_is_what_becomes_of_the_job() {
     assert_eq!(row(&db, jobs[2], "locked_by || attempts"), "dead1");
     assert_eq!(row(&db, jobs[3], "attempts"), "0");
     let workers = db.utils().list_active_workers(Duration::from_secs(300)).unwrap();
-    assert_eq!(workers.len(), 1, "who holds a job is found again");
+    assert_eq!(workers.len(), 1, "a worker that still holds a job stays listed");
     assert!(workers[0].is_stale);
 }
 
@@ -148,7 +148,7 @@ fn each_recovery_of_a_job_doubles_its_delay_until_its_key_is_updated() {
         assert!((doubled * 0.45..doubled * 1.55).contains(&delay), "{delays:?}");
     }
     db.add("'t', job_key => 'k'");
-    assert!(die() < 1.55, "another revision counts from the start");
+    assert!(die() < 1.55, "a new revision starts at the first delay");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_threshold_is_three_heartbeats_or_it_is_refused() {
     options(60, 180).unwrap();
 }
 
-/// A worker that publishes this of itself, and was heard of last so many seconds ago.
+/// A worker that publishes this metadata, and whose last heartbeat is this number of seconds ago.
 fn publishing(db: &TestDb, worker: &str, metadata: &str, seconds: i32) {
     db.execute(&format!(
         "insert into graphile_worker._native_workers (id, last_heartbeat_at, metadata)
@@ -315,7 +315,7 @@ fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_ag
     let mut other = db.client();
     let mut list = other.transaction().unwrap();
     list.execute("lock graphile_worker._native_workers", &[]).unwrap();
-    // Another worker's threshold may be as short as three of these heartbeats, or a second.
+    // After three missed heartbeats, and at least a second, this worker must expect that its jobs were taken.
     std::thread::sleep(Duration::from_secs(1) + 2 * HEARTBEAT);
     let heard = running.worker.stats().notifications;
     db.add("'t'");
@@ -334,7 +334,7 @@ fn a_sweeper_that_has_just_started_waits_for_three_heartbeats_of_a_worker_that_b
     let start = Instant::now();
     let _running = Running::start(quick(&db).define_raw_job("t", move |_| done.try_send(Instant::now()).unwrap()));
     let ran = ran.recv_timeout(SOON).unwrap() - start;
-    assert!(ran >= Duration::from_secs(3), "swept after {ran:?}, before it could know");
+    assert!(ran >= Duration::from_secs(3), "swept after {ran:?}, before a heartbeat could be missing");
 }
 
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -344,7 +344,7 @@ const THRESHOLD: Duration = Duration::from_millis(1500);
 /// How long the whole run may take, kills included.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A worker process of the test below; a test that passes when run by itself.
+/// Not a test: a worker process of the tests below. Passes at once when run by itself.
 #[test]
 fn child() {
     let Ok(url) = std::env::var("RECOVERY_TEST_URL") else { return };
@@ -360,7 +360,7 @@ fn child() {
     options.recovery_delay(Duration::ZERO).init().unwrap().run().unwrap();
 }
 
-/// A worker process of the test below, with the usual beats.
+/// Not a test: a worker process of the tests below, with the default heartbeats.
 #[test]
 fn a_worker_that_sleeps() {
     let Ok(url) = std::env::var("RECOVERY_TEST_SLEEPER") else { return };
@@ -391,7 +391,7 @@ fn a_worker_whose_machine_slept_beats_before_it_starts_a_job() {
     assert_eq!(db.one::<i64>("select count(distinct beat) from public.ran"), 2);
 }
 
-/// Whoever runs this dies of it.
+/// A handler that kills its process.
 fn swallow(_: WorkerContext) {
     std::process::abort();
 }
@@ -402,7 +402,7 @@ fn start(db: &TestDb) -> Started {
     Started::new(command.stdout(std::process::Stdio::null()))
 }
 
-/// `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make it longer.
+/// The variables `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make this test longer.
 #[test]
 fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
     let number = |name, usually| std::env::var(name).map_or(usually, |text: String| text.parse().unwrap());
@@ -440,8 +440,8 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
         "{again} and not exists (
             select from public.killed k where k.pid = r.pid and abs(extract(epoch from r.at - k.at)) < 1)"
     );
-    assert_eq!(db.one::<i64>(&unexplained), 0, "a run before the last was not its process's last act");
-    // With no delay, a recovered job is due from the moment of its rescue.
+    assert_eq!(db.one::<i64>(&unexplained), 0, "a job ran again although no kill interrupted its run");
+    // With no delay, a recovered job is due from the moment of its recovery.
     let longest = "select coalesce(max(extract(epoch from l.run_at - k.at)), 0)::float8
                      from public.ran r join public.killed k on k.pid = r.pid
                      join public.ran l on l.job = r.job and l.at > r.at";
@@ -470,14 +470,14 @@ fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
         }
         db.one::<i64>(unfinished) == 0
     });
-    assert_eq!(db.jobs(), 1, "the innocent are done");
+    assert_eq!(db.jobs(), 1, "the other jobs are done");
     assert_eq!(db.one::<i64>("select count(distinct job) from public.ran"), 200);
     let why = row(&db, pill, "last_error");
     assert!(why.contains("held this job and no other, after 5 recoveries"), "{why}");
     assert_eq!(db.one::<i32>("select recoveries from graphile_worker._native_recoveries"), 6);
 }
 
-/// How many jobs have their recoveries counted.
+/// The number of jobs whose recoveries are counted.
 const COUNTED: &str = "select count(*) from graphile_worker._native_recoveries";
 
 #[test]
@@ -549,12 +549,12 @@ fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
     assert_eq!(db.all::<i64>("select job_id from graphile_worker._native_recoveries"), [kept]);
 }
 
-/// Takes up to a minute: workers do it beside freeing the locks of four hours.
+/// Takes up to a minute: workers delete the counts when they free locks older than four hours.
 #[test]
 fn workers_that_do_not_sweep_delete_the_counts_of_jobs_that_others_have_done() {
     let db = TestDb::new();
     db.execute("insert into graphile_worker._native_recoveries values (7, 0, 1)");
-    // Each looks at some moment of its first minute: of so many, one does soon.
+    // Each worker does this at a random moment of its first minute; of ten workers, one does it soon.
     let options = || db.worker().concurrency(1).max_pg_conn(5).worker_recovery(WorkerRecoveryConfig::default());
     let _workers: Vec<Running> = (0..10).map(|_| Running::start(options().define_raw_job("t", |_| ()))).collect();
     eventually(SOON * 7, || db.one::<i64>(COUNTED) == 0);
@@ -597,7 +597,7 @@ fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
                   where datname = current_database() and wait_event_type = 'Lock' and query like '%_native_workers%'";
     eventually(SOON, || db.one::<i64>(waits) == 1);
     eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
-    // Nothing tells that nothing will happen.
+    // There is no event to wait for, so allow 200 ms.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!((db.jobs(), db.locks()), (1, 0));
     list.commit().unwrap();
@@ -641,7 +641,7 @@ fn a_sweeper_that_has_just_started_waits_a_whole_threshold() {
     let start = Instant::now();
     let _running = Running::start(options);
     let ran = ran.recv_timeout(SOON).unwrap() - start;
-    assert!(ran >= Duration::from_millis(800), "swept after {ran:?}, before it could know");
+    assert!(ran >= Duration::from_millis(800), "swept after {ran:?}, before the threshold was over");
 }
 
 #[test]
@@ -670,7 +670,7 @@ fn a_queue_that_a_dead_worker_kept_without_a_job_is_free_again_with_hooks_and_wi
     }
 }
 
-/// The options of a worker whose sweeps and beats follow each other quickly.
+/// The options of a worker with short sweep and heartbeat intervals.
 fn quick(db: &TestDb) -> WorkerOptions {
     let options = db.worker().heartbeat_interval(HEARTBEAT).sweep_interval(SWEEP).sweep_threshold(THRESHOLD);
     options.recovery_delay(Duration::ZERO)
@@ -689,7 +689,7 @@ fn sweeps_follow_each_other_at_their_interval() {
     };
     let first = one_more();
     let took = (0..4).fold(first, |_, _| one_more()) - first;
-    // The first of them may come as soon as its dead one is there.
+    // The first of the four sweeps may happen as soon as the dead worker is inserted.
     assert!(took >= 3 * interval && took < 12 * interval, "four more sweeps took {took:?}");
 }
 
@@ -753,7 +753,7 @@ fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
          update graphile_worker._private_job_queues
             set locked_at = now() - case locked_by when 'another' then interval '5 minutes' else interval '241 minutes' end",
     );
-    // Each looks at some moment of its first minute: of so many, one does soon.
+    // Each worker does this at a random moment of its first minute; of ten workers, one does it soon.
     let start = || Running::start(db.worker().concurrency(1).max_pg_conn(5).define_raw_job("t", |_| ()));
     let _workers: Vec<Running> = (0..10).map(|_| start()).collect();
     eventually(SOON * 7, || row(&db, old, "locked_by is null and attempts = 1") == "true");
@@ -768,7 +768,7 @@ fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
 fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
     for hooked in [false, true] {
         let db = TestDb::new();
-        // As installs have it where superseding writes a note.
+        // As in schemas where superseding records the job in a table.
         db.execute("create table graphile_worker._private_job_retirements (id bigint primary key)");
         silent(&db, "dead", 6);
         let [noted, other] = [(); 2].map(|()| held(&db, "dead", "'t', max_attempts => 1"));
@@ -784,7 +784,7 @@ fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
     }
 }
 
-/// Takes a minute, beside the others: locks are renewed when they are that old.
+/// Takes a minute: a lock is renewed when it is that old.
 #[test]
 fn the_lock_of_a_long_job_and_of_its_queue_is_renewed_and_nothing_else_of_its_row() {
     let db = TestDb::new();
@@ -821,7 +821,7 @@ fn a_worker_whose_last_question_is_cut_off_asks_again_and_leaves_nothing_behind(
     let running = Running::start(options);
     db.add("'t'");
     eventually(SOON, || db.jobs() == 0);
-    // Held by this worker, which does not know it: nothing but its last look gives it back in time.
+    // The worker does not know this job, so only lease's last reconcile gives it back in time.
     let stranded = held(&db, &running.worker.worker_id().unwrap(), "'u'");
     proxy.drop_reply_to(1, |sent| sent.application_name.ends_with("lease") && sent.sql.contains("keyless"));
     running.stop().0.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 const ROW: &str = "select concat_ws('|', attempts, is_available, round(extract(epoch from run_at - now())), last_error)
     from graphile_worker._private_jobs";
 
-/// Runs the due jobs of task `t`, defined so.
+/// Runs the due jobs of task `t` with this definition.
 fn run(db: &TestDb, definition: JobDefinition) {
     db.worker().define_jobs([definition]).init().unwrap().run_once().unwrap();
 }

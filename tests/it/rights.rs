@@ -1,4 +1,5 @@
-//! What a role that owns nothing is told and may do: row security, missing grants, a schema that cannot be used.
+//! What a role that owns nothing may do, and the errors that it gets: row security, missing grants, a schema that
+//! cannot be used.
 
 use crate::harness::{Role, Running, SOON, TestDb, eventually, with_option};
 use graphile_worker::{
@@ -23,7 +24,7 @@ fn policy(table: &str) -> String {
     format!("create policy p on graphile_worker.{table} to ROLE using (true) with check (true);")
 }
 
-/// Every call that reads or changes jobs, by its name.
+/// Every call that reads or changes jobs, with its name and its result.
 fn calls(utils: &WorkerUtils, id: i64) -> Vec<(&'static str, Result<()>)> {
     let sweep = SweepStaleWorkersOptions::default();
     let now = RescheduleJobOptions { now: true, ..Default::default() };
@@ -114,7 +115,7 @@ fn what_one_table_hides_is_named_where_the_others_are_open() {
     refused("list", utils.list_jobs(&ListJobsOptions::default()).map(drop), &["hides all tasks"]);
     refused("queues", utils.queues().map(drop), &["hides all queues"]);
     refused("worker", worker(&role).init().map(drop), &["hides all queues"]);
-    // What is mended counts at once, also for a client that was refused before.
+    // A new grant takes effect at once, also for a client that was refused before.
     role.may(&policy("_private_tasks"));
     refused("list", utils.list_jobs(&ListJobsOptions::default()).map(drop), &["hides all queues"]);
     role.may(&policy("_private_job_queues"));
@@ -225,7 +226,7 @@ fn recovery_works_under_policies_and_its_refusal_says_what_is_lacking() {
     assert!(utils(&role).list_active_workers(Duration::from_secs(300)).unwrap().is_empty());
 }
 
-/// Every call, as the owner: each must refuse, also the ones that add.
+/// As the owner, every call must be refused, also the calls that add jobs.
 fn all_refuse(db: &TestDb, utils: &WorkerUtils, words: &[&str]) {
     for (call, answer) in calls(utils, 1) {
         refused(call, answer, words);
@@ -265,7 +266,7 @@ fn a_worker_stops_with_the_error_when_a_breaking_migration_comes_while_it_runs()
     db.add("'t'");
     begins.recv_timeout(SOON).unwrap();
     db.execute("insert into graphile_worker.migrations (id, breaking) values (998, false), (999, true)");
-    // It looks before every reconcile, and it reconciles when a session breaks.
+    // The worker checks before every reconcile, and it reconciles when a session breaks.
     eventually(SOON, || db.backends("fetch").into_iter().any(|pid| db.terminate(pid)));
     let error = running.ends().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema, "{error}");
@@ -327,7 +328,7 @@ fn a_server_that_only_reads_answers_looks_and_tells_the_state_of_a_standby() {
     assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Database, Some("25006"), true));
 }
 
-/// A role with what docs/grants.md gives it, in the block that names it.
+/// A role with the grants of the block in docs/grants.md that names it.
 fn documented<'a>(db: &'a TestDb, named: &str) -> Role<'a> {
     let blocks =
         include_str!("../../docs/grants.md").split("```sql\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
@@ -400,7 +401,7 @@ fn an_enqueuer_with_the_documented_grants_adds_jobs_and_does_nothing_else() {
 fn a_worker_with_the_documented_grants_runs_retries_schedules_and_recovers() {
     let db = TestDb::new();
     let role = documented(&db, "queue_worker");
-    // Beside an enqueuer, whose grants take the functions away from the public.
+    // Beside an enqueuer, whose grants revoke the functions from public.
     let _enqueuer = documented(&db, "queue_enqueuer");
     let dead = db.add("'t', max_attempts => 3");
     db.execute(&format!(

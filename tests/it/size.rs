@@ -1,4 +1,4 @@
-//! Large payloads, slow links, little memory: a worker goes on, in the order of its jobs, and holds no more than its
+//! Large payloads, slow links, little memory: a worker goes on, keeps the order of its jobs, and does not exceed its
 //! budget.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually, log_lines};
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 const KIB: usize = 1024;
 
-/// How long a slow link may take on a machine that does other things as well.
+/// How long a slow link may take on a busy machine.
 const LATE: Duration = Duration::from_secs(120);
 
-/// Shorter than the default, so that a link need not be slow for long to outlast it.
+/// Shorter than the default, so that a slow link exceeds it after a short time.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Adds jobs with payloads of so many KiB that PostgreSQL cannot compress.
+/// Adds jobs with payloads of `kib` KiB that PostgreSQL cannot compress.
 fn add(db: &TestDb, task: &str, jobs: usize, kib: usize, arguments: &str) {
     db.execute(&format!(
         "with text as materialized (
@@ -29,7 +29,7 @@ fn add(db: &TestDb, task: &str, jobs: usize, kib: usize, arguments: &str) {
     ));
 }
 
-/// The same, with payloads that PostgreSQL stores in a hundredth of their size.
+/// The same, with payloads that PostgreSQL compresses to a hundredth of their size.
 fn add_compressible(db: &TestDb, task: &str, jobs: usize, kib: usize) {
     db.execute(&format!(
         "select graphile_worker.add_job('{task}', to_json(n || repeat('x', {kib} * 1024)))
@@ -96,7 +96,7 @@ fn what_is_held_stays_within_the_budget_however_many_jobs_may_be_held() {
             counting.count(ctx.job().id());
             let _ = wait.recv_timeout(LATE);
         }));
-        // Held, and one that runs: the other ninety went back.
+        // Some are held and one runs: the others, about ninety, were given back.
         let mut locked = 0;
         eventually(SOON, || {
             let stats = running.worker.stats();
@@ -161,7 +161,7 @@ fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
     eventually(LATE, || db.jobs() == 1 && db.locks() == 0);
     assert_eq!((tally.jobs(), tally.repeated()), (50, vec![]));
     let waits = format!("select run_at > now() and attempts = 0 from graphile_worker._private_jobs where id = {bad}");
-    assert!(db.one::<bool>(&waits), "it waits, and its attempt does not count");
+    assert!(db.one::<bool>(&waits), "the job waits, and its attempt does not count");
     let worker_id = running.worker.worker_id().unwrap();
     let said = |text: &str| log_lines().iter().any(|line| line.of == worker_id && line.text.contains(text));
     assert!(said("the payload of a job cannot be read"));
@@ -186,14 +186,14 @@ fn a_job_whose_payload_is_still_read_is_not_taken_for_a_stranded_one() {
     let mut kills = 0;
     eventually(LATE, || {
         if running.worker.stats().claimed > 0 && tally.jobs() == 0 {
-            // A beat that fails has lease look at what is ours.
+            // A failed heartbeat makes lease compare the worker's jobs with the database.
             kills += db.backends("lease").into_iter().filter(|&pid| db.terminate(pid)).count();
             std::thread::sleep(Duration::from_millis(200));
         }
         db.jobs() == 0
     });
     let stats = running.worker.stats();
-    assert!(kills >= 2, "lease had to look only {kills} times");
+    assert!(kills >= 2, "lease had to reconcile only {kills} times");
     assert_eq!((tally.runs(), stats.lost, stats.reconciled), (1, 0, 0), "{stats:?}");
 }
 
@@ -213,7 +213,7 @@ fn a_stop_while_payloads_are_read_gives_back_what_was_not_read_unspent() {
     eventually(LATE, || tally.jobs() > 0);
     let (result, _) = running.stop();
     result.unwrap();
-    // The server hears of a call that was given up when it goes on.
+    // A server process notices that its call was given up only when it goes on sending.
     eventually(SOON, || db.locks() == 0);
     assert_eq!(db.jobs() as usize + tally.jobs(), 40);
     assert_eq!(db.one::<i64>("select coalesce(sum(attempts), 0)::bigint from graphile_worker._private_jobs"), 0);

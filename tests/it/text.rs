@@ -1,4 +1,4 @@
-//! Databases of other encodings than UTF8: what they cannot hold, and what in them is not UTF-8.
+//! Databases with other encodings than UTF8: characters that they do not have, and text in them that is not UTF-8.
 
 use crate::cli::{on, said};
 use crate::harness::TestDb;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What every job says of its failure or of its fate, by id.
+/// Attempts, error and lock of each job, by id.
 fn fates(db: &TestDb) -> Vec<String> {
     db.all(
         "select concat_ws(' ', attempts, coalesce(last_error, '-'), locked_at is not null)
@@ -93,7 +93,7 @@ fn what_a_caller_gives_is_never_changed_but_refused_by_its_name() {
 
     utils.add_raw_job("caf\u{e9}", &"\u{e9}", spec().queue_name("\u{e9}").job_key("\u{e9}").flags(["\u{e9}"])).unwrap();
     assert_eq!(utils.list_jobs(&of(Some("caf\u{e9}"), Some("\u{e9}"))).unwrap().len(), 1);
-    // As JSON can say it, so that nothing is lost.
+    // A JSON escape is ASCII, so the database can store it unchanged.
     utils.add_raw_jobs(vec![raw("\"\\ud83e\\udd80\"", "k")]).unwrap();
 }
 
@@ -112,8 +112,8 @@ fn a_worker_with_a_name_that_the_database_cannot_hold_does_not_start() {
     worker().with_cron("* * * * * t {a:'\u{e9}'}").unwrap().init().unwrap();
 }
 
-/// Jobs with one byte each that is not UTF-8 in one column, and where it is. The last ones cannot be told from others
-/// by what a worker reads.
+/// Adds jobs with one byte each that is not UTF-8, in different columns. Returns the ids of the three jobs whose broken
+/// column a worker reads. A worker does not read the broken columns of the fourth job.
 fn broken(db: &TestDb, byte: &str) -> [i64; 3] {
     let broken = [
         db.add(&format!("'t', E'\"{byte}\"'")),
@@ -182,7 +182,7 @@ fn rows_that_cannot_be_read_are_shown_with_replacements() {
         assert!(said(&on(&db, &["workers"])).contains("w\u{fffd}"));
         said(&on(&db, &["stats"]));
 
-        // And they can be dealt with.
+        // The calls that change these jobs work too.
         let all: Vec<i64> = jobs.iter().map(|job| job.id).collect();
         utils.reschedule_jobs(&all, RescheduleJobOptions { priority: Some(1), ..Default::default() }).unwrap();
         assert_eq!(utils.permanently_fail_jobs(&all[..1], "broken").unwrap()[0].state, JobState::Failed);

@@ -1,4 +1,4 @@
-//! Times beyond what the clocks of programs can say: `infinity`, years before 1 and after 9999.
+//! Times outside of the years 1 to 9999, and `infinity`.
 
 use crate::cli::{on, said};
 use crate::harness::{Running, SOON, TestDb, eventually};
@@ -69,7 +69,7 @@ fn jobs_with_such_times_run_and_fail_as_others_do() {
            from graphile_worker._private_jobs where isfinite(run_at)"
     );
     assert_eq!(db.all::<String>(&left), ["1 no t"; 3], "e^1 seconds after the failure");
-    assert_eq!((db.jobs(), db.locks()), (4, 0), "one waits for ever");
+    assert_eq!((db.jobs(), db.locks()), (4, 0), "one job is due at infinity");
 }
 
 #[test]
