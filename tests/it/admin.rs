@@ -138,7 +138,7 @@ fn reschedule_sets_zero() {
 }
 
 #[test]
-fn now_is_the_databases() {
+fn reschedule_to_now_uses_the_database_time() {
     let db = TestDb::new();
     let job = db.add("'t', run_at => now() + interval '1 day'");
     let jobs = db.utils().reschedule_jobs(&[job], RescheduleJobOptions { now: true, ..NOTHING }).unwrap();
@@ -204,7 +204,7 @@ fn force_unlock_frees_the_jobs_and_queues_of_the_named_workers_only() {
 }
 
 #[test] // The shared function alone would leave the job permanently failed without an error.
-fn a_job_unlocked_on_its_last_attempt_says_why_it_failed() {
+fn a_job_unlocked_on_its_last_attempt_gets_an_error_text() {
     let db = TestDb::new();
     let (last, retried) = (held(&db, "dead", 0, "'t', max_attempts => 1"), held(&db, "dead", 0, "'t'"));
     db.utils().force_unlock_workers(&["dead"]).unwrap();
@@ -213,7 +213,7 @@ fn a_job_unlocked_on_its_last_attempt_says_why_it_failed() {
 }
 
 #[test]
-fn a_dry_run_answers_what_would_happen_and_changes_nothing() {
+fn a_dry_run_returns_the_result_and_changes_nothing() {
     let db = TestDb::new();
     let (ready, failed) = (db.add("'t', job_key => 'k', queue_name => 'q'"), failed(&db, "'u'"));
     held(&db, "dead", 0, "'t', queue_name => 'r'");
@@ -236,7 +236,7 @@ fn a_dry_run_answers_what_would_happen_and_changes_nothing() {
 }
 
 #[test]
-fn changes_in_a_transaction_of_the_callers_live_and_die_with_it() {
+fn changes_in_a_callers_transaction_commit_or_roll_back_with_it() {
     let db = TestDb::new();
     let (utils, job) = (db.utils(), db.add("'t', priority => 5"));
     held(&db, "dead", 0, "'t'");
@@ -285,7 +285,7 @@ fn bad_input_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_change_that_came_too_late_does_not_happen_afterwards() {
+fn a_change_that_timed_out_is_not_made_later() {
     let db = TestDb::new();
     let job = db.add("'t'");
     let mut client = db.client();
@@ -337,7 +337,7 @@ fn each_cleanup_task_does_its_own_part_only() {
 }
 
 #[test]
-fn many_failed_jobs_go_in_one_call() {
+fn one_cleanup_deletes_many_failed_jobs() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', max_attempts => 1) from generate_series(1, 25000);
@@ -381,7 +381,7 @@ fn a_job_added_by_an_open_transaction_keeps_its_task_and_queue() {
 }
 
 #[test]
-fn a_cleanup_sees_what_was_added_before_it_whatever_the_default_isolation() {
+fn a_cleanup_sees_earlier_jobs_under_any_default_isolation() {
     let db = TestDb::new();
     db.execute(&format!("alter database {} set default_transaction_isolation = 'repeatable read'", db.name()));
     db.execute("insert into graphile_worker._private_tasks (identifier) values ('t')");
@@ -399,7 +399,7 @@ fn a_cleanup_sees_what_was_added_before_it_whatever_the_default_isolation() {
 }
 
 #[test]
-fn enqueues_go_on_while_a_cleanup_waits_for_an_open_one_and_workers_do_not_notice() {
+fn enqueues_and_workers_go_on_while_a_cleanup_waits() {
     let db = TestDb::new();
     db.execute("insert into graphile_worker._private_job_queues (queue_name) values ('unused')");
     // An uncommitted new task name would block the other enqueues by itself.
@@ -469,7 +469,7 @@ fn no_job_loses_its_task_or_queue_while_cleanups_run_beside_enqueues() {
 }
 
 #[test]
-fn a_hundred_thousand_jobs_are_added_in_one_call_and_answered_in_order() {
+fn a_hundred_thousand_jobs_are_added_and_returned_in_order() {
     let db = TestDb::new();
     let job = |n: usize| RawJob {
         identifier: format!("t{}", n % 5),

@@ -47,7 +47,7 @@ fn a_batch_whose_items_all_succeed_is_done() {
 }
 
 #[test]
-fn only_failed_items_are_tried_again_each_byte_for_byte_as_it_was() {
+fn only_failed_items_are_retried_with_their_bytes_unchanged() {
     let db = TestDb::new();
     db.add(r#"'items', '[{"id": 1, "fail":false}, {"fail" :true,"id": 2, "odd": 1.10}, {"id":3,"fail":true}]'"#);
     run(&db);
@@ -58,7 +58,7 @@ fn only_failed_items_are_tried_again_each_byte_for_byte_as_it_was() {
 }
 
 #[test]
-fn the_last_attempt_leaves_a_failed_job_with_what_was_not_done() {
+fn the_last_attempt_leaves_a_failed_job_with_the_failed_items() {
     let db = TestDb::new();
     db.add(r#"'items', '[{"id":1,"fail":false},{"id":2,"fail":true}]', max_attempts => 1, queue_name => 'q'"#);
     run(&db);
@@ -87,7 +87,7 @@ fn ends_with(result: impl IntoBatchTaskHandlerResult) -> String {
 }
 
 #[test]
-fn another_number_of_results_than_items_fails_all_of_them() {
+fn a_wrong_number_of_results_fails_all_items() {
     assert_eq!(ends_with(vec![Ok::<(), String>(())]), "1|[1,2,3]|the batch handler returned 1 results for 3 items");
 }
 
@@ -99,7 +99,7 @@ fn a_batch_that_fails_as_a_whole_keeps_its_payload() {
 }
 
 #[test]
-fn a_payload_that_is_no_list_of_items_fails_without_showing_it() {
+fn a_payload_that_is_no_list_fails_and_is_not_shown() {
     let db = TestDb::new();
     db.add(r#"'items', '{"secret": 1}', queue_name => 'q'"#);
     assert_eq!(run(&db), Vec::<Vec<i32>>::new());
@@ -133,7 +133,7 @@ fn an_empty_batch_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn failed_items_of_a_batch_that_was_added_again_meanwhile_are_not_revived() {
+fn failed_items_of_a_superseded_batch_are_not_revived() {
     #[derive(Serialize, Deserialize)]
     struct Letter(char);
     impl BatchTaskHandler for Letter {

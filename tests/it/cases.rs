@@ -32,7 +32,7 @@ fn exists(root: &Path, path: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_the_tables_name_exists() {
+fn every_named_test_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/test-cases.md")).unwrap();
     let missing: Vec<&str> = named(&text).filter(|path| !exists(root, path)).collect();
@@ -45,12 +45,12 @@ fn every_test_that_the_tables_name_exists() {
 }
 
 #[test]
-fn a_name_that_is_wrong_is_found_in_every_kind_of_place() {
+fn a_wrong_test_name_is_found_in_every_source_folder() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let check = |path: &str, expected: bool| assert_eq!(exists(root, path), expected, "{path}");
-    check("it::cases::every_test_that_the_tables_name_exists", true);
-    check("it::cases::every_test_that_the_tables_name", false);
-    check("it::jobs::every_test_that_the_tables_name_exists", false);
+    check("it::cases::every_named_test_exists", true);
+    check("it::cases::every_named", false);
+    check("it::jobs::every_named_test_exists", false);
     check("db::migrate::tests::a_probe_installs_nothing", true);
     check("db::migrate::tests::a_probe", false);
     check("engine::settle::tests::error_texts_are_cut_at_a_character_and_hold_no_nul", true);

@@ -45,7 +45,7 @@ fn a_worker_runs_on_the_callers_pool_alone() {
 }
 
 #[test]
-fn with_a_pool_and_a_url_the_pool_is_the_handlers_own() {
+fn with_a_pool_and_a_url_only_handlers_use_the_pool() {
     let db = TestDb::new();
     let running = Running::start(noop(WorkerOptions::default().pg_pool(pool(&db, 1)).database_url(&db.url())));
     db.add("'t'");
@@ -75,7 +75,7 @@ fn options_out_of_range_are_named_with_their_limit() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named_at_once() {
+fn an_unreachable_server_is_named_at_once() {
     let start = Instant::now();
     let url = "postgres://ada:s3cret@127.0.0.1:1/app";
     refused(WorkerOptions::default().database_url(url), ErrorKind::Connect, &["127.0.0.1:1"]);
@@ -86,7 +86,7 @@ fn a_server_that_is_not_there_is_named_at_once() {
 }
 
 #[test]
-fn a_wrong_password_is_told_at_once_with_its_sqlstate() {
+fn a_wrong_password_is_reported_at_once_with_its_sqlstate() {
     let files = vec![("pg_hba.conf".to_owned(), "local all all trust\nhost all all all scram-sha-256\n".to_owned())];
     let server = DevDb::start(Options { fsync: false, files, ..Options::default() }).unwrap();
     let start = Instant::now();
@@ -98,7 +98,7 @@ fn a_wrong_password_is_told_at_once_with_its_sqlstate() {
 }
 
 #[test]
-fn on_a_thread_of_an_async_runtime_the_calls_say_what_to_do() {
+fn calls_on_an_async_runtime_thread_fail_and_name_the_fix() {
     let db = TestDb::new();
     let utils = db.utils();
     let worker = noop(db.worker()).init().unwrap();
@@ -119,7 +119,7 @@ fn on_a_thread_of_an_async_runtime_the_calls_say_what_to_do() {
 }
 
 #[test]
-fn two_workers_on_two_schemas_of_one_database_do_not_disturb_each_other() {
+fn workers_on_two_schemas_of_one_database_are_independent() {
     let db = TestDb::new();
     let odd = "Größe \"q\" ; drop schema x; 🦀";
     let first = Running::start(noop(db.worker().poll_interval(Duration::from_secs(3600))));
@@ -146,7 +146,7 @@ fn a_worker_runs_once_at_a_time_and_can_run_again() {
 }
 
 #[test]
-fn a_migration_that_is_announced_for_another_schema_stops_no_worker() {
+fn a_migration_of_another_schema_stops_no_worker() {
     let db = TestDb::new();
     let running = Running::start(noop(db.worker()));
     eventually(SOON, || running.worker.stats().listener == graphile_worker::ListenerState::Listening);
@@ -190,7 +190,7 @@ fn works_on(db: &TestDb, url: &str) {
 }
 
 #[test]
-fn the_second_host_is_tried_when_the_first_never_answers() {
+fn the_second_host_is_tried_when_the_first_never_replies() {
     let db = TestDb::new();
     let (_silent, port) = silent();
     works_on(&db, &after_others(&db, &format!("127.0.0.1:{port}"), "connect_timeout=3"));
@@ -205,7 +205,7 @@ fn the_second_host_is_tried_when_the_first_never_answers() {
 }
 
 #[test]
-fn the_second_host_is_tried_when_the_first_is_a_black_hole() {
+fn the_second_host_is_tried_when_the_first_drops_packets() {
     let db = TestDb::new();
     // This address is reserved for documentation: packets to it are lost, or a router refuses them at once.
     works_on(&db, &after_others(&db, "192.0.2.1:5432", "connect_timeout=3"));
@@ -214,7 +214,7 @@ fn the_second_host_is_tried_when_the_first_is_a_black_hole() {
 }
 
 #[test]
-fn a_socket_whose_server_is_stopped_is_passed_over() {
+fn a_socket_whose_server_is_stopped_is_skipped() {
     use std::os::unix::net::UnixListener;
     let db = TestDb::new();
     let folder = std::env::temp_dir().join(format!("gw-socket-{}", std::process::id()));
@@ -236,7 +236,7 @@ fn a_socket_whose_server_is_stopped_is_passed_over() {
 }
 
 #[test]
-fn a_server_of_the_wrong_kind_is_passed_over() {
+fn a_server_that_does_not_match_the_session_attrs_is_skipped() {
     let db = TestDb::alone();
     let settings = vec![("default_transaction_read_only".to_owned(), "on".to_owned())];
     let read_only = DevDb::start(Options { fsync: false, settings, ..Options::default() }).unwrap();
@@ -263,7 +263,7 @@ fn no_other_host_is_tried_after_one_that_refuses_the_password() {
 }
 
 #[test]
-fn the_timeout_of_the_caller_bounds_the_whole() {
+fn the_callers_timeout_bounds_the_whole_connect() {
     let (_silent, port) = silent();
     let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
     let list = |timeout: &str| {
@@ -306,7 +306,7 @@ fn sessions_are_named_after_the_application_of_the_url_and_their_role() {
 }
 
 #[test]
-fn without_a_url_the_variables_of_libpq_say_where_the_database_is() {
+fn without_a_url_the_variables_of_libpq_select_the_database() {
     let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
     let service = std::env::temp_dir().join(format!("gw-services-{}", std::process::id()));
     let text = format!("[here]\nhost=127.0.0.1\nport={}\nuser=postgres\n", db.port());
@@ -355,7 +355,7 @@ fn answering(answer: &'static [u8]) -> u16 {
 }
 
 #[test]
-fn what_a_server_refuses_is_told_by_its_kind_with_host_and_port() {
+fn connect_errors_have_their_kind_and_name_host_and_port() {
     use ErrorKind::{Auth, Config, Connect, Tls};
     let hba = "local all all trust\nhost all postgres all trust\nhost all pass all scram-sha-256\n\
                host all narrow all trust\nhost all reader all trust\nhost all md5 all md5\nhost all clear all password\n";
@@ -432,7 +432,7 @@ fn what_a_server_refuses_is_told_by_its_kind_with_host_and_port() {
 }
 
 #[test]
-fn an_error_of_init_names_the_server_also_after_it_has_connected() {
+fn an_error_of_init_names_the_server_after_connecting_too() {
     let db = TestDb::new();
     let proxy = crate::proxy::Proxy::to_server_of(&db.url());
     let place = format!("127.0.0.1:{}", proxy.port());

@@ -83,7 +83,7 @@ impl Clocked {
 }
 
 #[test]
-fn a_tick_adds_one_job_with_everything_that_the_entry_says() {
+fn a_tick_adds_one_job_with_all_options_of_its_entry() {
     let db = Clocked::new("2026-03-02 07:59:59.999Z");
     let entry = Cron::daily_at::<Report>(8, 0).unwrap().fill(CrontabFill::hours(1)).id("mornings").queue("slow");
     let entry = entry.priority(-3).max_attempts(4).job_key("k").job_key_mode(JobKeyMode::PreserveRunAt);
@@ -122,7 +122,7 @@ fn an_entry_runs_its_task() {
 }
 
 #[test]
-fn a_new_entry_is_entered_and_makes_up_for_nothing() {
+fn a_new_entry_is_recorded_and_backfills_nothing() {
     let db = Clocked::new("2026-03-02 08:00:30Z");
     let running = db.scheduler("* * * * * t ?fill=1d");
     db.settled();
@@ -147,7 +147,7 @@ fn backfills(known: &str, crontab: &str, expected: &[&str]) {
 }
 
 #[test]
-fn what_was_missed_is_made_up_for_within_fill_and_since_the_entry_was_known() {
+fn missed_ticks_are_backfilled_within_fill_and_since_known() {
     let long = "'2026-01-01Z', '2026-02-27 00:00Z'";
     backfills(long, "0 */4 * * * t ?fill=5h", &["02 04:00", "02 08:00"]);
     let day = ["01 08:00", "01 12:00", "01 16:00", "01 20:00", "02 00:00", "02 04:00", "02 08:00"];
@@ -161,7 +161,7 @@ fn what_was_missed_is_made_up_for_within_fill_and_since_the_entry_was_known() {
 }
 
 #[test]
-fn a_restart_loses_no_tick_and_an_absence_makes_up_for_nothing() {
+fn a_restart_loses_no_tick_and_a_downtime_backfills_nothing() {
     let db = Clocked::new("2026-03-02 08:00:30Z");
     let restart = |time: &str| {
         db.set(time);
@@ -177,7 +177,7 @@ fn a_restart_loses_no_tick_and_an_absence_makes_up_for_nothing() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_repeats_nothing_and_one_set_forward_leaves_nothing_out() {
+fn clock_jumps_neither_repeat_nor_skip_ticks() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     let (_one, _other) = (db.scheduler("*/20 * * * * t"), db.scheduler("*/20 * * * * t"));
     // A scheduler that starts after a jump has nothing to backfill, and may take a tick before the other has.
@@ -194,7 +194,7 @@ fn a_clock_that_is_set_back_repeats_nothing_and_one_set_forward_leaves_nothing_o
 }
 
 #[test]
-fn a_key_leaves_one_job_waiting_whatever_the_number_of_ticks() {
+fn ticks_with_a_key_leave_one_job_waiting() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     let _running = db.scheduler("* * * * * t ?jobKey=k&jobKeyMode=preserve_run_at\n* * * * * u ?job_key=l");
     eventually(SOON, || db.known() == 2);
@@ -206,7 +206,7 @@ fn a_key_leaves_one_job_waiting_whatever_the_number_of_ticks() {
 }
 
 #[test]
-fn a_tick_whose_keyed_job_was_lost_in_the_race_with_a_worker_is_taken_again() {
+fn a_tick_whose_keyed_job_loses_a_race_is_retried() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     // The result of the shared function if a worker claims the job with the key at the same time.
     db.0.execute(
@@ -228,7 +228,7 @@ fn a_tick_whose_keyed_job_was_lost_in_the_race_with_a_worker_is_taken_again() {
 }
 
 #[test]
-fn no_fault_of_the_database_ends_cron_and_no_tick_is_lost() {
+fn database_faults_neither_end_cron_nor_lose_ticks() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     let running = db.scheduler("* * * * * t");
     eventually(SOON, || db.known() == 1);
@@ -247,7 +247,7 @@ fn no_fault_of_the_database_ends_cron_and_no_tick_is_lost() {
 }
 
 #[test]
-fn an_entry_that_the_database_refuses_holds_up_no_other_and_catches_up() {
+fn a_refused_entry_delays_no_other_and_catches_up() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     db.0.execute("alter table graphile_worker._private_jobs add constraint no check (priority <> 13)");
     let _running = db.scheduler("* * * * * bad ?priority=13\n* * * * * good");
@@ -261,7 +261,7 @@ fn an_entry_that_the_database_refuses_holds_up_no_other_and_catches_up() {
 }
 
 #[test]
-fn hooks_hear_of_ticks_and_decide_over_their_jobs_and_a_tick_left_out_is_over() {
+fn hooks_see_ticks_and_decide_on_their_jobs() {
     let db = Clocked::new("2026-03-03 10:29:59.999+00");
     let (notes, heard) = unbounded();
     let (ticks, jobs) = (notes.clone(), notes);
@@ -333,7 +333,7 @@ fn cron_has_a_session_only_where_there_are_entries() {
 }
 
 #[test]
-fn a_run_until_no_job_is_due_adds_no_job_of_an_entry_that_is_due_to_be_made_up_for_and_says_so() {
+fn run_once_adds_no_crontab_jobs_and_logs_it() {
     drop(log_lines());
     let db = TestDb::new();
     let hour_ago = "date_trunc('minute', now()) - interval '1 hour'";
@@ -421,7 +421,7 @@ fn end(child: &mut Child) {
 /// Schedulers with clocks up to five minutes off are killed at random; they must add exactly one job a tick. By default
 /// one day with 3 processes and 6 kills. With `GW_CRON_SIMULATE=7` a week with 8 processes and 30 kills.
 #[test]
-fn one_job_a_tick_across_schedulers_with_wrong_clocks_that_are_killed_at_random() {
+fn killed_schedulers_with_wrong_clocks_add_one_job_a_tick() {
     let days: u32 = std::env::var("GW_CRON_SIMULATE").ok().and_then(|days| days.parse().ok()).unwrap_or(1);
     let (processes, kills) = if days == 1 { (3, 6) } else { (8, 30) };
     let db = Clocked::at(TestDb::alone(), "2026-03-01 23:59:59.999Z");

@@ -82,7 +82,7 @@ fn a_restart_keeps_port_and_data() {
 }
 
 #[test]
-fn a_paused_server_answers_nobody_until_it_is_resumed() {
+fn a_paused_server_does_not_reply_until_resumed() {
     let db = fast();
     let mut client = Client::connect(&db.url(), NoTls).unwrap();
     db.pause().unwrap();
@@ -224,7 +224,7 @@ fn dev_works_while_stderr_cannot_be_written() {
 }
 
 #[test]
-fn without_a_server_the_error_says_how_to_install_one() {
+fn without_a_server_the_error_names_the_install_command() {
     let nowhere = [PathBuf::from("/nonexistent"), std::env::temp_dir()];
     let error = server_binaries(nowhere).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);

@@ -24,7 +24,7 @@ fn every_option_reaches_the_row() {
 }
 
 #[test]
-fn the_three_key_modes_do_what_they_say() {
+fn the_three_key_modes_behave_as_documented() {
     let db = TestDb::new();
     let utils = db.utils();
     let later = "2031-01-01T00:00:00Z".parse().unwrap();
@@ -46,7 +46,7 @@ fn the_three_key_modes_do_what_they_say() {
 }
 
 #[test]
-fn bulk_answers_are_in_the_order_of_the_request() {
+fn bulk_results_are_in_the_order_of_the_request() {
     let db = TestDb::new();
     let specs: Vec<RawJob> = (0..300)
         .map(|n| RawJob {
@@ -71,7 +71,7 @@ fn bulk_answers_are_in_the_order_of_the_request() {
 }
 
 #[test]
-fn jobs_added_in_a_transaction_live_and_die_with_it() {
+fn jobs_added_in_a_transaction_commit_or_roll_back_with_it() {
     let db = TestDb::new();
     let utils = db.utils();
     let mut client = db.client();
@@ -122,7 +122,7 @@ fn thousands_of_jobs_are_added_in_one_call_with_and_without_queues() {
 }
 
 #[test] // Upstream: the view of migration 17
-fn the_view_of_jobs_names_task_and_queue_of_each() {
+fn the_jobs_view_names_task_and_queue_of_each_job() {
     let db = TestDb::new();
     for arguments in ["'one', queue_name => 'a'", "'two', queue_name => 'b'", "'one'", "'two', queue_name => 'a'"] {
         db.add(arguments);
@@ -133,7 +133,7 @@ fn the_view_of_jobs_names_task_and_queue_of_each() {
 }
 
 #[test]
-fn names_that_are_known_use_up_no_ids() {
+fn known_task_and_queue_names_use_up_no_ids() {
     let db = TestDb::new();
     let used = "select (select last_value from graphile_worker.tasks_id_seq)
                      + (select last_value from graphile_worker.job_queues_id_seq)";
@@ -150,7 +150,7 @@ fn names_that_are_known_use_up_no_ids() {
 }
 
 #[test]
-fn adding_takes_no_advisory_lock_that_could_be_an_applications() {
+fn adding_jobs_takes_no_advisory_lock() {
     let db = TestDb::new();
     let mut client = db.client();
     let mut transaction = client.transaction().unwrap();
@@ -216,7 +216,7 @@ fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
 }
 
 #[test]
-fn a_database_that_is_read_only_by_default_is_told_so_and_left_alone() {
+fn a_read_only_database_is_reported_and_not_written() {
     let db = TestDb::new();
     db.execute(&format!("alter database {} set default_transaction_read_only = on", db.name()));
     let utils = db.utils();
@@ -228,7 +228,7 @@ fn a_database_that_is_read_only_by_default_is_told_so_and_left_alone() {
 }
 
 #[test]
-fn deadlocks_and_serialization_failures_of_triggers_are_tried_again() {
+fn deadlocks_and_serialization_failures_are_retried() {
     let db = TestDb::new();
     db.execute(
         "create sequence public.tries;

@@ -76,7 +76,7 @@ fn every_example_is_run_by_a_test() {
 }
 
 #[test]
-fn the_whole_programs_of_the_readme_are_examples() {
+fn the_rust_programs_of_the_readme_are_examples() {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```rust\n").skip(1).map(|block| block.split_once("```").expect("the block ends").0);
     let programs: Vec<_> = blocks.filter(|block| block.contains("fn main()")).collect();

@@ -150,7 +150,7 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
 }
 
 #[test]
-fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
+fn a_stop_is_in_time_and_unlocks_all_with_a_stopped_backend() {
     const GRACE: Duration = Duration::from_millis(600);
     let db = TestDb::alone();
     for role in ["fetch", "settle", "lease"] {
@@ -188,7 +188,7 @@ fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
 }
 
 #[test]
-fn a_stopped_backend_of_the_pool_delays_an_enqueue_no_longer_than_its_deadline() {
+fn a_stopped_pool_backend_delays_an_enqueue_up_to_its_deadline() {
     let db = TestDb::alone();
     let utils = db.utils().timeout(DEADLINE);
     utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
@@ -253,7 +253,7 @@ fn a_worker_is_dropped_in_time_while_the_server_is_paused() {
 }
 
 #[test]
-fn a_paused_server_is_waited_for_with_few_words() {
+fn a_paused_server_causes_few_log_lines() {
     const PAUSE: Duration = Duration::from_secs(8);
     const GRACE: Duration = Duration::from_millis(500);
     let (db, work) = (TestDb::alone(), Work::new());
@@ -283,7 +283,7 @@ fn a_paused_server_is_waited_for_with_few_words() {
 }
 
 #[test]
-fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_the_adder() {
+fn the_last_value_of_a_key_runs_despite_races_with_workers() {
     let db = TestDb::new();
     drop(log_lines());
     let seen: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
@@ -365,7 +365,7 @@ fn take_the_lock_away(db: &TestDb, running: &Running) {
 }
 
 #[test]
-fn the_outcome_of_a_job_whose_lock_was_taken_away_counts_for_nothing() {
+fn the_outcome_of_a_job_that_lost_its_lock_is_ignored() {
     let db = TestDb::new();
     let (running, release, tally) = one_held_job(&db, Duration::from_secs(3600));
     take_the_lock_away(&db, &running);
@@ -378,7 +378,7 @@ fn the_outcome_of_a_job_whose_lock_was_taken_away_counts_for_nothing() {
 }
 
 #[test]
-fn a_job_that_comes_back_while_its_handler_runs_cancels_it_and_runs_after_it() {
+fn a_job_claimed_again_cancels_its_handler_and_runs_after_it() {
     let db = TestDb::new();
     let (running, _release, tally) = one_held_job(&db, Duration::from_secs(3600));
     take_the_lock_away(&db, &running);

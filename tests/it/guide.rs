@@ -126,7 +126,7 @@ fn translated(guide: &str) -> String {
 }
 
 #[test]
-fn the_blocks_that_run_are_those_of_the_guide() {
+fn guide_blocks_match_the_guide() {
     let expected = translated(GUIDE);
     if include_str!("guide_blocks.rs") != expected {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide_blocks.rs");
@@ -137,7 +137,7 @@ fn the_blocks_that_run_are_those_of_the_guide() {
 
 #[test]
 #[should_panic(expected = "no rule translates \"tokio\"")]
-fn what_no_rule_knows_is_reported() {
+fn code_that_no_rule_translates_is_reported() {
     translate(1, "tokio::spawn(worker.run());\n", &mut BTreeSet::new());
 }
 

@@ -556,7 +556,7 @@ fn backends_are_found_by_their_role_and_can_be_ended() {
 }
 
 #[test]
-fn the_harness_comes_back_after_its_session_was_ended() {
+fn the_harness_reconnects_after_its_session_ended() {
     let db = TestDb::new();
     let pid: i32 = db.one("select pg_backend_pid()");
     db.client().execute("select pg_terminate_backend($1)", &[&pid]).unwrap();
@@ -565,7 +565,7 @@ fn the_harness_comes_back_after_its_session_was_ended() {
 }
 
 #[test]
-fn a_url_changes_its_database_and_nothing_else() {
+fn with_database_changes_only_the_database() {
     #[track_caller]
     fn check(url: &str, expected: &str) {
         assert_eq!(with_database(url, "new"), expected);
@@ -578,6 +578,6 @@ fn a_url_changes_its_database_and_nothing_else() {
 
 #[test]
 #[should_panic(expected = "harness.rs")]
-fn what_never_comes_true_is_reported_at_the_callers_line() {
+fn a_failed_wait_is_reported_at_the_callers_line() {
     eventually(Duration::from_millis(10), || false);
 }

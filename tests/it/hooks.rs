@@ -31,7 +31,7 @@ fn left(db: &TestDb) -> String {
 }
 
 #[test]
-fn an_observer_is_told_of_every_step_after_the_database_knows_it() {
+fn observers_see_every_step_after_the_database_has_it() {
     let db = Arc::new(TestDb::new());
     db.add("'t', '\"good\"'");
     let diary = Diary::default();
@@ -112,7 +112,7 @@ fn check(
 }
 
 #[test]
-fn what_interceptors_of_a_run_decide_is_what_becomes_of_the_job() {
+fn interceptors_of_a_run_decide_the_outcome_of_the_job() {
     use HookResult::{Continue, Fail, Skip};
     let all = ["start", "run", "after"];
     check(|ctx| if ctx.payload == json!({"a": 1}) { Continue } else { Skip }, Ok(()), |_| Continue, "0", &all);
@@ -124,7 +124,7 @@ fn what_interceptors_of_a_run_decide_is_what_becomes_of_the_job() {
 }
 
 #[test]
-fn the_first_interceptor_that_decides_is_the_last_that_is_asked() {
+fn the_first_interceptor_that_decides_ends_the_chain() {
     let db = TestDb::new();
     db.add("'t'");
     let options = db
@@ -137,7 +137,7 @@ fn the_first_interceptor_that_decides_is_the_last_that_is_asked() {
 }
 
 #[test]
-fn a_panic_in_any_hook_leaves_the_worker_alive_and_the_next_hook_called() {
+fn a_panic_in_a_hook_stops_neither_worker_nor_next_hook() {
     let db = TestDb::new();
     db.add("'t'");
     let told = Arc::new(AtomicUsize::new(0));
@@ -162,7 +162,7 @@ fn an_interceptor_that_panics_before_the_run_fails_the_attempt() {
 }
 
 #[test]
-fn interceptors_of_an_enqueue_change_skip_or_refuse_it_wherever_it_comes_from() {
+fn enqueue_interceptors_can_change_skip_or_refuse_a_job() {
     let db = TestDb::new();
     let options = db
         .worker()
@@ -207,7 +207,7 @@ fn interceptors_of_an_enqueue_change_skip_or_refuse_it_wherever_it_comes_from() 
 }
 
 #[test]
-fn a_job_that_a_stop_interrupts_is_told_of_once_it_is_given_back() {
+fn an_interrupted_job_is_reported_after_it_is_given_back() {
     let db = Arc::new(TestDb::new());
     db.add("'t'");
     let (send, told) = unbounded();
@@ -230,7 +230,7 @@ fn a_job_that_a_stop_interrupts_is_told_of_once_it_is_given_back() {
 }
 
 #[test]
-fn a_job_whose_lock_is_taken_away_is_told_of_as_lost_and_not_as_done() {
+fn a_job_that_loses_its_lock_is_reported_lost_and_not_done() {
     let db = TestDb::new();
     db.add("'t'");
     let diary = Diary::default();

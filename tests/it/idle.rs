@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[test]
-fn an_idle_worker_sends_little_more_than_a_claim_a_poll_interval() {
+fn an_idle_worker_sends_about_one_claim_a_poll_interval() {
     let db = TestDb::new();
     let proxy = Proxy::to_server_of(&db.url());
     let (claims, others) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

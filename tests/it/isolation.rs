@@ -186,7 +186,7 @@ fn a_failure_that_a_trigger_refuses_waits_alone() {
 }
 
 #[test]
-fn a_job_whose_completion_is_refused_for_long_fails_for_good() {
+fn a_job_whose_completion_stays_refused_fails_permanently() {
     let db = TestDb::new();
     let Work { tally, worker, .. } = Work::new(&db);
     raising(&db, "after delete", "_private_jobs", "old.priority = 1", "P0001");
@@ -205,7 +205,7 @@ fn a_job_whose_completion_is_refused_for_long_fails_for_good() {
 }
 
 #[test]
-fn a_stop_gives_back_what_it_can_and_names_the_jobs_whose_outcomes_were_refused() {
+fn a_stop_gives_back_jobs_and_names_those_it_could_not_write() {
     let db = TestDb::new();
     let Work { tally, worker, .. } = Work::new(&db);
     raising(
@@ -253,12 +253,12 @@ fn a_claim_that_a_trigger_refuses_holds_up_its_own_job_only() {
 }
 
 #[test]
-fn a_claim_that_is_refused_as_if_it_would_pass_holds_up_its_own_job_only() {
+fn a_transiently_refused_claim_holds_up_its_own_job_only() {
     a_refused_claim_holds_up_its_own_job_only("40001");
 }
 
 #[test]
-fn a_claim_that_is_refused_as_if_the_session_ended_holds_up_its_own_job_only() {
+fn a_claim_refused_as_admin_shutdown_holds_up_its_own_job_only() {
     a_refused_claim_holds_up_its_own_job_only("57P01");
 }
 

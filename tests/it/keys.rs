@@ -27,7 +27,7 @@ fn running(db: &TestDb) -> (Running, Sender<()>) {
 }
 
 #[test] // Upstream: main.runTaskList.test.ts, addJob.test.ts
-fn a_pending_job_is_replaced_in_every_attribute_and_what_is_left_out_is_as_new() {
+fn replacing_a_pending_job_sets_every_attribute() {
     let db = TestDb::new();
     let first = db.add("'a', '{\"n\": 1}', 'q', now() + interval '1 day', 3, 'k', 7, array['f']");
     assert_eq!(db.add("'b', job_key => 'k'"), first);
@@ -38,7 +38,7 @@ fn a_pending_job_is_replaced_in_every_attribute_and_what_is_left_out_is_as_new()
 }
 
 #[test]
-fn the_time_is_preserved_of_a_job_that_has_never_run_and_of_no_other() {
+fn run_at_is_preserved_only_before_the_first_attempt() {
     let db = TestDb::new();
     let utils = db.utils();
     let preserve = || JobSpec::new().job_key("k").job_key_mode(JobKeyMode::PreserveRunAt);
@@ -54,7 +54,7 @@ fn the_time_is_preserved_of_a_job_that_has_never_run_and_of_no_other() {
 }
 
 #[test]
-fn a_mode_that_nobody_knows_is_refused_by_the_shared_functions() {
+fn an_unknown_key_mode_is_refused_by_the_shared_functions() {
     let db = TestDb::new();
     let add = "select graphile_worker.add_job('t', job_key => 'k', job_key_mode => 'often')";
     let error = db.client().batch_execute(add).unwrap_err();
@@ -63,7 +63,7 @@ fn a_mode_that_nobody_knows_is_refused_by_the_shared_functions() {
 }
 
 #[test]
-fn the_key_of_a_job_that_is_done_makes_a_new_one() {
+fn the_key_of_a_completed_job_adds_a_new_one() {
     let db = TestDb::new();
     let first = db.add("'t', job_key => 'k'");
     db.worker().define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
@@ -72,7 +72,7 @@ fn the_key_of_a_job_that_is_done_makes_a_new_one() {
 }
 
 #[test]
-fn the_key_of_a_running_job_makes_a_second_and_the_first_is_never_tried_again() {
+fn the_key_of_a_running_job_adds_a_second_and_ends_its_retries() {
     let db = TestDb::new();
     db.add("'t', '\"old\"', job_key => 'k'");
     let (running, release) = running(&db);
@@ -85,7 +85,7 @@ fn the_key_of_a_running_job_makes_a_second_and_the_first_is_never_tried_again() 
 }
 
 #[test]
-fn a_pending_job_that_is_removed_is_gone_and_a_running_one_ends_and_is_never_tried_again() {
+fn removed_jobs_are_deleted_or_if_running_not_retried() {
     let db = TestDb::new();
     let utils = db.utils();
     db.add("'t', job_key => 'k'");
@@ -178,7 +178,7 @@ fn a_list_that_another_workers_function_cannot_join_is_named() {
 }
 
 #[test] // Upstream: the async crate's test of deduplication
-fn of_many_that_add_the_key_of_a_running_job_at_once_none_is_lost_and_one_job_has_it() {
+fn concurrent_adds_with_a_running_jobs_key_lose_no_job() {
     let db = TestDb::new();
     db.add("'t', '\"old\"', job_key => 'k'");
     let (_running, release) = running(&db);

@@ -17,7 +17,7 @@ fn add(db: &TestDb, jobs: usize, more: &str) {
 }
 
 #[test]
-fn a_fixed_local_queue_holds_its_size_for_slow_handlers_too_and_a_stop_returns_it() {
+fn a_fixed_local_queue_holds_its_size_and_a_stop_returns_it() {
     let db = TestDb::new();
     add(&db, 100, "");
     let queue = LocalQueueConfig::default().with_size(7);
@@ -44,7 +44,7 @@ fn a_fixed_local_queue_holds_its_size_for_slow_handlers_too_and_a_stop_returns_i
 }
 
 #[test]
-fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
+fn jobs_held_longer_than_the_ttl_are_given_back() {
     let db = TestDb::new();
     add(&db, 10, "");
     let queue = LocalQueueConfig::default().with_ttl(Duration::from_millis(200));
@@ -61,7 +61,7 @@ fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
 }
 
 #[test]
-fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() {
+fn jobs_fetched_ahead_are_given_back_if_every_thread_is_busy() {
     let db = TestDb::new();
     // The first jobs are quick, so the worker holds more of them; then both threads block.
     db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
@@ -94,7 +94,7 @@ fn slow_and_quick(options: WorkerOptions) -> (Arc<Worker>, Sender<()>) {
 }
 
 #[test]
-fn what_went_back_is_run_by_the_next_idle_thread_of_a_run_until_empty() {
+fn run_once_runs_returned_jobs_on_the_next_idle_thread() {
     let db = TestDb::new();
     db.execute("select graphile_worker.add_job('slow') from generate_series(1, 2)");
     db.execute("select graphile_worker.add_job('t', priority => 1) from generate_series(1, 3)");
@@ -110,7 +110,7 @@ fn what_went_back_is_run_by_the_next_idle_thread_of_a_run_until_empty() {
 }
 
 #[test]
-fn a_held_job_that_was_lost_does_not_outlive_its_return() {
+fn a_lost_held_job_does_not_keep_run_once_waiting() {
     let db = TestDb::new();
     let queue = LocalQueueConfig::default().with_ttl(Duration::from_secs(1));
     let beats = WorkerRecoveryConfig::default().heartbeat_interval(Duration::from_millis(20));
@@ -160,7 +160,7 @@ fn hears(heard: &Receiver<String>, words: &[&str]) {
 }
 
 #[test]
-fn observers_hear_what_a_fixed_local_queue_does() {
+fn observers_see_the_events_of_a_fixed_local_queue() {
     let db = TestDb::new();
     let delay = RefetchDelayConfig::default().with_threshold(1).with_max_abort_threshold(1);
     let queue = |delay| LocalQueueConfig::default().with_size(3).with_refetch_delay(delay);
@@ -196,7 +196,7 @@ fn observers_hear_what_a_fixed_local_queue_does() {
 }
 
 #[test]
-fn a_local_queue_never_locks_jobs_that_flags_keep_from_the_worker() {
+fn a_local_queue_never_locks_jobs_with_forbidden_flags() {
     let db = TestDb::new();
     add(&db, 5, ", flags => array['big']");
     add(&db, 5, "");
@@ -227,7 +227,7 @@ fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
 }
 
 #[test]
-fn a_refetch_delay_holds_claims_back_until_it_is_over_or_enough_is_announced() {
+fn a_refetch_delay_delays_claims_until_it_ends_or_is_aborted() {
     let long = || RefetchDelayConfig::default().with_duration(Duration::from_secs(4));
     assert!(wait_of_a_job(Some(long())) >= Duration::from_secs(2));
     assert!(wait_of_a_job(Some(long().with_max_abort_threshold(1))) < Duration::from_secs(2));
@@ -235,7 +235,7 @@ fn a_refetch_delay_holds_claims_back_until_it_is_over_or_enough_is_announced() {
 }
 
 #[test]
-fn completions_wait_for_each_other_as_long_as_they_are_told_to() {
+fn completions_are_batched_for_the_set_delay() {
     let db = TestDb::new();
     add(&db, 20, ", queue_name => null");
     let start = Instant::now();
@@ -247,7 +247,7 @@ fn completions_wait_for_each_other_as_long_as_they_are_told_to() {
 }
 
 #[test]
-fn failures_wait_for_each_other_as_long_as_they_are_told_to() {
+fn failures_are_batched_for_the_set_delay() {
     let db = TestDb::new();
     add(&db, 20, "");
     let options = db.worker().fail_job_batch_delay(Duration::from_millis(700));
@@ -257,7 +257,7 @@ fn failures_wait_for_each_other_as_long_as_they_are_told_to() {
 }
 
 #[test]
-fn a_stop_writes_at_once_what_waits_for_others() {
+fn a_stop_writes_batched_outcomes_at_once() {
     let db = TestDb::new();
     add(&db, 5, "");
     let options = db.worker().complete_job_batch_delay(Duration::from_secs(60)).define_raw_job("t", |_| ());
@@ -302,7 +302,7 @@ fn jobs_of_workers_with_a_local_queue_of_any_size_run_once() {
 }
 
 #[test]
-fn what_ends_while_a_stop_writes_the_rest_is_written_too() {
+fn jobs_that_end_during_the_last_write_of_a_stop_are_written() {
     let db = TestDb::new();
     let tally = Tally::default();
     for stop in 1..=5 {
@@ -322,7 +322,7 @@ fn what_ends_while_a_stop_writes_the_rest_is_written_too() {
 }
 
 #[test]
-fn a_run_until_empty_whose_completions_wait_runs_all_of_a_queue() {
+fn run_once_with_batched_completions_runs_all_of_a_queue() {
     let db = TestDb::new();
     add(&db, 10, ", queue_name => 'q'");
     let options = db.worker().complete_job_batch_delay(Duration::from_millis(20));

@@ -132,7 +132,7 @@ fn replayed(manual: &str, db: &TestDb) -> String {
 }
 
 #[test] // To update the output in the manual: GRAPHILE_WORKER_BLESS=1 cargo test --test it manual::
-fn every_example_of_the_manual_says_what_the_program_says() {
+fn every_example_of_the_manual_matches_the_program() {
     let (manual, db) = (manual(), TestDb::new());
     let replayed = replayed(&manual, &db);
     if env::var_os("GRAPHILE_WORKER_BLESS").is_some() {
@@ -146,7 +146,7 @@ fn every_example_of_the_manual_says_what_the_program_says() {
 }
 
 #[test]
-fn every_command_has_a_part_in_the_manual_with_an_example_and_its_options() {
+fn the_manual_has_every_command_with_example_and_options() {
     let manual = manual();
     for command in commands() {
         let part = part(&manual, &format!("### `{command}`"));
@@ -176,7 +176,7 @@ fn the_statuses_of_the_manual_are_those_of_help() {
 }
 
 #[test]
-fn every_json_field_of_the_examples_is_in_the_manual_and_every_field_of_the_manual_in_an_example() {
+fn json_fields_of_manual_and_examples_are_the_same() {
     let manual = manual();
     let documented: BTreeSet<String> =
         first_cells(&part(&manual, "## JSON")).iter().flat_map(|cell| quoted(cell)).map(str::to_owned).collect();
@@ -260,7 +260,7 @@ fn no_command_or_option_of_the_async_crates_program_is_missing() {
 }
 
 #[test]
-fn times_of_now_are_told_from_others() {
+fn only_times_near_now_are_replaced() {
     let now = Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     assert_eq!(
         timeless(&format!("a {now} T 2031-01-02T03:04:05Z ä{now}")),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[test]
-fn stats_tell_what_was_done_and_what_is_going_on() {
+fn stats_count_finished_and_running_work() {
     let db = TestDb::new();
     db.add("'t', '\"good\"'");
     db.add("'t', '\"bad\"'");
@@ -56,7 +56,7 @@ fn stats_tell_what_was_done_and_what_is_going_on() {
 }
 
 #[test]
-fn the_listener_says_that_it_is_off_or_degraded() {
+fn the_listener_reports_off_and_degraded() {
     let db = TestDb::new();
     let off = Running::start(db.worker().use_notification_delivery(false).define_raw_job("t", |_| ()));
     eventually(SOON, || off.worker.stats().claims > 0);
@@ -106,7 +106,7 @@ impl TaskHandler for Word {
 }
 
 #[test]
-fn a_trace_goes_from_the_enqueue_to_the_handler_and_on_to_what_that_adds() {
+fn a_trace_goes_from_enqueue_to_handler_and_to_added_jobs() {
     let db = TestDb::new();
     let utils = db.utils();
     utils.add_job(Order { number: 1 }, JobSpec::new().traceparent(PARENT)).unwrap();
@@ -121,7 +121,7 @@ fn a_trace_goes_from_the_enqueue_to_the_handler_and_on_to_what_that_adds() {
 }
 
 #[test]
-fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
+fn a_trace_without_a_place_is_refused_and_raw_payloads_are_kept() {
     let db = TestDb::new();
     let utils = db.utils();
     let traced = || JobSpec::new().traceparent(PARENT);
@@ -147,7 +147,7 @@ const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error 
     variable nearest other_worker_id folder tries";
 
 #[test]
-fn log_lines_name_their_fields_by_one_vocabulary() {
+fn log_lines_use_only_known_field_names() {
     let known: BTreeSet<&str> = VOCABULARY.split_whitespace().collect();
     let mut lines = 0;
     for (path, text) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
@@ -203,7 +203,7 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_crontab_entry_for_a_task_that_the_worker_lacks_is_warned_of_once() {
+fn a_crontab_entry_without_its_task_is_warned_of_once() {
     drop(log_lines());
     let db = TestDb::new();
     let crontab = "* * * * * t ?id=known_entry\n* * * * * elsewhere ?id=entry_of_elsewhere";
@@ -218,7 +218,7 @@ fn a_crontab_entry_for_a_task_that_the_worker_lacks_is_warned_of_once() {
 }
 
 #[test]
-fn due_jobs_of_a_task_that_no_worker_has_are_told_once_and_those_of_others_are_not() {
+fn due_jobs_of_a_task_that_no_worker_has_are_logged_once() {
     drop(log_lines());
     let db = TestDb::new();
     db.execute(

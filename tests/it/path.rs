@@ -114,7 +114,7 @@ fn unqualified_calls(sql: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn every_function_that_our_sql_calls_is_named_with_its_schema() {
+fn every_function_call_in_sql_names_its_schema() {
     let files = sql_files();
     assert!(files.len() > 60, "the SQL was not found");
     // Installed migrations are not edited. There `now()` runs with pg_catalog first in the path, and matches exactly.
@@ -130,7 +130,7 @@ fn every_function_that_our_sql_calls_is_named_with_its_schema() {
 }
 
 #[test]
-fn a_call_without_a_schema_is_seen_among_names_that_are_none() {
+fn an_unqualified_call_is_found_among_other_names() {
     let sql = "with recursive a(n) as (select 1), -- now()\n b as materialized (select max(x) from t)\n\
                insert into s.t as j (id) select 'random()', s.f(now(), (x)) from rows from (s.g($1)) r(id)\n\
                where id in (1) and x operator(s.=) any(array[1]) having count(*) > 0 on conflict (id) do nothing";
@@ -209,7 +209,7 @@ fn plant(db: &TestDb, role: &str) {
 }
 
 #[test]
-fn no_function_or_operator_of_another_role_runs_in_our_statements() {
+fn statements_run_no_function_or_operator_of_another_role() {
     let db = TestDb::new();
     let role = format!("{}_planter", db.name());
     db.execute("grant usage on schema graphile_worker to public");
@@ -349,7 +349,7 @@ fn an_archive_trigger_may_name_its_table_without_a_schema() {
 }
 
 #[test]
-fn a_path_that_names_pg_catalog_late_is_searched_there_first_by_a_worker() {
+fn a_worker_searches_pg_catalog_first_even_if_named_late() {
     let db = TestDb::new();
     db.execute(&format!("alter database {} set search_path = public, pg_catalog", db.name()));
     let mut owner = db.client();

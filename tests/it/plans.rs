@@ -50,7 +50,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
 }
 
 #[test]
-fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
+fn a_claim_takes_the_first_jobs_with_and_without_queue() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', to_json(n), case when n % 2 = 0 then 'q' || n end,
@@ -105,7 +105,7 @@ fn settling_finds_its_rows_by_primary_key() {
 }
 
 #[test]
-fn a_session_that_added_its_first_jobs_to_an_empty_table_adds_and_removes_by_index_when_the_table_is_large() {
+fn a_session_that_began_with_an_empty_table_uses_indexes_later() {
     let db = TestDb::new();
     let mut client = db.client();
     let add = "select from graphile_worker.add_job('t', job_key => $1)";

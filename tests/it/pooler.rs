@@ -179,7 +179,7 @@ fn a_busy_transaction_pooler_is_refused_as_well() {
 }
 
 #[test]
-fn a_lent_pool_on_a_transaction_pooler_is_refused_and_nothing_is_set_there() {
+fn a_callers_pool_on_a_transaction_pooler_is_refused() {
     let db = TestDb::new();
     let pooler = PgBouncer::start(&db, "pool_mode = transaction");
     refused(WorkerOptions::default().pg_pool(lent(&pooler.url, 8)).define_raw_job("t", |_| ()));
@@ -189,7 +189,7 @@ fn a_lent_pool_on_a_transaction_pooler_is_refused_and_nothing_is_set_there() {
 }
 
 #[test]
-fn clients_add_and_manage_jobs_through_a_transaction_pooler_and_leave_nothing_there() {
+fn clients_manage_jobs_through_a_transaction_pooler() {
     let db = TestDb::new();
     let pooler = PgBouncer::start(&db, "pool_mode = transaction\nserver_round_robin = 1");
     for utils in [WorkerUtils::connect(&pooler.url).unwrap(), WorkerUtils::new(lent(&pooler.url, 3), Schema::default())]
@@ -219,7 +219,7 @@ fn clients_add_and_manage_jobs_through_a_transaction_pooler_and_leave_nothing_th
 }
 
 #[test]
-fn the_program_refuses_to_run_a_worker_through_a_transaction_pooler_and_adds_jobs_through_it() {
+fn the_program_only_adds_jobs_through_a_transaction_pooler() {
     let db = TestDb::new();
     let pooler = PgBouncer::start(&db, "pool_mode = transaction");
     let program = |args: &[&str]| {
@@ -253,7 +253,7 @@ fn a_worker_runs_through_a_session_pooler_and_leaves_nothing_there() {
 }
 
 #[test]
-fn connections_of_a_callers_pool_go_back_as_they_were_lent() {
+fn connections_of_a_callers_pool_go_back_unchanged() {
     #[derive(Debug)]
     struct Custom;
     impl r2d2::CustomizeConnection<Client, postgres::Error> for Custom {
@@ -278,7 +278,7 @@ fn connections_of_a_callers_pool_go_back_as_they_were_lent() {
 }
 
 #[test]
-fn a_connection_of_a_callers_pool_whose_call_was_late_goes_back_as_it_was_lent() {
+fn a_connection_whose_call_was_late_goes_back_unchanged() {
     let db = TestDb::new();
     let pool = lent(&db.url(), 6);
     let options = WorkerOptions::default().pg_pool(pool.clone()).define_raw_job("t", |_| ());
@@ -300,7 +300,7 @@ fn a_connection_of_a_callers_pool_whose_call_was_late_goes_back_as_it_was_lent()
 }
 
 #[test]
-fn a_pool_that_is_too_small_for_the_worker_is_named_with_what_the_worker_needs() {
+fn the_error_of_a_too_small_pool_names_the_connections_needed() {
     #[track_caller]
     fn names_the_need(text: &str) {
         for word in ["room for at least 5 connections", "default_pool_size"] {

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insert_whose_reply_is_dropped_is_committed_though_the_client_got_an_error() {
+    fn an_insert_whose_reply_is_dropped_is_committed() {
         let (db, proxy, mut client) = behind_a_proxy();
         let insert = client.prepare("insert into said values ($1)").unwrap();
         client.execute(&insert, &[&1]).unwrap();
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_answer_comes_when_the_proxy_passes_again() {
+    fn a_stalled_reply_arrives_when_the_proxy_passes_again() {
         let (db, proxy, mut client) = behind_a_proxy();
         proxy.set(Direction::ToClient, Mode::Stall);
         let (done, answered) = mpsc::channel();
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_question_does_not_reach_the_server() {
+    fn a_stalled_statement_does_not_reach_the_server() {
         let (db, proxy, mut client) = behind_a_proxy();
         proxy.set(Direction::ToServer, Mode::Stall);
         let (done, answered) = mpsc::channel();
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_closes_what_is_open_and_what_comes_until_it_passes_again() {
+    fn cut_closes_open_and_new_connections_until_pass() {
         let (db, proxy, mut client) = behind_a_proxy();
         assert_eq!(proxy.connections(), 1);
         assert!(Proxy::new(proxy.port()).port() > 0, "a proxy in front of a proxy");

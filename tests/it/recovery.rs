@@ -38,7 +38,7 @@ fn row(db: &TestDb, job: i64, what: &str) -> String {
 }
 
 #[test]
-fn the_jobs_and_queues_of_a_silent_worker_come_back_unspent_after_the_delay() {
+fn jobs_and_queues_of_a_dead_worker_come_back_after_the_delay() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     let job = held(&db, "dead", "'t', queue_name => 'q'");
@@ -53,7 +53,7 @@ fn the_jobs_and_queues_of_a_silent_worker_come_back_unspent_after_the_delay() {
 }
 
 #[test]
-fn a_dry_run_names_the_dead_and_changes_nothing() {
+fn a_dry_run_names_dead_workers_and_changes_nothing() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     let job = held(&db, "dead", "'t'");
@@ -64,7 +64,7 @@ fn a_dry_run_names_the_dead_and_changes_nothing() {
 }
 
 #[test]
-fn neither_a_living_worker_nor_one_that_never_beat_is_touched() {
+fn living_workers_and_those_without_heartbeat_are_not_touched() {
     let db = TestDb::new();
     silent(&db, "living", 4);
     let (ours, nodes) = (held(&db, "living", "'t'"), held(&db, "worker-of-node", "'t'"));
@@ -106,7 +106,7 @@ fn a_job_superseded_while_its_worker_died_is_not_revived() {
 }
 
 #[test]
-fn what_a_hook_decides_is_what_becomes_of_the_job() {
+fn a_hook_decides_the_recovery_of_each_job() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     let jobs = ["reschedule", "fail", "skip", "default"].map(|task| held(&db, "dead", &format!("'{task}'")));
@@ -152,7 +152,7 @@ fn each_recovery_of_a_job_doubles_its_delay_until_its_key_is_updated() {
 }
 
 #[test]
-fn sweeps_at_once_recover_each_job_once() {
+fn concurrent_sweeps_recover_each_job_once() {
     let db = TestDb::new();
     for worker in 0..10 {
         silent(&db, &format!("dead-{worker}"), 6);
@@ -167,7 +167,7 @@ fn sweeps_at_once_recover_each_job_once() {
 }
 
 #[test]
-fn every_worker_says_that_it_lives_whether_it_sweeps_or_not() {
+fn every_worker_sends_heartbeats_even_if_it_does_not_sweep() {
     let db = TestDb::new();
     let running = Running::start(db.worker().define_raw_job("t", |_| ()));
     let listed = || db.utils().list_active_workers(Duration::from_secs(300)).unwrap();
@@ -179,7 +179,7 @@ fn every_worker_says_that_it_lives_whether_it_sweeps_or_not() {
 }
 
 #[test]
-fn thresholds_that_would_bury_the_living_are_refused() {
+fn a_threshold_too_short_for_the_default_heartbeat_is_refused() {
     let db = TestDb::new();
     let options = db.worker().define_raw_job("t", |_| ()).sweep_threshold(Duration::from_secs(59));
     let error = options.init().err().unwrap();
@@ -188,7 +188,7 @@ fn thresholds_that_would_bury_the_living_are_refused() {
 }
 
 #[test]
-fn a_threshold_is_three_heartbeats_or_it_is_refused() {
+fn a_threshold_below_three_heartbeats_is_refused() {
     let db = TestDb::new();
     let options = |beat, threshold| {
         let options = db.worker().define_raw_job("t", |_| ()).heartbeat_interval(Duration::from_secs(beat));
@@ -272,7 +272,7 @@ fn a_worker_publishes_how_often_it_sends_a_heartbeat() {
 }
 
 #[test]
-fn a_worker_that_beats_seldom_outlives_the_sweeps_of_a_worker_with_a_short_threshold_which_warns_once() {
+fn a_short_threshold_spares_slow_workers_and_warns_once() {
     drop(log_lines());
     let db = TestDb::new();
     let (release, wait) = crossbeam_channel::bounded::<()>(0);
@@ -306,7 +306,7 @@ fn a_worker_that_beats_seldom_outlives_the_sweeps_of_a_worker_with_a_short_thres
 }
 
 #[test]
-fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_again() {
+fn a_worker_starts_no_job_after_three_missed_heartbeats() {
     let db = TestDb::new();
     let options = db.worker().concurrency(1).define_raw_job("t", |_| ());
     let running = Running::start(options.heartbeat_interval(HEARTBEAT).sweep_threshold(6 * SOON));
@@ -326,7 +326,7 @@ fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_ag
 }
 
 #[test]
-fn a_sweeper_that_has_just_started_waits_for_three_heartbeats_of_a_worker_that_beats_seldom() {
+fn a_new_sweeper_waits_for_three_heartbeats_of_a_slow_worker() {
     let db = TestDb::new();
     publishing(&db, "dead", "'{\"heartbeat_interval_ms\": 1000}'", 360);
     held(&db, "dead", "'t'");
@@ -373,7 +373,7 @@ fn a_worker_that_sleeps() {
 }
 
 #[test]
-fn a_worker_whose_machine_slept_beats_before_it_starts_a_job() {
+fn a_worker_sends_a_heartbeat_first_after_its_machine_slept() {
     let db = TestDb::new();
     db.execute("create table public.ran (beat timestamptz)");
     let ran = |times| eventually(SOON, || db.one::<i64>("select count(*) from public.ran") == times);
@@ -404,7 +404,7 @@ fn start(db: &TestDb) -> Started {
 
 /// The variables `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make this test longer.
 #[test]
-fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
+fn killed_processes_lose_no_job_and_only_kills_cause_reruns() {
     let number = |name, usually| std::env::var(name).map_or(usually, |text: String| text.parse().unwrap());
     let (jobs, kills): (i64, usize) = (number("RECOVERY_TEST_JOBS", 2500), number("RECOVERY_TEST_KILLS", 4) as usize);
     let pause = Duration::from_millis(number("RECOVERY_TEST_PAUSE_MS", 700) as u64);
@@ -455,7 +455,7 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
 }
 
 #[test]
-fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
+fn a_job_that_kills_its_workers_fails_and_others_do_not() {
     let db = TestDb::new();
     db.execute("create table public.ran (job bigint, pid int, run_at timestamptz)");
     let pill = db.add("'pill'");
@@ -481,7 +481,7 @@ fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
 const COUNTED: &str = "select count(*) from graphile_worker._native_recoveries";
 
 #[test]
-fn the_count_of_recoveries_goes_with_its_job_and_stays_while_the_job_is_tried_again() {
+fn the_count_of_recoveries_lasts_as_long_as_its_job() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     for task in ["done", "again"] {
@@ -501,7 +501,7 @@ fn the_count_of_recoveries_goes_with_its_job_and_stays_while_the_job_is_tried_ag
 }
 
 #[test]
-fn a_count_that_cannot_be_deleted_costs_its_job_nothing() {
+fn a_count_that_cannot_be_deleted_does_not_affect_its_job() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     held(&db, "dead", "'t'");
@@ -519,7 +519,7 @@ fn a_count_that_cannot_be_deleted_costs_its_job_nothing() {
 }
 
 #[test]
-fn a_count_that_another_session_holds_keeps_no_outcome_waiting() {
+fn a_count_that_another_session_locks_delays_no_outcome() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     held(&db, "dead", "'t'");
@@ -538,7 +538,7 @@ fn a_count_that_another_session_holds_keeps_no_outcome_waiting() {
 }
 
 #[test]
-fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
+fn every_sweep_deletes_counts_of_jobs_that_are_gone() {
     let db = TestDb::new();
     let kept = db.add("'t'");
     db.execute(&format!("insert into graphile_worker._native_recoveries values ({kept}, 0, 1), ({kept} + 1, 0, 1)"));
@@ -551,7 +551,7 @@ fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
 
 /// Takes up to a minute: workers delete the counts when they free locks older than four hours.
 #[test]
-fn workers_that_do_not_sweep_delete_the_counts_of_jobs_that_others_have_done() {
+fn workers_without_sweeps_delete_counts_of_jobs_that_are_gone() {
     let db = TestDb::new();
     db.execute("insert into graphile_worker._native_recoveries values (7, 0, 1)");
     // Each worker does this at a random moment of its first minute; of ten workers, one does it soon.
@@ -561,7 +561,7 @@ fn workers_that_do_not_sweep_delete_the_counts_of_jobs_that_others_have_done() {
 }
 
 #[test]
-fn a_worker_without_options_has_a_thread_that_recovers() {
+fn a_worker_without_options_has_a_recovery_thread() {
     let db = TestDb::new();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "recovery::a_worker_that_sleeps", "-q"]).env("RECOVERY_TEST_SLEEPER", db.url());
@@ -572,7 +572,7 @@ fn a_worker_without_options_has_a_thread_that_recovers() {
 }
 
 #[test]
-fn only_a_job_that_was_alone_when_its_worker_died_fails_for_that() {
+fn only_a_job_alone_in_its_dead_worker_fails() {
     let db = TestDb::new();
     silent(&db, "busy", 6);
     silent(&db, "quiet", 6);
@@ -586,7 +586,7 @@ fn only_a_job_that_was_alone_when_its_worker_died_fails_for_that() {
 }
 
 #[test]
-fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
+fn nothing_is_claimed_before_the_first_heartbeat() {
     let db = TestDb::new();
     db.add("'t'");
     let mut other = db.client();
@@ -605,7 +605,7 @@ fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
 }
 
 #[test]
-fn a_worker_that_could_not_say_for_a_threshold_that_it_lives_starts_nothing_until_it_has() {
+fn a_worker_starts_no_job_after_a_threshold_without_heartbeat() {
     let db = TestDb::new();
     let options = db.worker().concurrency(1).define_raw_job("t", |_| ());
     let running = Running::start(options.heartbeat_interval(HEARTBEAT).sweep_threshold(THRESHOLD));
@@ -624,7 +624,7 @@ fn a_worker_that_could_not_say_for_a_threshold_that_it_lives_starts_nothing_unti
 }
 
 #[test]
-fn a_sweeper_that_has_just_started_waits_a_whole_threshold() {
+fn a_new_sweeper_waits_a_whole_threshold() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     held(&db, "dead", "'t'");
@@ -655,7 +655,7 @@ fn a_job_removed_while_its_worker_died_is_not_revived() {
 }
 
 #[test]
-fn a_queue_that_a_dead_worker_kept_without_a_job_is_free_again_with_hooks_and_without() {
+fn a_queue_of_a_dead_worker_without_a_job_is_unlocked() {
     for hooked in [false, true] {
         let db = TestDb::new();
         silent(&db, "dead", 6);
@@ -694,7 +694,7 @@ fn sweeps_follow_each_other_at_their_interval() {
 }
 
 #[test]
-fn a_sweeper_whose_own_beats_arrive_too_late_does_not_take_its_own_jobs() {
+fn a_sweeper_with_late_heartbeats_does_not_take_its_own_jobs() {
     let db = TestDb::new();
     db.execute(
         "create function public.late() returns trigger language plpgsql as $$
@@ -722,7 +722,7 @@ fn a_sweeper_whose_own_beats_arrive_too_late_does_not_take_its_own_jobs() {
 }
 
 #[test]
-fn a_beat_that_fails_is_tried_again() {
+fn a_failed_heartbeat_is_retried() {
     let db = TestDb::new();
     let running = Running::start(quick(&db).define_raw_job("t", |_| ()));
     let fresh =
@@ -742,7 +742,7 @@ fn a_beat_that_fails_is_tried_again() {
 }
 
 #[test] // Upstream: resetLockedAt.test.ts
-fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
+fn locks_of_any_worker_are_released_after_four_hours() {
     let db = TestDb::new();
     let (old, young) =
         (held(&db, "worker-of-node", "'u', queue_name => 'a'"), held(&db, "another", "'u', queue_name => 'b'"));
@@ -765,7 +765,7 @@ fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
 }
 
 #[test]
-fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
+fn a_job_recorded_as_superseded_is_not_revived() {
     for hooked in [false, true] {
         let db = TestDb::new();
         // As in schemas where superseding records the job in a table.
@@ -786,7 +786,7 @@ fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
 
 /// Takes a minute: a lock is renewed when it is that old.
 #[test]
-fn the_lock_of_a_long_job_and_of_its_queue_is_renewed_and_nothing_else_of_its_row() {
+fn only_the_locks_of_a_long_job_and_its_queue_are_renewed() {
     let db = TestDb::new();
     let job = db.add("'t', queue_name => 'q'");
     let (release, wait) = crossbeam_channel::bounded::<()>(0);
@@ -814,7 +814,7 @@ fn the_lock_of_a_long_job_and_of_its_queue_is_renewed_and_nothing_else_of_its_ro
 }
 
 #[test]
-fn a_worker_whose_last_question_is_cut_off_asks_again_and_leaves_nothing_behind() {
+fn a_worker_whose_last_reconcile_is_cut_off_repeats_it() {
     let db = TestDb::new();
     let proxy = Proxy::to_server_of(&db.url());
     let options = db.worker().database_url(&proxy.url(&db.url())).define_raw_job("t", |_| ());

@@ -59,7 +59,7 @@ fn refused(call: &str, answer: Result<()>, words: &[&str]) -> Error {
 }
 
 #[test]
-fn a_role_that_row_security_hides_the_jobs_from_is_refused_by_every_call() {
+fn every_call_refuses_a_role_that_row_security_hides_jobs_from() {
     let db = TestDb::new();
     let id = db.add("'t', queue_name => 'q', job_key => 'k'");
     let role = Role::new(&db, &format!("{USAGE} {GRANTS}"));
@@ -82,7 +82,7 @@ fn a_role_that_row_security_hides_the_jobs_from_is_refused_by_every_call() {
 }
 
 #[test]
-fn a_policy_for_another_role_lets_nobody_else_in() {
+fn a_policy_for_another_role_gives_no_access() {
     let db = TestDb::new();
     let id = db.add("'t'");
     let role = Role::new(&db, &format!("{USAGE} {GRANTS}"));
@@ -106,7 +106,7 @@ fn force_row_security_hides_the_jobs_from_their_owner_too() {
 }
 
 #[test]
-fn what_one_table_hides_is_named_where_the_others_are_open() {
+fn the_table_that_hides_rows_is_named() {
     let db = TestDb::new();
     let id = db.add("'t', queue_name => 'q'");
     let role = Role::new(&db, &format!("{USAGE} {GRANTS} {}", policy("_private_jobs")));
@@ -192,7 +192,7 @@ fn grants_on_columns_are_enough_for_calls_that_read_no_others() {
 }
 
 #[test]
-fn recovery_works_under_policies_and_its_refusal_says_what_is_lacking() {
+fn recovery_works_under_policies_or_names_the_missing_right() {
     let db = TestDb::new();
     let policies = ["_private_jobs", "_private_tasks", "_private_job_queues"].map(policy).concat();
     let role = Role::new(&db, &format!("{USAGE} {GRANTS} {policies}"));
@@ -259,7 +259,7 @@ fn a_newer_breaking_migration_is_refused_by_every_call_and_every_worker() {
 }
 
 #[test]
-fn a_worker_stops_with_the_error_when_a_breaking_migration_comes_while_it_runs() {
+fn a_breaking_migration_stops_a_running_worker_with_the_error() {
     let db = TestDb::new();
     let (begun, begins) = std::sync::mpsc::channel();
     let running = Running::start(db.worker().define_raw_job("t", move |_| begun.send(()).unwrap()));
@@ -285,7 +285,7 @@ fn a_schema_that_is_too_old_is_refused_by_every_call() {
 }
 
 #[test]
-fn a_schema_that_is_missing_or_dropped_later_is_one_kind_of_error_everywhere() {
+fn a_missing_or_dropped_schema_is_one_kind_of_error() {
     let db = TestDb::new();
     let utils = db.utils();
     utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
@@ -318,7 +318,7 @@ fn tables_without_their_functions_are_an_incomplete_schema() {
 }
 
 #[test]
-fn a_server_that_only_reads_answers_looks_and_tells_the_state_of_a_standby() {
+fn a_read_only_server_allows_reads_and_refuses_writes() {
     let db = TestDb::new();
     let id = db.add("'t'");
     let utils = WorkerUtils::connect(&with_option(&db.url(), "default_transaction_read_only", "on")).unwrap();

@@ -139,7 +139,7 @@ fn a_worker_goes_on_with_the_password_of_a_rotated_password_file() {
 }
 
 #[test]
-fn a_worker_goes_on_with_what_a_rotated_service_file_says() {
+fn a_worker_goes_on_with_a_rotated_service_file() {
     let place = Place::new();
     let service = |password: &str, port: u16| {
         let text = format!("[prod]\nhost=127.0.0.1\nport={port}\nuser=app\ndbname=postgres\npassword={password}\n");
@@ -238,7 +238,7 @@ fn set_variable(name: &str, value: Option<&str>) {
 }
 
 #[test]
-fn a_file_that_is_broken_for_a_moment_is_waited_for_by_a_worker_and_refused_at_its_start() {
+fn a_broken_file_is_refused_at_start_and_waited_for_later() {
     let place = Place::new();
     let whole = fs::read_to_string(place.folder.join("old-ca.crt")).unwrap();
     let half = &whole[..whole.len() / 2];

@@ -90,7 +90,7 @@ fn one_signal_stops_every_worker_of_the_process() {
 }
 
 #[test]
-fn a_signal_after_the_worker_has_ended_ends_the_process_as_if_there_had_been_none() {
+fn a_signal_after_the_end_of_the_worker_ends_the_process() {
     for (name, number) in [("INT", INT), ("TERM", TERM)] {
         let mut process = Process::start("over", "exec \"$0\" \"$@\"");
         process.says("over");
@@ -122,7 +122,7 @@ fn the_second_signal_cancels_running_jobs_and_the_third_ends_the_process() {
 }
 
 #[test]
-fn a_signal_that_the_shell_ignores_stays_ignored_and_another_stops_the_worker() {
+fn an_ignored_signal_stays_ignored_and_another_stops_the_worker() {
     for ignored in ["HUP", "INT"] {
         let mut process = Process::start("t", &format!("trap '' {ignored}; exec \"$0\" \"$@\""));
         process.listens(1);

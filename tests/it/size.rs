@@ -38,7 +38,7 @@ fn add_compressible(db: &TestDb, task: &str, jobs: usize, kib: usize) {
 }
 
 #[test]
-fn jobs_whose_payloads_take_longer_than_the_deadline_run_and_urgent_ones_overtake_them() {
+fn urgent_jobs_overtake_payloads_slower_than_the_deadline() {
     let db = TestDb::new();
     let tally = Tally::default();
     db.execute("select graphile_worker.add_job('work') from generate_series(1, 600)");
@@ -62,7 +62,7 @@ fn jobs_whose_payloads_take_longer_than_the_deadline_run_and_urgent_ones_overtak
 }
 
 #[test]
-fn a_payload_that_takes_longer_than_the_deadline_is_read_while_its_bytes_arrive() {
+fn a_payload_is_read_past_the_deadline_while_bytes_arrive() {
     let db = TestDb::new();
     let (tally, size) = (Tally::default(), Arc::new(AtomicUsize::new(0)));
     add(&db, "work", 1, 12 * KIB, "");
@@ -80,7 +80,7 @@ fn a_payload_that_takes_longer_than_the_deadline_is_read_while_its_bytes_arrive(
 }
 
 #[test]
-fn what_is_held_stays_within_the_budget_however_many_jobs_may_be_held() {
+fn held_payloads_stay_within_the_budget() {
     for compressible in [false, true] {
         let db = TestDb::new();
         match compressible {
@@ -125,7 +125,7 @@ fn a_job_that_is_larger_than_the_budget_runs() {
 }
 
 #[test]
-fn jobs_of_one_thread_run_in_their_order_whether_payloads_come_along_or_not() {
+fn large_and_small_jobs_run_in_their_order() {
     let db = TestDb::new();
     for n in 1..=40 {
         let kib = if n % 4 == 0 { 100 } else { 0 };
@@ -145,7 +145,7 @@ fn jobs_of_one_thread_run_in_their_order_whether_payloads_come_along_or_not() {
 }
 
 #[test]
-fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
+fn an_unreadable_payload_is_named_and_delays_no_other_job() {
     let db = TestDb::new();
     drop(log_lines());
     let tally = Tally::default();
@@ -172,7 +172,7 @@ fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
 }
 
 #[test]
-fn a_job_whose_payload_is_still_read_is_not_taken_for_a_stranded_one() {
+fn a_job_whose_payload_is_being_read_is_left_alone() {
     let db = TestDb::new();
     let tally = Tally::default();
     add(&db, "work", 1, 6 * KIB, "");
@@ -198,7 +198,7 @@ fn a_job_whose_payload_is_still_read_is_not_taken_for_a_stranded_one() {
 }
 
 #[test]
-fn a_stop_while_payloads_are_read_gives_back_what_was_not_read_unspent() {
+fn a_stop_gives_back_jobs_whose_payloads_were_not_read() {
     const GRACE: Duration = Duration::from_millis(500);
     let db = TestDb::new();
     let tally = Tally::default();
@@ -220,7 +220,7 @@ fn a_stop_while_payloads_are_read_gives_back_what_was_not_read_unspent() {
 }
 
 #[test]
-fn long_failures_are_written_over_a_link_that_takes_longer_than_the_deadline() {
+fn long_failures_are_written_over_a_slow_link() {
     const JOBS: usize = 400;
     let db = TestDb::new();
     db.execute(&format!("select graphile_worker.add_job('work', max_attempts => 1) from generate_series(1, {JOBS})"));
@@ -237,7 +237,7 @@ fn long_failures_are_written_over_a_link_that_takes_longer_than_the_deadline() {
 }
 
 #[test]
-fn many_large_jobs_are_added_over_a_link_that_takes_longer_than_the_deadline() {
+fn many_large_jobs_are_added_over_a_slow_link() {
     let db = TestDb::new();
     let proxy = Proxy::to_server_of(&db.url());
     let utils = graphile_worker::WorkerUtils::connect(&proxy.url(&db.url())).unwrap().timeout(Duration::from_secs(1));
@@ -249,7 +249,7 @@ fn many_large_jobs_are_added_over_a_link_that_takes_longer_than_the_deadline() {
 }
 
 #[test]
-fn large_jobs_are_listed_over_a_link_that_takes_longer_than_the_deadline() {
+fn large_jobs_are_listed_over_a_slow_link() {
     let db = TestDb::new();
     add(&db, "work", 40, 512, "");
     let proxy = Proxy::to_server_of(&db.url());
@@ -259,7 +259,7 @@ fn large_jobs_are_listed_over_a_link_that_takes_longer_than_the_deadline() {
 }
 
 #[test]
-fn a_budget_of_nothing_is_refused() {
+fn a_budget_of_zero_is_refused() {
     let options = WorkerOptions::default().max_held_bytes(0).define_raw_job("t", |_| ());
     assert_eq!(options.init().err().unwrap().to_string(), "max_held_bytes: 0 is fewer than 1");
 }

@@ -68,7 +68,7 @@ fn a_handler_that_ignores_the_stop_is_named_and_its_job_given_back() {
 }
 
 #[test]
-fn held_jobs_go_back_unspent() {
+fn held_jobs_are_given_back_without_using_an_attempt() {
     let db = TestDb::new();
     // The first jobs are quick, so the worker holds more of them; then every thread blocks.
     db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
@@ -130,7 +130,7 @@ fn no_thread_outlives_a_stop_without_a_database() {
 }
 
 #[test]
-fn times_without_an_end_are_long_ones() {
+fn durations_without_an_end_count_as_long_ones() {
     let db = TestDb::new();
     db.add("'t'");
     let options = db.worker().poll_interval(Duration::MAX).shutdown_grace_period(Duration::MAX);

@@ -19,7 +19,7 @@ fn fates(db: &TestDb) -> Vec<String> {
 }
 
 #[test]
-fn a_failure_keeps_its_text_and_its_job_in_a_database_that_cannot_hold_all_of_it() {
+fn a_failure_is_stored_with_escapes_in_another_encoding() {
     for (encoding, stored) in [
         ("LATIN1", "caf\u{e9} \\u{20ac}\\u{1f980} \\u{1f980}"),
         ("WIN1252", "caf\u{e9} \u{20ac}\\u{1f980} \\u{1f980}"),
@@ -37,7 +37,7 @@ fn a_failure_keeps_its_text_and_its_job_in_a_database_that_cannot_hold_all_of_it
 }
 
 #[test]
-fn a_text_in_a_script_that_the_database_does_not_have_is_kept_as_escapes() {
+fn a_text_in_a_foreign_script_is_stored_as_escapes() {
     let db = TestDb::encoded("LATIN1");
     let id = db.add("'t'");
     let greek: String = ('α'..='ω').collect();
@@ -61,7 +61,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Error>, words: &str) {
 }
 
 #[test]
-fn what_a_caller_gives_is_never_changed_but_refused_by_its_name() {
+fn a_callers_text_is_refused_by_its_field_and_never_changed() {
     let db = TestDb::encoded("LATIN1");
     let utils = db.utils();
     let crab = "a\u{1f980}";
@@ -98,7 +98,7 @@ fn what_a_caller_gives_is_never_changed_but_refused_by_its_name() {
 }
 
 #[test]
-fn a_worker_with_a_name_that_the_database_cannot_hold_does_not_start() {
+fn a_worker_with_a_name_outside_the_encoding_does_not_start() {
     let db = TestDb::encoded("LATIN1");
     let worker = || db.worker().define_raw_job("t", |_: WorkerContext| ());
     let cron = |text: &str| worker().with_cron(text).unwrap().init().map(drop);
@@ -126,7 +126,7 @@ fn broken(db: &TestDb, byte: &str) -> [i64; 3] {
 }
 
 #[test]
-fn jobs_that_cannot_be_read_are_set_aside_by_name_and_the_others_run() {
+fn unreadable_jobs_fail_with_the_column_and_the_others_run() {
     for (encoding, byte, why) in [
         ("SQL_ASCII", "\\xff", ["payload is not valid UTF-8", "key is not valid UTF-8", "flags is not valid UTF-8"]),
         (
@@ -207,7 +207,7 @@ fn a_sweep_recovers_jobs_that_cannot_be_read() {
 }
 
 #[test]
-fn jobs_run_in_a_database_of_another_encoding_with_all_that_it_can_hold() {
+fn jobs_run_in_databases_of_other_encodings() {
     for (encoding, text) in
         [("LATIN1", "caf\u{e9}"), ("EUC_JP", "\u{65e5}\u{672c}"), ("WIN1251", "\u{436}"), ("SQL_ASCII", "\u{1f980}")]
     {

@@ -21,7 +21,7 @@ fn run(db: &TestDb, definition: JobDefinition) {
 }
 
 #[test]
-fn a_handler_that_ends_when_its_time_is_over_has_failed_by_timeout() {
+fn a_cancelled_handler_that_fails_has_timed_out() {
     let db = TestDb::new();
     db.add("'t', queue_name => 'q'");
     let slow = JobDefinition::raw("t", |ctx: WorkerContext| {
@@ -38,7 +38,7 @@ fn a_handler_that_ends_when_its_time_is_over_has_failed_by_timeout() {
 }
 
 #[test]
-fn a_handler_that_succeeds_too_late_has_succeeded() {
+fn a_late_success_counts_as_success() {
     let db = TestDb::new();
     db.add("'t'");
     let late = JobDefinition::raw("t", |ctx: WorkerContext| until_cancelled(&ctx));
@@ -47,7 +47,7 @@ fn a_handler_that_succeeds_too_late_has_succeeded() {
 }
 
 #[test]
-fn a_timeout_is_its_tasks_own_and_counts_from_the_start_of_the_handler() {
+fn a_timeout_belongs_to_its_task_and_starts_with_the_handler() {
     let db = TestDb::new();
     // With one thread, the second job waits longer than its timeout before it starts.
     db.add("'slow'");
@@ -96,7 +96,7 @@ fn a_handler_that_ignores_its_timeout_is_reported_once_and_keeps_its_job() {
 }
 
 #[test]
-fn a_timeout_that_no_handler_can_keep_is_refused_by_name() {
+fn a_timeout_of_zero_is_refused_by_name() {
     let db = TestDb::new();
     let never = JobDefinition::raw("t", |_| ()).timeout(Duration::ZERO);
     let error = db.worker().define_jobs([never]).init().err().unwrap();

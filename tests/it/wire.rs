@@ -162,7 +162,7 @@ fn an_enqueue_is_one_job_whichever_of_its_replies_is_lost() {
 }
 
 #[test]
-fn a_keyed_job_that_ran_before_the_lost_reply_was_found_out_runs_once() {
+fn a_keyed_job_that_ran_before_the_lost_reply_runs_once() {
     let (db, proxy) = behind_a_proxy();
     let ran: Arc<Mutex<Vec<String>>> = Arc::default();
     let seen = ran.clone();
@@ -190,7 +190,7 @@ fn a_keyed_job_that_ran_before_the_lost_reply_was_found_out_runs_once() {
 }
 
 #[test]
-fn many_cuts_of_many_enqueues_make_no_copy_and_every_error_is_true() {
+fn cut_enqueues_add_no_job_twice_and_return_correct_errors() {
     const ADDERS: usize = 4;
     const EACH: usize = 100;
     let (db, proxy) = behind_a_proxy();
@@ -239,7 +239,7 @@ fn many_cuts_of_many_enqueues_make_no_copy_and_every_error_is_true() {
 }
 
 #[test]
-fn an_outcome_that_the_database_cannot_be_asked_for_is_unknown_and_says_so() {
+fn an_outcome_that_cannot_be_asked_for_is_unknown() {
     let (db, proxy) = behind_a_proxy();
     let utils = utils(&db, &proxy).timeout(Duration::from_secs(1));
     proxy.drop_reply_to(usize::MAX, |sent| sent.sql == "commit" || sent.sql.starts_with(OUTCOME));
@@ -256,7 +256,7 @@ fn an_outcome_that_the_database_cannot_be_asked_for_is_unknown_and_says_so() {
 }
 
 #[test]
-fn a_role_that_sees_no_other_session_believes_in_a_commit_only_if_the_job_stands_in_the_table() {
+fn without_other_sessions_a_commit_is_proved_by_the_job_row() {
     let (db, proxy) = behind_a_proxy();
     let role = format!("{}_app", db.name());
     db.execute(&format!(
@@ -337,7 +337,7 @@ fn changes_by_hand_are_made_once_whichever_of_their_replies_is_lost() {
 }
 
 #[test]
-fn a_commit_that_takes_its_time_is_waited_for() {
+fn a_slow_commit_is_waited_for() {
     let (db, proxy) = behind_a_proxy();
     db.execute(
         "create function public.dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(4); return null; end $$;
@@ -354,7 +354,7 @@ fn a_commit_that_takes_its_time_is_waited_for() {
 }
 
 #[test]
-fn no_job_that_was_added_is_lost_when_the_server_crashes() {
+fn an_added_job_survives_a_server_crash() {
     let db = TestDb::alone();
     db.execute("alter database postgres set synchronous_commit = on");
     let added: Mutex<Vec<i64>> = Mutex::default();
@@ -393,7 +393,7 @@ fn no_job_that_was_added_is_lost_when_the_server_crashes() {
 }
 
 #[test]
-fn an_enqueue_with_a_key_whose_reply_is_lost_is_repeated_and_is_one_job() {
+fn a_keyed_enqueue_whose_reply_is_lost_adds_one_job() {
     let (db, proxy) = behind_a_proxy();
     let utils = utils(&db, &proxy);
     proxy.drop_reply_to(1, is(ADD_ONE));
