@@ -1,4 +1,4 @@
-//! Managing jobs: looks, changes by hand, and the cleanup beside live enqueues.
+//! Managing jobs: listing, changes by hand, and the cleanup beside running enqueues.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const NOTHING: RescheduleJobOptions =
     RescheduleJobOptions { run_at: None, now: false, priority: None, attempts: None, max_attempts: None };
 
-/// A job, and its queue if it has one, held by `worker` since so many hours.
+/// A job, and its queue if it has one, locked by `worker` for the given number of hours.
 fn held(db: &TestDb, worker: &str, hours: u32, arguments: &str) -> i64 {
     let id = db.add(arguments);
     db.execute(&format!(
@@ -37,7 +37,7 @@ fn row(db: &TestDb, job: i64, what: &str) -> String {
     db.one(&format!("select coalesce(({what})::text, 'null') from graphile_worker._private_jobs where id = {job}"))
 }
 
-/// Everything that a change could have touched.
+/// All rows that a change could modify.
 fn snapshot(db: &TestDb) -> String {
     db.one(
         "select jsonb_build_array(
@@ -127,7 +127,7 @@ fn changes_by_hand_reach_waiting_jobs_and_leave_running_ones_alone() {
     assert!(utils.complete_jobs(&[]).unwrap().is_empty());
 }
 
-#[test] // Node's reschedule takes 0 for "leave it".
+#[test] // Node's reschedule treats 0 as "do not change".
 fn reschedule_sets_zero() {
     let db = TestDb::new();
     let job = failed(&db, "'t', priority => 5");
@@ -138,7 +138,7 @@ fn reschedule_sets_zero() {
 }
 
 #[test]
-fn now_is_the_databases() {
+fn reschedule_to_now_uses_the_database_time() {
     let db = TestDb::new();
     let job = db.add("'t', run_at => now() + interval '1 day'");
     let jobs = db.utils().reschedule_jobs(&[job], RescheduleJobOptions { now: true, ..NOTHING }).unwrap();
@@ -146,7 +146,7 @@ fn now_is_the_databases() {
     assert_eq!(row(&db, job, "run_at = updated_at"), "true", "both are its transaction's now()");
 }
 
-#[test] // Both others leave such a lock where it is, and the queue with it.
+#[test] // Node's worker and the async crate leave the lock of the job and of its queue in place.
 fn a_lock_older_than_four_hours_is_freed_with_its_queue() {
     let db = TestDb::new();
     let utils = db.utils();
@@ -203,8 +203,8 @@ fn force_unlock_frees_the_jobs_and_queues_of_the_named_workers_only() {
     assert_eq!((row(&db, dead, "locked_by"), row(&db, dead, "attempts"), db.locks()), ("null".into(), "1".into(), 2));
 }
 
-#[test] // The shared function would leave it failed for good without a word.
-fn a_job_unlocked_on_its_last_attempt_says_why_it_failed() {
+#[test] // The shared function alone would leave the job permanently failed without an error.
+fn a_job_unlocked_on_its_last_attempt_gets_an_error_text() {
     let db = TestDb::new();
     let (last, retried) = (held(&db, "dead", 0, "'t', max_attempts => 1"), held(&db, "dead", 0, "'t'"));
     db.utils().force_unlock_workers(&["dead"]).unwrap();
@@ -213,7 +213,7 @@ fn a_job_unlocked_on_its_last_attempt_says_why_it_failed() {
 }
 
 #[test]
-fn a_dry_run_answers_what_would_happen_and_changes_nothing() {
+fn a_dry_run_returns_the_result_and_changes_nothing() {
     let db = TestDb::new();
     let (ready, failed) = (db.add("'t', job_key => 'k', queue_name => 'q'"), failed(&db, "'u'"));
     held(&db, "dead", 0, "'t', queue_name => 'r'");
@@ -236,7 +236,7 @@ fn a_dry_run_answers_what_would_happen_and_changes_nothing() {
 }
 
 #[test]
-fn changes_in_a_transaction_of_the_callers_live_and_die_with_it() {
+fn changes_in_a_callers_transaction_commit_or_roll_back_with_it() {
     let db = TestDb::new();
     let (utils, job) = (db.utils(), db.add("'t', priority => 5"));
     held(&db, "dead", 0, "'t'");
@@ -285,7 +285,7 @@ fn bad_input_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn a_change_that_came_too_late_does_not_happen_afterwards() {
+fn a_change_that_timed_out_is_not_made_later() {
     let db = TestDb::new();
     let job = db.add("'t'");
     let mut client = db.client();
@@ -295,7 +295,7 @@ fn a_change_that_came_too_late_does_not_happen_afterwards() {
     let error = db.utils().timeout(Duration::from_millis(300)).complete_jobs(&[job]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(start.elapsed() < Duration::from_secs(3));
-    // The server has ended its wait too: nothing is in line behind our lock.
+    // The server has cancelled the statement too: no session waits for the lock of this transaction.
     eventually(SOON, || db.waiting() == 0);
     transaction.commit().unwrap();
     assert_eq!(db.jobs(), 1);
@@ -305,7 +305,7 @@ fn a_change_that_came_too_late_does_not_happen_afterwards() {
 fn cleanup_deletes_failed_jobs_unused_tasks_and_unused_queues() {
     let db = TestDb::new();
     failed(&db, "'gone', queue_name => 'gone'");
-    // Node misses those with more attempts than they may have.
+    // Node does not delete jobs with more attempts than `max_attempts`.
     let over = db.add("'gone'");
     db.execute(&format!("update graphile_worker._private_jobs set attempts = 99 where id = {over}"));
     let (plain, queued) = (db.add("'used'"), db.add("'used', queue_name => 'used'"));
@@ -313,7 +313,7 @@ fn cleanup_deletes_failed_jobs_unused_tasks_and_unused_queues() {
     db.execute("insert into graphile_worker._private_job_queues (queue_name, locked_by, locked_at) values ('locked', 'w', now())");
     db.execute("insert into graphile_worker._private_tasks (identifier) values ('kept')");
     let utils = db.utils().keeping_tasks(["kept"]);
-    // A job without a queue keeps the async crate from deleting any.
+    // In the async crate, one job without a queue prevents the deletion of all queues.
     assert_eq!(utils.cleanup(&CleanupTask::ALL).unwrap(), CleanupResult { jobs: 2, tasks: 1, queues: 1 });
     assert_eq!(ids(&utils.list_jobs(&ListJobsOptions::default()).unwrap()), [plain, queued, running]);
     let names = |sql: &str| db.all::<String>(sql);
@@ -337,7 +337,7 @@ fn each_cleanup_task_does_its_own_part_only() {
 }
 
 #[test]
-fn many_failed_jobs_go_in_one_call() {
+fn one_cleanup_deletes_many_failed_jobs() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', max_attempts => 1) from generate_series(1, 25000);
@@ -356,10 +356,10 @@ fn a_workers_own_utilities_keep_its_tasks() {
     assert_eq!(db.all::<String>("select identifier from graphile_worker._private_tasks"), ["mine"]);
 }
 
-#[test] // Both others let the job go on without its queue, or lose it with its task.
+#[test] // In Node's worker and the async crate the job loses its queue, or is lost with its task.
 fn a_job_added_by_an_open_transaction_keeps_its_task_and_queue() {
     let db = TestDb::new();
-    // Both names are known, and no job uses them: the enqueue inserts neither.
+    // Both names exist and no job uses them, so the enqueue inserts neither.
     db.execute("insert into graphile_worker._private_tasks (identifier) values ('t')");
     db.execute("insert into graphile_worker._private_job_queues (queue_name) values ('q')");
     let mut client = db.client();
@@ -373,7 +373,7 @@ fn a_job_added_by_an_open_transaction_keeps_its_task_and_queue() {
     }
     let utils = db.utils();
     let cleaning = thread::spawn(move || utils.cleanup(&CleanupTask::ALL));
-    // It is at it, and waits for us.
+    // The cleanup waits for the lock of the open transaction.
     eventually(SOON, || db.waiting() == 1);
     adding.commit().unwrap();
     assert_eq!(cleaning.join().unwrap().unwrap(), CleanupResult::default());
@@ -381,13 +381,13 @@ fn a_job_added_by_an_open_transaction_keeps_its_task_and_queue() {
 }
 
 #[test]
-fn a_cleanup_sees_what_was_added_before_it_whatever_the_default_isolation() {
+fn a_cleanup_sees_earlier_jobs_under_any_default_isolation() {
     let db = TestDb::new();
     db.execute(&format!("alter database {} set default_transaction_isolation = 'repeatable read'", db.name()));
     db.execute("insert into graphile_worker._private_tasks (identifier) values ('t')");
     db.execute("insert into graphile_worker._private_job_queues (queue_name) values ('q')");
     let mut client = db.client();
-    // Only a cleanup that waits, and looks again, can know of the job.
+    // The cleanup sees the job only if it waits for the transaction and then looks again.
     let sql = "begin isolation level read committed; select graphile_worker.add_job('t', queue_name => 'q')";
     client.batch_execute(sql).unwrap();
     let utils = db.utils();
@@ -399,10 +399,10 @@ fn a_cleanup_sees_what_was_added_before_it_whatever_the_default_isolation() {
 }
 
 #[test]
-fn enqueues_go_on_while_a_cleanup_waits_for_an_open_one_and_workers_do_not_notice() {
+fn enqueues_and_workers_go_on_while_a_cleanup_waits() {
     let db = TestDb::new();
     db.execute("insert into graphile_worker._private_job_queues (queue_name) values ('unused')");
-    // A new name that is not committed would hold others up by itself.
+    // An uncommitted new task name would block the other enqueues by itself.
     db.execute("insert into graphile_worker._private_tasks (identifier) values ('t')");
     let mut client = db.client();
     let mut adding = client.transaction().unwrap();
@@ -434,7 +434,8 @@ fn no_job_loses_its_task_or_queue_while_cleanups_run_beside_enqueues() {
             let (mut client, stop, added) = (db.client(), stop.clone(), added.clone());
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    // One job of a name at a time, and gone at once: the names are unused most of the time.
+                    // Each name has at most one job, which is deleted at once, so the names are unused most of the
+                    // time.
                     let sql = format!(
                         "select id from graphile_worker.add_job('t{adder}', queue_name => 'q{adder}', payload => '1')"
                     );
@@ -461,14 +462,14 @@ fn no_job_loses_its_task_or_queue_while_cleanups_run_beside_enqueues() {
         }
     }
     stop.store(true, Ordering::Relaxed);
-    adders.into_iter().for_each(|adder| adder.join().expect("every job has its task and its queue"));
+    adders.into_iter().for_each(|adder| adder.join().expect("a job lost its task or its queue"));
     let added = added.load(Ordering::Relaxed);
-    println!("NOTE {added} jobs beside cleanups that deleted {deleted:?}; {busy} found no moment");
+    println!("NOTE {added} jobs beside cleanups that deleted {deleted:?}; {busy} timed out");
     assert!(deleted.tasks > 10 && deleted.queues > 10 && added > 100, "{deleted:?}, {added}");
 }
 
 #[test]
-fn a_hundred_thousand_jobs_are_added_in_one_call_and_answered_in_order() {
+fn a_hundred_thousand_jobs_are_added_and_returned_in_order() {
     let db = TestDb::new();
     let job = |n: usize| RawJob {
         identifier: format!("t{}", n % 5),

@@ -1,4 +1,4 @@
-//! Batch jobs: a list of items in one job, of which only those that failed are tried again.
+//! Batch jobs: one job with a list of items. A retry runs only the failed items.
 
 use crate::harness::TestDb;
 use graphile_worker::{
@@ -8,7 +8,7 @@ use graphile_worker::{
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex};
 
-/// An item that says what becomes of it.
+/// An item that carries its own outcome.
 #[derive(Serialize, Deserialize)]
 struct Item {
     id: i32,
@@ -21,14 +21,14 @@ impl BatchTaskHandler for Item {
     const IDENTIFIER: &'static str = "items";
 
     fn run_batch(items: Vec<Self>, ctx: WorkerContext) -> impl IntoBatchTaskHandlerResult {
-        let seen: &Seen = ctx.get_ext().expect("the test gave one");
+        let seen: &Seen = ctx.get_ext().expect("the test adds one");
         seen.lock().unwrap().push(items.iter().map(|item| item.id).collect());
         let end = |item: Item| if item.fail { Err(format!("item {} broke", item.id)) } else { Ok(()) };
         items.into_iter().map(end).collect::<Vec<_>>()
     }
 }
 
-/// Runs all due jobs of `Item`; answers the ids that each run was given.
+/// Runs all due jobs of `Item` and returns the ids that each run received.
 fn run(db: &TestDb) -> Vec<Vec<i32>> {
     let seen = Seen::default();
     db.worker().define_batch_job::<Item>().add_extension(seen.clone()).init().unwrap().run_once().unwrap();
@@ -47,7 +47,7 @@ fn a_batch_whose_items_all_succeed_is_done() {
 }
 
 #[test]
-fn only_failed_items_are_tried_again_each_byte_for_byte_as_it_was() {
+fn only_failed_items_are_retried_with_their_bytes_unchanged() {
     let db = TestDb::new();
     db.add(r#"'items', '[{"id": 1, "fail":false}, {"fail" :true,"id": 2, "odd": 1.10}, {"id":3,"fail":true}]'"#);
     run(&db);
@@ -58,7 +58,7 @@ fn only_failed_items_are_tried_again_each_byte_for_byte_as_it_was() {
 }
 
 #[test]
-fn the_last_attempt_leaves_a_failed_job_with_what_was_not_done() {
+fn the_last_attempt_leaves_a_failed_job_with_the_failed_items() {
     let db = TestDb::new();
     db.add(r#"'items', '[{"id":1,"fail":false},{"id":2,"fail":true}]', max_attempts => 1, queue_name => 'q'"#);
     run(&db);
@@ -69,14 +69,14 @@ fn the_last_attempt_leaves_a_failed_job_with_what_was_not_done() {
     assert_eq!(db.locks(), 0);
 }
 
-/// Runs one batch of three with this result; answers its row.
+/// Runs one batch of three items with this result and returns the job's row.
 fn ends_with(result: impl IntoBatchTaskHandlerResult) -> String {
     #[derive(Serialize, Deserialize)]
     struct Number(i32);
     impl BatchTaskHandler for Number {
         const IDENTIFIER: &'static str = "numbers";
         fn run_batch(_: Vec<Self>, ctx: WorkerContext) -> impl IntoBatchTaskHandlerResult {
-            ctx.get_ext::<BatchTaskResult>().expect("the test gave one").clone()
+            ctx.get_ext::<BatchTaskResult>().expect("the test adds one").clone()
         }
     }
     let db = TestDb::new();
@@ -87,7 +87,7 @@ fn ends_with(result: impl IntoBatchTaskHandlerResult) -> String {
 }
 
 #[test]
-fn another_number_of_results_than_items_fails_all_of_them() {
+fn a_wrong_number_of_results_fails_all_items() {
     assert_eq!(ends_with(vec![Ok::<(), String>(())]), "1|[1,2,3]|the batch handler returned 1 results for 3 items");
 }
 
@@ -99,7 +99,7 @@ fn a_batch_that_fails_as_a_whole_keeps_its_payload() {
 }
 
 #[test]
-fn a_payload_that_is_no_list_of_items_fails_without_showing_it() {
+fn a_payload_that_is_no_list_fails_and_is_not_shown() {
     let db = TestDb::new();
     db.add(r#"'items', '{"secret": 1}', queue_name => 'q'"#);
     assert_eq!(run(&db), Vec::<Vec<i32>>::new());
@@ -123,7 +123,7 @@ fn an_empty_batch_is_refused_before_anything_is_sent() {
     assert_eq!(error.to_string(), "items of batch task items: empty; give at least one");
     let mut client = db.client();
     assert!(db.utils().with_executor(&mut client).add_batch_job(Vec::<Item>::new(), JobSpec::new()).is_err());
-    // Nor may a hook make it one.
+    // A hook cannot empty a batch either.
     let mut hooks = HookRegistry::new();
     hooks.on(BeforeJobSchedule, |_| JobScheduleResult::Continue(serde_json::json!([])));
     let utils = db.utils().with_hooks(hooks.into());
@@ -133,14 +133,14 @@ fn an_empty_batch_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn failed_items_of_a_batch_that_was_added_again_meanwhile_are_not_revived() {
+fn failed_items_of_a_superseded_batch_are_not_revived() {
     #[derive(Serialize, Deserialize)]
     struct Letter(char);
     impl BatchTaskHandler for Letter {
         const IDENTIFIER: &'static str = "letters";
         fn run_batch(items: Vec<Self>, ctx: WorkerContext) -> impl IntoBatchTaskHandlerResult {
             if items.len() == 2 {
-                ctx.add_batch_job(vec![Letter('c')], JobSpec::new().job_key("k")).expect("added again");
+                ctx.add_batch_job(vec![Letter('c')], JobSpec::new().job_key("k")).expect("adding the batch again");
             }
             items.iter().map(|item| if item.0 == 'b' { Err("lost its place") } else { Ok(()) }).collect::<Vec<_>>()
         }

@@ -1,15 +1,15 @@
-//! docs/test-cases.md, held true: it has every case, and the tests that it names exist.
+//! Checks docs/test-cases.md: it lists every case, and the tests that it names exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The tests that a text names in its tables, wherever they stand.
+/// The tests that the tables of a text name.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let rows = text.lines().filter(|line| line.starts_with('|'));
     rows.flat_map(|row| row.split('`').skip(1).step_by(2)).filter(|word| word.contains("::"))
 }
 
-/// Whether a test of this path stands in the sources below `root`.
+/// Whether the sources below `root` have a test of this path.
 fn exists(root: &Path, path: &str) -> bool {
     let (file, test) = path.rsplit_once("::").expect("a path");
     let file = file.replace("::", "/");
@@ -32,7 +32,7 @@ fn exists(root: &Path, path: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_the_tables_name_exists() {
+fn every_named_test_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/test-cases.md")).unwrap();
     let missing: Vec<&str> = named(&text).filter(|path| !exists(root, path)).collect();
@@ -45,15 +45,15 @@ fn every_test_that_the_tables_name_exists() {
 }
 
 #[test]
-fn a_name_that_is_wrong_is_found_in_every_kind_of_place() {
+fn a_wrong_test_name_is_found_in_every_source_folder() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let check = |path: &str, expected: bool| assert_eq!(exists(root, path), expected, "{path}");
-    check("it::cases::every_test_that_the_tables_name_exists", true);
-    check("it::cases::every_test_that_the_tables_name", false);
-    check("it::jobs::every_test_that_the_tables_name_exists", false);
-    check("migrate::tests::a_probe_installs_nothing", true);
-    check("migrate::tests::a_probe", false);
-    check("worker::settle::tests::error_texts_are_cut_at_a_character_and_hold_no_nul", true);
+    check("it::cases::every_named_test_exists", true);
+    check("it::cases::every_named", false);
+    check("it::jobs::every_named_test_exists", false);
+    check("db::migrate::tests::a_probe_installs_nothing", true);
+    check("db::migrate::tests::a_probe", false);
+    check("engine::settle::tests::error_texts_are_cut_at_a_character_and_hold_no_nul", true);
     check("interop::workers::race", true);
     check("interop::workers::no such thing", false);
     assert_eq!(named("`not::in_a_table`\n| `a::b`, `plain`, `c::d` |").collect::<Vec<_>>(), ["a::b", "c::d"]);

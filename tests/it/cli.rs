@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 pub fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_graphile-worker"));
-    // Whatever the machine has there is none of our business.
+    // The variables of this machine must not affect the test.
     program.env_remove("DATABASE_URL").env_remove("GRAPHILE_WORKER_SCHEMA").stdin(Stdio::null());
     for name in ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"] {
         program.env_remove(name);
@@ -40,7 +40,7 @@ fn migrate_installs_the_schema_and_may_be_repeated() {
 }
 
 #[test]
-fn migrate_reads_the_environment_and_options_stand_before_or_after_it() {
+fn migrate_reads_the_environment_and_options_on_either_side() {
     let db = TestDb::new();
     let output = program()
         .env("DATABASE_URL", db.url())
@@ -54,7 +54,7 @@ fn migrate_reads_the_environment_and_options_stand_before_or_after_it() {
 }
 
 #[test]
-fn a_misspelled_variable_of_the_environment_is_refused_and_those_of_others_are_not() {
+fn a_misspelled_variable_is_refused_and_a_foreign_one_is_not() {
     let db = TestDb::new();
     let with = |name: &str| program().env("DATABASE_URL", db.url()).env(name, "jobs").arg("stats").output().unwrap();
     for name in ["GRAPHILE_WORKER_SHEMA", "GRAPHILE_WORKERS_SCHEMA", "GRAPHILE_WORKER_schema"] {
@@ -69,7 +69,7 @@ fn a_misspelled_variable_of_the_environment_is_refused_and_those_of_others_are_n
 }
 
 #[test]
-fn a_schema_that_cannot_be_used_ends_every_command_with_status_4_and_the_same_sentence() {
+fn every_command_ends_with_status_4_on_an_unusable_schema() {
     let db = TestDb::new();
     let id = db.add("'t', queue_name => 'q', job_key => 'k'").to_string();
     let usage = "grant usage on schema graphile_worker to ROLE;
@@ -108,9 +108,9 @@ fn a_schema_that_cannot_be_used_ends_every_command_with_status_4_and_the_same_se
 }
 
 #[test]
-fn a_database_that_is_not_there_is_told_without_the_password() {
+fn an_unreachable_database_is_reported_without_the_password() {
     for (url, code, word) in [
-        // Nobody listens on port 1.
+        // No process listens on port 1.
         ("postgres://ada:hunter2@127.0.0.1:1/app", 3, "127.0.0.1"),
         ("postgres://ada:hunter2@127.0.0.1:port/app", 2, "port"),
         ("host=127.0.0.1 password=hunter2 sslmode=sometimes", 2, "sslmode"),
@@ -125,7 +125,7 @@ fn a_database_that_is_not_there_is_told_without_the_password() {
 }
 
 #[test]
-fn what_is_missing_or_unknown_is_a_usage_error() {
+fn missing_or_unknown_arguments_are_usage_errors() {
     for (arguments, word) in [
         (&["migrate"][..], "--database-url"),
         (&["migrate", "--schema", "pg_mine", "--database-url", "postgres://127.0.0.1:1"], "pg_mine"),
@@ -152,7 +152,7 @@ pub fn on(db: &TestDb, arguments: &[&str]) -> Output {
     program().env("DATABASE_URL", db.url()).args(arguments).output().expect("starting the program")
 }
 
-/// What it says if it ends well, and says nothing else.
+/// The program's output, if it succeeds and writes nothing to stderr.
 #[track_caller]
 pub fn said(output: &Output) -> String {
     assert_eq!((output.status.code(), &*stderr(output)), (Some(0), ""), "{}", stdout(output));
@@ -160,7 +160,7 @@ pub fn said(output: &Output) -> String {
 }
 
 #[test]
-fn wrong_input_ends_with_its_status_and_a_message_that_names_it_and_changes_nothing() {
+fn wrong_input_is_named_and_changes_nothing() {
     let db = TestDb::new();
     let id = db.add("'t', job_key => 'k'").to_string();
     let before = db.one::<String>("select jsonb_agg(j)::text from graphile_worker._private_jobs j");
@@ -217,7 +217,7 @@ fn wrong_input_ends_with_its_status_and_a_message_that_names_it_and_changes_noth
         (&["stats", "--schema", "nowhere"], 4, "graphile-worker migrate makes it ready"),
         (&["add", "t", "--schema", "nowhere"], 4, "is \"nowhere\" the right --schema?"),
         (&["workers", "--schema", "nowhere"], 4, "run migrate first"),
-        (&["stats", "--database-url", "postgres://nobody@127.0.0.1:1/x"], 3, "127.0.0.1"),
+        (&["stats", "--database-url", "postgres://ada@127.0.0.1:1/x"], 3, "127.0.0.1"),
     ] {
         let output = on(&db, arguments);
         let text = stderr(&output);
@@ -233,7 +233,7 @@ fn wrong_input_ends_with_its_status_and_a_message_that_names_it_and_changes_noth
 }
 
 #[test]
-fn add_passes_every_option_on_and_keeps_the_payload_byte_for_byte() {
+fn add_passes_every_option_and_keeps_the_payload_bytes() {
     let db = TestDb::new();
     let payload = r#"{ "b": 1.50, "a": 1e3, "b": "\u0000ä" }"#;
     said(&on(
@@ -278,7 +278,7 @@ fn add_passes_every_option_on_and_keeps_the_payload_byte_for_byte() {
 }
 
 #[test]
-fn now_is_the_databases_for_add_and_reschedule() {
+fn now_is_the_database_time_for_add_and_reschedule() {
     let db = TestDb::new();
     said(&on(&db, &["add", "t", "--run-at", "now"]));
     let id = db.add("'t', run_at => '2031-01-01'").to_string();
@@ -315,7 +315,7 @@ fn a_payload_may_come_from_a_file_or_standard_input() {
 }
 
 #[test]
-fn nothing_that_a_terminal_obeys_or_hides_is_printed_by_any_command() {
+fn no_command_prints_control_or_invisible_characters() {
     let db = TestDb::new();
     let hostile = "a\u{9b}b\u{202e}c\u{200b}d\u{feff}e\u{2028}f\u{e0041}g\u{85}h\u{ad}i\u{7f}";
     let id = db.add(&format!(
@@ -348,7 +348,8 @@ fn nothing_that_a_terminal_obeys_or_hides_is_printed_by_any_command() {
         (&["stats", "--database-url", &format!("host={hostile}")], false),
     ] {
         for format in [&["--json"][..], &[]] {
-            // A busy machine takes its time; an address where nothing answers need not.
+            // A command that connects gets a long timeout for a slow machine. One that cannot connect keeps the
+            // default.
             let patience: &[&str] = if json { &["--timeout", "60s"] } else { &[] };
             let output = on(&db, &[arguments, format, patience].concat());
             let (said, complained) = (stdout(&output), stderr(&output));
@@ -366,7 +367,7 @@ fn nothing_that_a_terminal_obeys_or_hides_is_printed_by_any_command() {
 }
 
 #[test]
-fn what_others_put_into_a_job_cannot_steer_the_terminal() {
+fn text_of_a_job_cannot_control_the_terminal() {
     let db = TestDb::new();
     let id =
         db.add("E'\\x1b[2J', queue_name => E'a\\nb', job_key => E'k\\t', payload => to_json(chr(155))").to_string();
@@ -380,12 +381,12 @@ fn what_others_put_into_a_job_cannot_steer_the_terminal() {
     }
     let text = said(&on(&db, &["list"]));
     assert!(text.contains("\\u{1b}[2J") && text.lines().count() == 2, "{text}");
-    // A program gets it as it is.
+    // The JSON output keeps the value unescaped, for programs.
     assert!(said(&on(&db, &["list", "--json"])).contains(r#""queue_name": "a\nb""#));
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_output_pipe_is_no_error() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', json_build_object('x', repeat('x', 10000))) from generate_series(1, 50)",
@@ -401,7 +402,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn ctrl_c_ends_a_command_at_once_and_what_it_had_begun_is_undone() {
+fn ctrl_c_ends_a_command_at_once_and_rolls_back() {
     let db = TestDb::new();
     let id = db.add("'t'").to_string();
     let mut client = db.client();
@@ -417,7 +418,7 @@ fn ctrl_c_ends_a_command_at_once_and_what_it_had_begun_is_undone() {
         completing.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!((completing.status().code(), &*text), (Some(130), "graphile-worker: interrupted\n"));
         transaction.rollback().unwrap();
-        // Its session goes on with the statement, and finds nobody there to commit it.
+        // The server still runs the statement of the ended program, but no client commits it.
         let others = "select count(*) from pg_stat_activity
                        where datname = current_database() and application_name <> 'harness'";
         eventually(SOON, || db.one::<i64>(others) == 0);
@@ -426,7 +427,7 @@ fn ctrl_c_ends_a_command_at_once_and_what_it_had_begun_is_undone() {
 }
 
 #[test]
-fn a_database_that_does_not_answer_in_time_is_told() {
+fn a_database_that_does_not_reply_in_time_is_reported() {
     let db = TestDb::new();
     let id = db.add("'t'").to_string();
     let mut client = db.client();
@@ -472,7 +473,7 @@ fn a_dry_run_of_every_command_that_has_one_changes_nothing() {
 }
 
 #[test]
-fn a_threshold_that_is_too_short_for_a_living_worker_is_said() {
+fn a_threshold_too_short_for_a_living_worker_is_reported() {
     let db = TestDb::new();
     let job = db.add("'t'");
     db.execute(
@@ -490,7 +491,7 @@ fn a_threshold_that_is_too_short_for_a_living_worker_is_said() {
 }
 
 #[test]
-fn workers_of_whatever_make_are_listed() {
+fn workers_of_every_implementation_are_listed() {
     let db = TestDb::new();
     db.add("'t'");
     db.execute(
@@ -521,7 +522,7 @@ fn warnings_of_the_library_are_shown() {
 }
 
 #[test]
-fn dev_gives_a_database_until_ctrl_c_and_leaves_nothing() {
+fn dev_starts_a_database_until_ctrl_c_and_leaves_nothing() {
     let mut dev = Started::new(program().arg("dev").stdout(Stdio::piped()).stderr(Stdio::null()));
     let mut url = String::new();
     BufReader::new(dev.0.stdout.take().unwrap()).read_line(&mut url).unwrap();

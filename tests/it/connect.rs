@@ -1,4 +1,4 @@
-//! Reaching the database: pools, schemas side by side, and what is said when it cannot be reached.
+//! Connecting to the database: pools, two schemas in one database, and the errors if the connection fails.
 
 use crate::cli::{program, stderr, stdout};
 use crate::harness::{Running, SOON, Started, TestDb, eventually};
@@ -25,7 +25,7 @@ fn refused(options: WorkerOptions, kind: ErrorKind, words: &[&str]) {
     let error = noop(options).init().map(drop).unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     for word in words {
-        assert!(error.to_string().contains(word), "{error} does not say {word:?}");
+        assert!(error.to_string().contains(word), "{error} does not contain {word:?}");
     }
 }
 
@@ -45,7 +45,7 @@ fn a_worker_runs_on_the_callers_pool_alone() {
 }
 
 #[test]
-fn with_a_pool_and_a_url_the_pool_is_the_handlers_own() {
+fn with_a_pool_and_a_url_only_handlers_use_the_pool() {
     let db = TestDb::new();
     let running = Running::start(noop(WorkerOptions::default().pg_pool(pool(&db, 1)).database_url(&db.url())));
     db.add("'t'");
@@ -75,7 +75,7 @@ fn options_out_of_range_are_named_with_their_limit() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named_at_once() {
+fn an_unreachable_server_is_named_at_once() {
     let start = Instant::now();
     let url = "postgres://ada:s3cret@127.0.0.1:1/app";
     refused(WorkerOptions::default().database_url(url), ErrorKind::Connect, &["127.0.0.1:1"]);
@@ -86,7 +86,7 @@ fn a_server_that_is_not_there_is_named_at_once() {
 }
 
 #[test]
-fn a_wrong_password_is_told_at_once_with_its_sqlstate() {
+fn a_wrong_password_is_reported_at_once_with_its_sqlstate() {
     let files = vec![("pg_hba.conf".to_owned(), "local all all trust\nhost all all all scram-sha-256\n".to_owned())];
     let server = DevDb::start(Options { fsync: false, files, ..Options::default() }).unwrap();
     let start = Instant::now();
@@ -98,7 +98,7 @@ fn a_wrong_password_is_told_at_once_with_its_sqlstate() {
 }
 
 #[test]
-fn on_a_thread_of_an_async_runtime_the_calls_say_what_to_do() {
+fn calls_on_an_async_runtime_thread_fail_and_name_the_fix() {
     let db = TestDb::new();
     let utils = db.utils();
     let worker = noop(db.worker()).init().unwrap();
@@ -119,7 +119,7 @@ fn on_a_thread_of_an_async_runtime_the_calls_say_what_to_do() {
 }
 
 #[test]
-fn two_workers_on_two_schemas_of_one_database_do_not_disturb_each_other() {
+fn workers_on_two_schemas_of_one_database_are_independent() {
     let db = TestDb::new();
     let odd = "Größe \"q\" ; drop schema x; 🦀";
     let first = Running::start(noop(db.worker().poll_interval(Duration::from_secs(3600))));
@@ -142,32 +142,32 @@ fn a_worker_runs_once_at_a_time_and_can_run_again() {
     worker.run_once().unwrap();
     let first = worker.worker_id().unwrap();
     worker.run_once().unwrap();
-    assert_ne!(worker.worker_id().unwrap(), first, "every start has a name of its own");
+    assert_ne!(worker.worker_id().unwrap(), first, "every start has a new worker id");
 }
 
 #[test]
-fn a_migration_that_is_announced_for_another_schema_stops_no_worker() {
+fn a_migration_of_another_schema_stops_no_worker() {
     let db = TestDb::new();
     let running = Running::start(noop(db.worker()));
     eventually(SOON, || running.worker.stats().listener == graphile_worker::ListenerState::Listening);
-    // The channel is one for all schemas of a database.
+    // All schemas of a database share the channel.
     db.execute("select pg_notify('worker:migrate', '{\"migrationNumber\": 99, \"breaking\": true}')");
     db.add("'t'");
     eventually(SOON, || running.worker.stats().completed == 1);
     running.stop().0.unwrap();
 }
 
-/// Longer than a busy machine needs for a connection.
+/// Longer than a connection takes on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
 
-/// A server that the kernel connects to, and that never says a word.
+/// A server that accepts connections and never sends a byte.
 fn silent() -> (TcpListener, u16) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, port)
 }
 
-/// `postgres://postgres@` and these servers, and then the real one of `db`, with these parameters.
+/// `postgres://postgres@` with these servers, then the real server of `db`, and these parameters.
 fn after_others(db: &TestDb, servers: &str, parameters: &str) -> String {
     let url = db.url();
     let (start, rest) = url.split_once('@').expect("a URL with a user");
@@ -175,7 +175,7 @@ fn after_others(db: &TestDb, servers: &str, parameters: &str) -> String {
     format!("{start}@{servers},{rest}{separator}{parameters}")
 }
 
-/// A worker, a handler's connection and a client, all on one URL.
+/// Runs a worker, a handler's connection and a client on one URL.
 #[track_caller]
 fn works_on(db: &TestDb, url: &str) {
     let utils = WorkerUtils::connect(url).unwrap();
@@ -190,31 +190,31 @@ fn works_on(db: &TestDb, url: &str) {
 }
 
 #[test]
-fn the_second_host_is_tried_when_the_first_never_answers() {
+fn the_second_host_is_tried_when_the_first_never_replies() {
     let db = TestDb::new();
     let (_silent, port) = silent();
     works_on(&db, &after_others(&db, &format!("127.0.0.1:{port}"), "connect_timeout=3"));
-    // Without a limit of its own the first host has its share of the whole.
+    // Without `connect_timeout` the first host gets its share of the whole timeout.
     let utils =
         WorkerUtils::connect_within(&after_others(&db, &format!("127.0.0.1:{port}"), ""), 1, Duration::from_secs(20));
     utils.unwrap().add_raw_job("t", &1, JobSpec::new()).unwrap();
-    // Where TLS is demanded, the silence is one of the handshake; the second host has none.
+    // With `sslmode=require` the first host times out in the TLS handshake, and the second host has no TLS.
     let tls = after_others(&db, &format!("127.0.0.1:{port}"), "connect_timeout=3&sslmode=require");
     let error = WorkerUtils::connect_within(&tls, 1, PATIENT).map(drop).unwrap_err();
     assert!(error.to_string().contains("does not support TLS") && error.to_string().contains("within 3s"), "{error}");
 }
 
 #[test]
-fn the_second_host_is_tried_when_the_first_is_a_black_hole() {
+fn the_second_host_is_tried_when_the_first_drops_packets() {
     let db = TestDb::new();
-    // Reserved for documentation: packets to there are lost, or refused by a router at once.
+    // This address is reserved for documentation: packets to it are lost, or a router refuses them at once.
     works_on(&db, &after_others(&db, "192.0.2.1:5432", "connect_timeout=3"));
     let url = after_others(&db, "far.invalid:5432", "connect_timeout=3&hostaddr=192.0.2.1,127.0.0.1");
     works_on(&db, &url);
 }
 
 #[test]
-fn a_socket_whose_server_is_stopped_is_passed_over() {
+fn a_socket_whose_server_is_stopped_is_skipped() {
     use std::os::unix::net::UnixListener;
     let db = TestDb::new();
     let folder = std::env::temp_dir().join(format!("gw-socket-{}", std::process::id()));
@@ -236,7 +236,7 @@ fn a_socket_whose_server_is_stopped_is_passed_over() {
 }
 
 #[test]
-fn a_server_of_the_wrong_kind_is_passed_over() {
+fn a_server_that_does_not_match_the_session_attrs_is_skipped() {
     let db = TestDb::alone();
     let settings = vec![("default_transaction_read_only".to_owned(), "on".to_owned())];
     let read_only = DevDb::start(Options { fsync: false, settings, ..Options::default() }).unwrap();
@@ -263,7 +263,7 @@ fn no_other_host_is_tried_after_one_that_refuses_the_password() {
 }
 
 #[test]
-fn the_timeout_of_the_caller_bounds_the_whole() {
+fn the_callers_timeout_bounds_the_whole_connect() {
     let (_silent, port) = silent();
     let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
     let list = |timeout: &str| {
@@ -272,14 +272,14 @@ fn the_timeout_of_the_caller_bounds_the_whole() {
     };
     let mut longest = list("60s");
     let mut short = list("1s");
-    // Less than the 60 seconds of the other.
+    // Less than the 60 seconds of the other process.
     eventually(Duration::from_secs(50), || short.0.try_wait().unwrap().is_some());
     assert!(longest.0.try_wait().unwrap().is_none(), "60s ended with 1s");
     let mut text = String::new();
     short.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(short.status().code(), Some(3), "{text}");
     assert!(text.contains(&format!("connecting to 127.0.0.1:{port}: the database did not answer within")), "{text}");
-    // A library call that is bounded by 12 seconds is still waiting when ten are over.
+    // A library call with a limit of 12 seconds still waits after ten seconds.
     let start = Instant::now();
     let error = WorkerUtils::connect_within(&url, 1, Duration::from_secs(12)).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -306,7 +306,7 @@ fn sessions_are_named_after_the_application_of_the_url_and_their_role() {
 }
 
 #[test]
-fn without_a_url_the_variables_of_libpq_say_where_the_database_is() {
+fn without_a_url_the_variables_of_libpq_select_the_database() {
     let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
     let service = std::env::temp_dir().join(format!("gw-services-{}", std::process::id()));
     let text = format!("[here]\nhost=127.0.0.1\nport={}\nuser=postgres\n", db.port());
@@ -321,7 +321,7 @@ fn without_a_url_the_variables_of_libpq_say_where_the_database_is() {
     }
     let output = program().arg("stats").env("PGSERVICE", "here").env("PGSERVICEFILE", &service).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    // Beside a complete URL the service decides nothing, as in libpq.
+    // Beside a complete URL the service has no effect, as in libpq.
     let output = program()
         .args(["stats", "--database-url", &db.url()])
         .env("PGSERVICE", "here")
@@ -336,7 +336,7 @@ fn without_a_url_the_variables_of_libpq_say_where_the_database_is() {
     std::fs::remove_file(&service).unwrap();
 }
 
-/// A server that answers the startup with these bytes, again and again.
+/// A server that sends these bytes in reply to each startup packet.
 fn answering(answer: &'static [u8]) -> u16 {
     let (listener, port) = silent();
     thread::spawn(move || {
@@ -346,7 +346,7 @@ fn answering(answer: &'static [u8]) -> u16 {
                 let _ = client.read(&mut first);
                 let _ = client.write_all(answer);
                 let _ = client.shutdown(Shutdown::Write);
-                // Closing with something unread would discard the answer.
+                // Closing a socket with unread input would discard the reply.
                 let _ = std::io::copy(&mut client, &mut std::io::sink());
             });
         }
@@ -355,7 +355,7 @@ fn answering(answer: &'static [u8]) -> u16 {
 }
 
 #[test]
-fn what_a_server_refuses_is_told_by_its_kind_with_host_and_port() {
+fn connect_errors_have_their_kind_and_name_host_and_port() {
     use ErrorKind::{Auth, Config, Connect, Tls};
     let hba = "local all all trust\nhost all postgres all trust\nhost all pass all scram-sha-256\n\
                host all narrow all trust\nhost all reader all trust\nhost all md5 all md5\nhost all clear all password\n";
@@ -377,7 +377,7 @@ fn what_a_server_refuses_is_told_by_its_kind_with_host_and_port() {
         admin.batch_execute(sql).unwrap();
     }
     let real = server.port();
-    // Authentication requests: 7 is GSSAPI, 9 SSPI, 2 Kerberos, 10 SASL with a mechanism of its own.
+    // Authentication requests: 7 is GSSAPI, 9 SSPI, 2 Kerberos, 10 SASL with an unsupported mechanism.
     let gss = answering(b"R\0\0\0\x08\0\0\0\x07");
     let sspi = answering(b"R\0\0\0\x08\0\0\0\x09");
     let kerberos = answering(b"R\0\0\0\x08\0\0\0\x02");
@@ -432,11 +432,11 @@ fn what_a_server_refuses_is_told_by_its_kind_with_host_and_port() {
 }
 
 #[test]
-fn an_error_of_init_names_the_server_also_after_it_has_connected() {
+fn an_error_of_init_names_the_server_after_connecting_too() {
     let db = TestDb::new();
     let proxy = crate::proxy::Proxy::to_server_of(&db.url());
     let place = format!("127.0.0.1:{}", proxy.port());
-    // Each statement of a start, one after the other, is the one whose answer is lost.
+    // Round by round, drop the reply to a later statement of the start.
     for number in 0..8 {
         let mut seen = 0;
         let before = proxy.replies_dropped();
@@ -453,7 +453,7 @@ fn an_error_of_init_names_the_server_also_after_it_has_connected() {
         }
     }
     assert!(proxy.replies_dropped() >= 4, "{}", proxy.replies_dropped());
-    // The root certificate is one of a connection too.
+    // An error of the root certificate names the host too.
     let text = "host=127.0.0.1 port=1 user=u sslmode=verify-full sslrootcert=/nowhere";
     refused(WorkerOptions::default().database_url(text), ErrorKind::Tls, &["127.0.0.1:1", "/nowhere"]);
 }

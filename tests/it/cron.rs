@@ -1,5 +1,5 @@
-//! Crontab entries: exactly one job a tick. The clock of these databases is a row of theirs, so that
-//! processes that were killed and started again share it.
+//! Crontab entries add exactly one job a tick. The clock of these databases is a row of a table, so killed and
+//! restarted processes share it.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -25,7 +25,7 @@ impl TaskHandler for Report {
     fn run(self, _: WorkerContext) -> impl IntoTaskHandlerResult {}
 }
 
-/// A database whose `now()` is what the row says, for whoever asks.
+/// A database whose `now()` returns the time in a table, in every session.
 struct Clocked(TestDb);
 
 impl Clocked {
@@ -43,13 +43,13 @@ impl Clocked {
         Self::at(TestDb::new(), time)
     }
 
-    /// Sets the clock. One that stands a millisecond before a minute is asked again every other
-    /// millisecond, as the wait for that minute is so short.
+    /// Sets the clock. A clock one millisecond before a minute is read again every other millisecond, because the wait
+    /// for that minute is so short.
     fn set(&self, time: &str) {
         self.0.execute(&format!("update public.clock set at = '{time}'"));
     }
 
-    /// The options of a worker that runs nothing of what cron adds, so that all of it can be counted.
+    /// The options of a worker that runs none of cron's jobs, so that a test can count them.
     fn idle(&self) -> WorkerOptions {
         self.0.worker().concurrency(1).define_raw_job("nothing", |_: WorkerContext| ())
     }
@@ -62,7 +62,7 @@ impl Clocked {
         self.0.one("select count(*) from graphile_worker._private_known_crontabs")
     }
 
-    /// Waits until every tick up to the clock's minute was decided.
+    /// Waits until every tick up to the clock's minute is decided.
     #[track_caller]
     fn settled(&self) {
         let sql = "select count(*) > 0 and bool_and(decided_until >= date_trunc('minute', now()))
@@ -70,7 +70,7 @@ impl Clocked {
         eventually(SOON, || self.0.one::<Option<bool>>(sql) == Some(true));
     }
 
-    /// The times for which a task has jobs, as `HH:MM` of UTC with the day before it.
+    /// The `run_at` times of a task's jobs, as day and `HH:MM` in UTC.
     fn ticks(&self, task: &str) -> Vec<String> {
         let sql = "select to_char(run_at at time zone 'utc', 'DD HH24:MI') from graphile_worker.jobs
                     where task_identifier = $1 order by run_at, id";
@@ -83,7 +83,7 @@ impl Clocked {
 }
 
 #[test]
-fn a_tick_adds_one_job_with_everything_that_the_entry_says() {
+fn a_tick_adds_one_job_with_all_options_of_its_entry() {
     let db = Clocked::new("2026-03-02 07:59:59.999Z");
     let entry = Cron::daily_at::<Report>(8, 0).unwrap().fill(CrontabFill::hours(1)).id("mornings").queue("slow");
     let entry = entry.priority(-3).max_attempts(4).job_key("k").job_key_mode(JobKeyMode::PreserveRunAt);
@@ -122,7 +122,7 @@ fn an_entry_runs_its_task() {
 }
 
 #[test]
-fn a_new_entry_is_entered_and_makes_up_for_nothing() {
+fn a_new_entry_is_recorded_and_backfills_nothing() {
     let db = Clocked::new("2026-03-02 08:00:30Z");
     let running = db.scheduler("* * * * * t ?fill=1d");
     db.settled();
@@ -147,21 +147,21 @@ fn backfills(known: &str, crontab: &str, expected: &[&str]) {
 }
 
 #[test]
-fn what_was_missed_is_made_up_for_within_fill_and_since_the_entry_was_known() {
+fn missed_ticks_are_backfilled_within_fill_and_since_known() {
     let long = "'2026-01-01Z', '2026-02-27 00:00Z'";
     backfills(long, "0 */4 * * * t ?fill=5h", &["02 04:00", "02 08:00"]);
     let day = ["01 08:00", "01 12:00", "01 16:00", "01 20:00", "02 00:00", "02 04:00", "02 08:00"];
     backfills(long, "0 */4 * * * t ?fill=25h", &day);
     backfills("'2026-01-01Z', '2026-03-02 00:00Z'", "0 */4 * * * t ?fill=25h", &["02 04:00", "02 08:00"]);
     backfills("'2026-03-02 04:00Z', null", "0 */4 * * * t ?fill=25h", &["02 04:00", "02 08:00"]);
-    // By the identifier, not by the task.
+    // The identifier decides, not the task.
     backfills("'2026-01-01Z', null), ('other', now(), null", "0 */4 * * * t ?id=other&fill=25h", &[]);
-    // Nothing without fill, after an absence.
+    // Without `fill`, nothing is backfilled after a downtime.
     backfills(long, "* * * * * t", &[]);
 }
 
 #[test]
-fn a_restart_loses_no_tick_and_an_absence_makes_up_for_nothing() {
+fn a_restart_loses_no_tick_and_a_downtime_backfills_nothing() {
     let db = Clocked::new("2026-03-02 08:00:30Z");
     let restart = |time: &str| {
         db.set(time);
@@ -177,10 +177,10 @@ fn a_restart_loses_no_tick_and_an_absence_makes_up_for_nothing() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_repeats_nothing_and_one_set_forward_leaves_nothing_out() {
+fn clock_jumps_neither_repeat_nor_skip_ticks() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     let (_one, _other) = (db.scheduler("*/20 * * * * t"), db.scheduler("*/20 * * * * t"));
-    // One that begins after a jump has nothing to make up for, and may take a tick before the other has.
+    // A scheduler that starts after a jump has nothing to backfill, and may take a tick before the other has.
     let begun = "select count(*) = 2 from pg_stat_activity where datname = current_database()
                     and application_name = 'graphile-worker:cron' and query like '-- Notes that all ticks%'";
     eventually(SOON, || db.0.one::<bool>(begun));
@@ -194,7 +194,7 @@ fn a_clock_that_is_set_back_repeats_nothing_and_one_set_forward_leaves_nothing_o
 }
 
 #[test]
-fn a_key_leaves_one_job_waiting_whatever_the_number_of_ticks() {
+fn ticks_with_a_key_leave_one_job_waiting() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     let _running = db.scheduler("* * * * * t ?jobKey=k&jobKeyMode=preserve_run_at\n* * * * * u ?job_key=l");
     eventually(SOON, || db.known() == 2);
@@ -206,9 +206,9 @@ fn a_key_leaves_one_job_waiting_whatever_the_number_of_ticks() {
 }
 
 #[test]
-fn a_tick_whose_keyed_job_was_lost_in_the_race_with_a_worker_is_taken_again() {
+fn a_tick_whose_keyed_job_loses_a_race_is_retried() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
-    // What the shared function answers when a worker takes the job of the key from under it.
+    // The result of the shared function if a worker claims the job with the key at the same time.
     db.0.execute(
         "alter function graphile_worker.add_jobs(graphile_worker.job_spec[], boolean) rename to add_jobs_well;
          create function graphile_worker.add_jobs(specs graphile_worker.job_spec[], job_key_preserve_run_at boolean default false)
@@ -228,7 +228,7 @@ fn a_tick_whose_keyed_job_was_lost_in_the_race_with_a_worker_is_taken_again() {
 }
 
 #[test]
-fn no_fault_of_the_database_ends_cron_and_no_tick_is_lost() {
+fn database_faults_neither_end_cron_nor_lose_ticks() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     let running = db.scheduler("* * * * * t");
     eventually(SOON, || db.known() == 1);
@@ -247,7 +247,7 @@ fn no_fault_of_the_database_ends_cron_and_no_tick_is_lost() {
 }
 
 #[test]
-fn an_entry_that_the_database_refuses_holds_up_no_other_and_catches_up() {
+fn a_refused_entry_delays_no_other_and_catches_up() {
     let db = Clocked::new("2026-03-02 08:00:59.999Z");
     db.0.execute("alter table graphile_worker._private_jobs add constraint no check (priority <> 13)");
     let _running = db.scheduler("* * * * * bad ?priority=13\n* * * * * good");
@@ -261,7 +261,7 @@ fn an_entry_that_the_database_refuses_holds_up_no_other_and_catches_up() {
 }
 
 #[test]
-fn hooks_hear_of_ticks_and_decide_over_their_jobs_and_a_tick_left_out_is_over() {
+fn hooks_see_ticks_and_decide_on_their_jobs() {
     let db = Clocked::new("2026-03-03 10:29:59.999+00");
     let (notes, heard) = unbounded();
     let (ticks, jobs) = (notes.clone(), notes);
@@ -297,7 +297,7 @@ fn hooks_hear_of_ticks_and_decide_over_their_jobs_and_a_tick_left_out_is_over() 
         "select count(*) from graphile_worker._private_known_crontabs where last_execution = '2026-03-03 10:30+00'";
     assert_eq!(db.0.one::<i64>(taken), 3);
     running.stop().0.unwrap();
-    assert!(heard.try_recv().is_err(), "nothing else was told");
+    assert!(heard.try_recv().is_err(), "no further event");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn cron_has_a_session_only_where_there_are_entries() {
 }
 
 #[test]
-fn a_run_until_no_job_is_due_adds_no_job_of_an_entry_that_is_due_to_be_made_up_for_and_says_so() {
+fn run_once_adds_no_crontab_jobs_and_logs_it() {
     drop(log_lines());
     let db = TestDb::new();
     let hour_ago = "date_trunc('minute', now()) - interval '1 hour'";
@@ -352,7 +352,7 @@ fn a_run_until_no_job_is_due_adds_no_job_of_an_entry_that_is_due_to_be_made_up_f
         Some(&line.of) == worker.worker_id().as_ref() && line.text.contains("adds no jobs of crontab entries")
     };
     assert_eq!(log_lines().iter().filter(|line| said(line)).count(), 1);
-    // A worker that runs until it is stopped adds all of them.
+    // A worker with `run` backfills all of them.
     let _running = Running::start(options());
     eventually(SOON, || db.jobs() >= 59);
 }
@@ -373,7 +373,7 @@ fn entries_are_refused_before_anything_is_written() {
 const SCHEDULER: &str = "GW_CRON_SCHEDULER";
 const ENTRIES: &str = "* * * * * minutely\n0 * * * * hourly\n0 7 * * * daily";
 
-/// Not a test: what the processes of the simulation run.
+/// Not a test: the process of a scheduler in the simulation.
 #[test]
 fn a_scheduler_of_the_simulation() {
     let Ok(url) = std::env::var(SCHEDULER) else { return };
@@ -388,7 +388,7 @@ fn a_scheduler_of_the_simulation() {
     worker.run().unwrap();
 }
 
-/// Builds the library that makes a process's wall clock wrong.
+/// Builds the library that shifts a process's wall clock.
 pub fn wall_clock(of: &str) -> PathBuf {
     let library = std::env::temp_dir().join(format!("gw-wall-clock-{of}-{}.so", std::process::id()));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/wall_clock.c");
@@ -404,7 +404,7 @@ fn start_scheduler(db: &TestDb, library: &PathBuf, offset: i64) -> Child {
     scheduler.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// The processes of a simulation; none outlives it.
+/// The processes of a simulation, killed when it is dropped.
 struct Crew(Vec<Child>);
 
 impl Drop for Crew {
@@ -418,10 +418,10 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Processes with clocks up to five minutes off, killed at random: exactly one job a tick. A day by
-/// 3 processes and 6 kills; a week by 8 processes and 30 kills with `GW_CRON_SIMULATE=7`.
+/// Schedulers with clocks up to five minutes off are killed at random; they must add exactly one job a tick. By default
+/// one day with 3 processes and 6 kills. With `GW_CRON_SIMULATE=7` a week with 8 processes and 30 kills.
 #[test]
-fn one_job_a_tick_across_schedulers_with_wrong_clocks_that_are_killed_at_random() {
+fn killed_schedulers_with_wrong_clocks_add_one_job_a_tick() {
     let days: u32 = std::env::var("GW_CRON_SIMULATE").ok().and_then(|days| days.parse().ok()).unwrap_or(1);
     let (processes, kills) = if days == 1 { (3, 6) } else { (8, 30) };
     let db = Clocked::at(TestDb::alone(), "2026-03-01 23:59:59.999Z");
@@ -454,7 +454,7 @@ fn one_job_a_tick_across_schedulers_with_wrong_clocks_that_are_killed_at_random(
             end(&mut crew.0[place]);
             crew.0[place] = start_scheduler(&db.0, &library, offset(place));
         }
-        // Schedulers may fall behind the clock, as far as a loaded machine does.
+        // Schedulers may fall behind the clock on a loaded machine.
         eventually(SOON * 6, || minute == 0 || db.0.one::<bool>(lag));
     }
     db.settled();

@@ -1,4 +1,4 @@
-//! The private server: it is what was asked for, and nothing of it survives us.
+//! The private server: it has the options that the test set, and nothing of it outlives its owner.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use postgres::{Client, NoTls};
 
 use crate::harness::{SOON, Started, eventually, is_alive, signal};
 
-/// What a watcher may take to clean up.
+/// How long a watcher may take to clean up.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 const CHILD: &str = "GW_DEVDB_CHILD";
 
@@ -51,7 +51,7 @@ fn fsync_settings_and_files_are_honoured() {
     {
         assert_eq!(one(&local, &format!("show {setting}")), expected, "{setting}");
     }
-    assert!(Client::connect(&db.url(), NoTls).is_err(), "our pg_hba.conf admits nobody over TCP");
+    assert!(Client::connect(&db.url(), NoTls).is_err(), "this pg_hba.conf admits no user over TCP");
     let db = fast();
     for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
         assert_eq!(one(&db.url(), &format!("show {setting}")), "off", "{setting}");
@@ -82,7 +82,7 @@ fn a_restart_keeps_port_and_data() {
 }
 
 #[test]
-fn a_paused_server_answers_nobody_until_it_is_resumed() {
+fn a_paused_server_does_not_reply_until_resumed() {
     let db = fast();
     let mut client = Client::connect(&db.url(), NoTls).unwrap();
     db.pause().unwrap();
@@ -96,7 +96,7 @@ fn a_paused_server_answers_nobody_until_it_is_resumed() {
     let home = db.socket_dir().to_owned();
     let start = Instant::now();
     drop(db);
-    assert!(!home.exists() && start.elapsed() < GONE_WITHIN, "a paused server is stopped like any other");
+    assert!(!home.exists() && start.elapsed() < GONE_WITHIN, "a paused server stops like any other");
 }
 
 #[test]
@@ -118,10 +118,10 @@ fn kill_9_of_its_owner_leaves_nothing_of_a_stopped_server() {
     eventually(GONE_WITHIN, || !home.exists() && !backends.iter().any(|pid| is_alive(*pid)));
 }
 
-/// What a stop may take when the watcher does not help: only a hang is longer.
+/// How long a stop may take if the watcher does not help: only a hang takes longer.
 const BOUNDED: Duration = Duration::from_secs(60);
 
-/// Drops it on a thread of its own, so that a drop that never returns fails the test.
+/// Drops the server on a thread of its own, so that a drop that never returns fails the test.
 #[track_caller]
 fn drop_within_bound(db: DevDb) {
     let dropping = std::thread::spawn(move || drop(db));
@@ -139,7 +139,7 @@ fn a_folder_that_cannot_be_deleted_does_not_hang_the_stop() {
     fs::set_permissions(&kept, fs::Permissions::from_mode(0o0)).unwrap();
     drop_within_bound(db);
     assert!(!is_alive(pid));
-    // As root we delete it in the end; as another user we cannot.
+    // Root can delete the folder, another user cannot.
     if home.exists() {
         fs::set_permissions(&kept, fs::Permissions::from_mode(0o700)).unwrap();
         fs::remove_dir_all(&home).unwrap();
@@ -202,7 +202,7 @@ fn a_second_ctrl_c_ends_dev_at_once_and_leaves_nothing() {
     let watcher = watcher_of(dev.0.id(), home);
     signal(watcher, "STOP");
     dev.signal("INT");
-    // The first is taken once no thread waits for it any more: the pipe to the watcher is closed.
+    // Dev handles the first signal when no thread waits for it any more: the pipe to the watcher is then closed.
     eventually(SOON, || !has_pipe_to(dev.0.id(), watcher));
     dev.signal("INT");
     assert_eq!(dev.status().code(), Some(130));
@@ -218,13 +218,13 @@ fn dev_works_while_stderr_cannot_be_written() {
     let mut url = String::new();
     BufReader::new(dev.0.stdout.take().unwrap()).read_line(&mut url).unwrap();
     assert_eq!(one(url.trim(), "select 'works'"), "works");
-    // A panic after the first query would have ended it with 101.
+    // A panic after the first query would have ended the program with status 101.
     dev.signal("INT");
     assert!(dev.status().success());
 }
 
 #[test]
-fn without_a_server_the_error_says_how_to_install_one() {
+fn without_a_server_the_error_names_the_install_command() {
     let nowhere = [PathBuf::from("/nonexistent"), std::env::temp_dir()];
     let error = server_binaries(nowhere).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
@@ -236,7 +236,7 @@ fn without_a_server_the_error_says_how_to_install_one() {
     assert!(server_binaries(default_candidates()).unwrap().join("initdb").exists());
 }
 
-/// The child of the tests above; does nothing in an ordinary run.
+/// Not a test: the child process of the tests above.
 #[test]
 fn child_that_is_killed() {
     if std::env::var_os(CHILD).is_none() {
@@ -247,7 +247,7 @@ fn child_that_is_killed() {
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// Starts a process with a server, does `before` to its postmaster, and kills the process.
+/// Starts a process with a server, calls `before` with the postmaster's pid, and kills the process.
 fn kill_an_owner(before: impl FnOnce(u32)) -> (PathBuf, u32) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "devdb::child_that_is_killed", "--nocapture"])

@@ -1,4 +1,4 @@
-//! Adding jobs: options, keys, bulk, the caller's transaction, and what bad input is told.
+//! Adding jobs: options, keys, bulk, the caller's transaction, and the errors for bad input.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
@@ -24,7 +24,7 @@ fn every_option_reaches_the_row() {
 }
 
 #[test]
-fn the_three_key_modes_do_what_they_say() {
+fn the_three_key_modes_behave_as_documented() {
     let db = TestDb::new();
     let utils = db.utils();
     let later = "2031-01-01T00:00:00Z".parse().unwrap();
@@ -46,7 +46,7 @@ fn the_three_key_modes_do_what_they_say() {
 }
 
 #[test]
-fn bulk_answers_are_in_the_order_of_the_request() {
+fn bulk_results_are_in_the_order_of_the_request() {
     let db = TestDb::new();
     let specs: Vec<RawJob> = (0..300)
         .map(|n| RawJob {
@@ -71,7 +71,7 @@ fn bulk_answers_are_in_the_order_of_the_request() {
 }
 
 #[test]
-fn jobs_added_in_a_transaction_live_and_die_with_it() {
+fn jobs_added_in_a_transaction_commit_or_roll_back_with_it() {
     let db = TestDb::new();
     let utils = db.utils();
     let mut client = db.client();
@@ -122,7 +122,7 @@ fn thousands_of_jobs_are_added_in_one_call_with_and_without_queues() {
 }
 
 #[test] // Upstream: the view of migration 17
-fn the_view_of_jobs_names_task_and_queue_of_each() {
+fn the_jobs_view_names_task_and_queue_of_each_job() {
     let db = TestDb::new();
     for arguments in ["'one', queue_name => 'a'", "'two', queue_name => 'b'", "'one'", "'two', queue_name => 'a'"] {
         db.add(arguments);
@@ -133,7 +133,7 @@ fn the_view_of_jobs_names_task_and_queue_of_each() {
 }
 
 #[test]
-fn names_that_are_known_use_up_no_ids() {
+fn known_task_and_queue_names_use_up_no_ids() {
     let db = TestDb::new();
     let used = "select (select last_value from graphile_worker.tasks_id_seq)
                      + (select last_value from graphile_worker.job_queues_id_seq)";
@@ -150,7 +150,7 @@ fn names_that_are_known_use_up_no_ids() {
 }
 
 #[test]
-fn adding_takes_no_advisory_lock_that_could_be_an_applications() {
+fn adding_jobs_takes_no_advisory_lock() {
     let db = TestDb::new();
     let mut client = db.client();
     let mut transaction = client.transaction().unwrap();
@@ -161,7 +161,7 @@ fn adding_takes_no_advisory_lock_that_could_be_an_applications() {
     assert_eq!(transaction.query_one(locks, &[]).unwrap().get::<_, i64>(0), 0);
 }
 
-/// The defaults of roles and databases that our own transactions must not depend on.
+/// Defaults of roles and databases that this library's transactions must not depend on.
 const DEFAULTS: [&str; 7] = [
     "default_transaction_isolation = 'serializable'",
     "default_transaction_isolation = 'repeatable read'",
@@ -179,7 +179,7 @@ fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
         let mut holder = db.client();
         db.execute(&format!("alter database {} set {default}", db.name()));
         let utils = db.utils().timeout(2 * SOON);
-        // The first adders wait for a row of a key longer than any of the timeouts.
+        // The first adders wait for the row of a key longer than any of the timeouts.
         let mut holding = holder.transaction().unwrap();
         holding.batch_execute("select graphile_worker.add_job('t', job_key => 'one')").unwrap();
         std::thread::scope(|scope| {
@@ -211,12 +211,12 @@ fn concurrent_enqueues_do_not_depend_on_the_defaults_of_the_database() {
         let mut handlers = utils.connection().unwrap();
         let (name, value) = default.split_once(" = ").unwrap();
         let shown: String = handlers.query_one(&format!("show {name}"), &[]).unwrap().get(0);
-        assert_eq!(shown, value.trim_matches('\''), "a handler's connection has the default");
+        assert_eq!(shown, value.trim_matches('\''), "a handler's connection keeps the default");
     }
 }
 
 #[test]
-fn a_database_that_is_read_only_by_default_is_told_so_and_left_alone() {
+fn a_read_only_database_is_reported_and_not_written() {
     let db = TestDb::new();
     db.execute(&format!("alter database {} set default_transaction_read_only = on", db.name()));
     let utils = db.utils();
@@ -228,7 +228,7 @@ fn a_database_that_is_read_only_by_default_is_told_so_and_left_alone() {
 }
 
 #[test]
-fn deadlocks_and_serialization_failures_of_triggers_are_tried_again() {
+fn deadlocks_and_serialization_failures_are_retried() {
     let db = TestDb::new();
     db.execute(
         "create sequence public.tries;
@@ -264,7 +264,7 @@ fn a_session_that_is_out_of_date_after_an_alter_table_is_replaced() {
     let counting = ran.clone();
     let _running = Running::start(db.worker().define_raw_job("run", move |ctx: WorkerContext| {
         counting.count(ctx.job().id());
-        if ctx.job().attempts() == 1 { Err("tried again") } else { Ok(()) }
+        if ctx.job().attempts() == 1 { Err("retry") } else { Ok(()) }
     }));
     db.execute("drop view graphile_worker.jobs");
     for (rounds, change) in (1..).zip([

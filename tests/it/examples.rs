@@ -1,4 +1,4 @@
-//! Every example runs and prints what it promises; the README's first block is one of them.
+//! Every example runs and prints the expected output, and the programs in the README are the examples.
 
 use crate::harness::{SOON, Started, TestDb};
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Cargo builds the examples next to the tests.
+/// The program of an example. Cargo builds the examples next to the tests.
 pub fn built(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(example);
@@ -19,7 +19,7 @@ pub fn built(example: &str) -> PathBuf {
     path
 }
 
-/// Runs an example against a new database; answers what it printed.
+/// Runs an example on a new database and returns its output.
 #[track_caller]
 fn run(db: &TestDb, example: &str) -> String {
     let output = Command::new(built(example)).env("DATABASE_URL", db.url()).output().unwrap();
@@ -69,13 +69,14 @@ fn every_example_is_run_by_a_test() {
     let files = std::fs::read_dir(root().join("examples")).unwrap();
     let names = files
         .filter_map(|file| file.unwrap().file_name().into_string().unwrap().strip_suffix(".rs").map(str::to_owned));
-    // `make demo` and `make demo-languages` run the demos, `make test-interop` interop, and conformance.rs the adapter.
+    // `make demo` and `make demo-languages` run the demos, `make test-interop` runs interop, and conformance.rs the
+    // adapter.
     let known = ["demo", "hello", "interop", "languages", "adapter", "service", "transaction"];
     assert_eq!(names.collect::<BTreeSet<_>>(), known.map(str::to_owned).into());
 }
 
 #[test]
-fn the_whole_programs_of_the_readme_are_examples() {
+fn the_rust_programs_of_the_readme_are_examples() {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```rust\n").skip(1).map(|block| block.split_once("```").expect("the block ends").0);
     let programs: Vec<_> = blocks.filter(|block| block.contains("fn main()")).collect();

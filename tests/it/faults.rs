@@ -1,5 +1,5 @@
-//! What a database does to a worker: killed backends, stopped ones, a paused server, locks taken
-//! away. Work goes on; nothing is lost, nothing runs twice, nothing stays locked.
+//! Database faults during work: killed and stopped backends, a paused server, lost locks. Work goes on; no job is lost
+//! or runs twice, and no lock stays.
 
 use crate::harness::{Frozen, Running, SOON, Tally, TestDb, eventually, log_lines};
 use crossbeam_channel::bounded;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// Jobs of 5 ms, a fourth of them in ten queues; each counts its runs and sees that its queue's
-/// jobs do not overlap.
+/// Runs jobs of 5 ms, a fourth of them in ten queues. Each job counts its runs and checks that jobs of its queue do not
+/// overlap.
 struct Work {
     tally: Tally,
     overlapped: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ impl Work {
                 overlapped.store(true, Ordering::SeqCst);
             }
             tally.count(ctx.job().id());
-            // A handler's connection may break under it: that is the handler's to bear.
+            // A handler's connection may break; the handler must deal with the error.
             let _ = ctx.connection().and_then(|mut connection| Ok(connection.execute("select pg_sleep(0.001)", &[])?));
             thread::sleep(Duration::from_millis(4));
             queue.map(|queue| busy.lock().unwrap().remove(&queue));
@@ -66,7 +66,7 @@ fn killed_backends_of_every_role_cost_no_job() {
     for _ in 0..KILLS {
         for role in ["listen", "handler", "fetch", "settle", "lease"] {
             let mut pids = Vec::new();
-            // There is always work to disturb, and the last fault is overcome before the next one.
+            // Each fault needs running jobs, and work must have recovered from the fault before.
             if db.jobs() < 300 {
                 Work::add(&db, 300);
                 added += 300;
@@ -85,7 +85,7 @@ fn killed_backends_of_every_role_cost_no_job() {
     }
     assert!(start.elapsed() >= Duration::from_secs(10), "{:?} is too short a storm", start.elapsed());
     assert!(kills.len() == 5 && kills.values().all(|&kills| kills >= 10), "{kills:?}");
-    // A reconcile that a kill disturbed may have to wait for the next.
+    // If a kill interrupted a reconcile, the worker may have to wait for the next one.
     eventually(2 * SOON, || db.jobs() == 0);
     work.check(&db, added);
     let stats = running.worker.stats();
@@ -93,15 +93,16 @@ fn killed_backends_of_every_role_cost_no_job() {
     running.stop().0.unwrap();
 }
 
-/// Stops a backend of this role between two statements: stopped within one, it might hold locks
-/// that nobody can take from it.
+/// Stops a backend of this role between two statements. A backend stopped within a statement might hold locks that no
+/// other session can take from it.
 fn freeze_between_statements(db: &TestDb, role: &str) -> (i32, Frozen) {
     let mut frozen = None;
     eventually(SOON, || {
         let Some(&pid) = db.backends(role).first() else { return false };
         let candidate = Frozen::new(pid);
         let idle = db.one_with::<bool>(
-            // Waiting for us: one that is between statements, but still counting, may hold locks of no name.
+            // ClientRead: a backend that is between statements, but still updates its statistics, may hold unnamed
+            // locks.
             "select wait_event is not distinct from 'ClientRead' and not exists (select from pg_locks where pid = $1)
                from pg_stat_activity where pid = $1",
             &[&pid],
@@ -111,19 +112,19 @@ fn freeze_between_statements(db: &TestDb, role: &str) -> (i32, Frozen) {
         }
         idle
     });
-    frozen.expect("it became idle")
+    frozen.expect("the backend became idle")
 }
 
 #[test]
 fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
     let (db, work) = (TestDb::alone(), Work::new());
-    // Few connections leave one session to each role: a second fetch may have nothing to do with a fault.
+    // Few connections give each role one session; a second fetch session could avoid the fault.
     let running = Running::start(work.options(db.worker().max_pg_conn(8)));
     let mut added = 0;
     for role in ["listen", "fetch", "settle", "lease"] {
         Work::add(&db, 200);
         added += 200;
-        // Lease connects when it is needed.
+        // Lease connects when it needs its session.
         while role == "lease" && db.backends(role).is_empty() {
             db.backends("fetch").first().map(|&pid| db.terminate(pid));
             thread::sleep(Duration::from_millis(50));
@@ -132,7 +133,7 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
         eventually(SOON, || work.tally.jobs() > before + 20);
         let (pid, frozen) = freeze_between_statements(&db, role);
         if role == "lease" {
-            // Somebody has to ask for it.
+            // Killing fetch's session makes the worker ask lease for a reconcile.
             db.terminate(db.backends("fetch")[0]);
         }
         Work::add(&db, 100);
@@ -149,7 +150,7 @@ fn work_goes_on_while_a_backend_of_any_role_is_stopped() {
 }
 
 #[test]
-fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
+fn a_stop_is_in_time_and_unlocks_all_with_a_stopped_backend() {
     const GRACE: Duration = Duration::from_millis(600);
     let db = TestDb::alone();
     for role in ["fetch", "settle", "lease"] {
@@ -165,12 +166,12 @@ fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
         let (_pid, frozen) = freeze_between_statements(&db, role);
         let ran = work.tally.jobs();
         match role {
-            // A claim waits for it, and nothing else is left to do.
+            // A claim waits for the stopped backend, and no other work is left.
             "fetch" => eventually(SOON, || {
                 let stats = running.worker.stats();
                 stats.held + stats.running == 0 && stats.claimed == stats.completed
             }),
-            // Outcomes wait for it.
+            // Outcomes wait for the stopped backend.
             "settle" => eventually(SOON, || work.tally.jobs() > ran + 4),
             _ => {}
         }
@@ -181,19 +182,19 @@ fn a_stop_is_in_time_while_a_backend_is_stopped_and_leaves_nothing_locked() {
         eventually(SOON, || ["fetch", "settle", "lease"].iter().all(|role| db.backends(role).is_empty()));
         assert_eq!(db.locks(), 0, "{role}");
         assert_eq!(work.tally.repeated(), [0; 0]);
-        assert_eq!(db.jobs() as usize + work.tally.jobs(), 1000, "{role}: what ran is gone, what is there did not run");
+        assert_eq!(db.jobs() as usize + work.tally.jobs(), 1000, "{role}: a job either ran or is still in the table");
         db.execute("delete from graphile_worker._private_jobs");
     }
 }
 
 #[test]
-fn a_stopped_backend_of_the_pool_delays_an_enqueue_no_longer_than_its_deadline() {
+fn a_stopped_pool_backend_delays_an_enqueue_up_to_its_deadline() {
     let db = TestDb::alone();
     let utils = db.utils().timeout(DEADLINE);
     utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
     let limit = DEADLINE + Duration::from_millis(200);
 
-    // Between two calls: another connection does it.
+    // Stopped between two calls: the pool uses another connection.
     let (_, frozen) = freeze_between_statements(&db, "handler");
     let start = Instant::now();
     let answer = utils.add_raw_job("t", &2, JobSpec::new());
@@ -202,7 +203,7 @@ fn a_stopped_backend_of_the_pool_delays_an_enqueue_no_longer_than_its_deadline()
     drop(frozen);
     assert_eq!(db.jobs(), 2);
 
-    // Within a call: its transaction is never committed, also when the server goes on.
+    // Stopped within a call: its transaction is never committed, even after the server resumes.
     for key in [None, Some("k")] {
         let before = db.jobs();
         let mut locker = db.client();
@@ -232,7 +233,7 @@ fn a_stopped_backend_of_the_pool_delays_an_enqueue_no_longer_than_its_deadline()
 fn a_worker_is_dropped_in_time_while_the_server_is_paused() {
     let db = TestDb::alone();
     let options = db.worker().concurrency(2).define_raw_job("t", |ctx: WorkerContext| {
-        // What it prepares is closed with the connection's next words, which may be its last.
+        // The connection closes this prepared statement with its next message, which may be its last.
         ctx.connection().unwrap().execute("select pg_sleep(0.05)", &[]).unwrap();
     });
     db.execute("select graphile_worker.add_job('t') from generate_series(1, 4)");
@@ -247,12 +248,12 @@ fn a_worker_is_dropped_in_time_while_the_server_is_paused() {
     }
     let in_time = dropping.is_finished();
     db.server().resume().unwrap();
-    assert!(in_time, "it waits for a server that does not answer");
+    assert!(in_time, "the drop waits for a server that does not reply");
     eventually(SOON, || db.backends("handler").is_empty());
 }
 
 #[test]
-fn a_paused_server_is_waited_for_with_few_words() {
+fn a_paused_server_causes_few_log_lines() {
     const PAUSE: Duration = Duration::from_secs(8);
     const GRACE: Duration = Duration::from_millis(500);
     let (db, work) = (TestDb::alone(), Work::new());
@@ -275,14 +276,14 @@ fn a_paused_server_is_waited_for_with_few_words() {
     Work::add(&db, 400);
     eventually(SOON, || work.tally.jobs() > 1600);
     db.server().pause().unwrap();
-    // Handlers that wait for the database may be named in the answer.
+    // The error may name handlers that wait for the database.
     let (_, took) = running.stop();
     db.server().resume().unwrap();
     assert!(took < GRACE + Duration::from_secs(1), "{took:?}");
 }
 
 #[test]
-fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_the_adder() {
+fn the_last_value_of_a_key_runs_despite_races_with_workers() {
     let db = TestDb::new();
     drop(log_lines());
     let seen: Arc<Mutex<HashMap<String, u64>>> = Arc::default();
@@ -301,7 +302,7 @@ fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_th
     let collisions = || {
         log_lines().iter().filter(|line| line.of.starts_with("race ") && line.text.contains("adding it again")).count()
     };
-    // Collisions are a matter of luck: at least six seconds, and until there were enough of them.
+    // Collisions are random: run at least six seconds, and until there are at least 100.
     let over = Arc::new(AtomicBool::new(false));
     let adders: Vec<_> = (0..8)
         .map(|adder| {
@@ -312,7 +313,7 @@ fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_th
                     last += 1;
                     for key in 0..10 {
                         let spec = JobSpec::new().job_key(format!("race {adder} {key}"));
-                        // The second meets the claim that the first has called for.
+                        // The second add meets the claim that the first one caused.
                         utils.add_raw_job("race", &(last - 1), spec.clone()).unwrap();
                         utils.add_raw_job("race", &last, spec).unwrap();
                     }
@@ -333,7 +334,7 @@ fn the_last_value_of_a_key_runs_however_often_workers_take_its_job_from_under_th
     }
 }
 
-/// One job whose handler runs until it is told to end, in a worker that does not poll.
+/// Starts a worker with one running job. The handler runs until the sender is dropped or the job is cancelled.
 fn one_held_job(db: &TestDb, poll: Duration) -> (Running, crossbeam_channel::Sender<()>, Tally) {
     let (release, wait) = bounded::<()>(0);
     let tally = Tally::default();
@@ -345,7 +346,7 @@ fn one_held_job(db: &TestDb, poll: Duration) -> (Running, crossbeam_channel::Sen
         }
     });
     let running = Running::start(options);
-    // Once the listener has probed itself, the look that a new session begins with is over.
+    // After the listener has sent its probe, the claim that follows each new session is over.
     eventually(SOON, || {
         db.one(
             "select exists (select from pg_stat_activity where datname = current_database()
@@ -364,27 +365,27 @@ fn take_the_lock_away(db: &TestDb, running: &Running) {
 }
 
 #[test]
-fn the_outcome_of_a_job_whose_lock_was_taken_away_counts_for_nothing() {
+fn the_outcome_of_a_job_that_lost_its_lock_is_ignored() {
     let db = TestDb::new();
     let (running, release, tally) = one_held_job(&db, Duration::from_secs(3600));
     take_the_lock_away(&db, &running);
     drop(release);
     eventually(SOON, || running.worker.stats().lost == 1);
-    // The completion touched nothing, so the row is still there for another run.
+    // The completion changed no row, so the row is still there for another run.
     eventually(SOON, || running.worker.stats().completed == 1);
     assert_eq!((tally.runs(), db.jobs(), running.worker.stats().lost), (2, 0, 1));
     assert_eq!(db.locks(), 0);
 }
 
 #[test]
-fn a_job_that_comes_back_while_its_handler_runs_cancels_it_and_runs_after_it() {
+fn a_job_claimed_again_cancels_its_handler_and_runs_after_it() {
     let db = TestDb::new();
     let (running, _release, tally) = one_held_job(&db, Duration::from_secs(3600));
     take_the_lock_away(&db, &running);
     db.execute("notify \"jobs:insert\"");
     eventually(SOON, || running.worker.stats().lost == 1);
     eventually(SOON, || db.locks() == 0 && running.worker.stats().running == 0);
-    assert_eq!(tally.runs(), 1, "never two at once");
+    assert_eq!(tally.runs(), 1, "never two runs at once");
     db.execute("update graphile_worker._private_jobs set run_at = now(); notify \"jobs:insert\"");
     eventually(SOON, || tally.runs() == 2);
 }

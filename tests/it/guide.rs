@@ -1,6 +1,6 @@
-//! Every code block of the guide, run. The blocks are not retyped: `guide_blocks.rs` is what the rules below make
-//! of `docs/deployment-guide.async.md`, and a test translates the guide anew and compares.
-//! What surrounds a block (tasks, database, what is looked at afterwards) stands here.
+//! Runs every code block of the guide. The rules below generate `guide_blocks.rs` from
+//! `docs/deployment-guide.async.md`, and a test generates it again and compares.
+//! This file has the setup of each block (tasks, database) and the checks afterwards.
 
 use crate::harness::{Running, SOON, Started, TestDb, eventually, log_lines};
 use graphile_worker::*;
@@ -17,7 +17,8 @@ mod blocks;
 
 const GUIDE: &str = include_str!("../../docs/deployment-guide.async.md");
 
-/// From the async crate to this one, once every `.await` is gone. What no rule knows does not compile, or is one of `FOREIGN`.
+/// Rewrites from the async crate to this one, after `.await` is removed. Code that no rule covers does not compile, or
+/// contains a word of `FOREIGN`.
 const RULES: [(&str, &str); 7] = [
     ("#[tokio::main]\n", ""),
     ("async fn", "fn"),
@@ -32,10 +33,10 @@ const RULES: [(&str, &str); 7] = [
     ),
 ];
 
-/// Words that must not be left.
+/// Words that must not remain after the translation.
 const FOREIGN: [&str; 5] = ["async", "await", "tokio", "sqlx", "futures"];
 
-/// The line of the guide, the test that runs the block that begins there, and what it looks at.
+/// The guide's line, the test that runs the block at that line, and the effect that the test checks.
 const BLOCKS: [(usize, &str, &str); 17] = [
     (18, "a_url_is_enough", "the schema is installed, the job ran"),
     (29, "a_pool_that_is_lent_is_used", "the handler's session is one of the pool's"),
@@ -60,7 +61,7 @@ const BLOCKS: [(usize, &str, &str); 17] = [
 fn blocks_of(guide: &str) -> Vec<(usize, String, String)> {
     let mut blocks: Vec<(usize, String, String)> = Vec::new();
     let mut inside = false;
-    // Our own line on top does not count.
+    // The note that this repository adds on top does not count.
     for (line, text) in guide.lines().skip(1).enumerate() {
         match text.strip_prefix("```") {
             Some(_) if inside => inside = false,
@@ -72,13 +73,13 @@ fn blocks_of(guide: &str) -> Vec<(usize, String, String)> {
             None => {}
         }
     }
-    assert!(!inside, "the last block does not end");
+    assert!(!inside, "the last block is not closed");
     blocks
 }
 
-/// A block, without async.
+/// A block, translated to blocking code.
 fn translate(line: usize, block: &str, used: &mut BTreeSet<&str>) -> String {
-    // An await may stand on a line of its own.
+    // An await may be on a line of its own.
     let mut text = block.split(".await").map(str::trim_end).collect::<Vec<_>>().concat() + "\n";
     for (from, to) in RULES {
         if text.contains(from) {
@@ -92,7 +93,7 @@ fn translate(line: usize, block: &str, used: &mut BTreeSet<&str>) -> String {
     text
 }
 
-/// The file of all Rust blocks.
+/// The generated file with all Rust blocks.
 fn translated(guide: &str) -> String {
     let mut used = BTreeSet::new();
     let mut file = String::from(
@@ -106,7 +107,7 @@ fn translated(guide: &str) -> String {
         match language.as_str() {
             "bash" => continue,
             "rust,ignore" => {}
-            _ => panic!("line {line} of the guide: nobody runs {language:?}"),
+            _ => panic!("line {line} of the guide: no test runs {language:?}"),
         }
         let text = translate(line, &block, &mut used);
         if text.contains("let worker = ") && !text.contains("fn main()") {
@@ -125,18 +126,18 @@ fn translated(guide: &str) -> String {
 }
 
 #[test]
-fn the_blocks_that_run_are_those_of_the_guide() {
+fn guide_blocks_match_the_guide() {
     let expected = translated(GUIDE);
     if include_str!("guide_blocks.rs") != expected {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide_blocks.rs");
         std::fs::write(&path, expected).unwrap();
-        panic!("the guide or the rules changed: copy {} to tests/it, and look at the difference", path.display());
+        panic!("the guide or the rules changed: copy {} to tests/it, and review the difference", path.display());
     }
 }
 
 #[test]
 #[should_panic(expected = "no rule translates \"tokio\"")]
-fn what_no_rule_knows_is_reported() {
+fn code_that_no_rule_translates_is_reported() {
     translate(1, "tokio::spawn(worker.run());\n", &mut BTreeSet::new());
 }
 
@@ -159,11 +160,11 @@ fn every_block_has_a_test_and_a_line_in_the_table() {
     if include_str!("../../docs/guide-blocks.md") != table {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide-blocks.md");
         std::fs::write(&path, table).unwrap();
-        panic!("the table is not true any more: copy {} to docs", path.display());
+        panic!("the table is out of date: copy {} to docs", path.display());
     }
 }
 
-/// Writes down that it ran, and where; then waits if its receiver has not been let go.
+/// Records that it ran and on which session, then waits while `public.waiting` has its recipient.
 #[derive(Serialize, Deserialize)]
 struct SendEmail {
     to: String,
@@ -181,12 +182,12 @@ impl TaskHandler for SendEmail {
         let start = Instant::now();
         while ctx.connection()?.query_one(waiting, &[&self.to])?.get(0) {
             if start.elapsed() > 3 * SOON {
-                return Err("nobody let it go".into());
+                return Err("not released in time".into());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         match self.to.as_str() {
-            "nobody" => Err("there is no such address".into()),
+            "unknown" => Err("there is no such address".into()),
             _ => Ok::<(), Box<dyn std::error::Error + Send + Sync>>(()),
         }
     }
@@ -201,13 +202,13 @@ impl TaskHandler for SendDailyReport {
     fn run(self, _: WorkerContext) -> impl IntoTaskHandlerResult {}
 }
 
-/// What stands for the guide's future: one signal, of the one block that calls this.
+/// The replacement of the guide's future: one signal, used by the one block that calls this function.
 fn on_shutdown() -> ShutdownSignal {
     static SIGNAL: std::sync::OnceLock<ShutdownSignal> = std::sync::OnceLock::new();
     SIGNAL.get_or_init(ShutdownSignal::new).clone()
 }
 
-/// A database with room for what handlers write down.
+/// A database with the tables in which handlers record what they did.
 fn prepared() -> TestDb {
     let db = TestDb::new();
     db.execute("create table public.sent (name text, session text); create table public.waiting (name text)");
@@ -226,7 +227,7 @@ fn let_go(db: &TestDb) {
     db.execute("delete from public.waiting");
 }
 
-/// Runs a block that reads DATABASE_URL in a process of its own.
+/// Runs a block that reads DATABASE_URL in a separate process.
 fn process(block: &str, url: &str) -> Command {
     let mut process = Command::new(std::env::current_exe().unwrap());
     process.args(["--exact", "guide::a_block_that_reads_the_environment", "--ignored", "--nocapture"]);
@@ -238,7 +239,7 @@ fn start(block: &str, db: &TestDb) -> Started {
     Started::new(&mut process(block, &db.url()))
 }
 
-/// Stops it by a signal; answers whether it ended with success.
+/// Stops the process with a signal and returns whether it ended with success.
 fn terminate(mut process: Started) -> bool {
     process.signal("TERM");
     process.status().success()
@@ -301,7 +302,7 @@ fn due_jobs_are_found_twice_a_second() {
     eventually(SOON, || !db.backends("listen").is_empty());
     let start = Instant::now();
     for round in 1..=5 {
-        // Announced before it is due: only a poll finds it, half a second after the last.
+        // The notification is sent before the job is due, so only a poll finds it, half a second after the last.
         send(&db, "ada", ", run_at => now() + interval '50 ms'");
         eventually(SOON, || sent(&db).len() == round);
     }
@@ -315,7 +316,7 @@ fn the_program_runs_until_a_signal() {
     send(&db, "ada", "");
     let mut program = start("102", &db);
     eventually(SOON, || sent(&db) == ["ada"] && db.jobs() == 0);
-    assert!(program.0.try_wait().unwrap().is_none(), "it goes on");
+    assert!(program.0.try_wait().unwrap().is_none(), "the program goes on");
     assert!(terminate(program));
 }
 
@@ -338,7 +339,7 @@ fn a_stop_waits_for_the_grace_period() {
     running.worker.request_shutdown();
     // Longer than the default of five seconds.
     std::thread::sleep(Duration::from_millis(6500));
-    assert_eq!(db.locks(), 1, "it is waited for");
+    assert_eq!(db.locks(), 1, "the job still runs");
     let_go(&db);
     running.stop().0.unwrap();
     assert_eq!(db.jobs(), 0);
@@ -357,7 +358,7 @@ fn a_signal_of_the_callers_stops_the_worker() {
         let_go(&db);
         run.join().unwrap().unwrap();
     });
-    assert_eq!(db.jobs(), 0, "what ran was drained");
+    assert_eq!(db.jobs(), 0, "the running job was completed");
 }
 
 #[test]
@@ -408,7 +409,7 @@ fn a_plugin_is_called() {
     drop(log_lines());
     let db = prepared();
     send(&db, "ada", "");
-    send(&db, "nobody", "");
+    send(&db, "unknown", "");
     let running = run(blocks::line_347(db.url()));
     eventually(SOON, || db.jobs() == 1 && db.locks() == 0);
     let id = running.worker.worker_id().unwrap();
@@ -433,13 +434,13 @@ fn commands_of_the_guide() {
             let output = sh.args(["-c", command]).env("PATH", &path).env("DATABASE_URL", db.url()).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "line {line} of the guide: {command}\n{said}");
-            // The first of them all installs the schema.
+            // The first command installs the schema.
             assert_eq!(db.jobs(), 0, "{command}");
         }
     }
 }
 
-/// Runs what a block has built.
+/// Starts the worker that a block has built.
 #[track_caller]
 fn run(worker: Result<Worker, Box<dyn std::error::Error>>) -> Running {
     Running::of(worker.expect("the block builds a worker"))

@@ -1,5 +1,4 @@
-//! The verbs of the tests: a fresh migrated database, looks into it, and blows against it.
-//! Knows nothing of any one behaviour.
+//! Test helpers: a new migrated database, queries on it, and faults. Knows nothing of any one behaviour.
 
 use std::collections::HashMap;
 use std::ops::DerefMut;
@@ -15,21 +14,21 @@ use postgres::types::{FromSql, ToSql};
 use postgres::{Client, NoTls, Row};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// How long a test waits for what must happen, on a machine that does other things as well.
+/// How long a test waits for an expected event, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// A database of its own, cloned from the migrated template; dropped with the value.
+/// A database of its own, cloned from the migrated template. Dropping the value drops the database.
 pub struct TestDb {
     name: String,
     url: String,
     client: Mutex<Client>,
-    /// The server, if it is this database's alone.
+    /// The server, if only this database is on it.
     alone: Option<DevDb>,
 }
 
 impl TestDb {
-    /// A database on a private server of its own, for tests that stop server processes: others
-    /// would wait for those to create or drop a database.
+    /// A database on a private server, for tests that stop server processes. On the shared server, other tests would
+    /// wait for those processes to create or drop a database.
     pub fn alone() -> Self {
         let server = DevDb::start(Options { fsync: false, ..Options::default() }).expect("a private server");
         let url = server.url();
@@ -47,7 +46,7 @@ impl TestDb {
         Self::create(&format!("template {}_template", server().tag))
     }
 
-    /// A database of another encoding than UTF8.
+    /// A database with an encoding other than UTF8.
     pub fn encoded(encoding: &str) -> Self {
         let db = Self::create(&format!("template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"));
         migrate_template(&db.url);
@@ -73,7 +72,7 @@ impl TestDb {
         &self.name
     }
 
-    /// The utilities, on this database.
+    /// Utilities on this database.
     pub fn utils(&self) -> WorkerUtils {
         WorkerUtils::connect(&self.url).expect("connecting the utilities")
     }
@@ -83,19 +82,19 @@ impl TestDb {
         WorkerOptions::default().database_url(&self.url).concurrency(4)
     }
 
-    /// Enqueues by plain SQL: the arguments of `add_job`.
+    /// Adds a job by plain SQL, with the arguments of `add_job`, and returns its id.
     #[track_caller]
     pub fn add(&self, arguments: &str) -> i64 {
         self.one(&format!("select id from graphile_worker.add_job({arguments})"))
     }
 
-    /// How many jobs there are.
+    /// The number of jobs.
     #[track_caller]
     pub fn jobs(&self) -> i64 {
         self.one("select count(*) from graphile_worker._private_jobs")
     }
 
-    /// How many jobs and queues are locked.
+    /// The number of locked jobs and queues.
     #[track_caller]
     pub fn locks(&self) -> i64 {
         self.one(
@@ -152,7 +151,7 @@ impl TestDb {
         self.rows_with(sql, &[&named]).iter().map(|row| row.get(0)).collect()
     }
 
-    /// How many sessions of this database wait for a lock.
+    /// The number of sessions of this database that wait for a lock.
     #[track_caller]
     pub fn waiting(&self) -> i64 {
         self.one(
@@ -161,14 +160,14 @@ impl TestDb {
         )
     }
 
-    /// Ends a session of the server; `false` if there was none.
+    /// Ends a session of the server. Returns `false` if it does not exist.
     #[track_caller]
     pub fn terminate(&self, pid: i32) -> bool {
         self.one_with("select pg_terminate_backend($1)", &[&pid])
     }
 
     fn session(&self) -> MutexGuard<'_, Client> {
-        // A panic elsewhere in the test leaves the session as good as it was.
+        // A panic elsewhere in the test does not damage the session.
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if client.is_closed() {
             *client.deref_mut() = connect(&self.url);
@@ -186,14 +185,14 @@ impl Drop for TestDb {
         let mut admin = server().admin();
         let pids = admin.query("select pid from pg_stat_activity where datname = $1", &[&self.name]);
         if server().private.is_some() {
-            // A backend that a test stopped would not hear that it has to go.
+            // A stopped backend does not see the request to end.
             pids.iter().flatten().for_each(|row| signal(row.get::<_, i32>(0) as u32, "CONT"));
         }
         drop_database(&mut admin, &self.name);
     }
 }
 
-/// A role that owns nothing and may connect; dropped with its rights.
+/// A role that owns nothing and may connect. Dropping the value drops the role and its rights.
 pub struct Role<'a> {
     db: &'a TestDb,
     pub name: String,
@@ -209,7 +208,7 @@ impl<'a> Role<'a> {
         role
     }
 
-    /// Runs statements of the owner, in which ROLE is this role.
+    /// Runs statements as the owner, with ROLE replaced by this role.
     #[track_caller]
     pub fn may(&self, grants: &str) {
         self.db.execute(&grants.replace("ROLE", &self.name));
@@ -228,14 +227,14 @@ impl Drop for Role<'_> {
     }
 }
 
-/// The same URL, for sessions with this setting.
+/// The same URL, with this setting for its sessions.
 pub fn with_option(url: &str, setting: &str, value: &str) -> String {
     let sign = if url.contains('?') { '&' } else { '?' };
     format!("{url}{sign}options=-c%20{setting}%3D{value}")
 }
 
-/// Lets the processes that tests start take signals as usual. This one may itself have been started with
-/// some ignored, as in the background of a shell, and would hand that on; a handler is not handed on.
+/// Makes the processes that tests start handle signals as usual. This process may have been started with some signals
+/// ignored, as in the background of a shell, and a child inherits ignored signals. A child does not inherit a handler.
 fn default_signals() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -262,7 +261,7 @@ impl Started {
         signal(self.0.id(), name);
     }
 
-    /// Waits for its end, which must come soon.
+    /// Waits for the end of the process, at most `SOON`.
     #[track_caller]
     pub fn status(&mut self) -> ExitStatus {
         eventually(SOON, || self.0.try_wait().unwrap().is_some());
@@ -277,7 +276,7 @@ impl Drop for Started {
     }
 }
 
-/// Sends a signal, by name without SIG, to any process: `signal(pid, "STOP")`.
+/// Sends a signal, named without SIG, to any process: `signal(pid, "STOP")`.
 pub fn signal(pid: u32, name: &str) {
     shell("kill -\"$1\" \"$2\"", &[name, &pid.to_string()]);
 }
@@ -287,7 +286,7 @@ pub fn is_alive(pid: u32) -> bool {
     shell("kill -0 \"$1\" && ! grep -q '^State:[[:space:]]*Z' \"/proc/$1/status\"", &[&pid.to_string()])
 }
 
-/// A process that is stopped (SIGSTOP) as long as this value lives.
+/// A process that is stopped (SIGSTOP) while this value lives.
 pub struct Frozen(u32);
 
 impl Frozen {
@@ -303,7 +302,7 @@ impl Drop for Frozen {
     }
 }
 
-/// Counts how often each job ran.
+/// Counts the runs of each job.
 #[derive(Clone, Default)]
 pub struct Tally(Arc<Mutex<HashMap<i64, u32>>>);
 
@@ -312,12 +311,12 @@ impl Tally {
         *self.0.lock().unwrap().entry(job).or_default() += 1;
     }
 
-    /// How many jobs ran at least once.
+    /// The number of jobs that ran at least once.
     pub fn jobs(&self) -> usize {
         self.0.lock().unwrap().len()
     }
 
-    /// How many runs there were.
+    /// The number of runs.
     pub fn runs(&self) -> usize {
         self.0.lock().unwrap().values().sum::<u32>() as usize
     }
@@ -329,7 +328,7 @@ impl Tally {
     }
 }
 
-/// A line of the log: what it says, one of its fields (`worker_id`, `job_key` or `crontab`), and its task.
+/// A line of the log: its text, one of its fields (`worker_id`, `job_key` or `crontab`), its error and its task.
 pub struct Line {
     pub text: String,
     pub of: String,
@@ -337,7 +336,7 @@ pub struct Line {
     pub task: String,
 }
 
-/// Every line logged from now on, of all tests: look for your own worker's or key's.
+/// The lines logged by all tests since the first call. A test must filter them by its own worker or key.
 pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
     static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
     static START: Once = Once::new();
@@ -347,7 +346,7 @@ pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
             true
         }
         fn log(&self, record: &log::Record) {
-            // What the guide's plugin logs comes from its own module, here.
+            // The guide's plugin logs from the module of its test.
             if record.target().starts_with("graphile_worker") || record.target().starts_with("it::guide") {
                 let field = |name| record.key_values().get(log::kv::Key::from_str(name)).map(|value| value.to_string());
                 let of = field("worker_id").or_else(|| field("job_key")).or_else(|| field("crontab"));
@@ -365,7 +364,7 @@ pub fn log_lines() -> MutexGuard<'static, Vec<Line>> {
     LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `condition` holds; looks every 5 ms. Panics at the caller's line if it never does.
+/// Waits until `condition` holds, and checks it every 5 ms. Panics at the caller's line after `timeout`.
 #[track_caller]
 pub fn eventually(timeout: Duration, mut condition: impl FnMut() -> bool) {
     let (caller, start) = (Location::caller(), Instant::now());
@@ -375,13 +374,13 @@ pub fn eventually(timeout: Duration, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Brings the schema into the template database, from which every test's database is cloned.
+/// Installs the schema in the template database, from which every test's database is cloned.
 fn migrate_template(url: &str) {
     let utils = WorkerUtils::connect(url).expect("connecting to the template");
     utils.migrate().expect("migrating the template");
 }
 
-/// A worker on a thread of its own. Dropping it stops it, and expects that it ended well.
+/// A worker on a thread of its own. Dropping the value stops the worker and asserts that `run` succeeds.
 pub struct Running {
     pub worker: Arc<Worker>,
     thread: Option<std::thread::JoinHandle<Result<()>>>,
@@ -392,7 +391,7 @@ impl Running {
         Self::of(options.listen_os_shutdown_signals(false).init().expect("starting a worker"))
     }
 
-    /// Runs a worker that is made already.
+    /// Runs a worker that is already built.
     pub fn of(worker: Worker) -> Self {
         let worker = Arc::new(worker);
         let runner = worker.clone();
@@ -400,7 +399,7 @@ impl Running {
         Self { worker, thread: Some(thread.expect("starting a thread")) }
     }
 
-    /// Waits until it ends by itself, which must come soon; answers what `run` answered.
+    /// Waits until the worker ends by itself, at most `SOON`, and returns the result of `run`.
     #[track_caller]
     pub fn ends(mut self) -> Result<()> {
         let thread = self.thread.take().expect("ended once");
@@ -408,7 +407,7 @@ impl Running {
         thread.join().expect("run() must not panic")
     }
 
-    /// Stops it, and answers what `run` answered and how long that took.
+    /// Stops the worker and returns the result of `run` and how long the stop took.
     pub fn stop(mut self) -> (Result<()>, Duration) {
         self.end()
     }
@@ -430,15 +429,15 @@ impl Drop for Running {
     }
 }
 
-/// One server for all tests of this process.
+/// The server of all tests of this process.
 struct Server {
-    /// `None` on the server of `TEST_DATABASE_URL`. A static is never dropped: the server ends
-    /// because its watcher sees us end.
+    /// `None` on the server of `TEST_DATABASE_URL`. A static is never dropped: the server ends because its watcher
+    /// detects the end of this process.
     private: Option<DevDb>,
     url: String,
-    /// What the names of this process's databases begin with.
+    /// The prefix of the names of this process's databases.
     tag: String,
-    /// Holds the lock that says that databases of this tag are in use.
+    /// Holds the lock that marks databases with this tag as in use.
     _owner: Mutex<Client>,
 }
 
@@ -451,7 +450,7 @@ impl Server {
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
-        // Never DATABASE_URL: that one may hold somebody's jobs.
+        // Never DATABASE_URL: that database may hold real jobs.
         let (private, url) = match std::env::var("TEST_DATABASE_URL") {
             Ok(url) => (None, url),
             Err(_) => {
@@ -474,7 +473,7 @@ fn server() -> &'static Server {
     })
 }
 
-/// Drops what test processes that are gone left on a lasting server.
+/// Drops the databases that ended test processes have left on a permanent server.
 fn sweep(admin: &mut Client) {
     let names = admin.query("select datname::text from pg_database where datname ~ '^gw_it_[0-9a-f]{8}_'", &[]);
     for row in names.expect("listing databases") {
@@ -502,7 +501,7 @@ fn connect(url: &str) -> Client {
     config.connect(NoTls).unwrap_or_else(|e| panic!("connecting as harness: {}", explain(&e)))
 }
 
-/// `url` with another database.
+/// The same URL with another database.
 fn with_database(url: &str, database: &str) -> String {
     let (rest, query) = url.split_once('?').map_or((url, String::new()), |(rest, query)| (rest, format!("?{query}")));
     let authority = rest.find("://").map_or(0, |at| at + 3);
@@ -514,7 +513,7 @@ fn explain(error: &postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Runs a script of sh and tells whether it succeeded: `kill` is not everywhere a program.
+/// Runs a sh script and returns whether it succeeded. Not every system has `kill` as a program.
 pub fn shell(script: &str, args: &[&str]) -> bool {
     let mut sh = Command::new("sh");
     sh.args(["-c", script, "sh"]).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -557,7 +556,7 @@ fn backends_are_found_by_their_role_and_can_be_ended() {
 }
 
 #[test]
-fn the_harness_comes_back_after_its_session_was_ended() {
+fn the_harness_reconnects_after_its_session_ended() {
     let db = TestDb::new();
     let pid: i32 = db.one("select pg_backend_pid()");
     db.client().execute("select pg_terminate_backend($1)", &[&pid]).unwrap();
@@ -566,7 +565,7 @@ fn the_harness_comes_back_after_its_session_was_ended() {
 }
 
 #[test]
-fn a_url_changes_its_database_and_nothing_else() {
+fn with_database_changes_only_the_database() {
     #[track_caller]
     fn check(url: &str, expected: &str) {
         assert_eq!(with_database(url, "new"), expected);
@@ -579,6 +578,6 @@ fn a_url_changes_its_database_and_nothing_else() {
 
 #[test]
 #[should_panic(expected = "harness.rs")]
-fn what_never_comes_true_is_reported_at_the_callers_line() {
+fn a_failed_wait_is_reported_at_the_callers_line() {
     eventually(Duration::from_millis(10), || false);
 }

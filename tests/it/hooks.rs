@@ -1,4 +1,4 @@
-//! Hooks: who is told what and when, and what each answer of an interceptor does to the database.
+//! Hooks: which events observers receive and when, and the effect of each result of an interceptor.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::{bounded, unbounded};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Collects words, in the order in which they came.
+/// Collects words in their order.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<String>>>);
 
@@ -22,7 +22,7 @@ impl Diary {
     }
 }
 
-/// How many jobs there are, and what the first says of its attempts and its error.
+/// The number of jobs, and the attempts and the error of the first.
 fn left(db: &TestDb) -> String {
     db.one(
         "select count(*) || coalesce(min(': attempts ' || attempts || ', ' || coalesce(last_error, 'no error')), '')
@@ -31,7 +31,7 @@ fn left(db: &TestDb) -> String {
 }
 
 #[test]
-fn an_observer_is_told_of_every_step_after_the_database_knows_it() {
+fn observers_see_every_step_after_the_database_has_it() {
     let db = Arc::new(TestDb::new());
     db.add("'t', '\"good\"'");
     let diary = Diary::default();
@@ -60,7 +60,7 @@ fn an_observer_is_told_of_every_step_after_the_database_knows_it() {
     let claimed = "1: attempts 1, no error";
     let all = diary.words();
     let mut sorted = all.clone();
-    sorted.sort(); // The job's thread and gw-events are two.
+    sorted.sort(); // The job's thread and gw-events are separate threads.
     assert_eq!(sorted.len(), 5, "{all:?}");
     assert_eq!(all[0], "begin 7");
     assert!(all.contains(&format!("start 1 of {claimed}")), "{all:?}");
@@ -77,7 +77,8 @@ fn an_observer_is_told_of_every_step_after_the_database_knows_it() {
     assert_eq!(all.iter().filter(|word| word.starts_with("fail")).count(), 1, "{all:?}");
 }
 
-/// Runs one job with a `BeforeJobRun` and an `AfterJobRun` hook; answers what is left, and what was called.
+/// Runs one job with a `BeforeJobRun` and an `AfterJobRun` hook, and checks what is left and which functions were
+/// called.
 #[track_caller]
 fn check(
     before: impl Fn(BeforeJobRunContext) -> HookResult + Send + Sync + 'static,
@@ -111,7 +112,7 @@ fn check(
 }
 
 #[test]
-fn what_interceptors_of_a_run_decide_is_what_becomes_of_the_job() {
+fn interceptors_of_a_run_decide_the_outcome_of_the_job() {
     use HookResult::{Continue, Fail, Skip};
     let all = ["start", "run", "after"];
     check(|ctx| if ctx.payload == json!({"a": 1}) { Continue } else { Skip }, Ok(()), |_| Continue, "0", &all);
@@ -123,7 +124,7 @@ fn what_interceptors_of_a_run_decide_is_what_becomes_of_the_job() {
 }
 
 #[test]
-fn the_first_interceptor_that_decides_is_the_last_that_is_asked() {
+fn the_first_interceptor_that_decides_ends_the_chain() {
     let db = TestDb::new();
     db.add("'t'");
     let options = db
@@ -136,7 +137,7 @@ fn the_first_interceptor_that_decides_is_the_last_that_is_asked() {
 }
 
 #[test]
-fn a_panic_in_any_hook_leaves_the_worker_alive_and_the_next_hook_called() {
+fn a_panic_in_a_hook_stops_neither_worker_nor_next_hook() {
     let db = TestDb::new();
     db.add("'t'");
     let told = Arc::new(AtomicUsize::new(0));
@@ -161,7 +162,7 @@ fn an_interceptor_that_panics_before_the_run_fails_the_attempt() {
 }
 
 #[test]
-fn interceptors_of_an_enqueue_change_skip_or_refuse_it_wherever_it_comes_from() {
+fn enqueue_interceptors_can_change_skip_or_refuse_a_job() {
     let db = TestDb::new();
     let options = db
         .worker()
@@ -206,7 +207,7 @@ fn interceptors_of_an_enqueue_change_skip_or_refuse_it_wherever_it_comes_from() 
 }
 
 #[test]
-fn a_job_that_a_stop_interrupts_is_told_of_once_it_is_given_back() {
+fn an_interrupted_job_is_reported_after_it_is_given_back() {
     let db = Arc::new(TestDb::new());
     db.add("'t'");
     let (send, told) = unbounded();
@@ -229,7 +230,7 @@ fn a_job_that_a_stop_interrupts_is_told_of_once_it_is_given_back() {
 }
 
 #[test]
-fn a_job_whose_lock_is_taken_away_is_told_of_as_lost_and_not_as_done() {
+fn a_job_that_loses_its_lock_is_reported_lost_and_not_done() {
     let db = TestDb::new();
     db.add("'t'");
     let diary = Diary::default();
@@ -241,7 +242,7 @@ fn a_job_whose_lock_is_taken_away_is_told_of_as_lost_and_not_as_done() {
         .on(JobComplete, move |_| done.note("done"));
     let running = Running::start(options.define_raw_job("t", move |_| _ = wait.recv_timeout(SOON)));
     eventually(SOON, || running.worker.stats().running == 1);
-    db.execute("update graphile_worker._private_jobs set locked_by = 'somebody', locked_at = now()");
+    db.execute("update graphile_worker._private_jobs set locked_by = 'another', locked_at = now()");
     drop(release);
     eventually(SOON, || !diary.words().is_empty());
     running.stop().0.unwrap();
@@ -272,7 +273,7 @@ fn without_an_observer_there_is_no_thread_for_events() {
         names.map(|name| name.trim().to_owned()).collect()
     }
     if std::env::var_os("HOOKS_ALONE").is_none() {
-        // Other tests of this binary observe: look in a process of our own.
+        // Other tests of this binary register observers, so look in a separate process.
         let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
         alone.args(["--exact", "hooks::without_an_observer_there_is_no_thread_for_events"]).env("HOOKS_ALONE", "1");
         assert!(alone.output().unwrap().status.success());

@@ -1,4 +1,4 @@
-//! A worker that has nothing to do, and what it asks of the database.
+//! The statements that an idle worker sends to the database.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crate::proxy::Proxy;
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[test]
-fn an_idle_worker_sends_little_more_than_a_claim_a_poll_interval() {
+fn an_idle_worker_sends_about_one_claim_a_poll_interval() {
     let db = TestDb::new();
     let proxy = Proxy::to_server_of(&db.url());
     let (claims, others) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let options = db.worker().database_url(&proxy.url(&db.url())).poll_interval(Duration::from_millis(250));
     let running = Running::start(options.define_raw_job("t", |_| ()));
-    // Connected, probed, and at its first poll.
+    // The worker is connected, its listener has sent its probe, and it polls.
     eventually(SOON, || running.worker.stats().claims > 3);
     let counters = (claims.clone(), others.clone());
     proxy.drop_reply_to(1, move |sent| {

@@ -1,5 +1,5 @@
-//! One row that cannot be written, because another session holds it or a trigger refuses it: all other jobs go on,
-//! the one is written when it can be, and a stop names what it could not write.
+//! Rows that cannot be written, because another session locks them or a trigger refuses the write. All other jobs go
+//! on, the outcome is written when it can be, and a stop names the outcomes that it could not write.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const GRACE: Duration = Duration::from_millis(200);
 
-/// Runs "quick" jobs, "held" jobs until they are released, and "broken" jobs that fail.
+/// Runs "quick" jobs, "held" jobs that wait until they are released, and "broken" jobs that fail.
 struct Work {
     tally: Tally,
     started: Receiver<i64>,
@@ -37,7 +37,7 @@ impl Work {
     }
 }
 
-/// A trigger on the table that raises the SQLSTATE where the condition holds.
+/// A trigger on the table that raises this SQLSTATE if the condition holds.
 fn raising(db: &TestDb, when: &str, table: &str, condition: &str, state: &str) {
     db.execute(&format!(
         "create function raising_{table}() returns trigger language plpgsql as $$
@@ -49,7 +49,8 @@ fn raising(db: &TestDb, when: &str, table: &str, condition: &str, state: &str) {
     ));
 }
 
-/// Another session holds one row while its job ends: the rest of the work goes on, and the one follows.
+/// Another session locks one row while its job ends: the other jobs go on, and this one ends after the lock is
+/// released.
 fn a_held_row_holds_up_its_own_job_only(task: &str, queue: &str, hold: &str) {
     let db = TestDb::new();
     let Work { tally, started, release, worker } = Work::new(&db);
@@ -65,7 +66,7 @@ fn a_held_row_holds_up_its_own_job_only(task: &str, queue: &str, hold: &str) {
     db.execute("select graphile_worker.add_job('quick', queue_name => case when n % 3 = 0 then 'other' end) from generate_series(1, 30) n");
     eventually(SOON, || db.jobs() == 1);
     assert_eq!(tally.runs(), 31);
-    // Its outcome waits; the replies to the others may still be on their way.
+    // Its outcome waits; the replies for the other jobs may still be on their way.
     eventually(SOON, || running.worker.stats().in_flight == 1);
     assert_eq!(db.waiting(), 0, "no session waits for the lock");
     transaction.rollback().unwrap();
@@ -146,7 +147,7 @@ fn a_run_until_empty_names_the_job_whose_row_another_session_holds() {
     assert_eq!((tally.runs(), db.jobs(), locks), (31, 1, 1));
 }
 
-/// Ten jobs, one of which the trigger refuses: nine are settled, and the one is once it can be.
+/// Ten jobs, of which the trigger refuses one: nine are settled at once, and the tenth after the trigger is dropped.
 #[track_caller]
 fn a_refused_outcome_waits_alone(task: &str, when: &str, state: &str) {
     let db = TestDb::new();
@@ -185,7 +186,7 @@ fn a_failure_that_a_trigger_refuses_waits_alone() {
 }
 
 #[test]
-fn a_job_whose_completion_is_refused_for_long_fails_for_good() {
+fn a_job_whose_completion_stays_refused_fails_permanently() {
     let db = TestDb::new();
     let Work { tally, worker, .. } = Work::new(&db);
     raising(&db, "after delete", "_private_jobs", "old.priority = 1", "P0001");
@@ -204,7 +205,7 @@ fn a_job_whose_completion_is_refused_for_long_fails_for_good() {
 }
 
 #[test]
-fn a_stop_gives_back_what_it_can_and_names_the_jobs_whose_outcomes_were_refused() {
+fn a_stop_gives_back_jobs_and_names_those_it_could_not_write() {
     let db = TestDb::new();
     let Work { tally, worker, .. } = Work::new(&db);
     raising(
@@ -225,7 +226,7 @@ fn a_stop_gives_back_what_it_can_and_names_the_jobs_whose_outcomes_were_refused(
     assert_eq!(locked, [stuck], "the other one was given back");
 }
 
-/// Five jobs of fifty cannot be claimed: the others run, and these do once they can be claimed.
+/// Five jobs of fifty cannot be claimed: the others run, and these run after the trigger is dropped.
 #[track_caller]
 fn a_refused_claim_holds_up_its_own_job_only(state: &str) {
     let db = TestDb::new();
@@ -252,12 +253,12 @@ fn a_claim_that_a_trigger_refuses_holds_up_its_own_job_only() {
 }
 
 #[test]
-fn a_claim_that_is_refused_as_if_it_would_pass_holds_up_its_own_job_only() {
+fn a_transiently_refused_claim_holds_up_its_own_job_only() {
     a_refused_claim_holds_up_its_own_job_only("40001");
 }
 
 #[test]
-fn a_claim_that_is_refused_as_if_the_session_ended_holds_up_its_own_job_only() {
+fn a_claim_refused_as_admin_shutdown_holds_up_its_own_job_only() {
     a_refused_claim_holds_up_its_own_job_only("57P01");
 }
 
@@ -285,7 +286,7 @@ fn a_held_heartbeat_entry_stops_no_other_duty_of_the_worker() {
     let mut transaction = stranger.transaction().unwrap();
     transaction.execute("select from graphile_worker._native_workers for update", &[]).unwrap();
     eventually(SOON, || running.worker.stats().database_errors > 0);
-    // A broken claim makes the worker ask which jobs it holds, and until it knows no job starts.
+    // A broken claim makes the worker ask which jobs it holds, and no job starts before the reply.
     for pid in db.backends("fetch") {
         db.terminate(pid);
     }

@@ -1,4 +1,4 @@
-//! What becomes of a job: it runs, is tried again, fails for good; and when it starts.
+//! The outcomes of a job: it runs, is retried or fails permanently; and when it starts.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{IntoTaskHandlerResult, JobSpec, TaskHandler, WorkerContext};
@@ -12,7 +12,7 @@ struct Greet {
     name: String,
 }
 
-/// What `Greet` writes to.
+/// Collects the greetings of `Greet`.
 struct Greetings(Mutex<Vec<String>>);
 
 impl TaskHandler for Greet {
@@ -26,7 +26,7 @@ impl TaskHandler for Greet {
 }
 
 #[test]
-fn a_typed_job_is_read_run_and_its_row_is_gone() {
+fn a_typed_job_runs_and_its_row_is_deleted() {
     let db = TestDb::new();
     let greetings = Arc::new(Greetings(Mutex::default()));
     db.utils().add_job(Greet { name: "ada".into() }, JobSpec::new()).unwrap();
@@ -36,7 +36,7 @@ fn a_typed_job_is_read_run_and_its_row_is_gone() {
 }
 
 #[test]
-fn an_error_is_kept_as_it_reads_and_the_job_is_tried_again_after_the_backoff() {
+fn an_error_is_stored_and_the_job_retried_after_the_backoff() {
     let db = TestDb::new();
     db.add("'t', queue_name => 'q'");
     let worker = db.worker().define_raw_job("t", |_| Err("boom")).init().unwrap();
@@ -65,7 +65,7 @@ fn a_panic_is_a_failure_and_the_thread_goes_on() {
 }
 
 #[test]
-fn after_the_last_attempt_a_job_stays_failed_for_good() {
+fn after_the_last_attempt_a_job_stays_permanently_failed() {
     let db = TestDb::new();
     db.add("'t', max_attempts => 1");
     let worker = db.worker().define_raw_job("t", |_| Err("no")).init().unwrap();
@@ -77,7 +77,7 @@ fn after_the_last_attempt_a_job_stays_failed_for_good() {
 }
 
 #[test]
-fn a_payload_of_another_shape_fails_without_showing_it() {
+fn a_payload_that_does_not_fit_fails_and_is_not_shown() {
     let db = TestDb::new();
     db.add("'greet', '{\"nom\": \"s3cret\"}'");
     let greetings = Arc::new(Greetings(Mutex::default()));
@@ -125,14 +125,14 @@ fn a_job_of_an_unknown_task_is_left_to_others() {
 }
 
 #[test]
-fn an_idle_worker_hears_of_a_job_at_once() {
+fn an_idle_worker_is_notified_of_a_job_at_once() {
     let db = TestDb::new();
     let ran = Arc::new(AtomicUsize::new(0));
     let count = ran.clone();
     let running = Running::start(db.worker().poll_interval(Duration::from_secs(3600)).define_raw_job("t", move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     }));
-    // The first may be found by the look that every new session begins with.
+    // The claim that follows each new listen session may find the first job.
     for nth in 1..=3 {
         let start = Instant::now();
         db.add("'t'");
@@ -187,7 +187,7 @@ fn flags_keep_jobs_from_workers() {
 }
 
 #[test]
-fn a_job_that_failed_and_then_succeeds_is_gone() {
+fn a_job_that_fails_and_then_succeeds_is_deleted() {
     let db = TestDb::new();
     db.add("'t', queue_name => 'q'");
     let worker = db.worker().define_raw_job("t", |ctx: WorkerContext| match ctx.job().attempts() {
@@ -203,7 +203,7 @@ fn a_job_that_failed_and_then_succeeds_is_gone() {
 }
 
 #[test]
-fn an_error_that_the_database_cannot_hold_is_kept_without_what_it_cannot() {
+fn an_error_with_a_nul_is_stored_without_it() {
     let db = TestDb::new();
     db.add("'t'");
     let worker = db.worker().define_raw_job("t", |_| Err("nul\0 here"));
@@ -214,7 +214,7 @@ fn an_error_that_the_database_cannot_hold_is_kept_without_what_it_cannot() {
 }
 
 #[test]
-fn jobs_without_a_queue_run_at_once_and_a_single_thread_runs_all_of_them_too() {
+fn jobs_without_a_queue_run_in_parallel_and_on_one_thread() {
     let db = TestDb::new();
     let inside = Arc::new(AtomicUsize::new(0));
     let add = |jobs| db.execute(&format!("select graphile_worker.add_job('t') from generate_series(1, {jobs})"));
@@ -224,12 +224,12 @@ fn jobs_without_a_queue_run_at_once_and_a_single_thread_runs_all_of_them_too() {
         all.fetch_add(1, Ordering::SeqCst);
         let start = Instant::now();
         while all.load(Ordering::SeqCst) < 4 {
-            assert!(start.elapsed() < SOON, "alone");
+            assert!(start.elapsed() < SOON, "the other jobs did not start");
             std::thread::yield_now();
         }
     });
     worker.init().unwrap().run_once().unwrap();
-    assert_eq!(db.jobs(), 0, "each saw the three others");
+    assert_eq!(db.jobs(), 0, "each job ran beside the three others");
     add(100);
     db.worker().concurrency(1).define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
     assert_eq!(db.jobs(), 0);
@@ -245,9 +245,9 @@ fn a_backlog_is_worked_off_without_waiting_for_a_poll() {
 }
 
 #[test] // Upstream: nodeTime.test.ts
-fn whose_clock_decides_what_is_due_is_an_option() {
+fn use_local_time_selects_the_clock() {
     let db = TestDb::new();
-    // A database whose clock is years behind ours.
+    // A database whose clock is years behind the worker's.
     db.execute(
         "alter function pg_catalog.now() rename to now_of_the_machine;
          create function pg_catalog.now() returns timestamptz language sql stable as $$select '2001-01-01'::timestamptz$$",
@@ -261,7 +261,7 @@ fn whose_clock_decides_what_is_due_is_an_option() {
 }
 
 #[test]
-fn a_task_whose_first_job_is_added_while_the_worker_starts_is_known_to_it() {
+fn a_first_job_added_while_the_worker_starts_runs() {
     let db = TestDb::new();
     let mut other = db.client();
     let mut adding = other.transaction().unwrap();

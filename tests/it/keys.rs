@@ -1,11 +1,11 @@
-//! Keys: what becomes of a key's job when it is added again or removed, whatever that job is doing.
+//! Keys: what happens to a key's job if the key is added again or removed, in each state of the job.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::{Sender, bounded};
 use graphile_worker::{ErrorKind, JobKeyMode, JobSpec, RawJob, WorkerContext};
 use std::time::Duration;
 
-/// What each job says of itself, the oldest first.
+/// The payload, key, attempts and error of each job, oldest first.
 fn rows(db: &TestDb) -> Vec<String> {
     db.all(
         "select concat_ws(' ', payload, coalesce(key, 'no key'), attempts || '/' || max_attempts, last_error)
@@ -13,7 +13,8 @@ fn rows(db: &TestDb) -> Vec<String> {
     )
 }
 
-/// A worker that has started the job that was added; its handlers fail as soon as the sender is dropped.
+/// A worker that has started the added job. A handler ends when the sender is dropped, and fails if the payload is
+/// "old".
 fn running(db: &TestDb) -> (Running, Sender<()>) {
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(1).define_raw_job("t", move |ctx: WorkerContext| {
@@ -26,7 +27,7 @@ fn running(db: &TestDb) -> (Running, Sender<()>) {
 }
 
 #[test] // Upstream: main.runTaskList.test.ts, addJob.test.ts
-fn a_pending_job_is_replaced_in_every_attribute_and_what_is_left_out_is_as_new() {
+fn replacing_a_pending_job_sets_every_attribute() {
     let db = TestDb::new();
     let first = db.add("'a', '{\"n\": 1}', 'q', now() + interval '1 day', 3, 'k', 7, array['f']");
     assert_eq!(db.add("'b', job_key => 'k'"), first);
@@ -37,7 +38,7 @@ fn a_pending_job_is_replaced_in_every_attribute_and_what_is_left_out_is_as_new()
 }
 
 #[test]
-fn the_time_is_preserved_of_a_job_that_has_never_run_and_of_no_other() {
+fn run_at_is_preserved_only_before_the_first_attempt() {
     let db = TestDb::new();
     let utils = db.utils();
     let preserve = || JobSpec::new().job_key("k").job_key_mode(JobKeyMode::PreserveRunAt);
@@ -49,11 +50,11 @@ fn the_time_is_preserved_of_a_job_that_has_never_run_and_of_no_other() {
     let again = utils.add_raw_job("t", "new", preserve()).unwrap();
     assert_eq!(again.id(), first.id());
     assert!(db.one::<bool>("select run_at <= now() from graphile_worker.jobs"), "due at once");
-    assert_eq!(rows(&db), ["\"new\" k 0/25"], "with all of its attempts, and no error");
+    assert_eq!(rows(&db), ["\"new\" k 0/25"], "all attempts left and no error");
 }
 
 #[test]
-fn a_mode_that_nobody_knows_is_refused_by_the_shared_functions() {
+fn an_unknown_key_mode_is_refused_by_the_shared_functions() {
     let db = TestDb::new();
     let add = "select graphile_worker.add_job('t', job_key => 'k', job_key_mode => 'often')";
     let error = db.client().batch_execute(add).unwrap_err();
@@ -62,7 +63,7 @@ fn a_mode_that_nobody_knows_is_refused_by_the_shared_functions() {
 }
 
 #[test]
-fn the_key_of_a_job_that_is_done_makes_a_new_one() {
+fn the_key_of_a_completed_job_adds_a_new_one() {
     let db = TestDb::new();
     let first = db.add("'t', job_key => 'k'");
     db.worker().define_raw_job("t", |_| ()).init().unwrap().run_once().unwrap();
@@ -71,7 +72,7 @@ fn the_key_of_a_job_that_is_done_makes_a_new_one() {
 }
 
 #[test]
-fn the_key_of_a_running_job_makes_a_second_and_the_first_is_never_tried_again() {
+fn the_key_of_a_running_job_adds_a_second_and_ends_its_retries() {
     let db = TestDb::new();
     db.add("'t', '\"old\"', job_key => 'k'");
     let (running, release) = running(&db);
@@ -84,7 +85,7 @@ fn the_key_of_a_running_job_makes_a_second_and_the_first_is_never_tried_again() 
 }
 
 #[test]
-fn a_pending_job_that_is_removed_is_gone_and_a_running_one_ends_and_is_never_tried_again() {
+fn removed_jobs_are_deleted_or_if_running_not_retried() {
     let db = TestDb::new();
     let utils = db.utils();
     db.add("'t', job_key => 'k'");
@@ -135,7 +136,7 @@ fn joined_lists_keep_every_byte_of_their_items() {
     for (count, list) in (1..).zip(lists) {
         let job = RawJob { identifier: "t".into(), payload: list.into(), spec: JobSpec::new().job_key("k") };
         let beside = RawJob { identifier: "t".into(), payload: "1".into(), spec: JobSpec::new().job_key("beside") };
-        // One by one, and as one of many.
+        // Alone in a call, and together with another job.
         let added = utils.add_raw_jobs(if count % 2 == 0 { vec![job] } else { vec![job, beside] }).unwrap();
         let joined = db.one::<String>(payload);
         assert_eq!(joined.trim(), format!("[{}]", inside[..count].join(", ")));
@@ -172,12 +173,12 @@ fn a_list_that_another_workers_function_cannot_join_is_named() {
         assert_eq!(error.kind(), ErrorKind::Payload, "{error}");
         assert!(error.to_string().starts_with("job_key \"bad\": a list"), "{error}");
     }
-    // Added in the order of their keys.
+    // The jobs are added in the order of their keys.
     assert_eq!(rows(&db), ["[1] bad 0/25", "[1] good 0/25", "{} other 0/25"]);
 }
 
 #[test] // Upstream: the async crate's test of deduplication
-fn of_many_that_add_the_key_of_a_running_job_at_once_none_is_lost_and_one_job_has_it() {
+fn concurrent_adds_with_a_running_jobs_key_lose_no_job() {
     let db = TestDb::new();
     db.add("'t', '\"old\"', job_key => 'k'");
     let (_running, release) = running(&db);
@@ -191,7 +192,7 @@ fn of_many_that_add_the_key_of_a_running_job_at_once_none_is_lost_and_one_job_ha
             });
         }
     });
-    // Lists of one key are joined: who came first shows that nobody was lost.
+    // Lists of one key are joined, so the list shows that no job was lost.
     let had: Vec<i32> = db.all(
         "select value::text::int from graphile_worker._private_jobs, json_array_elements(payload)
           where key = 'k' order by 1",
@@ -205,7 +206,7 @@ fn a_job_that_was_superseded_while_it_ran_is_not_revived_by_a_stop() {
     let db = TestDb::new();
     for supersede in ["add_job('t', '\"new\"', job_key => 'k', run_at => '2040-01-01')", "remove_job('k')"] {
         db.execute("delete from graphile_worker._private_jobs");
-        // Its only attempt: nothing but the key tells it from a job that may be tried again.
+        // With one attempt, only the key distinguishes the job from one that may be retried.
         db.add("'t', '\"old\"', job_key => 'k', max_attempts => 1");
         let options =
             db.worker().shutdown_grace_period(Duration::from_millis(50)).define_raw_job("t", |ctx: WorkerContext| {

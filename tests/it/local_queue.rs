@@ -1,4 +1,4 @@
-//! What is held ahead and how outcomes are grouped, where the caller has fixed it.
+//! Jobs held ahead and outcomes written in batches, with sizes and delays that the caller sets.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -6,7 +6,7 @@ use graphile_worker::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A worker of one thread whose handlers of `t` wait for the sender: or for its end.
+/// A task `t` whose handlers wait until the sender sends or is dropped.
 fn slow(options: WorkerOptions) -> (WorkerOptions, Sender<()>) {
     let (release, wait): (Sender<()>, Receiver<()>) = bounded(0);
     (options.define_raw_job("t", move |_| _ = wait.recv_timeout(SOON)), release)
@@ -17,7 +17,7 @@ fn add(db: &TestDb, jobs: usize, more: &str) {
 }
 
 #[test]
-fn a_fixed_local_queue_holds_its_size_for_slow_handlers_too_and_a_stop_returns_it() {
+fn a_fixed_local_queue_holds_its_size_and_a_stop_returns_it() {
     let db = TestDb::new();
     add(&db, 100, "");
     let queue = LocalQueueConfig::default().with_size(7);
@@ -44,7 +44,7 @@ fn a_fixed_local_queue_holds_its_size_for_slow_handlers_too_and_a_stop_returns_i
 }
 
 #[test]
-fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
+fn jobs_held_longer_than_the_ttl_are_given_back() {
     let db = TestDb::new();
     add(&db, 10, "");
     let queue = LocalQueueConfig::default().with_ttl(Duration::from_millis(200));
@@ -61,9 +61,9 @@ fn jobs_held_for_longer_than_the_ttl_go_back_for_others() {
 }
 
 #[test]
-fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() {
+fn jobs_fetched_ahead_are_given_back_if_every_thread_is_busy() {
     let db = TestDb::new();
-    // The first jobs are quick, so that the worker dares to hold more; then both threads block.
+    // The first jobs are quick, so the worker holds more of them; then both threads block.
     db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(2).poll_interval(Duration::from_secs(3600));
@@ -78,7 +78,7 @@ fn jobs_held_by_its_own_choice_go_back_when_every_thread_turns_out_to_be_busy() 
     drop(release);
 }
 
-/// A worker that runs until the queue is empty, on a thread of its own; the other end hears that it has.
+/// Runs the worker until no job is due, on a separate thread. The receiver gets the result of `run_once`.
 fn run_once(worker: &Arc<Worker>) -> Receiver<Result<()>> {
     let (ended, wait) = bounded(1);
     let worker = worker.clone();
@@ -94,7 +94,7 @@ fn slow_and_quick(options: WorkerOptions) -> (Arc<Worker>, Sender<()>) {
 }
 
 #[test]
-fn what_went_back_is_run_by_the_next_idle_thread_of_a_run_until_empty() {
+fn run_once_runs_returned_jobs_on_the_next_idle_thread() {
     let db = TestDb::new();
     db.execute("select graphile_worker.add_job('slow') from generate_series(1, 2)");
     db.execute("select graphile_worker.add_job('t', priority => 1) from generate_series(1, 3)");
@@ -103,14 +103,14 @@ fn what_went_back_is_run_by_the_next_idle_thread_of_a_run_until_empty() {
     let ended = run_once(&worker);
     eventually(SOON, || worker.stats().returned == 3);
     release.send(()).unwrap();
-    // Nobody listens for notifications, and nobody polls while there is something to wait for.
+    // `run_once` does not listen for notifications, and does not poll while a job is held or runs.
     eventually(SOON, || db.jobs() == 1);
     release.send(()).unwrap();
     ended.recv_timeout(SOON).unwrap().unwrap();
 }
 
 #[test]
-fn a_held_job_that_was_lost_does_not_outlive_its_return() {
+fn a_lost_held_job_does_not_keep_run_once_waiting() {
     let db = TestDb::new();
     let queue = LocalQueueConfig::default().with_ttl(Duration::from_secs(1));
     let beats = WorkerRecoveryConfig::default().heartbeat_interval(Duration::from_millis(20));
@@ -123,7 +123,7 @@ fn a_held_job_that_was_lost_does_not_outlive_its_return() {
     eventually(SOON, || worker.stats().held == 2);
     let far = "locked_by = null, locked_at = null, run_at = now() + interval '1 day'";
     db.execute(&format!("update graphile_worker._private_jobs set {far} where id = {lost}"));
-    // A beat that fails has lease look at what is ours.
+    // A failed heartbeat makes lease compare the worker's jobs with the database.
     db.backends("lease").into_iter().for_each(|pid| _ = db.terminate(pid));
     eventually(SOON, || worker.stats().lost == 1);
     eventually(SOON, || worker.stats().returned == 1);
@@ -131,7 +131,7 @@ fn a_held_job_that_was_lost_does_not_outlive_its_return() {
     ended.recv_timeout(SOON).unwrap().unwrap();
 }
 
-/// Notes what observers are told of a local queue.
+/// Records the events of a local queue.
 fn observed(options: WorkerOptions) -> (WorkerOptions, Receiver<String>) {
     let (notes, heard) = unbounded();
     let note = || {
@@ -151,16 +151,16 @@ fn observed(options: WorkerOptions) -> (WorkerOptions, Receiver<String>) {
     (options, heard)
 }
 
-/// Waits for these notes, in this order, whatever comes between.
+/// Waits for these notes in this order; other notes may come between them.
 #[track_caller]
 fn hears(heard: &Receiver<String>, words: &[&str]) {
     for word in words {
-        while heard.recv_timeout(SOON).unwrap_or_else(|_| panic!("never heard {word:?}")) != *word {}
+        while heard.recv_timeout(SOON).unwrap_or_else(|_| panic!("no note {word:?}")) != *word {}
     }
 }
 
 #[test]
-fn observers_hear_what_a_fixed_local_queue_does() {
+fn observers_see_the_events_of_a_fixed_local_queue() {
     let db = TestDb::new();
     let delay = RefetchDelayConfig::default().with_threshold(1).with_max_abort_threshold(1);
     let queue = |delay| LocalQueueConfig::default().with_size(3).with_refetch_delay(delay);
@@ -173,7 +173,7 @@ fn observers_hear_what_a_fixed_local_queue_does() {
     let running = Running::start(options);
     hears(&heard, &["init", "Starting to Polling", "3 came", "Polling to Waiting", "2 went back"]);
     hears(&heard, &["Waiting to TtlExpired"]);
-    // The next poll is an hour off, so what the next claim is to find must have been written back by then.
+    // The next poll is an hour away, so the returned jobs must be in the database before the next claim.
     eventually(SOON, || db.locks() == 1);
     drop(release);
     hears(&heard, &["TtlExpired to Polling", "pause, at most 1 came", "goes on"]);
@@ -185,7 +185,7 @@ fn observers_hear_what_a_fixed_local_queue_does() {
     let (options, heard) = observed(worker().local_queue(long).define_raw_job("t", |_| ()));
     let running = Running::start(options);
     eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
-    // That it listens from now on may have sent a second claim after the first: neither is to bring the job.
+    // The start of the listener may cause a second claim after the first; wait for both, so that neither takes the job.
     let mut came = 0;
     eventually(SOON, || {
         came += heard.try_iter().filter(|note| note == "0 came").count() as u64;
@@ -196,7 +196,7 @@ fn observers_hear_what_a_fixed_local_queue_does() {
 }
 
 #[test]
-fn a_local_queue_never_locks_jobs_that_flags_keep_from_the_worker() {
+fn a_local_queue_never_locks_jobs_with_forbidden_flags() {
     let db = TestDb::new();
     add(&db, 5, ", flags => array['big']");
     add(&db, 5, "");
@@ -207,7 +207,7 @@ fn a_local_queue_never_locks_jobs_that_flags_keep_from_the_worker() {
     assert_eq!(running.worker.stats().claimed, 5);
 }
 
-/// How long a job that is added right after the worker's first, empty claim waits for its run.
+/// Measures how long a job waits that is added right after the worker's first, empty claim.
 fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
     let db = TestDb::new();
     let queue = LocalQueueConfig::default();
@@ -218,7 +218,7 @@ fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
     let options = db.worker().poll_interval(Duration::from_secs(4)).local_queue(queue);
     let start = Instant::now();
     let _running = Running::start(options.define_raw_job("t", |_| ()));
-    // Everything that raises a wake by itself at the start is over, or held back too.
+    // The wakes that the start itself causes have been handled, or are delayed too.
     eventually(SOON, || !db.backends("listen").is_empty() && !db.backends("fetch").is_empty());
     std::thread::sleep(Duration::from_millis(100));
     add(&db, 1, "");
@@ -227,7 +227,7 @@ fn wait_of_a_job(delay: Option<RefetchDelayConfig>) -> Duration {
 }
 
 #[test]
-fn a_refetch_delay_holds_claims_back_until_it_is_over_or_enough_is_announced() {
+fn a_refetch_delay_delays_claims_until_it_ends_or_is_aborted() {
     let long = || RefetchDelayConfig::default().with_duration(Duration::from_secs(4));
     assert!(wait_of_a_job(Some(long())) >= Duration::from_secs(2));
     assert!(wait_of_a_job(Some(long().with_max_abort_threshold(1))) < Duration::from_secs(2));
@@ -235,7 +235,7 @@ fn a_refetch_delay_holds_claims_back_until_it_is_over_or_enough_is_announced() {
 }
 
 #[test]
-fn completions_wait_for_each_other_as_long_as_they_are_told_to() {
+fn completions_are_batched_for_the_set_delay() {
     let db = TestDb::new();
     add(&db, 20, ", queue_name => null");
     let start = Instant::now();
@@ -247,7 +247,7 @@ fn completions_wait_for_each_other_as_long_as_they_are_told_to() {
 }
 
 #[test]
-fn failures_wait_for_each_other_as_long_as_they_are_told_to() {
+fn failures_are_batched_for_the_set_delay() {
     let db = TestDb::new();
     add(&db, 20, "");
     let options = db.worker().fail_job_batch_delay(Duration::from_millis(700));
@@ -257,7 +257,7 @@ fn failures_wait_for_each_other_as_long_as_they_are_told_to() {
 }
 
 #[test]
-fn a_stop_writes_at_once_what_waits_for_others() {
+fn a_stop_writes_batched_outcomes_at_once() {
     let db = TestDb::new();
     add(&db, 5, "");
     let options = db.worker().complete_job_batch_delay(Duration::from_secs(60)).define_raw_job("t", |_| ());
@@ -302,7 +302,7 @@ fn jobs_of_workers_with_a_local_queue_of_any_size_run_once() {
 }
 
 #[test]
-fn what_ends_while_a_stop_writes_the_rest_is_written_too() {
+fn jobs_that_end_during_the_last_write_of_a_stop_are_written() {
     let db = TestDb::new();
     let tally = Tally::default();
     for stop in 1..=5 {
@@ -322,7 +322,7 @@ fn what_ends_while_a_stop_writes_the_rest_is_written_too() {
 }
 
 #[test]
-fn a_run_until_empty_whose_completions_wait_runs_all_of_a_queue() {
+fn run_once_with_batched_completions_runs_all_of_a_queue() {
     let db = TestDb::new();
     add(&db, 10, ", queue_name => 'q'");
     let options = db.worker().complete_job_batch_delay(Duration::from_millis(20));

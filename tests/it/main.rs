@@ -1,4 +1,4 @@
-//! The behaviour of the whole, against a private PostgreSQL: one binary, one module a behaviour.
+//! Tests of the whole library against a private PostgreSQL: one binary, one module a behaviour.
 
 mod admin;
 mod batch;

@@ -1,4 +1,4 @@
-//! `docs/cli.md` and the program say the same: every example is run, every command and option is there.
+//! Compares `docs/cli.md` with the program: runs every example, and checks that every command and option is documented.
 
 use crate::cli::{program, run, stdout};
 use crate::harness::TestDb;
@@ -9,14 +9,14 @@ use std::{env, fs};
 
 const MANUAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
 
-/// What stands in the manual for a time of just now.
+/// The text in the manual for a time within a day of now.
 const NOW: &str = "2026-11-24T04:00:00Z";
 
 fn manual() -> String {
     fs::read_to_string(MANUAL).expect("the manual is there")
 }
 
-/// The part of the manual below a headline, down to the next of the same depth or less.
+/// The part of the manual below a headline, up to the next headline of the same or a higher level.
 fn part(manual: &str, headline: &str) -> String {
     let depth = headline.chars().take_while(|&c| c == '#').count();
     let is_next = |line: &str| {
@@ -44,7 +44,7 @@ fn options(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is in `` `backticks` ``.
+/// The texts in `` `backticks` ``.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -57,7 +57,7 @@ fn commands() -> Vec<String> {
     names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
 }
 
-/// The options of a command, from its `--help`; those of all commands are left out.
+/// The options of a command, from its `--help`, without those that all commands have.
 fn options_of(command: &str) -> BTreeSet<String> {
     let help = stdout(&run(&[command, "--help"]));
     let heads = help.lines().filter(|line| line.starts_with("      --") || line.starts_with("  -"));
@@ -71,11 +71,11 @@ fn everywhere() -> BTreeSet<String> {
         .into()
 }
 
-/// Puts one and the same time for whatever is within a day of now.
+/// Replaces each time within a day of now by the same fixed time.
 fn timeless(text: &str) -> String {
     let is_now =
         |time: &str| time.parse::<DateTime<Utc>>().is_ok_and(|time| (time - Utc::now()).abs() < TimeDelta::days(1));
-    // A time ends with Z, and is 20 characters long, or up to 27 with its microseconds.
+    // A time ends with Z. It has 20 characters, or up to 27 with microseconds.
     let pieces = text.split_inclusive('Z').map(|piece| {
         let begins = (20..=27).filter_map(|length| piece.len().checked_sub(length));
         match begins.into_iter().find(|&begin| piece.get(begin..).is_some_and(is_now)) {
@@ -86,7 +86,7 @@ fn timeless(text: &str) -> String {
     pieces.collect()
 }
 
-/// Runs the manual's examples one after the other on one database, and answers the manual as it should be.
+/// Runs the manual's examples one after the other on one database, and returns the manual with their current output.
 fn replayed(manual: &str, db: &TestDb) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_graphile-worker"));
     let path = format!("{}:{}", binary.parent().unwrap().display(), env::var("PATH").unwrap_or_default());
@@ -131,8 +131,8 @@ fn replayed(manual: &str, db: &TestDb) -> String {
     out
 }
 
-#[test] // To write the answers into the manual anew: GRAPHILE_WORKER_BLESS=1 cargo test --test it manual::
-fn every_example_of_the_manual_says_what_the_program_says() {
+#[test] // To update the output in the manual: GRAPHILE_WORKER_BLESS=1 cargo test --test it manual::
+fn every_example_of_the_manual_matches_the_program() {
     let (manual, db) = (manual(), TestDb::new());
     let replayed = replayed(&manual, &db);
     if env::var_os("GRAPHILE_WORKER_BLESS").is_some() {
@@ -140,19 +140,19 @@ fn every_example_of_the_manual_says_what_the_program_says() {
         return;
     }
     for (number, (stands, said)) in manual.lines().zip(replayed.lines()).enumerate() {
-        assert_eq!(said, stands, "docs/cli.md:{}: the program says what is on the left", number + 1);
+        assert_eq!(said, stands, "docs/cli.md:{}: the program prints the left side", number + 1);
     }
     assert_eq!(replayed.lines().count(), manual.lines().count());
 }
 
 #[test]
-fn every_command_has_a_part_in_the_manual_with_an_example_and_its_options() {
+fn the_manual_has_every_command_with_example_and_options() {
     let manual = manual();
     for command in commands() {
         let part = part(&manual, &format!("### `{command}`"));
         let documented: BTreeSet<String> = first_cells(&part).iter().flat_map(|cell| options(cell)).collect();
-        assert_eq!(documented, options_of(&command), "{command}: documented, and known to --help");
-        // This one would not end.
+        assert_eq!(documented, options_of(&command), "{command}: left in the manual, right in --help");
+        // `dev` would not end.
         let called = part.contains(&format!("$ graphile-worker {command}"))
             || part.contains(&format!("| graphile-worker {command}"));
         assert!(called || command == "dev", "{command} has no example");
@@ -176,7 +176,7 @@ fn the_statuses_of_the_manual_are_those_of_help() {
 }
 
 #[test]
-fn every_json_field_of_the_examples_is_in_the_manual_and_every_field_of_the_manual_in_an_example() {
+fn json_fields_of_manual_and_examples_are_the_same() {
     let manual = manual();
     let documented: BTreeSet<String> =
         first_cells(&part(&manual, "## JSON")).iter().flat_map(|cell| quoted(cell)).map(str::to_owned).collect();
@@ -184,7 +184,7 @@ fn every_json_field_of_the_examples_is_in_the_manual_and_every_field_of_the_manu
     let mut example = String::new();
     for line in part(&manual, "## Commands").lines() {
         match line {
-            // JSON stands at the left edge, and ends there.
+            // JSON begins and ends in the first column.
             "{" | "[" => example = line.to_owned(),
             "}" | "]" => {
                 let json: serde_json::Value = serde_json::from_str(&(example.clone() + line)).unwrap();
@@ -198,12 +198,13 @@ fn every_json_field_of_the_examples_is_in_the_manual_and_every_field_of_the_manu
             _ => {}
         }
     }
-    // Said by `dev`, which has no example here.
+    // A field of `dev`, which has no example here.
     shown.insert("database_url".into());
     assert_eq!(documented, shown);
 }
 
-/// Every option of the async crate's program, by its own manual (0.13.5 and 0.14.1), without those of its web page.
+/// Every option of the async crate's program according to its manual (0.13.5 and 0.14.1), without those of its web
+/// page.
 const ASYNC_TOOL: [(&str, &[&str]); 14] = [
     ("migrate", &[]),
     (
@@ -259,7 +260,7 @@ fn no_command_or_option_of_the_async_crates_program_is_missing() {
 }
 
 #[test]
-fn times_of_now_are_told_from_others() {
+fn only_times_near_now_are_replaced() {
     let now = Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
     assert_eq!(
         timeless(&format!("a {now} T 2031-01-02T03:04:05Z ä{now}")),

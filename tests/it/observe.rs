@@ -1,4 +1,4 @@
-//! What can be seen of a worker from outside: its numbers, its trace contexts, its words in the log.
+//! What a worker shows to the outside: its statistics, its trace contexts, its log lines.
 
 use crate::harness::{Running, SOON, TestDb, eventually, log_lines};
 use crossbeam_channel::bounded;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[test]
-fn stats_tell_what_was_done_and_what_is_going_on() {
+fn stats_count_finished_and_running_work() {
     let db = TestDb::new();
     db.add("'t', '\"good\"'");
     db.add("'t', '\"bad\"'");
@@ -43,7 +43,7 @@ fn stats_tell_what_was_done_and_what_is_going_on() {
     };
     eventually(SOON, || stats().sessions.len() == 5 && are_there(&stats().sessions));
 
-    // The row of the job is out of reach: its outcome waits.
+    // Another transaction locks the job's row, so its outcome waits.
     let mut other = db.client();
     let mut blocking = other.transaction().unwrap();
     blocking.execute("select from graphile_worker._private_jobs for update", &[]).unwrap();
@@ -56,7 +56,7 @@ fn stats_tell_what_was_done_and_what_is_going_on() {
 }
 
 #[test]
-fn the_listener_says_that_it_is_off_or_degraded() {
+fn the_listener_reports_off_and_degraded() {
     let db = TestDb::new();
     let off = Running::start(db.worker().use_notification_delivery(false).define_raw_job("t", |_| ()));
     eventually(SOON, || off.worker.stats().claims > 0);
@@ -66,7 +66,7 @@ fn the_listener_says_that_it_is_off_or_degraded() {
     let on = Running::start(db.worker().define_raw_job("t", |_| ()));
     let is = |state| eventually(SOON, || on.worker.stats().listener == state);
     is(ListenerState::Listening);
-    let other = TestDb::new(); // Nobody may do this to the database that they are in.
+    let other = TestDb::new(); // PostgreSQL refuses this for the database of the session.
     other.execute(&format!("alter database {} allow_connections false", db.name()));
     db.backends("listen").into_iter().for_each(|pid| _ = db.terminate(pid));
     is(ListenerState::Degraded);
@@ -76,7 +76,7 @@ fn the_listener_says_that_it_is_off_or_degraded() {
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A type that has no room for a trace context.
+/// A type that has no field for a trace context.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
@@ -106,7 +106,7 @@ impl TaskHandler for Word {
 }
 
 #[test]
-fn a_trace_goes_from_the_enqueue_to_the_handler_and_on_to_what_that_adds() {
+fn a_trace_goes_from_enqueue_to_handler_and_to_added_jobs() {
     let db = TestDb::new();
     let utils = db.utils();
     utils.add_job(Order { number: 1 }, JobSpec::new().traceparent(PARENT)).unwrap();
@@ -121,7 +121,7 @@ fn a_trace_goes_from_the_enqueue_to_the_handler_and_on_to_what_that_adds() {
 }
 
 #[test]
-fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
+fn a_trace_without_a_place_is_refused_and_raw_payloads_are_kept() {
     let db = TestDb::new();
     let utils = db.utils();
     let traced = || JobSpec::new().traceparent(PARENT);
@@ -134,12 +134,12 @@ fn a_trace_that_cannot_be_carried_is_refused_and_raw_payloads_pass_untouched() {
         assert!(error.kind() == ErrorKind::Config && error.to_string().starts_with("traceparent: "), "{error}");
     }
     assert_eq!(db.jobs(), 0);
-    let raw = r#"{ "_trace": {"traceparent": "whatever"} }"#;
+    let raw = r#"{ "_trace": {"traceparent": "anything"} }"#;
     utils.add_raw_jobs(vec![RawJob { identifier: "t".into(), payload: raw.into(), spec: JobSpec::new() }]).unwrap();
     assert_eq!(db.one::<String>("select payload::text from graphile_worker._private_jobs"), raw);
 }
 
-/// Every name that a log line of this crate may give to a field, and nothing that could hold a payload.
+/// Every field name that a log line of this crate may use. None of them can hold a payload.
 const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error outcome thread seconds jobs queues \
     job_key doing left_out schema concurrency tasks server_version newest_migration queue_index heartbeats retirements \
     hook decision capacity events signal \
@@ -147,14 +147,14 @@ const VOCABULARY: &str = "worker_id job_id task queue attempt duration_ms error 
     variable nearest other_worker_id folder tries";
 
 #[test]
-fn log_lines_name_their_fields_by_one_vocabulary() {
+fn log_lines_use_only_known_field_names() {
     let known: BTreeSet<&str> = VOCABULARY.split_whitespace().collect();
     let mut lines = 0;
     for (path, text) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         for macro_ in ["error!(", "warn!(", "info!(", "debug!(", "trace!("] {
             for (at, _) in text.match_indices(macro_) {
                 let word_before = text[..at].chars().last().is_some_and(|c| c.is_alphanumeric() || c == '_');
-                // The fields stand before the semicolon; a line without any has none.
+                // The fields are before the semicolon; a line without fields has none.
                 let Some((fields, _)) = text[at + macro_.len()..].split_once(';') else { continue };
                 if word_before || fields.trim_start().starts_with('"') {
                     continue;
@@ -203,7 +203,7 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_crontab_entry_for_a_task_that_the_worker_lacks_is_warned_of_once() {
+fn a_crontab_entry_without_its_task_is_warned_of_once() {
     drop(log_lines());
     let db = TestDb::new();
     let crontab = "* * * * * t ?id=known_entry\n* * * * * elsewhere ?id=entry_of_elsewhere";
@@ -218,7 +218,7 @@ fn a_crontab_entry_for_a_task_that_the_worker_lacks_is_warned_of_once() {
 }
 
 #[test]
-fn due_jobs_of_a_task_that_no_worker_has_are_told_once_and_those_of_others_are_not() {
+fn due_jobs_of_a_task_that_no_worker_has_are_logged_once() {
     drop(log_lines());
     let db = TestDb::new();
     db.execute(

@@ -1,4 +1,4 @@
-//! Whose functions, operators and tables the names in our SQL find, whatever the search_path of a role is.
+//! Names in this library's SQL must find its own functions, operators and tables, whatever the role's search_path is.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Words that stand before a parenthesis and call nothing that is looked up in a path.
+/// Words before a parenthesis that are not calls looked up in the search_path.
 const SYNTAX: [&str; 40] = [
     "all",
     "and",
@@ -55,7 +55,7 @@ const SYNTAX: [&str; 40] = [
     "where",
 ];
 
-/// The files of our SQL, by path and text.
+/// The SQL files of this library, as path and text.
 fn sql_files() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = ["src/sql", "migrations", "migrations/native"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
@@ -64,13 +64,14 @@ fn sql_files() -> Vec<(String, String)> {
     files.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The words and signs of some SQL, each with its line; without comments and literals, with the bodies of functions.
+/// The words and signs of an SQL text, each with its line. Comments and literals are left out, function bodies are
+/// included.
 fn tokens(sql: &str) -> Vec<(usize, String)> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found: Vec<(usize, String)> = Vec::new();
     for (line, text) in sql.lines().enumerate() {
         let code = text.split("--").next().unwrap();
-        // Literals of several lines do not occur.
+        // No literal spans several lines.
         for (place, part) in code.split('\'').enumerate() {
             if place % 2 == 1 {
                 found.push((line + 1, "'".to_owned()));
@@ -87,7 +88,7 @@ fn tokens(sql: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The calls that name no schema: a word before a parenthesis, unless it is syntax, or gives something a name.
+/// The calls without a schema: a word before a parenthesis, unless it is syntax or an alias.
 fn unqualified_calls(sql: &str) -> Vec<(usize, String)> {
     let tokens = tokens(sql);
     let at = |place: usize| tokens.get(place).map_or("", |(_, token)| token.as_str());
@@ -113,10 +114,10 @@ fn unqualified_calls(sql: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn every_function_that_our_sql_calls_is_named_with_its_schema() {
+fn every_function_call_in_sql_names_its_schema() {
     let files = sql_files();
     assert!(files.len() > 60, "the SQL was not found");
-    // What has been installed is not edited: `now()` there runs where pg_catalog comes first, and fits exactly.
+    // Installed migrations are not edited. There `now()` runs with pg_catalog first in the path, and matches exactly.
     let installed = ["001_extras.sql:6: now", "002_recovery.sql:6: now"];
     let calls: Vec<String> = files
         .iter()
@@ -129,7 +130,7 @@ fn every_function_that_our_sql_calls_is_named_with_its_schema() {
 }
 
 #[test]
-fn a_call_without_a_schema_is_seen_among_names_that_are_none() {
+fn an_unqualified_call_is_found_among_other_names() {
     let sql = "with recursive a(n) as (select 1), -- now()\n b as materialized (select max(x) from t)\n\
                insert into s.t as j (id) select 'random()', s.f(now(), (x)) from rows from (s.g($1)) r(id)\n\
                where id in (1) and x operator(s.=) any(array[1]) having count(*) > 0 on conflict (id) do nothing";
@@ -137,7 +138,7 @@ fn a_call_without_a_schema_is_seen_among_names_that_are_none() {
     assert_eq!(found, ["2 max", "3 now", "4 count"]);
 }
 
-/// Every name that is called in our SQL, and every operator that stands there.
+/// The functions that this library's SQL calls, and the operators that it uses.
 fn used() -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut functions, mut operators) = (BTreeSet::new(), BTreeSet::from(["~~".to_owned()]));
     for (_, text) in sql_files() {
@@ -151,8 +152,8 @@ fn used() -> (BTreeSet<String>, BTreeSet<String>) {
     (functions, operators)
 }
 
-/// Makes, in the schema `public`, as a role that may only create there, a function for each of these names and an operator
-/// for each of these signs, for every combination of the types that occur. Each notes that it was called.
+/// As a role that may only create in the schema `public`, creates there a function for each of these names and an
+/// operator for each of these signs, for every combination of the types in use. Each records its call.
 fn plant(db: &TestDb, role: &str) {
     let (functions, operators) = used();
     assert!(functions.contains("unnest") && functions.contains("pg_notify") && operators.contains("="));
@@ -208,17 +209,17 @@ fn plant(db: &TestDb, role: &str) {
 }
 
 #[test]
-fn no_function_or_operator_of_another_role_runs_in_our_statements() {
+fn statements_run_no_function_or_operator_of_another_role() {
     let db = TestDb::new();
     let role = format!("{}_planter", db.name());
     db.execute("grant usage on schema graphile_worker to public");
     plant(&db, &role);
-    // What the test itself asks must not be caught.
+    // Queries of the test itself must not be recorded.
     db.execute("set search_path = pg_catalog");
     let path = WorkerUtils::connect(&db.url()).unwrap().connection().unwrap().query_one("show search_path", &[]);
     assert_eq!(path.unwrap().get::<_, String>(0), "\"$user\", public");
 
-    // The shared functions, called by SQL.
+    // The shared functions, called in SQL.
     let mut owner = db.client();
     owner
         .batch_execute(
@@ -232,7 +233,7 @@ fn no_function_or_operator_of_another_role_runs_in_our_statements() {
              select graphile_worker.permanently_fail_jobs(array[1]::bigint[], 'why');
              select graphile_worker.remove_job('dedupe');
              select graphile_worker.remove_job('nothing');
-             select graphile_worker.force_unlock_workers(array['nobody']);
+             select graphile_worker.force_unlock_workers(array['unknown']);
              select graphile_worker.complete_jobs(array[1, 2, 3]::bigint[]);
              select * from graphile_worker.jobs",
         )
@@ -241,7 +242,7 @@ fn no_function_or_operator_of_another_role_runs_in_our_statements() {
     assert_eq!(owner.batch_execute(wrong).unwrap_err().code().unwrap().code(), "GWBKM");
     db.execute("delete from graphile_worker._private_jobs");
 
-    // The same by the client.
+    // The same calls by the client.
     let utils = db.utils();
     utils.migrate().unwrap();
     let spec = || JobSpec::new().queue_name("q").job_key("k").flags(["f"]).priority(1).max_attempts(3);
@@ -265,7 +266,8 @@ fn no_function_or_operator_of_another_role_runs_in_our_statements() {
     assert_eq!(utils.stats().unwrap().failed, 1);
     assert_eq!(utils.queues().unwrap().len(), 1);
 
-    // A worker claims, completes, fails, tries again, gives back, hears of jobs, beats, sweeps and adds jobs by the clock.
+    // The worker claims, completes, fails, retries and gives back jobs, is notified, sends heartbeats, sweeps and runs
+    // cron.
     db.execute(
         "insert into graphile_worker._native_workers (id, last_heartbeat_at)
          values ('dead', pg_catalog.now() - interval '1 hour');
@@ -307,10 +309,10 @@ fn no_function_or_operator_of_another_role_runs_in_our_statements() {
     });
     let _ = running.stop();
     assert_eq!(db.locks(), 0);
-    utils.force_unlock_workers(&["nobody"]).unwrap();
+    utils.force_unlock_workers(&["unknown"]).unwrap();
     let all = [CleanupTask::DeletePermanentlyFailedJobs, CleanupTask::GcJobQueues, CleanupTask::GcTaskIdentifiers];
     utils.cleanup(&all).unwrap();
-    // On the pool of a caller, and as a new installation.
+    // Calls on a caller's pool, and a new installation.
     let manager = r2d2_postgres::PostgresConnectionManager::new(db.url().parse().unwrap(), postgres::NoTls);
     let lent = WorkerUtils::new(r2d2::Pool::builder().max_size(2).build(manager).unwrap(), Schema::default());
     lent.add_raw_job("t", &(), spec()).unwrap();
@@ -347,7 +349,7 @@ fn an_archive_trigger_may_name_its_table_without_a_schema() {
 }
 
 #[test]
-fn a_path_that_names_pg_catalog_late_is_searched_there_first_by_a_worker() {
+fn a_worker_searches_pg_catalog_first_even_if_named_late() {
     let db = TestDb::new();
     db.execute(&format!("alter database {} set search_path = public, pg_catalog", db.name()));
     let mut owner = db.client();

@@ -1,4 +1,4 @@
-//! Plans: claims, adds and removals go by index alone, however many jobs are stuck, future or failed.
+//! Query plans: claims, adds and removals use indexes only, with any number of stuck, future or failed jobs.
 
 use crate::harness::TestDb;
 
@@ -19,7 +19,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', null, 'stuck' || n % 2, now() - interval '1 day') from generate_series(1, 3000) n;
-         update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'somebody';
+         update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'another';
          select graphile_worker.add_job('t', run_at => now() + interval '1 day', priority => -1) from generate_series(1, 3000);
          select graphile_worker.add_job('t') from generate_series(1, 1000);
          select graphile_worker.add_job('t', null, 'free' || n) from generate_series(1, 50) n;
@@ -34,7 +34,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
     {
         assert!(!plan.contains(wrong), "{table}: {wrong} in\n{plan}");
     }
-    // 3,000 stuck and 3,000 future jobs lie in front; the window is 132.
+    // The 3,000 stuck and 3,000 future jobs come first in the order; the window is 132.
     let read: f64 = plan
         .lines()
         .filter(|line| line.contains("Index") && line.contains("Scan") && line.contains("_private_jobs"))
@@ -50,7 +50,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
 }
 
 #[test]
-fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
+fn a_claim_takes_the_first_jobs_with_and_without_queue() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', to_json(n), case when n % 2 = 0 then 'q' || n end,
@@ -62,7 +62,7 @@ fn a_claim_takes_exactly_the_first_jobs_queued_and_unqueued_alike() {
     client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
     let mut next = 1;
     for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
-        // Without a look at queued jobs a claim may only take what is unqueued.
+        // With a window of 0 the claim takes only jobs without a queue.
         let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000)");
         let rows = client.query(&claim, &[]).unwrap();
         let taken: Vec<i32> =
@@ -105,7 +105,7 @@ fn settling_finds_its_rows_by_primary_key() {
 }
 
 #[test]
-fn a_session_that_added_its_first_jobs_to_an_empty_table_adds_and_removes_by_index_when_the_table_is_large() {
+fn a_session_that_began_with_an_empty_table_uses_indexes_later() {
     let db = TestDb::new();
     let mut client = db.client();
     let add = "select from graphile_worker.add_job('t', job_key => $1)";

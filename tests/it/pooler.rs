@@ -1,4 +1,5 @@
-//! A connection pooler, or a pool of the caller's, between us and PostgreSQL: what is refused, and what stays behind.
+//! A connection pooler or a caller's pool between worker and PostgreSQL: what is refused, and what stays in the
+//! sessions.
 
 use crate::harness::{Running, SOON, Started, TestDb, eventually, log_lines};
 use graphile_worker::{CleanupTask, ErrorKind, JobSpec, ListJobsOptions, RawJob, Schema, WorkerOptions, WorkerUtils};
@@ -15,7 +16,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A PgBouncer before a test's database, as long as this value lives.
+/// A PgBouncer in front of a test's database, while this value lives.
 struct PgBouncer {
     url: String,
     folder: PathBuf,
@@ -23,7 +24,7 @@ struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// With these lines of its configuration.
+    /// Starts it with these lines of configuration.
     fn start(db: &TestDb, settings: &str) -> Self {
         let program = pgbouncer();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -43,7 +44,7 @@ impl PgBouncer {
         fs::write(&ini, text).unwrap();
         let mut command = Command::new(program);
         command.arg("-q").arg(&ini).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
-        // It refuses to run as root, as the server does.
+        // PgBouncer refuses to run as root, as the server does.
         if let Some((uid, gid)) = unprivileged() {
             [&folder, &users, &ini].into_iter().for_each(|path| chown(path, Some(uid), Some(gid)).unwrap());
             command.uid(uid).gid(gid);
@@ -54,7 +55,7 @@ impl PgBouncer {
         Self { url, folder, _process: process }
     }
 
-    /// What sessions have left on the server processes of the pooler, `count` of them, for another application.
+    /// The traces that sessions leave on `count` server processes of the pooler, for another application to find.
     fn left_behind(&self, count: usize) -> Vec<String> {
         let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(&self.url, NoTls).unwrap()).collect();
         let mut held: Vec<_> = clients.iter_mut().map(|client| client.transaction().unwrap()).collect();
@@ -68,7 +69,7 @@ impl Drop for PgBouncer {
     }
 }
 
-/// The program, which is installed if that takes no question.
+/// The program. It is installed if that needs no confirmation.
 fn pgbouncer() -> &'static str {
     static SETUP: LazyLock<Output> = LazyLock::new(|| {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/setup.sh");
@@ -79,7 +80,7 @@ fn pgbouncer() -> &'static str {
     if fs::exists(debian).unwrap_or(false) { debian } else { "pgbouncer" }
 }
 
-/// The user as whom the private server runs, if we are root.
+/// The user that runs the private server, if this process runs as root.
 fn unprivileged() -> Option<(u32, u32)> {
     let id = |args: &[&str]| {
         let output = Command::new("id").args(args).output().ok().filter(|output| output.status.success())?;
@@ -100,8 +101,8 @@ fn simple(client: &mut impl postgres::GenericClient, sql: &str) -> Vec<String> {
     messages.iter().filter_map(row).collect()
 }
 
-/// Settings of a session that are not its defaults, its channels and its prepared statements. A client's own name,
-/// encoding and formats are what a pooler itself carries from session to session.
+/// Settings of a session that are not its defaults, its channels and its prepared statements. Leaves out a client's
+/// name, encoding and formats, which the pooler itself carries from session to session.
 fn traces(mut ask: impl FnMut(&str) -> Vec<String>) -> Vec<String> {
     let mut found = ask(
         "select name || '=' || setting from pg_settings where source = 'session' and setting <> reset_val
@@ -130,7 +131,7 @@ fn refused(options: WorkerOptions) {
     let error = options.init().map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     for word in ["pooler in transaction mode", "PgBouncer", "pool_mode=session", "nothing was set"] {
-        assert!(error.to_string().contains(word), "{error} does not say {word:?}");
+        assert!(error.to_string().contains(word), "{error} does not contain {word:?}");
     }
     assert!(!error.is_transient());
 }
@@ -149,7 +150,7 @@ fn a_worker_refuses_a_transaction_pooler_and_sets_nothing_there() {
             assert_eq!(pooler.left_behind(size), [""; 0], "{settings}, attempt {attempt}");
         }
     }
-    // In statement mode there is no transaction in which to look at several processes.
+    // Statement mode has no transaction in which the test could look at several processes.
     let pooler = PgBouncer::start(&db, "pool_mode = statement\ndefault_pool_size = 1");
     refused(worker(&pooler.url));
     let mut other = Client::connect(&pooler.url, NoTls).unwrap();
@@ -178,7 +179,7 @@ fn a_busy_transaction_pooler_is_refused_as_well() {
 }
 
 #[test]
-fn a_lent_pool_on_a_transaction_pooler_is_refused_and_nothing_is_set_there() {
+fn a_callers_pool_on_a_transaction_pooler_is_refused() {
     let db = TestDb::new();
     let pooler = PgBouncer::start(&db, "pool_mode = transaction");
     refused(WorkerOptions::default().pg_pool(lent(&pooler.url, 8)).define_raw_job("t", |_| ()));
@@ -188,7 +189,7 @@ fn a_lent_pool_on_a_transaction_pooler_is_refused_and_nothing_is_set_there() {
 }
 
 #[test]
-fn clients_add_and_manage_jobs_through_a_transaction_pooler_and_leave_nothing_there() {
+fn clients_manage_jobs_through_a_transaction_pooler() {
     let db = TestDb::new();
     let pooler = PgBouncer::start(&db, "pool_mode = transaction\nserver_round_robin = 1");
     for utils in [WorkerUtils::connect(&pooler.url).unwrap(), WorkerUtils::new(lent(&pooler.url, 3), Schema::default())]
@@ -218,7 +219,7 @@ fn clients_add_and_manage_jobs_through_a_transaction_pooler_and_leave_nothing_th
 }
 
 #[test]
-fn the_program_refuses_to_run_a_worker_through_a_transaction_pooler_and_adds_jobs_through_it() {
+fn the_program_only_adds_jobs_through_a_transaction_pooler() {
     let db = TestDb::new();
     let pooler = PgBouncer::start(&db, "pool_mode = transaction");
     let program = |args: &[&str]| {
@@ -252,7 +253,7 @@ fn a_worker_runs_through_a_session_pooler_and_leaves_nothing_there() {
 }
 
 #[test]
-fn connections_of_a_callers_pool_go_back_as_they_were_lent() {
+fn connections_of_a_callers_pool_go_back_unchanged() {
     #[derive(Debug)]
     struct Custom;
     impl r2d2::CustomizeConnection<Client, postgres::Error> for Custom {
@@ -277,14 +278,14 @@ fn connections_of_a_callers_pool_go_back_as_they_were_lent() {
 }
 
 #[test]
-fn a_connection_of_a_callers_pool_whose_call_was_late_goes_back_as_it_was_lent() {
+fn a_connection_whose_call_was_late_goes_back_unchanged() {
     let db = TestDb::new();
     let pool = lent(&db.url(), 6);
     let options = WorkerOptions::default().pg_pool(pool.clone()).define_raw_job("t", |_| ());
     let running =
         Running::start(options.database_timeout(Duration::from_millis(600)).shutdown_grace_period(Duration::ZERO));
     eventually(SOON, || db.backends("fetch").len() == 1 && db.backends("lease").len() == 1);
-    // Claims wait behind this lock until the server ends them.
+    // Claims wait for this lock until the server ends them.
     let mut other = db.client();
     let mut holder = other.transaction().unwrap();
     holder.batch_execute("lock table graphile_worker._private_jobs in access exclusive mode").unwrap();
@@ -299,18 +300,18 @@ fn a_connection_of_a_callers_pool_whose_call_was_late_goes_back_as_it_was_lent()
 }
 
 #[test]
-fn a_pool_that_is_too_small_for_the_worker_is_named_with_what_the_worker_needs() {
+fn the_error_of_a_too_small_pool_names_the_connections_needed() {
     #[track_caller]
     fn names_the_need(text: &str) {
         for word in ["room for at least 5 connections", "default_pool_size"] {
-            assert!(text.contains(word), "{text} does not say {word:?}");
+            assert!(text.contains(word), "{text} does not contain {word:?}");
         }
     }
     drop(log_lines());
     let db = TestDb::new();
     let limited = format!("limited_{}", db.name());
     db.execute(&format!("create role {limited} login superuser connection limit 0"));
-    // A superuser is not limited; the role is one only until it has its rights.
+    // A connection limit does not apply to a superuser, so the role is one only until it has its rights.
     db.execute(&format!("alter role {limited} nosuperuser"));
     let direct = db.url().replace("postgres@", &format!("{limited}@"));
     names_the_need(&worker(&direct).init().map(drop).unwrap_err().to_string());
@@ -322,7 +323,7 @@ fn a_pool_that_is_too_small_for_the_worker_is_named_with_what_the_worker_needs()
     let error = worker(&pooler.url).database_timeout(Duration::from_millis(500)).init().map(drop).unwrap_err();
     names_the_need(&error.to_string());
 
-    // Enough to begin with, and not for every thread.
+    // Enough connections to start, but not for every thread.
     let pooler = PgBouncer::start(&db, "pool_mode = session\ndefault_pool_size = 2");
     db.add("'t'");
     let running = Running::start(worker(&pooler.url).database_timeout(Duration::from_millis(500)));

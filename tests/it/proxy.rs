@@ -1,5 +1,5 @@
-//! A TCP proxy on 127.0.0.1 that stalls, cuts, slows down, and loses answers. It reads PostgreSQL's messages
-//! as far as it must to know which SQL an answer belongs to, and knows nothing of jobs.
+//! A TCP proxy on 127.0.0.1 that can stall, cut or slow down connections, and drop replies. It parses PostgreSQL's
+//! messages only to find out which SQL a reply belongs to. Knows nothing of jobs.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Forwards connections to a server; dropping it cuts them all.
+/// Forwards connections to a server. Dropping the value cuts all connections.
 pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
@@ -19,7 +19,7 @@ pub struct Proxy {
 pub enum Mode {
     /// Forward.
     Pass,
-    /// Take bytes and forward none; what was held back goes on at the next `Pass`.
+    /// Read bytes and forward none. The next `Pass` forwards the bytes held back.
     Stall,
     /// Close every connection, and new ones at once.
     Cut,
@@ -31,11 +31,11 @@ pub enum Direction {
     ToClient,
 }
 
-/// SQL on its way to be executed.
+/// An SQL text that the client sends for execution.
 pub struct Sent<'a> {
-    /// What the client called itself when it connected.
+    /// The client's application name at the start of the connection.
     pub application_name: &'a str,
-    /// The text, also when the statement was prepared long ago.
+    /// The text, also of a statement that was prepared earlier.
     pub sql: &'a str,
 }
 
@@ -78,7 +78,7 @@ impl Proxy {
         self.port
     }
 
-    /// The same URL, led through the proxy, without TLS: the proxy has to read.
+    /// The same URL through the proxy, without TLS: the proxy must read the messages.
     pub fn url(&self, url: &str) -> String {
         let (start, host, rest) = authority(url);
         debug_assert!(!host.is_empty());
@@ -86,7 +86,7 @@ impl Proxy {
         format!("{start}127.0.0.1:{}{rest}{query}sslmode=disable", self.port)
     }
 
-    /// Changes one direction, for the connections there are and those to come.
+    /// Sets the mode of one direction, for open and for new connections.
     pub fn set(&self, direction: Direction, mode: Mode) {
         let mut state = self.shared.lock();
         state.modes[direction as usize] = mode;
@@ -102,32 +102,30 @@ impl Proxy {
         self.set(Direction::ToClient, mode);
     }
 
-    /// Forwards no more than this in each direction, over all connections together.
+    /// Limits the bytes per second in each direction, over all connections together.
     pub fn limit(&self, bytes_per_second: usize) {
         self.shared.bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
     }
 
-    /// Closes the connections there are; new ones are welcome.
+    /// Closes the open connections. New ones are accepted.
     pub fn cut_now(&self) {
         self.shared.lock().cut_all();
         self.shared.changed.notify_all();
     }
 
-    /// Lets the server do what it is asked for, and the client never hear of it: the next `times`
-    /// executions that match reach the server, their answer is swallowed until the server is
-    /// ready again, then the connection is closed. Replaces an earlier rule.
-    ///
-    /// Look at [`replies_dropped`](Self::replies_dropped) for when that has happened.
+    /// Drops the replies to the next `times` matching executions. The server executes them. The proxy drops the reply
+    /// up to ReadyForQuery, and then closes the connection. Replaces an earlier rule.
+    /// [`replies_dropped`](Self::replies_dropped) counts the replies dropped completely.
     pub fn drop_reply_to(&self, times: usize, matches: impl FnMut(&Sent) -> bool + Send + 'static) {
         self.shared.lock().rule = Some(Rule { left: times, matches: Box::new(matches) });
     }
 
-    /// How many answers were swallowed to their end.
+    /// The number of replies that were dropped to their end.
     pub fn replies_dropped(&self) -> usize {
         self.shared.dropped.load(Ordering::SeqCst)
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.shared.lock().connections.len()
     }
@@ -137,7 +135,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         self.set_both(Mode::Cut);
-        // Wakes the thread that accepts.
+        // Wakes up the thread that accepts.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -147,7 +145,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     bytes_per_second: AtomicUsize,
-    /// When all bytes that came so far are over the link, in each direction, where it is limited.
+    /// For each direction of a limited link: when all bytes received so far have passed it.
     link_free: [Mutex<Instant>; 2],
     dropped: AtomicUsize,
     closed: AtomicBool,
@@ -167,7 +165,7 @@ struct Rule {
 struct Connection {
     client: TcpStream,
     server: TcpStream,
-    /// The number of the answer that the client must not see.
+    /// The number of the reply that the client must not see.
     swallow: Mutex<Option<u64>>,
 }
 
@@ -220,7 +218,7 @@ impl Shared {
         self.lock().connections.retain(|other| !Arc::ptr_eq(other, connection));
     }
 
-    /// Returns once bytes may go in this direction.
+    /// Returns when this direction passes bytes.
     fn wait_for_pass(&self, direction: Direction) -> io::Result<()> {
         let mut state = self.lock();
         loop {
@@ -232,14 +230,14 @@ impl Shared {
         }
     }
 
-    /// Forwards a message, as fast as the link is.
+    /// Forwards a message at the speed of the link.
     fn carry(&self, to: &mut impl Write, message: &[u8], direction: Direction) -> io::Result<()> {
         for piece in message.chunks(8192) {
             self.wait_for_pass(direction)?;
             let limit = self.bytes_per_second.load(Ordering::SeqCst);
             if limit < usize::MAX {
                 let mut free = self.link_free[direction as usize].lock().expect("no thread of the proxy panics");
-                // A sleep that took too long is made up for, or a busy machine would make the link slower still.
+                // Make up for a sleep that took too long; otherwise a busy machine would slow the link down further.
                 let start = (*free).max(Instant::now() - Duration::from_millis(500));
                 let over = start + Duration::from_secs_f64(piece.len() as f64 / limit as f64);
                 *free = over;
@@ -260,7 +258,7 @@ impl Shared {
         let startup = loop {
             let startup = read_startup(&mut from)?;
             match i32::from_be_bytes(startup[4..8].try_into().expect("a startup has 8 bytes")) {
-                // Requests for TLS or GSS encryption: no, because we have to read.
+                // Requests for TLS or GSS encryption: refused, because the proxy must read the messages.
                 80877103 | 80877104 => (&connection.client).write_all(b"N")?,
                 _ => break startup,
             }
@@ -278,7 +276,7 @@ impl Shared {
                 if let Some(rule) = state.rule.as_mut().filter(|rule| rule.left > 0) {
                     if (rule.matches)(&sent) {
                         rule.left -= 1;
-                        // Before the message goes, so that the answer cannot overtake the order.
+                        // Set before the message is forwarded, so that the reply cannot arrive first.
                         let mut swallow = connection.swallow.lock().expect("no thread of the proxy panics");
                         swallow.get_or_insert(session.answer_of_last());
                     }
@@ -302,7 +300,7 @@ impl Shared {
             if *connection.swallow.lock().expect("no thread of the proxy panics") == Some(answer) {
                 if ready {
                     to.flush()?;
-                    // Counted first: who sees the connection end may look at once.
+                    // Count first: a test may read the counter as soon as the connection ends.
                     self.dropped.fetch_add(1, Ordering::SeqCst);
                     connection.close();
                     return Ok(());
@@ -318,12 +316,12 @@ impl Shared {
     }
 }
 
-/// What the client said so far, as far as it tells which SQL is executed next.
+/// The state of a client session that is needed to find out which SQL is executed next.
 struct Session {
     application_name: String,
     statements: HashMap<Vec<u8>, String>,
     portals: HashMap<Vec<u8>, String>,
-    /// How many messages went by that a ReadyForQuery answers.
+    /// The number of messages so far that a ReadyForQuery follows.
     rounds: u64,
     last_was_query: bool,
 }
@@ -341,7 +339,7 @@ impl Session {
         Self { application_name, statements: HashMap::new(), portals: HashMap::new(), rounds: 0, last_was_query: false }
     }
 
-    /// Takes a message; returns the SQL if it executes some.
+    /// Reads a message. Returns the SQL if the message executes one.
     fn read(&mut self, message: &[u8]) -> Option<String> {
         let mut words = message[5..].split(|byte| *byte == 0);
         let mut word = || words.next().unwrap_or_default().to_vec();
@@ -373,7 +371,7 @@ impl Session {
         }
     }
 
-    /// The number of the ReadyForQuery that ends the answer to what was executed last.
+    /// The number of the ReadyForQuery that ends the reply to the last execution.
     fn answer_of_last(&self) -> u64 {
         // A Query is its own round; an Execute belongs to the round that the next Sync ends.
         if self.last_was_query { self.rounds } else { self.rounds + 1 }
@@ -402,7 +400,7 @@ fn read_rest(from: &mut impl Read, mut message: Vec<u8>, least: usize) -> io::Re
     Ok(message)
 }
 
-/// A URL as what stands before its host, host and port, and the rest.
+/// Splits a URL into the part before its host, host and port, and the rest.
 fn authority(url: &str) -> (&str, &str, &str) {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url[start..].find(['/', '?']).map_or(url.len(), |at| start + at);
@@ -433,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insert_whose_reply_is_dropped_is_committed_though_the_client_got_an_error() {
+    fn an_insert_whose_reply_is_dropped_is_committed() {
         let (db, proxy, mut client) = behind_a_proxy();
         let insert = client.prepare("insert into said values ($1)").unwrap();
         client.execute(&insert, &[&1]).unwrap();
@@ -445,7 +443,7 @@ mod tests {
         assert_eq!(db.one::<i64>("select count(*) from said"), 2);
         let mut again = Client::connect(&proxy.url(&db.url()), NoTls).unwrap();
         again.execute("insert into said values (3)", &[]).unwrap();
-        assert_eq!(proxy.replies_dropped(), 1, "once was asked for");
+        assert_eq!(proxy.replies_dropped(), 1, "the rule applies once");
     }
 
     #[test]
@@ -459,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_answer_comes_when_the_proxy_passes_again() {
+    fn a_stalled_reply_arrives_when_the_proxy_passes_again() {
         let (db, proxy, mut client) = behind_a_proxy();
         proxy.set(Direction::ToClient, Mode::Stall);
         let (done, answered) = mpsc::channel();
@@ -472,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_question_does_not_reach_the_server() {
+    fn a_stalled_statement_does_not_reach_the_server() {
         let (db, proxy, mut client) = behind_a_proxy();
         proxy.set(Direction::ToServer, Mode::Stall);
         let (done, answered) = mpsc::channel();
@@ -486,10 +484,10 @@ mod tests {
     }
 
     #[test]
-    fn cut_closes_what_is_open_and_what_comes_until_it_passes_again() {
+    fn cut_closes_open_and_new_connections_until_pass() {
         let (db, proxy, mut client) = behind_a_proxy();
         assert_eq!(proxy.connections(), 1);
-        assert!(Proxy::new(proxy.port()).port() > 0, "a proxy may stand before a proxy");
+        assert!(Proxy::new(proxy.port()).port() > 0, "a proxy in front of a proxy");
         proxy.set_both(Mode::Cut);
         assert!(client.batch_execute("select 1").is_err());
         assert!(Client::connect(&proxy.url(&db.url()), NoTls).is_err());

@@ -71,7 +71,7 @@ fn a_queue_goes_on_after_a_failure_without_waiting_for_the_next_poll() {
 }
 
 #[test]
-fn a_claim_takes_exactly_the_first_jobs_whatever_is_queued_among_them() {
+fn jobs_with_and_without_queue_run_in_one_order() {
     let db = TestDb::new();
     db.execute(
         "select graphile_worker.add_job('t', to_json(n), case when n % 2 = 0 then 'q' || n end,

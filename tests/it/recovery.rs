@@ -1,4 +1,4 @@
-//! Recovery: the jobs of dead workers come back once, those of living ones are left alone.
+//! Recovery: the jobs of dead workers are recovered once, and those of living workers are not touched.
 
 use crate::cron::wall_clock;
 use crate::harness::{Running, SOON, Started, TestDb, eventually, log_lines};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const NOW: SweepStaleWorkersOptions =
     SweepStaleWorkersOptions { sweep_threshold: None, recovery_delay: None, dry_run: false };
 
-/// A worker that was heard of last so many minutes ago.
+/// A worker whose last heartbeat is this number of minutes ago.
 fn silent(db: &TestDb, worker: &str, minutes: i32) {
     db.execute(&format!(
         "insert into graphile_worker._native_workers (id, last_heartbeat_at)
@@ -21,7 +21,7 @@ fn silent(db: &TestDb, worker: &str, minutes: i32) {
     ));
 }
 
-/// A job that `worker` holds, claimed when it was last heard of.
+/// A job that `worker` holds, claimed now.
 fn held(db: &TestDb, worker: &str, arguments: &str) -> i64 {
     let id = db.add(arguments);
     db.execute(&format!(
@@ -38,7 +38,7 @@ fn row(db: &TestDb, job: i64, what: &str) -> String {
 }
 
 #[test]
-fn the_jobs_and_queues_of_a_silent_worker_come_back_unspent_after_the_delay() {
+fn jobs_and_queues_of_a_dead_worker_come_back_after_the_delay() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     let job = held(&db, "dead", "'t', queue_name => 'q'");
@@ -47,13 +47,13 @@ fn the_jobs_and_queues_of_a_silent_worker_come_back_unspent_after_the_delay() {
     assert_eq!(row(&db, job, "attempts"), "0");
     assert_eq!(row(&db, job, "run_at - now() between interval '14 seconds' and interval '46 seconds'"), "true");
     assert!(row(&db, job, "last_error").contains("the worker dead died"));
-    assert_eq!(db.locks(), 0, "neither job nor queue");
+    assert_eq!(db.locks(), 0, "job and queue are unlocked");
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker._native_workers"), 0);
-    assert!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids.is_empty(), "once");
+    assert!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids.is_empty(), "recovered once");
 }
 
 #[test]
-fn a_dry_run_names_the_dead_and_changes_nothing() {
+fn a_dry_run_names_dead_workers_and_changes_nothing() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     let job = held(&db, "dead", "'t'");
@@ -64,7 +64,7 @@ fn a_dry_run_names_the_dead_and_changes_nothing() {
 }
 
 #[test]
-fn neither_a_living_worker_nor_one_that_never_beat_is_touched() {
+fn living_workers_and_those_without_heartbeat_are_not_touched() {
     let db = TestDb::new();
     silent(&db, "living", 4);
     let (ours, nodes) = (held(&db, "living", "'t'"), held(&db, "worker-of-node", "'t'"));
@@ -85,7 +85,7 @@ fn a_resilient_job_gives_its_worker_three_thresholds() {
     assert_eq!(db.utils().sweep_stale_workers(NOW).unwrap().worker_ids, ["dead"]);
     let config = WorkerRecoveryConfig::default().resilient_job_flags(vec!["other".into()]);
     let result = db.utils().sweep_stale_workers_with_config(&config, NOW).unwrap();
-    assert_eq!(result.worker_ids, ["slow"], "its flag is not one of those");
+    assert_eq!(result.worker_ids, ["slow"], "its flag is not in the list");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_job_superseded_while_its_worker_died_is_not_revived() {
     silent(&db, "dead", 6);
     let mut adding = db.client();
     let mut adding = adding.transaction().unwrap();
-    // The enqueue that supersedes begins before the claim.
+    // The transaction that supersedes the job begins before the claim.
     adding.execute("select now()", &[]).unwrap();
     let old = held(&db, "dead", "'t', job_key => 'k', payload => '1'");
     adding.execute("select graphile_worker.add_job('t', '2', job_key => 'k')", &[]).unwrap();
@@ -106,7 +106,7 @@ fn a_job_superseded_while_its_worker_died_is_not_revived() {
 }
 
 #[test]
-fn what_a_hook_decides_is_what_becomes_of_the_job() {
+fn a_hook_decides_the_recovery_of_each_job() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     let jobs = ["reschedule", "fail", "skip", "default"].map(|task| held(&db, "dead", &format!("'{task}'")));
@@ -125,7 +125,7 @@ fn what_a_hook_decides_is_what_becomes_of_the_job() {
     assert_eq!(row(&db, jobs[2], "locked_by || attempts"), "dead1");
     assert_eq!(row(&db, jobs[3], "attempts"), "0");
     let workers = db.utils().list_active_workers(Duration::from_secs(300)).unwrap();
-    assert_eq!(workers.len(), 1, "who holds a job is found again");
+    assert_eq!(workers.len(), 1, "a worker that still holds a job stays listed");
     assert!(workers[0].is_stale);
 }
 
@@ -148,11 +148,11 @@ fn each_recovery_of_a_job_doubles_its_delay_until_its_key_is_updated() {
         assert!((doubled * 0.45..doubled * 1.55).contains(&delay), "{delays:?}");
     }
     db.add("'t', job_key => 'k'");
-    assert!(die() < 1.55, "another revision counts from the start");
+    assert!(die() < 1.55, "a new revision starts at the first delay");
 }
 
 #[test]
-fn sweeps_at_once_recover_each_job_once() {
+fn concurrent_sweeps_recover_each_job_once() {
     let db = TestDb::new();
     for worker in 0..10 {
         silent(&db, &format!("dead-{worker}"), 6);
@@ -167,7 +167,7 @@ fn sweeps_at_once_recover_each_job_once() {
 }
 
 #[test]
-fn every_worker_says_that_it_lives_whether_it_sweeps_or_not() {
+fn every_worker_sends_heartbeats_even_if_it_does_not_sweep() {
     let db = TestDb::new();
     let running = Running::start(db.worker().define_raw_job("t", |_| ()));
     let listed = || db.utils().list_active_workers(Duration::from_secs(300)).unwrap();
@@ -179,7 +179,7 @@ fn every_worker_says_that_it_lives_whether_it_sweeps_or_not() {
 }
 
 #[test]
-fn thresholds_that_would_bury_the_living_are_refused() {
+fn a_threshold_too_short_for_the_default_heartbeat_is_refused() {
     let db = TestDb::new();
     let options = db.worker().define_raw_job("t", |_| ()).sweep_threshold(Duration::from_secs(59));
     let error = options.init().err().unwrap();
@@ -188,7 +188,7 @@ fn thresholds_that_would_bury_the_living_are_refused() {
 }
 
 #[test]
-fn a_threshold_is_three_heartbeats_or_it_is_refused() {
+fn a_threshold_below_three_heartbeats_is_refused() {
     let db = TestDb::new();
     let options = |beat, threshold| {
         let options = db.worker().define_raw_job("t", |_| ()).heartbeat_interval(Duration::from_secs(beat));
@@ -203,7 +203,7 @@ fn a_threshold_is_three_heartbeats_or_it_is_refused() {
     options(60, 180).unwrap();
 }
 
-/// A worker that publishes this of itself, and was heard of last so many seconds ago.
+/// A worker that publishes this metadata, and whose last heartbeat is this number of seconds ago.
 fn publishing(db: &TestDb, worker: &str, metadata: &str, seconds: i32) {
     db.execute(&format!(
         "insert into graphile_worker._native_workers (id, last_heartbeat_at, metadata)
@@ -272,7 +272,7 @@ fn a_worker_publishes_how_often_it_sends_a_heartbeat() {
 }
 
 #[test]
-fn a_worker_that_beats_seldom_outlives_the_sweeps_of_a_worker_with_a_short_threshold_which_warns_once() {
+fn a_short_threshold_spares_slow_workers_and_warns_once() {
     drop(log_lines());
     let db = TestDb::new();
     let (release, wait) = crossbeam_channel::bounded::<()>(0);
@@ -306,7 +306,7 @@ fn a_worker_that_beats_seldom_outlives_the_sweeps_of_a_worker_with_a_short_thres
 }
 
 #[test]
-fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_again() {
+fn a_worker_starts_no_job_after_three_missed_heartbeats() {
     let db = TestDb::new();
     let options = db.worker().concurrency(1).define_raw_job("t", |_| ());
     let running = Running::start(options.heartbeat_interval(HEARTBEAT).sweep_threshold(6 * SOON));
@@ -315,7 +315,7 @@ fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_ag
     let mut other = db.client();
     let mut list = other.transaction().unwrap();
     list.execute("lock graphile_worker._native_workers", &[]).unwrap();
-    // Another worker's threshold may be as short as three of these heartbeats, or a second.
+    // After three missed heartbeats, and at least a second, this worker must expect that its jobs were taken.
     std::thread::sleep(Duration::from_secs(1) + 2 * HEARTBEAT);
     let heard = running.worker.stats().notifications;
     db.add("'t'");
@@ -326,7 +326,7 @@ fn a_worker_that_missed_three_of_its_beats_starts_nothing_until_it_has_beaten_ag
 }
 
 #[test]
-fn a_sweeper_that_has_just_started_waits_for_three_heartbeats_of_a_worker_that_beats_seldom() {
+fn a_new_sweeper_waits_for_three_heartbeats_of_a_slow_worker() {
     let db = TestDb::new();
     publishing(&db, "dead", "'{\"heartbeat_interval_ms\": 1000}'", 360);
     held(&db, "dead", "'t'");
@@ -334,7 +334,7 @@ fn a_sweeper_that_has_just_started_waits_for_three_heartbeats_of_a_worker_that_b
     let start = Instant::now();
     let _running = Running::start(quick(&db).define_raw_job("t", move |_| done.try_send(Instant::now()).unwrap()));
     let ran = ran.recv_timeout(SOON).unwrap() - start;
-    assert!(ran >= Duration::from_secs(3), "swept after {ran:?}, before it could know");
+    assert!(ran >= Duration::from_secs(3), "swept after {ran:?}, before a heartbeat could be missing");
 }
 
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -344,7 +344,7 @@ const THRESHOLD: Duration = Duration::from_millis(1500);
 /// How long the whole run may take, kills included.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A worker process of the test below; a test that passes when run by itself.
+/// Not a test: a worker process of the tests below. Passes at once when run by itself.
 #[test]
 fn child() {
     let Ok(url) = std::env::var("RECOVERY_TEST_URL") else { return };
@@ -360,7 +360,7 @@ fn child() {
     options.recovery_delay(Duration::ZERO).init().unwrap().run().unwrap();
 }
 
-/// A worker process of the test below, with the usual beats.
+/// Not a test: a worker process of the tests below, with the default heartbeats.
 #[test]
 fn a_worker_that_sleeps() {
     let Ok(url) = std::env::var("RECOVERY_TEST_SLEEPER") else { return };
@@ -373,7 +373,7 @@ fn a_worker_that_sleeps() {
 }
 
 #[test]
-fn a_worker_whose_machine_slept_beats_before_it_starts_a_job() {
+fn a_worker_sends_a_heartbeat_first_after_its_machine_slept() {
     let db = TestDb::new();
     db.execute("create table public.ran (beat timestamptz)");
     let ran = |times| eventually(SOON, || db.one::<i64>("select count(*) from public.ran") == times);
@@ -391,7 +391,7 @@ fn a_worker_whose_machine_slept_beats_before_it_starts_a_job() {
     assert_eq!(db.one::<i64>("select count(distinct beat) from public.ran"), 2);
 }
 
-/// Whoever runs this dies of it.
+/// A handler that kills its process.
 fn swallow(_: WorkerContext) {
     std::process::abort();
 }
@@ -402,9 +402,9 @@ fn start(db: &TestDb) -> Started {
     Started::new(command.stdout(std::process::Stdio::null()))
 }
 
-/// `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make it longer.
+/// The variables `RECOVERY_TEST_JOBS` and `RECOVERY_TEST_KILLS` make this test longer.
 #[test]
-fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
+fn killed_processes_lose_no_job_and_only_kills_cause_reruns() {
     let number = |name, usually| std::env::var(name).map_or(usually, |text: String| text.parse().unwrap());
     let (jobs, kills): (i64, usize) = (number("RECOVERY_TEST_JOBS", 2500), number("RECOVERY_TEST_KILLS", 4) as usize);
     let pause = Duration::from_millis(number("RECOVERY_TEST_PAUSE_MS", 700) as u64);
@@ -440,8 +440,8 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
         "{again} and not exists (
             select from public.killed k where k.pid = r.pid and abs(extract(epoch from r.at - k.at)) < 1)"
     );
-    assert_eq!(db.one::<i64>(&unexplained), 0, "a run before the last was not its process's last act");
-    // With no delay, a recovered job is due from the moment of its rescue.
+    assert_eq!(db.one::<i64>(&unexplained), 0, "a job ran again although no kill interrupted its run");
+    // With no delay, a recovered job is due from the moment of its recovery.
     let longest = "select coalesce(max(extract(epoch from l.run_at - k.at)), 0)::float8
                      from public.ran r join public.killed k on k.pid = r.pid
                      join public.ran l on l.job = r.job and l.at > r.at";
@@ -455,7 +455,7 @@ fn killed_processes_cost_no_job_and_every_second_run_is_explained_by_a_kill() {
 }
 
 #[test]
-fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
+fn a_job_that_kills_its_workers_fails_and_others_do_not() {
     let db = TestDb::new();
     db.execute("create table public.ran (job bigint, pid int, run_at timestamptz)");
     let pill = db.add("'pill'");
@@ -470,18 +470,18 @@ fn a_job_that_kills_its_workers_fails_in_the_end_and_those_beside_it_do_not() {
         }
         db.one::<i64>(unfinished) == 0
     });
-    assert_eq!(db.jobs(), 1, "the innocent are done");
+    assert_eq!(db.jobs(), 1, "the other jobs are done");
     assert_eq!(db.one::<i64>("select count(distinct job) from public.ran"), 200);
     let why = row(&db, pill, "last_error");
     assert!(why.contains("held this job and no other, after 5 recoveries"), "{why}");
     assert_eq!(db.one::<i32>("select recoveries from graphile_worker._native_recoveries"), 6);
 }
 
-/// How many jobs have their recoveries counted.
+/// The number of jobs whose recoveries are counted.
 const COUNTED: &str = "select count(*) from graphile_worker._native_recoveries";
 
 #[test]
-fn the_count_of_recoveries_goes_with_its_job_and_stays_while_the_job_is_tried_again() {
+fn the_count_of_recoveries_lasts_as_long_as_its_job() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     for task in ["done", "again"] {
@@ -501,7 +501,7 @@ fn the_count_of_recoveries_goes_with_its_job_and_stays_while_the_job_is_tried_ag
 }
 
 #[test]
-fn a_count_that_cannot_be_deleted_costs_its_job_nothing() {
+fn a_count_that_cannot_be_deleted_does_not_affect_its_job() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     held(&db, "dead", "'t'");
@@ -519,7 +519,7 @@ fn a_count_that_cannot_be_deleted_costs_its_job_nothing() {
 }
 
 #[test]
-fn a_count_that_another_session_holds_keeps_no_outcome_waiting() {
+fn a_count_that_another_session_locks_delays_no_outcome() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     held(&db, "dead", "'t'");
@@ -538,7 +538,7 @@ fn a_count_that_another_session_holds_keeps_no_outcome_waiting() {
 }
 
 #[test]
-fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
+fn every_sweep_deletes_counts_of_jobs_that_are_gone() {
     let db = TestDb::new();
     let kept = db.add("'t'");
     db.execute(&format!("insert into graphile_worker._native_recoveries values ({kept}, 0, 1), ({kept} + 1, 0, 1)"));
@@ -549,19 +549,19 @@ fn every_sweep_deletes_the_counts_of_jobs_that_others_have_done() {
     assert_eq!(db.all::<i64>("select job_id from graphile_worker._native_recoveries"), [kept]);
 }
 
-/// Takes up to a minute: workers do it beside freeing the locks of four hours.
+/// Takes up to a minute: workers delete the counts when they free locks older than four hours.
 #[test]
-fn workers_that_do_not_sweep_delete_the_counts_of_jobs_that_others_have_done() {
+fn workers_without_sweeps_delete_counts_of_jobs_that_are_gone() {
     let db = TestDb::new();
     db.execute("insert into graphile_worker._native_recoveries values (7, 0, 1)");
-    // Each looks at some moment of its first minute: of so many, one does soon.
+    // Each worker does this at a random moment of its first minute; of ten workers, one does it soon.
     let options = || db.worker().concurrency(1).max_pg_conn(5).worker_recovery(WorkerRecoveryConfig::default());
     let _workers: Vec<Running> = (0..10).map(|_| Running::start(options().define_raw_job("t", |_| ()))).collect();
     eventually(SOON * 7, || db.one::<i64>(COUNTED) == 0);
 }
 
 #[test]
-fn a_worker_without_options_has_a_thread_that_recovers() {
+fn a_worker_without_options_has_a_recovery_thread() {
     let db = TestDb::new();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "recovery::a_worker_that_sleeps", "-q"]).env("RECOVERY_TEST_SLEEPER", db.url());
@@ -572,7 +572,7 @@ fn a_worker_without_options_has_a_thread_that_recovers() {
 }
 
 #[test]
-fn only_a_job_that_was_alone_when_its_worker_died_fails_for_that() {
+fn only_a_job_alone_in_its_dead_worker_fails() {
     let db = TestDb::new();
     silent(&db, "busy", 6);
     silent(&db, "quiet", 6);
@@ -586,7 +586,7 @@ fn only_a_job_that_was_alone_when_its_worker_died_fails_for_that() {
 }
 
 #[test]
-fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
+fn nothing_is_claimed_before_the_first_heartbeat() {
     let db = TestDb::new();
     db.add("'t'");
     let mut other = db.client();
@@ -597,7 +597,7 @@ fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
                   where datname = current_database() and wait_event_type = 'Lock' and query like '%_native_workers%'";
     eventually(SOON, || db.one::<i64>(waits) == 1);
     eventually(SOON, || running.worker.stats().listener == ListenerState::Listening);
-    // Nothing tells that nothing will happen.
+    // There is no event to wait for, so allow 200 ms.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!((db.jobs(), db.locks()), (1, 0));
     list.commit().unwrap();
@@ -605,7 +605,7 @@ fn nothing_is_claimed_before_the_worker_has_said_that_it_lives() {
 }
 
 #[test]
-fn a_worker_that_could_not_say_for_a_threshold_that_it_lives_starts_nothing_until_it_has() {
+fn a_worker_starts_no_job_after_a_threshold_without_heartbeat() {
     let db = TestDb::new();
     let options = db.worker().concurrency(1).define_raw_job("t", |_| ());
     let running = Running::start(options.heartbeat_interval(HEARTBEAT).sweep_threshold(THRESHOLD));
@@ -624,7 +624,7 @@ fn a_worker_that_could_not_say_for_a_threshold_that_it_lives_starts_nothing_unti
 }
 
 #[test]
-fn a_sweeper_that_has_just_started_waits_a_whole_threshold() {
+fn a_new_sweeper_waits_a_whole_threshold() {
     let db = TestDb::new();
     silent(&db, "dead", 6);
     held(&db, "dead", "'t'");
@@ -641,7 +641,7 @@ fn a_sweeper_that_has_just_started_waits_a_whole_threshold() {
     let start = Instant::now();
     let _running = Running::start(options);
     let ran = ran.recv_timeout(SOON).unwrap() - start;
-    assert!(ran >= Duration::from_millis(800), "swept after {ran:?}, before it could know");
+    assert!(ran >= Duration::from_millis(800), "swept after {ran:?}, before the threshold was over");
 }
 
 #[test]
@@ -655,7 +655,7 @@ fn a_job_removed_while_its_worker_died_is_not_revived() {
 }
 
 #[test]
-fn a_queue_that_a_dead_worker_kept_without_a_job_is_free_again_with_hooks_and_without() {
+fn a_queue_of_a_dead_worker_without_a_job_is_unlocked() {
     for hooked in [false, true] {
         let db = TestDb::new();
         silent(&db, "dead", 6);
@@ -670,7 +670,7 @@ fn a_queue_that_a_dead_worker_kept_without_a_job_is_free_again_with_hooks_and_wi
     }
 }
 
-/// The options of a worker whose sweeps and beats follow each other quickly.
+/// The options of a worker with short sweep and heartbeat intervals.
 fn quick(db: &TestDb) -> WorkerOptions {
     let options = db.worker().heartbeat_interval(HEARTBEAT).sweep_interval(SWEEP).sweep_threshold(THRESHOLD);
     options.recovery_delay(Duration::ZERO)
@@ -689,12 +689,12 @@ fn sweeps_follow_each_other_at_their_interval() {
     };
     let first = one_more();
     let took = (0..4).fold(first, |_, _| one_more()) - first;
-    // The first of them may come as soon as its dead one is there.
+    // The first of the four sweeps may happen as soon as the dead worker is inserted.
     assert!(took >= 3 * interval && took < 12 * interval, "four more sweeps took {took:?}");
 }
 
 #[test]
-fn a_sweeper_whose_own_beats_arrive_too_late_does_not_take_its_own_jobs() {
+fn a_sweeper_with_late_heartbeats_does_not_take_its_own_jobs() {
     let db = TestDb::new();
     db.execute(
         "create function public.late() returns trigger language plpgsql as $$
@@ -722,7 +722,7 @@ fn a_sweeper_whose_own_beats_arrive_too_late_does_not_take_its_own_jobs() {
 }
 
 #[test]
-fn a_beat_that_fails_is_tried_again() {
+fn a_failed_heartbeat_is_retried() {
     let db = TestDb::new();
     let running = Running::start(quick(&db).define_raw_job("t", |_| ()));
     let fresh =
@@ -742,7 +742,7 @@ fn a_beat_that_fails_is_tried_again() {
 }
 
 #[test] // Upstream: resetLockedAt.test.ts
-fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
+fn locks_of_any_worker_are_released_after_four_hours() {
     let db = TestDb::new();
     let (old, young) =
         (held(&db, "worker-of-node", "'u', queue_name => 'a'"), held(&db, "another", "'u', queue_name => 'b'"));
@@ -753,7 +753,7 @@ fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
          update graphile_worker._private_job_queues
             set locked_at = now() - case locked_by when 'another' then interval '5 minutes' else interval '241 minutes' end",
     );
-    // Each looks at some moment of its first minute: of so many, one does soon.
+    // Each worker does this at a random moment of its first minute; of ten workers, one does it soon.
     let start = || Running::start(db.worker().concurrency(1).max_pg_conn(5).define_raw_job("t", |_| ()));
     let _workers: Vec<Running> = (0..10).map(|_| start()).collect();
     eventually(SOON * 7, || row(&db, old, "locked_by is null and attempts = 1") == "true");
@@ -765,10 +765,10 @@ fn locks_of_four_hours_are_freed_whoever_holds_them_and_younger_ones_are_not() {
 }
 
 #[test]
-fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
+fn a_job_recorded_as_superseded_is_not_revived() {
     for hooked in [false, true] {
         let db = TestDb::new();
-        // As installs have it where superseding writes a note.
+        // As in schemas where superseding records the job in a table.
         db.execute("create table graphile_worker._private_job_retirements (id bigint primary key)");
         silent(&db, "dead", 6);
         let [noted, other] = [(); 2].map(|()| held(&db, "dead", "'t', max_attempts => 1"));
@@ -784,9 +784,9 @@ fn a_job_that_is_noted_as_superseded_is_not_revived_whatever_its_row_says() {
     }
 }
 
-/// Takes a minute, beside the others: locks are renewed when they are that old.
+/// Takes a minute: a lock is renewed when it is that old.
 #[test]
-fn the_lock_of_a_long_job_and_of_its_queue_is_renewed_and_nothing_else_of_its_row() {
+fn only_the_locks_of_a_long_job_and_its_queue_are_renewed() {
     let db = TestDb::new();
     let job = db.add("'t', queue_name => 'q'");
     let (release, wait) = crossbeam_channel::bounded::<()>(0);
@@ -814,14 +814,14 @@ fn the_lock_of_a_long_job_and_of_its_queue_is_renewed_and_nothing_else_of_its_ro
 }
 
 #[test]
-fn a_worker_whose_last_question_is_cut_off_asks_again_and_leaves_nothing_behind() {
+fn a_worker_whose_last_reconcile_is_cut_off_repeats_it() {
     let db = TestDb::new();
     let proxy = Proxy::to_server_of(&db.url());
     let options = db.worker().database_url(&proxy.url(&db.url())).define_raw_job("t", |_| ());
     let running = Running::start(options);
     db.add("'t'");
     eventually(SOON, || db.jobs() == 0);
-    // Held by this worker, which does not know it: nothing but its last look gives it back in time.
+    // The worker does not know this job, so only lease's last reconcile gives it back in time.
     let stranded = held(&db, &running.worker.worker_id().unwrap(), "'u'");
     proxy.drop_reply_to(1, |sent| sent.application_name.ends_with("lease") && sent.sql.contains("keyless"));
     running.stop().0.unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 const ROW: &str = "select concat_ws('|', attempts, is_available, round(extract(epoch from run_at - now())), last_error)
     from graphile_worker._private_jobs";
 
-/// Runs the due jobs of task `t`, defined so.
+/// Runs the due jobs of task `t` with this definition.
 fn run(db: &TestDb, definition: JobDefinition) {
     db.worker().define_jobs([definition]).init().unwrap().run_once().unwrap();
 }
@@ -17,7 +17,7 @@ fn failing(policy: RetryPolicy) -> JobDefinition {
 }
 
 #[test]
-fn a_failed_job_waits_as_the_policy_of_its_task_says() {
+fn a_failed_job_waits_according_to_its_tasks_policy() {
     let seconds = Duration::from_secs;
     let by_error = RetryPolicy::custom(|attempt, error| {
         assert_eq!(error, "boom");
@@ -49,7 +49,7 @@ fn a_policy_that_panics_leaves_the_delay_to_the_default() {
 }
 
 #[test]
-fn a_handler_may_say_how_long_its_next_attempt_waits() {
+fn a_handler_can_set_the_delay_of_its_next_attempt() {
     let db = TestDb::new();
     db.add("'t'");
     let handler = |ctx: WorkerContext| {
@@ -80,7 +80,7 @@ fn a_delay_beyond_a_hundred_years_is_refused_by_name() {
 }
 
 #[test]
-fn a_job_that_snoozes_comes_back_later_and_has_used_no_attempt() {
+fn a_snoozed_job_runs_later_and_uses_no_attempt() {
     let db = TestDb::new();
     // Also on its last attempt.
     db.add("'t', queue_name => 'q', max_attempts => 1");

@@ -1,4 +1,5 @@
-//! What a role that owns nothing is told and may do: row security, missing grants, a schema that cannot be used.
+//! What a role that owns nothing may do, and the errors that it gets: row security, missing grants, a schema that
+//! cannot be used.
 
 use crate::harness::{Role, Running, SOON, TestDb, eventually, with_option};
 use graphile_worker::{
@@ -23,7 +24,7 @@ fn policy(table: &str) -> String {
     format!("create policy p on graphile_worker.{table} to ROLE using (true) with check (true);")
 }
 
-/// Every call that reads or changes jobs, by its name.
+/// Every call that reads or changes jobs, with its name and its result.
 fn calls(utils: &WorkerUtils, id: i64) -> Vec<(&'static str, Result<()>)> {
     let sweep = SweepStaleWorkersOptions::default();
     let now = RescheduleJobOptions { now: true, ..Default::default() };
@@ -58,7 +59,7 @@ fn refused(call: &str, answer: Result<()>, words: &[&str]) -> Error {
 }
 
 #[test]
-fn a_role_that_row_security_hides_the_jobs_from_is_refused_by_every_call() {
+fn every_call_refuses_a_role_that_row_security_hides_jobs_from() {
     let db = TestDb::new();
     let id = db.add("'t', queue_name => 'q', job_key => 'k'");
     let role = Role::new(&db, &format!("{USAGE} {GRANTS}"));
@@ -81,7 +82,7 @@ fn a_role_that_row_security_hides_the_jobs_from_is_refused_by_every_call() {
 }
 
 #[test]
-fn a_policy_for_another_role_lets_nobody_else_in() {
+fn a_policy_for_another_role_gives_no_access() {
     let db = TestDb::new();
     let id = db.add("'t'");
     let role = Role::new(&db, &format!("{USAGE} {GRANTS}"));
@@ -105,7 +106,7 @@ fn force_row_security_hides_the_jobs_from_their_owner_too() {
 }
 
 #[test]
-fn what_one_table_hides_is_named_where_the_others_are_open() {
+fn the_table_that_hides_rows_is_named() {
     let db = TestDb::new();
     let id = db.add("'t', queue_name => 'q'");
     let role = Role::new(&db, &format!("{USAGE} {GRANTS} {}", policy("_private_jobs")));
@@ -114,7 +115,7 @@ fn what_one_table_hides_is_named_where_the_others_are_open() {
     refused("list", utils.list_jobs(&ListJobsOptions::default()).map(drop), &["hides all tasks"]);
     refused("queues", utils.queues().map(drop), &["hides all queues"]);
     refused("worker", worker(&role).init().map(drop), &["hides all queues"]);
-    // What is mended counts at once, also for a client that was refused before.
+    // A new grant takes effect at once, also for a client that was refused before.
     role.may(&policy("_private_tasks"));
     refused("list", utils.list_jobs(&ListJobsOptions::default()).map(drop), &["hides all queues"]);
     role.may(&policy("_private_job_queues"));
@@ -191,7 +192,7 @@ fn grants_on_columns_are_enough_for_calls_that_read_no_others() {
 }
 
 #[test]
-fn recovery_works_under_policies_and_its_refusal_says_what_is_lacking() {
+fn recovery_works_under_policies_or_names_the_missing_right() {
     let db = TestDb::new();
     let policies = ["_private_jobs", "_private_tasks", "_private_job_queues"].map(policy).concat();
     let role = Role::new(&db, &format!("{USAGE} {GRANTS} {policies}"));
@@ -225,7 +226,7 @@ fn recovery_works_under_policies_and_its_refusal_says_what_is_lacking() {
     assert!(utils(&role).list_active_workers(Duration::from_secs(300)).unwrap().is_empty());
 }
 
-/// Every call, as the owner: each must refuse, also the ones that add.
+/// As the owner, every call must be refused, also the calls that add jobs.
 fn all_refuse(db: &TestDb, utils: &WorkerUtils, words: &[&str]) {
     for (call, answer) in calls(utils, 1) {
         refused(call, answer, words);
@@ -258,14 +259,14 @@ fn a_newer_breaking_migration_is_refused_by_every_call_and_every_worker() {
 }
 
 #[test]
-fn a_worker_stops_with_the_error_when_a_breaking_migration_comes_while_it_runs() {
+fn a_breaking_migration_stops_a_running_worker_with_the_error() {
     let db = TestDb::new();
     let (begun, begins) = std::sync::mpsc::channel();
     let running = Running::start(db.worker().define_raw_job("t", move |_| begun.send(()).unwrap()));
     db.add("'t'");
     begins.recv_timeout(SOON).unwrap();
     db.execute("insert into graphile_worker.migrations (id, breaking) values (998, false), (999, true)");
-    // It looks before every reconcile, and it reconciles when a session breaks.
+    // The worker checks before every reconcile, and it reconciles when a session breaks.
     eventually(SOON, || db.backends("fetch").into_iter().any(|pid| db.terminate(pid)));
     let error = running.ends().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema, "{error}");
@@ -284,7 +285,7 @@ fn a_schema_that_is_too_old_is_refused_by_every_call() {
 }
 
 #[test]
-fn a_schema_that_is_missing_or_dropped_later_is_one_kind_of_error_everywhere() {
+fn a_missing_or_dropped_schema_is_one_kind_of_error() {
     let db = TestDb::new();
     let utils = db.utils();
     utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
@@ -317,7 +318,7 @@ fn tables_without_their_functions_are_an_incomplete_schema() {
 }
 
 #[test]
-fn a_server_that_only_reads_answers_looks_and_tells_the_state_of_a_standby() {
+fn a_read_only_server_allows_reads_and_refuses_writes() {
     let db = TestDb::new();
     let id = db.add("'t'");
     let utils = WorkerUtils::connect(&with_option(&db.url(), "default_transaction_read_only", "on")).unwrap();
@@ -327,7 +328,7 @@ fn a_server_that_only_reads_answers_looks_and_tells_the_state_of_a_standby() {
     assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Database, Some("25006"), true));
 }
 
-/// A role with what docs/grants.md gives it, in the block that names it.
+/// A role with the grants of the block in docs/grants.md that names it.
 fn documented<'a>(db: &'a TestDb, named: &str) -> Role<'a> {
     let blocks =
         include_str!("../../docs/grants.md").split("```sql\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
@@ -400,7 +401,7 @@ fn an_enqueuer_with_the_documented_grants_adds_jobs_and_does_nothing_else() {
 fn a_worker_with_the_documented_grants_runs_retries_schedules_and_recovers() {
     let db = TestDb::new();
     let role = documented(&db, "queue_worker");
-    // Beside an enqueuer, whose grants take the functions away from the public.
+    // Beside an enqueuer, whose grants revoke the functions from public.
     let _enqueuer = documented(&db, "queue_enqueuer");
     let dead = db.add("'t', max_attempts => 3");
     db.execute(&format!(

@@ -1,5 +1,5 @@
-//! What a connection is made with changes while a worker runs: passwords, certificates, service files, variables.
-//! The worker, its handlers' connections and its clients go on with what is there now.
+//! Passwords, certificates, service files and variables change while a worker runs. The worker, its handlers'
+//! connections and its clients go on with the new ones.
 
 use crate::harness::{Running, SOON, Started, eventually};
 use graphile_worker::devdb::{DevDb, Options};
@@ -12,10 +12,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Every thread of a worker waits for a while between its attempts, and a TLS handshake takes its time.
+/// Each thread of a worker pauses between its attempts, and TLS handshakes take time.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A server that demands a password or a certificate, and a folder with what clients show it.
+/// A server that demands a password or a certificate, and a folder with the files of its clients.
 struct Place {
     db: DevDb,
     folder: PathBuf,
@@ -58,7 +58,7 @@ impl Place {
         self.admin_client().batch_execute(sql).unwrap();
     }
 
-    /// Changes a setting of the server for all sessions to come.
+    /// Changes settings of the server for all later sessions.
     fn set(&self, settings: &[(&str, &str)]) {
         for (name, value) in settings {
             self.admin(&format!("alter system set {name} = '{value}'"));
@@ -74,7 +74,7 @@ impl Place {
         self.folder.join(name).to_str().unwrap().to_owned()
     }
 
-    /// Writes a file that its owner alone can read, all at once.
+    /// Writes a file atomically, readable by its owner only.
     fn write(&self, name: &str, text: &str) {
         let new = self.folder.join("being-written");
         fs::write(&new, text).unwrap();
@@ -90,7 +90,7 @@ impl Place {
         format!("postgres://{user}@localhost:{}/postgres?hostaddr=127.0.0.1&{parameters}", self.db.port())
     }
 
-    /// Ends the sessions of all roles that have to log in.
+    /// Ends the sessions of all roles that must authenticate.
     fn end_sessions(&self) {
         self.admin("select pg_terminate_backend(pid) from pg_stat_activity where usename in ('app', 'cert')");
     }
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-/// A worker whose handlers ask the database something, on a connection of their own.
+/// A worker whose handlers send a statement on a connection of the pool.
 fn worker(url: &str) -> WorkerOptions {
     WorkerOptions::default()
         .database_url(url)
@@ -113,7 +113,7 @@ fn worker(url: &str) -> WorkerOptions {
         })
 }
 
-/// A worker, its handlers and a client work, before a rotation and after it, when all sessions had to end.
+/// Checks that a worker, its handlers and a client work before a rotation, and after it with new sessions.
 #[track_caller]
 fn goes_on(place: &Place, url: &str, rotate: impl FnOnce()) {
     let running = Running::start(worker(url));
@@ -139,7 +139,7 @@ fn a_worker_goes_on_with_the_password_of_a_rotated_password_file() {
 }
 
 #[test]
-fn a_worker_goes_on_with_what_a_rotated_service_file_says() {
+fn a_worker_goes_on_with_a_rotated_service_file() {
     let place = Place::new();
     let service = |password: &str, port: u16| {
         let text = format!("[prod]\nhost=127.0.0.1\nport={port}\nuser=app\ndbname=postgres\npassword={password}\n");
@@ -195,7 +195,7 @@ fn a_worker_goes_on_with_rotated_variables() {
     assert!(child.status().success());
 }
 
-/// Has no URL at all: the variables say everything.
+/// Uses no URL: the variables have all parameters.
 #[test]
 #[ignore = "a part of another test, which starts it as a process"]
 fn a_process_whose_variables_rotate() {
@@ -230,7 +230,7 @@ fn a_process_whose_variables_rotate() {
 fn set_variable(name: &str, value: Option<&str>) {
     #[allow(unsafe_code)]
     match value {
-        // SAFETY: this process reads and writes its environment by the standard library only, which locks it.
+        // SAFETY: this process reads and writes its environment with the standard library only, which locks it.
         Some(value) => unsafe { std::env::set_var(name, value) },
         // SAFETY: as above.
         None => unsafe { std::env::remove_var(name) },
@@ -238,7 +238,7 @@ fn set_variable(name: &str, value: Option<&str>) {
 }
 
 #[test]
-fn a_file_that_is_broken_for_a_moment_is_waited_for_by_a_worker_and_refused_at_its_start() {
+fn a_broken_file_is_refused_at_start_and_waited_for_later() {
     let place = Place::new();
     let whole = fs::read_to_string(place.folder.join("old-ca.crt")).unwrap();
     let half = &whole[..whole.len() / 2];
@@ -281,7 +281,7 @@ fn a_file_that_is_broken_for_a_moment_is_waited_for_by_a_worker_and_refused_at_i
     running.stop().0.unwrap();
 }
 
-/// Two authorities, and of each a certificate for both sides.
+/// Two certificate authorities, and a certificate of each for server and client.
 fn make_certificates(folder: &Path) {
     let script = r#"
 set -e

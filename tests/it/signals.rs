@@ -1,4 +1,4 @@
-//! Signals of the operating system, each against a process of its own: this test binary, started again.
+//! Signals of the operating system, each sent to a separate process: this test binary, started again.
 
 use crate::harness::{SOON, Started, TestDb, eventually, is_alive};
 use graphile_worker::{WorkerContext, WorkerOptions};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const INT: i32 = 2;
 const TERM: i32 = 15;
 
-/// What a process of the tests below does; a test that passes when run by itself.
+/// Not a test: the process of the tests below. Passes at once when run by itself.
 #[test]
 fn child() {
     let Ok(url) = std::env::var("SIGNALS_TEST_URL") else { return };
@@ -20,7 +20,7 @@ fn child() {
             while start.elapsed() < patience && !ctx.is_cancelled() {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            // Deaf to what it was asked: only the end of the process ends it.
+            // Ignores cancellation: only the end of the process ends this handler.
             if ctx.job().task_identifier() == "deaf" {
                 std::thread::sleep(patience);
             }
@@ -51,14 +51,14 @@ fn say(url: &str, word: &str) {
     client.execute("insert into public.said values ($1)", &[&word]).unwrap();
 }
 
-/// A process of its own, and its database.
+/// A separate process and its database.
 struct Process {
     started: Started,
     db: TestDb,
 }
 
 impl Process {
-    /// Starts one by a line of sh: `$0` is the program, `$@` what it is told.
+    /// Starts a process with a line of sh: `$0` is the program, `$@` are its arguments.
     fn start(what: &str, shell: &str) -> Self {
         let db = TestDb::new();
         db.execute("create table public.said (word text)");
@@ -72,7 +72,7 @@ impl Process {
         eventually(SOON, || self.db.all::<String>("select word from public.said").contains(&word.to_owned()));
     }
 
-    /// Waits until so many workers of it listen.
+    /// Waits until the given number of its workers listen.
     fn listens(&self, workers: usize) {
         eventually(SOON, || self.db.backends("listen").len() == workers);
     }
@@ -90,7 +90,7 @@ fn one_signal_stops_every_worker_of_the_process() {
 }
 
 #[test]
-fn a_signal_after_the_worker_has_ended_ends_the_process_as_if_there_had_been_none() {
+fn a_signal_after_the_end_of_the_worker_ends_the_process() {
     for (name, number) in [("INT", INT), ("TERM", TERM)] {
         let mut process = Process::start("over", "exec \"$0\" \"$@\"");
         process.says("over");
@@ -105,7 +105,7 @@ fn the_second_signal_cancels_running_jobs_and_the_third_ends_the_process() {
     process.db.add("'t', '60000'");
     eventually(SOON, || process.db.locks() == 1);
     process.started.signal("TERM");
-    // Two signals at once are one to the operating system.
+    // The operating system merges two signals that are sent at once.
     std::thread::sleep(Duration::from_millis(50));
     assert!(is_alive(process.started.0.id()), "the grace period has just begun");
     process.started.signal("TERM");
@@ -122,7 +122,7 @@ fn the_second_signal_cancels_running_jobs_and_the_third_ends_the_process() {
 }
 
 #[test]
-fn a_signal_that_the_shell_ignores_stays_ignored_and_another_stops_the_worker() {
+fn an_ignored_signal_stays_ignored_and_another_stops_the_worker() {
     for ignored in ["HUP", "INT"] {
         let mut process = Process::start("t", &format!("trap '' {ignored}; exec \"$0\" \"$@\""));
         process.listens(1);

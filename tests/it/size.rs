@@ -1,4 +1,4 @@
-//! Large payloads, slow links, little memory: a worker goes on, in the order of its jobs, and holds no more than its
+//! Large payloads, slow links, little memory: a worker goes on, keeps the order of its jobs, and does not exceed its
 //! budget.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually, log_lines};
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 const KIB: usize = 1024;
 
-/// How long a slow link may take on a machine that does other things as well.
+/// How long a slow link may take on a busy machine.
 const LATE: Duration = Duration::from_secs(120);
 
-/// Shorter than the default, so that a link need not be slow for long to outlast it.
+/// Shorter than the default, so that a slow link exceeds it after a short time.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Adds jobs with payloads of so many KiB that PostgreSQL cannot compress.
+/// Adds jobs with payloads of `kib` KiB that PostgreSQL cannot compress.
 fn add(db: &TestDb, task: &str, jobs: usize, kib: usize, arguments: &str) {
     db.execute(&format!(
         "with text as materialized (
@@ -29,7 +29,7 @@ fn add(db: &TestDb, task: &str, jobs: usize, kib: usize, arguments: &str) {
     ));
 }
 
-/// The same, with payloads that PostgreSQL stores in a hundredth of their size.
+/// The same, with payloads that PostgreSQL compresses to a hundredth of their size.
 fn add_compressible(db: &TestDb, task: &str, jobs: usize, kib: usize) {
     db.execute(&format!(
         "select graphile_worker.add_job('{task}', to_json(n || repeat('x', {kib} * 1024)))
@@ -38,7 +38,7 @@ fn add_compressible(db: &TestDb, task: &str, jobs: usize, kib: usize) {
 }
 
 #[test]
-fn jobs_whose_payloads_take_longer_than_the_deadline_run_and_urgent_ones_overtake_them() {
+fn urgent_jobs_overtake_payloads_slower_than_the_deadline() {
     let db = TestDb::new();
     let tally = Tally::default();
     db.execute("select graphile_worker.add_job('work') from generate_series(1, 600)");
@@ -62,7 +62,7 @@ fn jobs_whose_payloads_take_longer_than_the_deadline_run_and_urgent_ones_overtak
 }
 
 #[test]
-fn a_payload_that_takes_longer_than_the_deadline_is_read_while_its_bytes_arrive() {
+fn a_payload_is_read_past_the_deadline_while_bytes_arrive() {
     let db = TestDb::new();
     let (tally, size) = (Tally::default(), Arc::new(AtomicUsize::new(0)));
     add(&db, "work", 1, 12 * KIB, "");
@@ -80,7 +80,7 @@ fn a_payload_that_takes_longer_than_the_deadline_is_read_while_its_bytes_arrive(
 }
 
 #[test]
-fn what_is_held_stays_within_the_budget_however_many_jobs_may_be_held() {
+fn held_payloads_stay_within_the_budget() {
     for compressible in [false, true] {
         let db = TestDb::new();
         match compressible {
@@ -96,7 +96,7 @@ fn what_is_held_stays_within_the_budget_however_many_jobs_may_be_held() {
             counting.count(ctx.job().id());
             let _ = wait.recv_timeout(LATE);
         }));
-        // Held, and one that runs: the other ninety went back.
+        // Some are held and one runs: the others, about ninety, were given back.
         let mut locked = 0;
         eventually(SOON, || {
             let stats = running.worker.stats();
@@ -125,7 +125,7 @@ fn a_job_that_is_larger_than_the_budget_runs() {
 }
 
 #[test]
-fn jobs_of_one_thread_run_in_their_order_whether_payloads_come_along_or_not() {
+fn large_and_small_jobs_run_in_their_order() {
     let db = TestDb::new();
     for n in 1..=40 {
         let kib = if n % 4 == 0 { 100 } else { 0 };
@@ -145,7 +145,7 @@ fn jobs_of_one_thread_run_in_their_order_whether_payloads_come_along_or_not() {
 }
 
 #[test]
-fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
+fn an_unreadable_payload_is_named_and_delays_no_other_job() {
     let db = TestDb::new();
     drop(log_lines());
     let tally = Tally::default();
@@ -161,7 +161,7 @@ fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
     eventually(LATE, || db.jobs() == 1 && db.locks() == 0);
     assert_eq!((tally.jobs(), tally.repeated()), (50, vec![]));
     let waits = format!("select run_at > now() and attempts = 0 from graphile_worker._private_jobs where id = {bad}");
-    assert!(db.one::<bool>(&waits), "it waits, and its attempt does not count");
+    assert!(db.one::<bool>(&waits), "the job waits, and its attempt does not count");
     let worker_id = running.worker.worker_id().unwrap();
     let said = |text: &str| log_lines().iter().any(|line| line.of == worker_id && line.text.contains(text));
     assert!(said("the payload of a job cannot be read"));
@@ -172,7 +172,7 @@ fn a_job_whose_payload_cannot_be_read_is_named_and_does_not_hold_up_others() {
 }
 
 #[test]
-fn a_job_whose_payload_is_still_read_is_not_taken_for_a_stranded_one() {
+fn a_job_whose_payload_is_being_read_is_left_alone() {
     let db = TestDb::new();
     let tally = Tally::default();
     add(&db, "work", 1, 6 * KIB, "");
@@ -186,19 +186,19 @@ fn a_job_whose_payload_is_still_read_is_not_taken_for_a_stranded_one() {
     let mut kills = 0;
     eventually(LATE, || {
         if running.worker.stats().claimed > 0 && tally.jobs() == 0 {
-            // A beat that fails has lease look at what is ours.
+            // A failed heartbeat makes lease compare the worker's jobs with the database.
             kills += db.backends("lease").into_iter().filter(|&pid| db.terminate(pid)).count();
             std::thread::sleep(Duration::from_millis(200));
         }
         db.jobs() == 0
     });
     let stats = running.worker.stats();
-    assert!(kills >= 2, "lease had to look only {kills} times");
+    assert!(kills >= 2, "lease had to reconcile only {kills} times");
     assert_eq!((tally.runs(), stats.lost, stats.reconciled), (1, 0, 0), "{stats:?}");
 }
 
 #[test]
-fn a_stop_while_payloads_are_read_gives_back_what_was_not_read_unspent() {
+fn a_stop_gives_back_jobs_whose_payloads_were_not_read() {
     const GRACE: Duration = Duration::from_millis(500);
     let db = TestDb::new();
     let tally = Tally::default();
@@ -213,14 +213,14 @@ fn a_stop_while_payloads_are_read_gives_back_what_was_not_read_unspent() {
     eventually(LATE, || tally.jobs() > 0);
     let (result, _) = running.stop();
     result.unwrap();
-    // The server hears of a call that was given up when it goes on.
+    // A server process notices that its call was given up only when it goes on sending.
     eventually(SOON, || db.locks() == 0);
     assert_eq!(db.jobs() as usize + tally.jobs(), 40);
     assert_eq!(db.one::<i64>("select coalesce(sum(attempts), 0)::bigint from graphile_worker._private_jobs"), 0);
 }
 
 #[test]
-fn long_failures_are_written_over_a_link_that_takes_longer_than_the_deadline() {
+fn long_failures_are_written_over_a_slow_link() {
     const JOBS: usize = 400;
     let db = TestDb::new();
     db.execute(&format!("select graphile_worker.add_job('work', max_attempts => 1) from generate_series(1, {JOBS})"));
@@ -237,7 +237,7 @@ fn long_failures_are_written_over_a_link_that_takes_longer_than_the_deadline() {
 }
 
 #[test]
-fn many_large_jobs_are_added_over_a_link_that_takes_longer_than_the_deadline() {
+fn many_large_jobs_are_added_over_a_slow_link() {
     let db = TestDb::new();
     let proxy = Proxy::to_server_of(&db.url());
     let utils = graphile_worker::WorkerUtils::connect(&proxy.url(&db.url())).unwrap().timeout(Duration::from_secs(1));
@@ -249,7 +249,7 @@ fn many_large_jobs_are_added_over_a_link_that_takes_longer_than_the_deadline() {
 }
 
 #[test]
-fn large_jobs_are_listed_over_a_link_that_takes_longer_than_the_deadline() {
+fn large_jobs_are_listed_over_a_slow_link() {
     let db = TestDb::new();
     add(&db, "work", 40, 512, "");
     let proxy = Proxy::to_server_of(&db.url());
@@ -259,7 +259,7 @@ fn large_jobs_are_listed_over_a_link_that_takes_longer_than_the_deadline() {
 }
 
 #[test]
-fn a_budget_of_nothing_is_refused() {
+fn a_budget_of_zero_is_refused() {
     let options = WorkerOptions::default().max_held_bytes(0).define_raw_job("t", |_| ());
     assert_eq!(options.init().err().unwrap().to_string(), "max_held_bytes: 0 is fewer than 1");
 }

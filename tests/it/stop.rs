@@ -1,4 +1,4 @@
-//! Stopping: quick when idle, patient within the grace period, never longer than a second beyond it.
+//! Stopping: at once when idle, after the running jobs within the grace period, at most one second after it.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use crossbeam_channel::bounded;
@@ -43,7 +43,7 @@ fn a_handler_that_ends_when_cancelled_loses_no_attempt() {
     result.unwrap();
     assert!(took < Duration::from_millis(1100), "{took:?}");
     let row = "select attempts || ' ' || round(extract(epoch from run_at - now()) / 10) || ' ' || (last_error is null) from graphile_worker.jobs";
-    assert_eq!(db.one::<String>(row), "0 3 true", "back in 30 seconds");
+    assert_eq!(db.one::<String>(row), "0 3 true", "due again in 30 seconds");
     assert_eq!(db.locks(), 0);
 }
 
@@ -68,9 +68,9 @@ fn a_handler_that_ignores_the_stop_is_named_and_its_job_given_back() {
 }
 
 #[test]
-fn held_jobs_go_back_unspent() {
+fn held_jobs_are_given_back_without_using_an_attempt() {
     let db = TestDb::new();
-    // The first jobs are quick, so that the worker dares to hold more; then every thread blocks.
+    // The first jobs are quick, so the worker holds more of them; then every thread blocks.
     db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(2).shutdown_grace_period(Duration::ZERO);
@@ -130,7 +130,7 @@ fn no_thread_outlives_a_stop_without_a_database() {
 }
 
 #[test]
-fn times_without_an_end_are_long_ones() {
+fn durations_without_an_end_count_as_long_ones() {
     let db = TestDb::new();
     db.add("'t'");
     let options = db.worker().poll_interval(Duration::MAX).shutdown_grace_period(Duration::MAX);

@@ -1,4 +1,4 @@
-//! Databases of other encodings than UTF8: what they cannot hold, and what in them is not UTF-8.
+//! Databases with other encodings than UTF8: characters that they do not have, and text in them that is not UTF-8.
 
 use crate::cli::{on, said};
 use crate::harness::TestDb;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What every job says of its failure or of its fate, by id.
+/// Attempts, error and lock of each job, by id.
 fn fates(db: &TestDb) -> Vec<String> {
     db.all(
         "select concat_ws(' ', attempts, coalesce(last_error, '-'), locked_at is not null)
@@ -19,7 +19,7 @@ fn fates(db: &TestDb) -> Vec<String> {
 }
 
 #[test]
-fn a_failure_keeps_its_text_and_its_job_in_a_database_that_cannot_hold_all_of_it() {
+fn a_failure_is_stored_with_escapes_in_another_encoding() {
     for (encoding, stored) in [
         ("LATIN1", "caf\u{e9} \\u{20ac}\\u{1f980} \\u{1f980}"),
         ("WIN1252", "caf\u{e9} \u{20ac}\\u{1f980} \\u{1f980}"),
@@ -37,7 +37,7 @@ fn a_failure_keeps_its_text_and_its_job_in_a_database_that_cannot_hold_all_of_it
 }
 
 #[test]
-fn a_text_in_a_script_that_the_database_does_not_have_is_kept_as_escapes() {
+fn a_text_in_a_foreign_script_is_stored_as_escapes() {
     let db = TestDb::encoded("LATIN1");
     let id = db.add("'t'");
     let greek: String = ('α'..='ω').collect();
@@ -61,7 +61,7 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Error>, words: &str) {
 }
 
 #[test]
-fn what_a_caller_gives_is_never_changed_but_refused_by_its_name() {
+fn a_callers_text_is_refused_by_its_field_and_never_changed() {
     let db = TestDb::encoded("LATIN1");
     let utils = db.utils();
     let crab = "a\u{1f980}";
@@ -93,12 +93,12 @@ fn what_a_caller_gives_is_never_changed_but_refused_by_its_name() {
 
     utils.add_raw_job("caf\u{e9}", &"\u{e9}", spec().queue_name("\u{e9}").job_key("\u{e9}").flags(["\u{e9}"])).unwrap();
     assert_eq!(utils.list_jobs(&of(Some("caf\u{e9}"), Some("\u{e9}"))).unwrap().len(), 1);
-    // As JSON can say it, so that nothing is lost.
+    // A JSON escape is ASCII, so the database can store it unchanged.
     utils.add_raw_jobs(vec![raw("\"\\ud83e\\udd80\"", "k")]).unwrap();
 }
 
 #[test]
-fn a_worker_with_a_name_that_the_database_cannot_hold_does_not_start() {
+fn a_worker_with_a_name_outside_the_encoding_does_not_start() {
     let db = TestDb::encoded("LATIN1");
     let worker = || db.worker().define_raw_job("t", |_: WorkerContext| ());
     let cron = |text: &str| worker().with_cron(text).unwrap().init().map(drop);
@@ -112,8 +112,8 @@ fn a_worker_with_a_name_that_the_database_cannot_hold_does_not_start() {
     worker().with_cron("* * * * * t {a:'\u{e9}'}").unwrap().init().unwrap();
 }
 
-/// Jobs with one byte each that is not UTF-8 in one column, and where it is. The last ones cannot be told from others
-/// by what a worker reads.
+/// Adds jobs with one byte each that is not UTF-8, in different columns. Returns the ids of the three jobs whose broken
+/// column a worker reads. A worker does not read the broken columns of the fourth job.
 fn broken(db: &TestDb, byte: &str) -> [i64; 3] {
     let broken = [
         db.add(&format!("'t', E'\"{byte}\"'")),
@@ -126,7 +126,7 @@ fn broken(db: &TestDb, byte: &str) -> [i64; 3] {
 }
 
 #[test]
-fn jobs_that_cannot_be_read_are_set_aside_by_name_and_the_others_run() {
+fn unreadable_jobs_fail_with_the_column_and_the_others_run() {
     for (encoding, byte, why) in [
         ("SQL_ASCII", "\\xff", ["payload is not valid UTF-8", "key is not valid UTF-8", "flags is not valid UTF-8"]),
         (
@@ -182,7 +182,7 @@ fn rows_that_cannot_be_read_are_shown_with_replacements() {
         assert!(said(&on(&db, &["workers"])).contains("w\u{fffd}"));
         said(&on(&db, &["stats"]));
 
-        // And they can be dealt with.
+        // The calls that change these jobs work too.
         let all: Vec<i64> = jobs.iter().map(|job| job.id).collect();
         utils.reschedule_jobs(&all, RescheduleJobOptions { priority: Some(1), ..Default::default() }).unwrap();
         assert_eq!(utils.permanently_fail_jobs(&all[..1], "broken").unwrap()[0].state, JobState::Failed);
@@ -207,7 +207,7 @@ fn a_sweep_recovers_jobs_that_cannot_be_read() {
 }
 
 #[test]
-fn jobs_run_in_a_database_of_another_encoding_with_all_that_it_can_hold() {
+fn jobs_run_in_databases_of_other_encodings() {
     for (encoding, text) in
         [("LATIN1", "caf\u{e9}"), ("EUC_JP", "\u{65e5}\u{672c}"), ("WIN1251", "\u{436}"), ("SQL_ASCII", "\u{1f980}")]
     {

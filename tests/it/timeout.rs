@@ -1,4 +1,4 @@
-//! Handlers that take longer than their task may: they are asked to end, and reported if they do not.
+//! Handlers that run longer than their task's timeout: they are cancelled, and reported if they do not end.
 
 use crate::harness::{Running, SOON, TestDb, eventually, log_lines};
 use crossbeam_channel::{bounded, unbounded};
@@ -11,7 +11,7 @@ const ROW: &str = "select concat_ws('|', attempts, round(extract(epoch from run_
 fn until_cancelled(ctx: &WorkerContext) {
     let start = Instant::now();
     while !ctx.is_cancelled() {
-        assert!(start.elapsed() < SOON, "never cancelled");
+        assert!(start.elapsed() < SOON, "not cancelled in time");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -21,7 +21,7 @@ fn run(db: &TestDb, definition: JobDefinition) {
 }
 
 #[test]
-fn a_handler_that_ends_when_its_time_is_over_has_failed_by_timeout() {
+fn a_cancelled_handler_that_fails_has_timed_out() {
     let db = TestDb::new();
     db.add("'t', queue_name => 'q'");
     let slow = JobDefinition::raw("t", |ctx: WorkerContext| {
@@ -32,13 +32,13 @@ fn a_handler_that_ends_when_its_time_is_over_has_failed_by_timeout() {
     let start = Instant::now();
     run(&db, slow);
     assert!(start.elapsed() >= Duration::from_millis(50));
-    // The attempt counts, or it would time out for ever.
+    // The attempt counts; otherwise the job would time out again and again.
     assert_eq!(db.one::<String>(ROW), "1|44|timed out: left off");
     assert_eq!(db.locks(), 0);
 }
 
 #[test]
-fn a_handler_that_succeeds_too_late_has_succeeded() {
+fn a_late_success_counts_as_success() {
     let db = TestDb::new();
     db.add("'t'");
     let late = JobDefinition::raw("t", |ctx: WorkerContext| until_cancelled(&ctx));
@@ -47,16 +47,16 @@ fn a_handler_that_succeeds_too_late_has_succeeded() {
 }
 
 #[test]
-fn a_timeout_is_its_tasks_own_and_counts_from_the_start_of_the_handler() {
+fn a_timeout_belongs_to_its_task_and_starts_with_the_handler() {
     let db = TestDb::new();
-    // One thread: the second job waits longer than it may run, before it runs.
+    // With one thread, the second job waits longer than its timeout before it starts.
     db.add("'slow'");
     db.add("'quick'");
     let slow = JobDefinition::raw("slow", |ctx: WorkerContext| {
         std::thread::sleep(Duration::from_millis(150));
         assert!(!ctx.is_cancelled(), "has no timeout");
     });
-    let quick = JobDefinition::raw("quick", |ctx: WorkerContext| assert!(!ctx.is_cancelled(), "has just begun"));
+    let quick = JobDefinition::raw("quick", |ctx: WorkerContext| assert!(!ctx.is_cancelled(), "has just started"));
     let quick = quick.timeout(Duration::from_millis(100));
     db.worker().concurrency(1).define_jobs([slow, quick]).init().unwrap().run_once().unwrap();
     assert_eq!(db.jobs(), 0);
@@ -81,7 +81,7 @@ fn a_handler_that_ignores_its_timeout_is_reported_once_and_keeps_its_job() {
     for stuck in [false, true] {
         assert_eq!(told.recv_timeout(SOON).unwrap(), (id, "gw-run-0".to_owned(), stuck));
     }
-    // Nobody else runs it.
+    // No other worker runs the job.
     options(JobDefinition::raw("t", |_| assert_eq!(1, 2, "run twice"))).init().unwrap().run_once().unwrap();
     let worker_id = running.worker.worker_id().unwrap();
     let holder = format!("select locked_by from graphile_worker._private_jobs where id = {id}");
@@ -90,13 +90,13 @@ fn a_handler_that_ignores_its_timeout_is_reported_once_and_keeps_its_job() {
     let reports =
         log_lines().iter().filter(|line| line.of == worker_id && line.text.contains("ignores its timeout")).count();
     assert_eq!(reports, 1);
-    // It may still end well.
+    // The handler may still succeed.
     drop(release);
     eventually(SOON, || db.jobs() == 0);
 }
 
 #[test]
-fn a_timeout_that_no_handler_can_keep_is_refused_by_name() {
+fn a_timeout_of_zero_is_refused_by_name() {
     let db = TestDb::new();
     let never = JobDefinition::raw("t", |_| ()).timeout(Duration::ZERO);
     let error = db.worker().define_jobs([never]).init().err().unwrap();

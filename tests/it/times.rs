@@ -1,4 +1,4 @@
-//! Times beyond what the clocks of programs can say: `infinity`, years before 1 and after 9999.
+//! Times outside of the years 1 to 9999, and `infinity`.
 
 use crate::cli::{on, said};
 use crate::harness::{Running, SOON, TestDb, eventually};
@@ -44,7 +44,7 @@ fn times_beyond_the_years_1_to_9999_read_as_the_nearest_within() {
 }
 
 #[test]
-fn jobs_with_such_times_run_and_fail_as_others_do() {
+fn jobs_with_infinite_times_run_and_fail_as_usual() {
     let db = TestDb::new();
     for time in ["-infinity", "4000-01-01 BC", "2000-01-01"] {
         db.add(&format!("'ok', job_key => 'ok {time}', run_at => '{time}'"));
@@ -69,11 +69,11 @@ fn jobs_with_such_times_run_and_fail_as_others_do() {
            from graphile_worker._private_jobs where isfinite(run_at)"
     );
     assert_eq!(db.all::<String>(&left), ["1 no t"; 3], "e^1 seconds after the failure");
-    assert_eq!((db.jobs(), db.locks()), (4, 0), "one waits for ever");
+    assert_eq!((db.jobs(), db.locks()), (4, 0), "one job is due at infinity");
 }
 
 #[test]
-fn a_failure_of_a_job_that_was_put_off_for_ever_meanwhile_is_written() {
+fn a_failure_of_a_job_rescheduled_to_infinity_is_written() {
     for time in ["infinity", "294276-12-31"] {
         let db = TestDb::new();
         db.add("'t', max_attempts => 3");
@@ -95,7 +95,7 @@ fn a_failure_of_a_job_that_was_put_off_for_ever_meanwhile_is_written() {
 }
 
 #[test]
-fn a_time_that_could_not_be_read_back_is_refused() {
+fn a_time_outside_the_years_1_to_9999_is_refused() {
     let db = TestDb::new();
     for (time, year) in
         [("+10000-01-01T00:00:00Z", "10000"), ("0000-12-31T23:59:59Z", "0"), ("-0001-01-01T00:00:00Z", "-1")]
@@ -111,7 +111,7 @@ fn a_time_that_could_not_be_read_back_is_refused() {
 }
 
 #[test]
-fn cron_goes_on_beside_entries_with_such_times() {
+fn cron_goes_on_beside_entries_with_infinite_times() {
     let db = TestDb::new();
     db.execute(
         "insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution)
@@ -132,7 +132,7 @@ fn cron_goes_on_beside_entries_with_such_times() {
 }
 
 #[test]
-fn sweeps_go_on_beside_such_times() {
+fn sweeps_go_on_beside_infinite_times() {
     let db = TestDb::new();
     db.execute(
         "insert into graphile_worker._native_workers (id, started_at, last_heartbeat_at)

@@ -1,5 +1,5 @@
-//! A wire that is cut after the server committed and before the reply: what was done is found out,
-//! nothing is lost, nothing is done twice, nothing stays locked.
+//! The connection is cut after the server committed and before the reply arrives. The client finds out what was done:
+//! no job is lost, no change is made twice, no lock stays.
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually, signal};
 use crate::proxy::{Proxy, Sent};
@@ -19,7 +19,7 @@ const GIVE_BACK: &str = "-- Gives";
 const ADD_ONE: &str = "-- Adds one";
 const ADD_MANY: &str = "-- Adds many";
 
-/// Sooner than any interval of the engine but its poll: what happens by then was not found by chance.
+/// Shorter than any interval of the engine except the poll interval, so an event within it is not due to an interval.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn behind_a_proxy() -> (TestDb, Proxy) {
@@ -92,7 +92,7 @@ fn a_failure_whose_reply_is_lost_counts_once() {
         counting.count(ctx.job().id());
         Err("boom")
     }));
-    // A failed job of a queue comes back in e seconds, and may do so before its last sibling ran.
+    // A failed job of a queue is retried after e seconds, which may be before the last job of that queue ran.
     eventually(SOON, || tally.jobs() == 100 && running.worker.stats().failed >= 100);
     let worker = running.worker.clone();
     running.stop().0.unwrap();
@@ -157,12 +157,12 @@ fn an_enqueue_is_one_job_whichever_of_its_replies_is_lost() {
             }
         }
     }
-    // A repeated list would have been joined to itself.
+    // A list added twice under one key would have been joined.
     assert_eq!(db.all::<String>("select distinct payload::text from graphile_worker._private_jobs"), ["[1]"]);
 }
 
 #[test]
-fn a_keyed_job_that_ran_before_the_lost_reply_was_found_out_runs_once() {
+fn a_keyed_job_that_ran_before_the_lost_reply_runs_once() {
     let (db, proxy) = behind_a_proxy();
     let ran: Arc<Mutex<Vec<String>>> = Arc::default();
     let seen = ran.clone();
@@ -174,7 +174,7 @@ fn a_keyed_job_that_ran_before_the_lost_reply_was_found_out_runs_once() {
         let (watched, committed) = (ran.clone(), proxy.replies_dropped());
         let mut lost = false;
         proxy.drop_reply_to(2, move |sent| {
-            // What is sent next waits until the job has run.
+            // The proxy forwards the next statement only after the job has run.
             if lost {
                 eventually(SOON, || watched.lock().unwrap().len() > n);
                 return false;
@@ -190,7 +190,7 @@ fn a_keyed_job_that_ran_before_the_lost_reply_was_found_out_runs_once() {
 }
 
 #[test]
-fn many_cuts_of_many_enqueues_make_no_copy_and_every_error_is_true() {
+fn cut_enqueues_add_no_job_twice_and_return_correct_errors() {
     const ADDERS: usize = 4;
     const EACH: usize = 100;
     let (db, proxy) = behind_a_proxy();
@@ -199,7 +199,7 @@ fn many_cuts_of_many_enqueues_make_no_copy_and_every_error_is_true() {
     let running = Running::start(db.worker().define_raw_job("t", move |ctx: WorkerContext| {
         *seen.lock().unwrap().entry(ctx.job().payload_as().unwrap()).or_default() += 1;
     }));
-    // Connected before the first cut: a client that cannot connect is not what this is about.
+    // Clients connect before the first cut: this test does not cover failed connects.
     let adders: Vec<_> = (0..ADDERS).map(|_| utils(&db, &proxy).timeout(Duration::from_secs(30))).collect();
     let mut sent = 0_u32;
     proxy.drop_reply_to(120, move |_| {
@@ -239,7 +239,7 @@ fn many_cuts_of_many_enqueues_make_no_copy_and_every_error_is_true() {
 }
 
 #[test]
-fn an_outcome_that_the_database_cannot_be_asked_for_is_unknown_and_says_so() {
+fn an_outcome_that_cannot_be_asked_for_is_unknown() {
     let (db, proxy) = behind_a_proxy();
     let utils = utils(&db, &proxy).timeout(Duration::from_secs(1));
     proxy.drop_reply_to(usize::MAX, |sent| sent.sql == "commit" || sent.sql.starts_with(OUTCOME));
@@ -256,7 +256,7 @@ fn an_outcome_that_the_database_cannot_be_asked_for_is_unknown_and_says_so() {
 }
 
 #[test]
-fn a_role_that_sees_no_other_session_believes_in_a_commit_only_if_the_job_stands_in_the_table() {
+fn without_other_sessions_a_commit_is_proved_by_the_job_row() {
     let (db, proxy) = behind_a_proxy();
     let role = format!("{}_app", db.name());
     db.execute(&format!(
@@ -273,7 +273,7 @@ fn a_role_that_sees_no_other_session_believes_in_a_commit_only_if_the_job_stands
     proxy.drop_reply_to(1, is("commit"));
     let job = utils.add_raw_job("t", &1, JobSpec::new()).unwrap();
     assert_eq!((db.all::<i64>("select id from graphile_worker.jobs"), proxy.replies_dropped()), (vec![job.id()], 1));
-    // The same, but a worker was quicker.
+    // The same, but a worker removed the job before the outcome was asked for.
     let mut client = db.client();
     proxy.drop_reply_to(2, move |sent| {
         if sent.sql.starts_with(OUTCOME) {
@@ -302,7 +302,7 @@ fn a_change_whose_commit_never_reached_the_server_was_not_made() {
     for (statement, call) in calls {
         for lost in [BEGIN, statement] {
             proxy.drop_reply_to(usize::MAX, is(lost));
-            let error = call().expect("its connection was cut each time");
+            let error = call().expect("the connection was cut each time");
             assert!(matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout), "{error}");
             assert!(error.to_string().starts_with("not committed: "), "{error}");
             assert_eq!(db.all::<i64>("select id from graphile_worker.jobs where attempts = 0"), [id], "{lost}");
@@ -337,16 +337,16 @@ fn changes_by_hand_are_made_once_whichever_of_their_replies_is_lost() {
 }
 
 #[test]
-fn a_commit_that_takes_its_time_is_waited_for() {
+fn a_slow_commit_is_waited_for() {
     let (db, proxy) = behind_a_proxy();
     db.execute(
         "create function public.dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(4); return null; end $$;
          create constraint trigger dawdle after insert on graphile_worker._private_jobs
            deferrable initially deferred for each row execute function public.dawdle()",
     );
-    // The database is asked after three quarters of the time, and the commit is in progress then.
+    // The client asks for the outcome after three quarters of the time, while the commit is in progress.
     let job = utils(&db, &proxy).timeout(Duration::from_secs(5)).add_raw_job("t", &1, JobSpec::new());
-    // On a machine that is late the outcome may be unknown; it must not be a copy, or a wrong error.
+    // On a slow machine the outcome may be unknown; the job must not be added twice, and no other error is allowed.
     match job {
         Ok(_) => assert_eq!(db.jobs(), 1),
         Err(error) => assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{error}"),
@@ -354,7 +354,7 @@ fn a_commit_that_takes_its_time_is_waited_for() {
 }
 
 #[test]
-fn no_job_that_was_added_is_lost_when_the_server_crashes() {
+fn an_added_job_survives_a_server_crash() {
     let db = TestDb::alone();
     db.execute("alter database postgres set synchronous_commit = on");
     let added: Mutex<Vec<i64>> = Mutex::default();
@@ -387,13 +387,13 @@ fn no_job_that_was_added_is_lost_when_the_server_crashes() {
     });
     let rows = db.client().query("select payload::text::int8 from graphile_worker._private_jobs", &[]).unwrap();
     let there: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(there.len(), rows.len(), "copies");
+    assert_eq!(there.len(), rows.len(), "a job was added twice");
     let lost: Vec<i64> = added.into_inner().unwrap().into_iter().filter(|n| !there.contains(n)).collect();
     assert_eq!((lost, crashes.into_inner()), (vec![], 5));
 }
 
 #[test]
-fn an_enqueue_with_a_key_whose_reply_is_lost_is_repeated_and_is_one_job() {
+fn a_keyed_enqueue_whose_reply_is_lost_adds_one_job() {
     let (db, proxy) = behind_a_proxy();
     let utils = utils(&db, &proxy);
     proxy.drop_reply_to(1, is(ADD_ONE));
