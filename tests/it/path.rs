@@ -58,10 +58,19 @@ const SYNTAX: [&str; 40] = [
 /// The SQL files of this library, as path and text.
 fn sql_files() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folders = ["src/sql", "migrations", "migrations/native"].map(|folder| fs::read_dir(root.join(folder)).unwrap());
-    let paths = folders.into_iter().flatten().map(|entry| entry.unwrap().path());
-    let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "sql"));
-    files.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
+    let (mut files, mut folders) = (Vec::new(), vec![root.join("src/sql"), root.join("migrations")]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            match path.extension() {
+                None => folders.push(path),
+                Some(extension) if extension == "sql" => {
+                    files.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    files
 }
 
 /// The words and signs of an SQL text, each with its line. Comments and literals are left out, function bodies are
