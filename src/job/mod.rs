@@ -170,7 +170,7 @@ impl fmt::Debug for Job {
 fn place(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Data => "a value has another type than the task expects, or a field is missing",
-        serde_json::error::Category::Syntax => "it is not valid JSON",
+        serde_json::error::Category::Syntax => "it cannot be decoded",
         serde_json::error::Category::Eof => "it ends too early",
         serde_json::error::Category::Io => "it could not be read",
     };
