@@ -5,9 +5,9 @@ fn main() {
     let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     let capi = std::env::var_os("CARGO_FEATURE_CAPI").is_some();
     if linux && capi {
-        // GW_ABI_VERSION of src/capi/library.rs; a test compares them.
+        // The version is GW_ABI_VERSION of src/capi/library.rs. A test compares the two.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libgraphile_worker.so.1");
-        // Its threads must not lose their code under their feet: dlclose leaves it where it is.
+        // dlclose must not unmap the library while its threads run.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
     #[cfg(feature = "header")]
@@ -18,7 +18,7 @@ fn main() {
 mod header {
     use std::path::Path;
 
-    /// The files in the order of the header's sections. Their modules are not followed.
+    /// The source files, in the order of the header's sections. cbindgen does not follow their `mod` items.
     const SOURCES: [&str; 13] = [
         "library.rs",
         "text.rs",
@@ -46,7 +46,7 @@ mod header {
         for source in SOURCES {
             builder = builder.with_src(root.join("src/capi").join(source));
         }
-        // A mistake in the sources is for the compiler to tell, not for us.
+        // If the sources do not parse, the compiler reports the error.
         let Ok(bindings) = builder.generate() else { return };
         let mut text = Vec::new();
         bindings.write(&mut text);
@@ -86,32 +86,33 @@ mod header {
     }
 
     const HEADER: &str = "\
-/* libgraphile_worker: Graphile Worker's PostgreSQL job queue for C, and for whoever can call C.
+/* libgraphile_worker: Graphile Worker's PostgreSQL job queue for C, and for languages that can call C.
  *
  * Generated from src/capi by `make header`. Do not edit.
  *
  * Rules
  *
- * - Handles are opaque. NULL, freed handles, handles of another kind and those of a parent process are found out:
- *   calls answer GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED, accessors NULL, 0 or false. Freeing NULL does nothing.
- * - A call that can fail answers a status: 0 well, above 0 no error but not as hoped, below 0 an error. Its last
- *   parameter `err` may be NULL; else it is always written: NULL, or an error that the caller frees with
- *   gw_error_free. Other results are written when it went well, and as said where more is so. Where they are written
- *   to may be NULL only if that is said; else the call answers GW_ERR_INVALID and does nothing.
- * - Text is UTF-8. What goes in ends with NUL, or comes with its length, which may be GW_NUL; it is copied before the
- *   call returns. It has at most GW_TEXT_MAX bytes, and a list at most GW_LIST_MAX entries. `const char *` results are
- *   borrowed: valid until the handle that they were read from is freed. `char *` results are the caller's, for
- *   gw_string_free.
- * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds; a timeout below 0 is for ever, 0
- *   does not wait.
- * - Every `user_data` comes with a function that frees it (or NULL): called once, on any thread, also when the call that
- *   was given it failed. The same pointer is used on many threads.
- * - Functions of the caller's are called on threads of the library, which have all signals blocked. From within them,
- *   calls that wait (run, wait, flush, next with a timeout) answer GW_ERR_DEADLOCK. Neither exceptions nor
- *   longjmp may leave them.
- * - The library installs no signal handlers (unless `listen_os_shutdown_signals` is set), no atexit functions, and
+ * - Handles are opaque. Calls detect NULL, freed handles, handles of another kind and handles of a parent process.
+ *   They then return GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED; accessors return NULL, 0 or false. Freeing NULL
+ *   does nothing.
+ * - A call that can fail returns a status: 0 is success, above 0 is no error but not the normal result, below 0 is an
+ *   error. Its last parameter `err` may be NULL. Otherwise it is always written: NULL, or an error that the caller
+ *   frees with gw_error_free. Other results are written on success, and in other cases only where documented. An
+ *   output parameter may be NULL only where documented; otherwise the call returns GW_ERR_INVALID and does nothing.
+ * - Text is UTF-8. Text arguments end with NUL, or are passed with a length, which may be GW_NUL. The library copies
+ *   them before the call returns. A text has at most GW_TEXT_MAX bytes, and a list at most GW_LIST_MAX entries.
+ *   `const char *` results are borrowed: they are valid until the handle that they were read from is freed. `char *`
+ *   results belong to the caller, who frees them with gw_string_free.
+ * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds. A timeout below 0 waits without a
+ *   limit; a timeout of 0 does not wait.
+ * - Every `user_data` is passed with a function that frees it (or NULL). The library calls that function once, on any
+ *   thread, also if the call that was given the `user_data` failed. The same pointer is used on many threads.
+ * - The library calls the caller's functions on its own threads, which have all signals blocked. Inside such a
+ *   function, calls that wait (run, wait, flush, next with a timeout) return GW_ERR_DEADLOCK. Neither exceptions nor
+ *   longjmp may leave the function.
+ * - The library installs no signal handlers (unless `listen_os_shutdown_signals` is set) and no atexit functions. It
  *   writes nothing to standard output.
- * - After a fork, the child makes handles of its own.
+ * - After a fork, the child must create its own handles.
  */";
 
     const AFTER_INCLUDES: &str = "

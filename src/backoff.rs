@@ -1,11 +1,11 @@
-//! How long to wait before trying again: capped, doubling, jittered. Knows no clock and does no waiting.
+//! Computes how long to wait before a retry: doubling, capped, jittered. Reads no clock and does not wait.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Waits that double from `first` to `cap`, each spread over half to all of its length, so that
-/// workers which lost the same database do not come back in step.
+/// Delays that double from `first` to `cap`. Each delay is random, between half and all of its length. So workers that
+/// lost the same database do not reconnect at the same moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -18,25 +18,25 @@ impl Backoff {
         Self { first, cap, next: first }
     }
 
-    /// The next wait.
+    /// Returns the next delay.
     pub(crate) fn next(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.cap);
         wait.mul_f64(0.5 + 0.5 * random_unit())
     }
 
-    /// Starts over: something worked.
+    /// Starts over at `first`. Call it after a success.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 }
 
-/// Random bits of the process's own seed: good for spreading and for names, not for secrets.
+/// Random bits from the seed of `RandomState`. Good enough for jitter and for names, not for secrets.
 pub(crate) fn random_bits() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// A number in 0..1.
+/// A random number in 0..1.
 pub(crate) fn random_unit() -> f64 {
     (random_bits() >> 11) as f64 / (1_u64 << 53) as f64
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_cap_and_start_over() {
+    fn delays_double_up_to_the_cap_and_start_over() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         for full in [100, 200, 400, 800, 1000, 1000] {
             let wait = backoff.next().as_millis() as u64;

@@ -1,5 +1,5 @@
-//! A private, throw-away PostgreSQL from the machine's own binaries, for tests, demos and benches.
-//! Knows nothing of jobs: it hands out URLs and takes care that nothing stays behind.
+//! A private, temporary PostgreSQL server from the binaries of this machine, for tests, demos and benchmarks.
+//! Knows nothing of jobs: it returns URLs, and deletes all its files at the end.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,9 +16,9 @@ use log::warn;
 
 /// A running private server. Dropping it stops the server and deletes its folder.
 ///
-/// The same happens, within five seconds, when this process ends in any other way, `kill -9`
-/// included: a small watcher process holds a pipe to us and cleans up when it closes. Dropping waits for
-/// at most 20 seconds; what cannot be stopped or deleted by then is logged and stays.
+/// The same happens within five seconds if this process ends in any other way, `kill -9` included. A small watcher
+/// process reads from a pipe of this process, and cleans up when the pipe closes. Dropping waits for at most 20
+/// seconds. If the folder cannot be deleted by then, a warning names it and it stays.
 ///
 /// ```no_run
 /// let db = graphile_worker::devdb::DevDb::start(Default::default())?;
@@ -29,20 +29,21 @@ pub struct DevDb {
     place: Place,
     port: u16,
     watcher: Child,
-    /// Open as long as we live; its end is what the watcher waits for.
+    /// Open as long as this process lives. The watcher waits until it closes.
     pipe: Option<ChildStdin>,
 }
 
-/// How the server is set up.
+/// The settings of a private server.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whether commits wait for the disk. Defaults to `true`; off is faster and fine for tests,
-    /// and also switches off `synchronous_commit` and `full_page_writes`.
+    /// If true, commits wait for the disk. Defaults to `true`. `false` is faster and sufficient for tests. It also
+    /// switches off `synchronous_commit` and `full_page_writes`.
     pub fsync: bool,
-    /// More lines of `postgresql.conf`, as name and value; they win over ours. Defaults to none.
+    /// More settings of `postgresql.conf`, as name and value. They override the defaults of this module. Defaults to
+    /// none.
     pub settings: Vec<(String, String)>,
-    /// Files to put into the data directory before the start, readable by the server alone:
-    /// certificates and keys for `ssl`, another `pg_hba.conf`. Defaults to none.
+    /// Files to write into the data directory before the start, as name and content, for example certificates and keys
+    /// for `ssl`, or another `pg_hba.conf`. Only the server's user can read them. Defaults to none.
     pub files: Vec<(String, String)>,
 }
 
@@ -53,19 +54,19 @@ impl Default for Options {
 }
 
 impl DevDb {
-    /// Makes a new database cluster and starts its server; takes a second or two.
+    /// Creates a new database cluster and starts its server. This takes one or two seconds.
     ///
-    /// The server listens on a free port of 127.0.0.1 and on a Unix socket in its own folder,
-    /// trusts everybody who can reach it there, and has one role, `postgres`. Run as root it runs
-    /// as the user `postgres`, or `nobody`, because PostgreSQL refuses to run as root.
+    /// The server listens on a free port of 127.0.0.1 and on a Unix socket in its own folder. It accepts every client
+    /// there without a password, and has one role, `postgres`. PostgreSQL refuses to run as root. So if this process
+    /// runs as root, the server runs as the user `postgres`, or as `nobody` if there is no such user.
     ///
     /// # Errors
-    /// `ErrorKind::Config` if this machine has no PostgreSQL server, or it refuses to start
-    /// (then with the end of its log). (Never panics.)
+    /// `ErrorKind::Config` if this machine has no PostgreSQL server, or if the server does not start. In the second
+    /// case the text contains the end of the server's log. Never panics.
     pub fn start(options: Options) -> Result<Self> {
         let place = Place::new(server_binaries(default_candidates())?)?;
         let (watcher, pipe) = place.watch()?;
-        // From here on an early return drops the pipe, which deletes the folder.
+        // From here on, an early return drops the pipe. The watcher then deletes the folder.
         let mut db = Self { place, port: 0, watcher, pipe: Some(pipe) };
         db.place.create_cluster(&options)?;
         for attempt in 0.. {
@@ -73,7 +74,7 @@ impl DevDb {
             db.place.set_port(db.port)?;
             match db.place.start() {
                 Ok(()) => break,
-                // Somebody took the port between our look and the server's.
+                // Another process took the port after `free_port` found it.
                 Err(Start::PortTaken(_)) if attempt < 5 => continue,
                 Err(other) => return Err(other.into()),
             }
@@ -81,17 +82,17 @@ impl DevDb {
         Ok(db)
     }
 
-    /// Where clients connect: `postgres://postgres@127.0.0.1:PORT/postgres`.
+    /// The URL for clients: `postgres://postgres@127.0.0.1:PORT/postgres`.
     pub fn url(&self) -> String {
         self.url_for("postgres")
     }
 
-    /// As [`url`](Self::url), for another database of this server. The name goes in as it is.
+    /// The URL of another database of this server. The name is not percent-encoded.
     pub fn url_for(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The TCP port on 127.0.0.1. Stays the same over restarts.
+    /// The TCP port on 127.0.0.1. It stays the same after a restart.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -101,24 +102,24 @@ impl DevDb {
         self.place.data()
     }
 
-    /// The folder of the Unix socket; everything the server owns is below it.
+    /// The folder of the Unix socket. It contains all files of the server.
     pub fn socket_dir(&self) -> &Path {
         &self.place.home
     }
 
-    /// The directory of the server's binaries, for `pg_dump` and its like.
+    /// The directory of the server's binaries, for programs such as `pg_dump`.
     pub fn bin_dir(&self) -> &Path {
         &self.place.bin
     }
 
-    /// The process id of the postmaster; `None` while the server is down.
+    /// The process id of the postmaster. `None` while the server is down.
     pub fn postmaster_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.place.data().join("postmaster.pid")).ok()?;
         text.lines().next()?.trim().parse().ok()
     }
 
-    /// Stops the server at once, as a crash would: sessions break, the next start recovers from
-    /// the log. A paused server is stopped too. Does nothing if it is down.
+    /// Stops the server immediately, as a crash does: sessions break, and the next start recovers from the write-ahead
+    /// log. Also stops a paused server. Does nothing if the server is down.
     ///
     /// # Errors
     /// `ErrorKind::Config` if no shell could be started.
@@ -126,11 +127,11 @@ impl DevDb {
         self.place.run_script("end_server")
     }
 
-    /// Starts a stopped server on its old port, and waits until it takes connections.
+    /// Starts a stopped server on its old port, and waits until it accepts connections.
     ///
     /// # Errors
-    /// `ErrorKind::Config` if it does not start, with the end of its log; also when another
-    /// process holds its port for more than five seconds.
+    /// `ErrorKind::Config`, with the end of the server's log, if the server does not start or if another process holds
+    /// its port for more than five seconds.
     pub fn start_server(&self) -> Result<()> {
         let give_up = Instant::now() + Duration::from_secs(5);
         loop {
@@ -142,26 +143,26 @@ impl DevDb {
         }
     }
 
-    /// [`stop_server`](Self::stop_server), then [`start_server`](Self::start_server).
+    /// Calls [`stop_server`](Self::stop_server), then [`start_server`](Self::start_server).
     ///
     /// # Errors
-    /// Those of the two.
+    /// The errors of both functions.
     pub fn restart_immediate(&self) -> Result<()> {
         self.stop_server()?;
         self.start_server()
     }
 
-    /// Freezes the postmaster and all its processes (SIGSTOP): the kernel still takes
-    /// connections and bytes, nobody answers. [`resume`](Self::resume) undoes it.
+    /// Freezes the postmaster and all its processes with SIGSTOP. The kernel still accepts connections and bytes, but
+    /// the server sends no reply. [`resume`](Self::resume) ends the pause.
     ///
     /// # Errors
     /// `ErrorKind::Config` if no shell could be started.
     pub fn pause(&self) -> Result<()> {
-        // The postmaster first, so that it forks no backend behind our back.
+        // The postmaster is stopped first, so that it does not fork a backend meanwhile.
         self.place.run_script("kill -STOP $(postmaster); kill -STOP $(members)")
     }
 
-    /// Lets a paused server go on.
+    /// Resumes a paused server.
     ///
     /// # Errors
     /// `ErrorKind::Config` if no shell could be started.
@@ -174,10 +175,10 @@ impl Drop for DevDb {
     fn drop(&mut self) {
         drop(self.pipe.take());
         let place = &self.place;
-        // A watcher that was killed or stopped leaves the work to us.
+        // If the watcher was killed or stopped, this process cleans up.
         if !succeeds_within(&mut self.watcher, CLEANUP) {
             let cleaned = place.shell("clean_up").spawn().is_ok_and(|mut shell| succeeds_within(&mut shell, CLEANUP));
-            // If we are root, we may delete what the server's user may not.
+            // If this process is root, it can delete files that the server's user cannot.
             if !cleaned && fs::remove_dir_all(&place.home).is_err() && place.home.exists() {
                 warn!(folder:% = place.home.display(); "cannot delete the folder of a private PostgreSQL");
             }
@@ -185,10 +186,10 @@ impl Drop for DevDb {
     }
 }
 
-/// How long a process may take to stop the server and delete its folder.
+/// How long one process may take to stop the server and delete its folder.
 const CLEANUP: Duration = Duration::from_secs(10);
 
-/// Waits for a process; kills it at the deadline. The wait ends even if the process cannot be killed.
+/// Waits for a process, and kills it at the deadline. Returns at the deadline even if the process cannot be killed.
 fn succeeds_within(process: &mut Child, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
@@ -203,11 +204,11 @@ fn succeeds_within(process: &mut Child, limit: Duration) -> bool {
     false
 }
 
-/// The folder, the binaries, and the user as whom they run.
+/// The folder, the directory of the binaries, and the user who runs them.
 struct Place {
     home: PathBuf,
     bin: PathBuf,
-    /// Set when we are root: who runs the server instead.
+    /// The user who runs the server. Set only if this process runs as root.
     user: Option<User>,
 }
 
@@ -231,9 +232,9 @@ impl From<Start> for Error {
     }
 }
 
-/// What the shell does for us: `kill` is no program of its own on a minimal machine, and the
-/// watcher must outlive us. `$1` is the home folder. Every backend leads its own session, so the
-/// server is found by its working directory, or where there is no /proc by its parent.
+/// The functions that run in a shell, because the watcher must outlive this process and a minimal machine has `kill`
+/// only as a shell builtin. `$1` is the home folder. Every backend leads its own session, so the script finds the
+/// server's processes by their working directory, or by their parent where /proc is missing.
 const SCRIPT: &str = r#"
 home=$1
 data=$1/data
@@ -269,7 +270,7 @@ await_end() {
 end_server() {
   shared_memory=$(sed -n '7s/^ *[0-9]* *//p' "$data/postmaster.pid")
   kill -CONT $(members)
-  # An immediate stop: the server removes its shared memory and its pid file.
+  # SIGQUIT is an immediate stop: the server removes its shared memory and its pid file.
   kill -QUIT $(postmaster)
   await_end
   if [ -n "$(members)" ]; then
@@ -277,7 +278,7 @@ end_server() {
     kill -KILL $(members)
     await_end
   fi
-  # A postmaster that was killed removed neither.
+  # A postmaster that was killed removes neither.
   if [ -e "$data/postmaster.pid" ]; then
     ipcrm -m $shared_memory
     rm -f "$data/postmaster.pid"
@@ -289,14 +290,14 @@ clean_up() {
     end_server
     rm -rf "$home"
     if [ ! -e "$home" ]; then return 0; fi
-    # An initdb that still runs may have written files after rm read the folder.
+    # An initdb that still runs may write files after rm has read the folder.
     sleep 0.05
     rounds=$((rounds + 1))
   done
   return 1
 }
 watch() {
-  # A Ctrl-C is not for us; the end of our reader's pipe is.
+  # Signals such as Ctrl-C must not end the watcher. It waits until the pipe closes.
   trap '' HUP INT QUIT TERM
   while read -r line; do :; done
   clean_up
@@ -334,7 +335,7 @@ impl Place {
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = as_user(program, self.user);
-        // Never the working directory of our caller: the server's user may not enter it.
+        // Not the working directory of the caller, because the server's user may have no access to it.
         command.current_dir("/");
         command
     }
@@ -346,14 +347,14 @@ impl Place {
         command
     }
 
-    /// Runs one of the functions of [`SCRIPT`]. What its commands say does not matter: a process
-    /// that is already gone is as good as one that was ended.
+    /// Runs one of the functions of [`SCRIPT`]. The exit status of its commands is ignored: if a process is already
+    /// gone, nothing is left to do.
     fn run_script(&self, script: &str) -> Result<()> {
         self.shell(script).status().map(drop).map_err(|e| Error::config(format!("starting sh: {e}")).caused_by(e))
     }
 
     fn watch(&self) -> Result<(Child, ChildStdin)> {
-        // In a process group of its own, so that a terminal's Ctrl-C does not reach it.
+        // The watcher has its own process group, so that Ctrl-C in a terminal does not reach it.
         let spawned = self.shell("watch").stdin(Stdio::piped()).process_group(0).spawn();
         let mut watcher = spawned.map_err(|e| {
             let _ = fs::remove_dir(&self.home);
@@ -378,7 +379,7 @@ impl Place {
             ("unix_socket_directories", &*home),
             ("max_connections", "300"),
             ("shared_buffers", "32MB"),
-            // In the data directory, where it is deleted with everything else.
+            // mmap keeps the segments in the data directory, which is deleted as a whole.
             ("dynamic_shared_memory_type", "mmap"),
             ("fsync", on_off),
             ("synchronous_commit", on_off),
@@ -403,7 +404,7 @@ impl Place {
         self.write("port.conf", &setting("port", &port.to_string()))
     }
 
-    /// Writes a file of the data directory, for the server's eyes only.
+    /// Writes a file of the data directory that only the server's user can read.
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.data().join(name);
         let write = || {
@@ -458,7 +459,7 @@ fn as_user(program: impl AsRef<OsStr>, user: Option<User>) -> Command {
     if let Some(user) = user {
         command.uid(user.uid).gid(user.gid);
     }
-    // PGDATA, PGOPTIONS and their like speak of another server.
+    // Variables such as PGDATA and PGOPTIONS may belong to another server.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PG") {
             command.env_remove(name);
@@ -467,7 +468,7 @@ fn as_user(program: impl AsRef<OsStr>, user: Option<User>) -> Command {
     command
 }
 
-/// Who runs the server: nobody else unless we are root.
+/// The user who runs the server. `None` (the user of this process) unless this process runs as root.
 fn server_user() -> Result<Option<User>> {
     if id("-u", None) != Some(0) {
         return Ok(None);
@@ -481,15 +482,15 @@ fn server_user() -> Result<Option<User>> {
 
 fn id(flag: &str, name: Option<&str>) -> Option<u32> {
     let output = run(Command::new("id").arg(flag).args(name)).ok()?;
-    // macOS numbers `nobody` as -2.
+    // On macOS, the id of `nobody` is -2.
     output.text.trim().parse::<i64>().ok().filter(|_| output.success).map(|id| id as u32)
 }
 
-/// The system's temporary folder, if the server's user can work there and the path of a Unix
-/// socket in it stays below the 100 bytes that every system takes; else `/tmp`.
+/// The system's temporary folder, if the server's user can write there. The path of a Unix socket in it must stay below
+/// 100 bytes, which every system accepts. Otherwise `/tmp`.
 fn parent_folder(user: Option<User>) -> PathBuf {
     let wished = std::env::temp_dir();
-    // As the kernel names it: the script compares it with the working directories of processes.
+    // The canonical path, because the script compares it with the working directories of processes.
     let wished = wished.canonicalize().unwrap_or(wished);
     let mut probe = as_user("sh", user);
     probe.args(["-c", "cd \"$1\" && test -w .", "probe"]).arg(&wished).current_dir("/");
@@ -504,10 +505,10 @@ fn free_port() -> Result<u16> {
         .map_err(|e| Error::new(ErrorKind::Connect, format!("looking for a free port: {e}")).caused_by(e))
 }
 
-/// The first of `candidates` that holds a whole server: `initdb`, `pg_ctl` and `postgres`.
+/// Returns the first of `candidates` that contains a complete server: `initdb`, `pg_ctl` and `postgres`.
 ///
 /// # Errors
-/// `ErrorKind::Config` if none does; the text names the command that installs one here.
+/// `ErrorKind::Config` if none does. The text names the command that installs a server on this machine.
 pub fn server_binaries(candidates: impl IntoIterator<Item = PathBuf>) -> Result<PathBuf> {
     candidates
         .into_iter()
@@ -530,8 +531,8 @@ pub fn server_binaries(candidates: impl IntoIterator<Item = PathBuf>) -> Result<
         })
 }
 
-/// Where this machine may keep a PostgreSQL server, best first: `PATH`, what `pg_config` says,
-/// and the folders of the usual packages, the newest version first.
+/// The folders that may contain a PostgreSQL server on this machine, best first. These are the folders of `PATH`, the
+/// one that `pg_config` reports, and those of the usual packages, the newest version first.
 pub fn default_candidates() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
     if let Ok(output) = run(Command::new("pg_config").arg("--bindir")) {
@@ -560,7 +561,7 @@ fn newest_first(folder: &Path, prefix: &str) -> Vec<PathBuf> {
             let name = entry.file_name().into_string().ok()?;
             let rest = name.strip_prefix(prefix)?.trim_start_matches('@');
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            // A folder without a version (`postgresql`, `latest`) comes last.
+            // A folder without a version (`postgresql`, `latest`) is last.
             Some((digits.parse().unwrap_or(0), entry.path()))
         })
         .collect();

@@ -1,5 +1,5 @@
-//! What went wrong, in words that tell the reader what to do next.
-//! Knows nothing of threads; reads SQLSTATEs but runs no SQL.
+//! The error type: its kinds, its text, and which errors are transient.
+//! Knows no threads. Reads SQLSTATEs but runs no SQL.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,47 +7,48 @@ use std::fmt;
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of thing went wrong: what a caller branches on, instead of reading the text.
+/// The kind of an error. Callers branch on it instead of parsing the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An option, a job field or a name is outside its limits; nothing was written.
+    /// An option, a job field or a name is outside its limits. Nothing was written.
     Config,
-    /// The database could not be reached, or the connection broke. A call of `WorkerUtils` that ends so was not committed.
+    /// The database could not be reached, or the connection broke. If a call of `WorkerUtils` returns this error, it
+    /// was not committed.
     Connect,
-    /// The database refused who we are: a wrong password or none, an unknown role or database, no right to connect.
+    /// The database refused the login: a wrong or missing password, an unknown role or database, no right to connect.
     Auth,
-    /// TLS could not be set up as asked: certificates, names, roots.
+    /// TLS could not be set up as configured. The cause is a certificate, a host name or the root certificates.
     Tls,
-    /// The database answered a statement with an error; see [`Error::sqlstate`].
+    /// A statement failed in the database. See [`Error::sqlstate`].
     Database,
-    /// The schema is missing, incomplete, too old, was changed by a newer breaking migration, or the role lacks a right
-    /// on what stands in it.
+    /// The schema is missing, incomplete or too old, or a newer breaking migration changed it, or the role lacks a
+    /// right on an object in it.
     Schema,
-    /// A database call did not answer within its deadline. A call of `WorkerUtils` that ends so was not committed.
+    /// A database call did not complete within its deadline. If a call of `WorkerUtils` returns this error, it was not
+    /// committed.
     Timeout,
-    /// The reply to a commit was lost, and the database could not be asked for the outcome in time: the change may or may
-    /// not have been made. Look before you repeat it.
+    /// The reply to a commit was lost, and the outcome could not be read from the database in time. The change may or
+    /// may not have been committed. Check before you repeat the call.
     UnknownOutcome,
-    /// A keyed enqueue lost a race with a worker again and again, and was not added.
+    /// An enqueue with a job key repeatedly lost a race with a worker. The job was not added.
     Conflict,
-    /// A hook skipped the job that was to be added; nothing was written.
+    /// A hook skipped the job that was to be added. Nothing was written.
     JobScheduleSkipped,
-    /// A hook refused the job that was to be added; nothing was written.
+    /// A hook refused the job that was to be added. Nothing was written.
     JobScheduleFailed,
-    /// A payload could not be turned into JSON or read back from it.
+    /// A payload could not be serialized to JSON, or not be read from it.
     Payload,
     /// The call was made where it cannot work, for example on a thread of an async runtime.
     Misuse,
-    /// The worker was stopped, or gave up starting.
+    /// The worker was stopped, or stopped trying to start.
     Stopped,
 }
 
-/// The one error of this crate. Prints as `what we did: what went wrong`.
+/// The error type of this crate. Displays as `what the library did: what went wrong`.
 ///
-/// Ask [`kind`](Error::kind), [`sqlstate`](Error::sqlstate) and
-/// [`is_transient`](Error::is_transient); never parse the text. The text carries neither
-/// passwords nor payloads.
+/// Use [`kind`](Error::kind), [`sqlstate`](Error::sqlstate) and [`is_transient`](Error::is_transient). Do not parse the
+/// text. The text contains neither passwords nor payloads.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -58,7 +59,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind` that says `message`.
+    /// Creates an error of `kind` with the text `message`.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), sqlstate: None, source: None }))
     }
@@ -67,71 +68,72 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// Keeps the cause, so that [`std::error::Error::source`] leads to it.
+    /// Sets the cause, which [`std::error::Error::source`] returns.
     pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));
         self
     }
 
-    /// Names the error as PostgreSQL would.
+    /// Sets the SQLSTATE.
     pub(crate) fn with_sqlstate(mut self, state: &str) -> Self {
         self.0.sqlstate = Some(state.to_owned());
         self
     }
 
-    /// Puts what we were doing in front: `claiming 8 jobs: connection closed`.
+    /// Puts what was being done in front of the text: `claiming 8 jobs: connection closed`.
     pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
         self.0.message = format!("{doing}: {}", self.0.message);
         self
     }
 
-    /// The same, in other words.
+    /// Replaces the text.
     pub(crate) fn saying(mut self, message: String) -> Self {
         self.0.message = message;
         self
     }
 
-    /// The same, as what it means while a connection is made: then the database has answered no statement yet.
+    /// Changes the kind `Database` to another one, for an error while a connection is made. No statement was run then,
+    /// and settle decides over jobs by errors of kind `Database`.
     pub(crate) fn of_a_connect(mut self) -> Self {
         if self.0.kind == ErrorKind::Database {
             self.0.kind = match self.sqlstate().unwrap_or_default() {
                 // 42501: the role may not connect to the database.
                 "42501" => ErrorKind::Auth,
-                // What `options` asks for is unknown or out of range.
+                // A setting in `options` is unknown or out of range.
                 state if state.starts_with("22") || state.starts_with("42") => ErrorKind::Config,
                 state if state != "0A000" && is_transient_state(state) => ErrorKind::Connect,
-                // A database that accepts no connections, a login trigger that raises.
+                // The database accepts no connections, or a login trigger raised an error.
                 _ => ErrorKind::Auth,
             };
         }
         self
     }
 
-    /// The same fault in terms of the caller's: what the database refused is one of its fields.
+    /// Changes the error to kind `Config` with this text, because the database refused a value that the caller gave.
     pub(crate) fn into_config(mut self, message: String) -> Self {
         (self.0.kind, self.0.message) = (ErrorKind::Config, message);
         self
     }
 
-    /// What a server answers, without one.
+    /// Builds the error that a server would return.
     #[cfg(test)]
     pub(crate) fn of_database(state: &str, message: String) -> Self {
         let sqlstate = Some(state.to_owned());
         Self(Box::new(Inner { kind: ErrorKind::Database, message, sqlstate, source: None }))
     }
 
-    /// The kind, for branching.
+    /// The kind. Branch on it instead of parsing the text.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The five characters with which PostgreSQL named the error, when it was the database that did.
+    /// The five-character SQLSTATE, if PostgreSQL reported the error.
     pub fn sqlstate(&self) -> Option<&str> {
         self.0.sqlstate.as_deref()
     }
 
-    /// Whether trying the same again later may work: a broken connection, a missed deadline,
-    /// a deadlock, a server that starts up or shuts down, one that is read-only or full for now.
+    /// Returns true if the same call may succeed later. That is so after a broken connection, a missed deadline or a
+    /// deadlock, and while the server starts up, shuts down, is read-only or is full.
     pub fn is_transient(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::UnknownOutcome | ErrorKind::Conflict => true,
@@ -140,18 +142,18 @@ impl Error {
         }
     }
 
-    /// Whether the database refused the statement, and nothing else is wrong: it wrote nothing, and the session goes on.
+    /// Returns true if the database refused the statement, wrote nothing, and the session can still be used.
     pub(crate) fn is_refusal(&self) -> bool {
         self.sqlstate().is_some() && !self.breaks_session()
     }
 
-    /// Whether the session that answered so can still be used.
+    /// Returns true if the session that reported this error must not be used again.
     pub(crate) fn breaks_session(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
-            // The server refused the settings of a connection: there is no session.
+            // The server refused the settings of the connection, so there is no session.
             ErrorKind::Config => self.sqlstate().is_some(),
-            // 25006: we talk to a standby. 0A000, 26000, 42P05: prepared statements went stale.
+            // 25006: the server is a standby. 0A000, 26000, 42P05: prepared statements are stale.
             ErrorKind::Database => self.sqlstate().is_some_and(|state| {
                 matches!(state, "25006" | "0A000" | "26000" | "42P05")
                     || state.starts_with("57P")
@@ -161,8 +163,8 @@ impl Error {
         }
     }
 
-    /// Whether a new session may succeed where this one failed: a function keeps the row type that a table had before
-    /// it was altered. A trigger that is simply wrong fails so too.
+    /// Returns true if a new session may succeed where this one failed. Within a session, a function keeps the row type
+    /// that a table had before it was altered. A trigger with a mistake causes the same errors.
     pub(crate) fn is_stale(&self) -> bool {
         self.0.kind == ErrorKind::Database && matches!(self.sqlstate(), Some("42703" | "42804"))
     }
@@ -178,7 +180,7 @@ fn is_transient_state(state: &str) -> bool {
     ) || ["08", "53", "57P", "58"].iter().any(|class| state.starts_with(class))
 }
 
-/// Whether the cause of an error is that the other side ended the connection.
+/// Returns true if the server ended the connection.
 fn broke_off(error: &tokio_postgres::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -193,7 +195,7 @@ impl From<tokio_postgres::Error> for Error {
             Some(db) => {
                 let state = db.code().code();
                 let kind = match state {
-                    // Class 28 is authorization, 3D000 a database that does not exist.
+                    // Class 28: authorization failed. 3D000: the database does not exist.
                     _ if state.starts_with("28") || state == "3D000" => ErrorKind::Auth,
                     _ if state.starts_with("08") || state.starts_with("57P") || state == "53300" => ErrorKind::Connect,
                     _ => ErrorKind::Database,
@@ -201,7 +203,7 @@ impl From<tokio_postgres::Error> for Error {
                 (kind, format!("{} (SQLSTATE {state})", db.message()), Some(state.to_owned()))
             }
             None => {
-                // Everything without an answer of the server is the connection: closed, refused, timed out.
+                // Without an error from the server, the connection failed: it was closed, refused or timed out.
                 let mut message = error.to_string();
                 let mut cause = error.source();
                 while let Some(inner) = cause {
@@ -212,7 +214,7 @@ impl From<tokio_postgres::Error> for Error {
                     cause = inner.source();
                 }
                 let kind = if message.starts_with("error performing TLS handshake") {
-                    // A connection that ends amid the handshake is one that broke: the server may be restarting.
+                    // If the connection ends during the handshake, the server may be restarting.
                     if broke_off(&error) { ErrorKind::Connect } else { ErrorKind::Tls }
                 } else if message.contains("received fatal alert") {
                     ErrorKind::Tls
@@ -224,7 +226,7 @@ impl From<tokio_postgres::Error> for Error {
                     }
                     ErrorKind::Auth
                 } else if message == "invalid configuration: password missing" {
-                    message = "the server asks for a password, and none is given: it stands in the connection string, \
+                    message = "the server asks for a password, and none is given: set it in the connection string, \
                                in PGPASSWORD or in the password file"
                         .to_owned();
                     ErrorKind::Auth

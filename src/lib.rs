@@ -1,8 +1,8 @@
 //! Graphile Worker's job queue as one synchronous engine: OS threads, blocking calls, no async.
 //!
-//! Jobs are rows of a PostgreSQL table. Whoever can write SQL can add one; a worker claims it, runs the
-//! function registered for its task on one of its threads, and deletes the row, or writes down why it
-//! failed and when it is tried again. The tables are those of Node's graphile-worker.
+//! Jobs are rows of a PostgreSQL table. Any SQL client can add one. A worker claims the job and runs the function
+//! registered for its task on one of its threads. If the function succeeds, the worker deletes the row. If it fails,
+//! the worker writes the error and the time of the next attempt. The tables are those of Node's graphile-worker.
 //!
 //! ```no_run
 //! use graphile_worker::{IntoTaskHandlerResult, JobSpec, TaskHandler, WorkerContext, WorkerOptions};
@@ -32,46 +32,46 @@
 //! # }
 //! ```
 //!
-//! The library logs with the `log` crate: without a logger, such as `env_logger`, a failing job prints nothing.
+//! The library logs with the `log` crate. Without a logger, such as `env_logger`, a failing job prints nothing.
 //!
 //! # What do you want to do?
 //!
-//! - **Run jobs.** Describe a task with [`TaskHandler`]; set [`WorkerOptions`]; `init` makes a [`Worker`],
-//!   and [`Worker::run`] runs it. What a handler may return is [`IntoTaskHandlerResult`].
-//! - **Run lists of items.** A [`BatchTaskHandler`] answers [`IntoBatchTaskHandlerResult`], mostly one result
-//!   for each item, or a [`BatchTaskResult`]; only items that failed are tried again.
-//! - **Say how jobs are retried, and how long they may run.** A [`JobDefinition`] has a [`RetryPolicy`] and a
-//!   timeout.
-//! - **Know more inside a handler.** [`WorkerContext`] has the [`Job`], a [`Connection`] of the pool, and
-//!   tells when to end early.
-//! - **Add or remove jobs.** [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]; many at
-//!   once as [`RawJob`]s; inside your own transaction through an [`Executor`].
-//! - **Add jobs by the clock.** A [`Cron`] entry, typed or as crontab text, with [`WorkerOptions::with_cron`];
-//!   what was missed is made up for by [`CrontabFill`].
+//! - **Run jobs.** Describe a task with [`TaskHandler`], and set [`WorkerOptions`]. `init` returns a [`Worker`], and
+//!   [`Worker::run`] runs it. A handler may return any [`IntoTaskHandlerResult`].
+//! - **Run lists of items.** A [`BatchTaskHandler`] returns an [`IntoBatchTaskHandlerResult`]: usually one result for
+//!   each item, or a [`BatchTaskResult`]. Only items that failed are retried.
+//! - **Set how jobs are retried, and how long they may run.** A [`JobDefinition`] has a [`RetryPolicy`] and a timeout.
+//! - **Use more inside a handler.** [`WorkerContext`] gives access to the [`Job`] and to a [`Connection`] of the pool,
+//!   and reports when the handler should end early.
+//! - **Add or remove jobs.** Use [`WorkerUtils`] with a [`JobSpec`] and, for keys, a [`JobKeyMode`]. Add many jobs in
+//!   one call as [`RawJob`]s, and add jobs inside your own transaction through an [`Executor`].
+//! - **Add jobs on a schedule.** Give a [`Cron`] entry, typed or as crontab text, to [`WorkerOptions::with_cron`].
+//!   [`CrontabFill`] adds the jobs of ticks that were missed.
 //! - **Use your own pool.** Any r2d2 pool of `postgres` clients is a [`ConnectionPool`].
-//! - **Stop.** By signal, by [`Worker::request_shutdown`], or by a [`ShutdownSignal`] of your own.
-//! - **Be told, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]: observers such as
-//!   [`JobComplete`], interceptors such as [`BeforeJobRun`], which answers a [`HookResult`], or
-//!   [`BeforeJobSchedule`]. A [`Plugin`] registers several in a [`HookRegistry`].
-//! - **Manage jobs.** [`WorkerUtils::list_jobs`] takes [`ListJobsOptions`] with a [`JobState`] and answers
-//!   [`ListedJob`]s; [`WorkerUtils::stats`] answers [`JobStats`], [`WorkerUtils::queues`] [`QueueRow`]s,
-//!   [`WorkerUtils::locked_workers`] [`LockedWorkerRow`]s. [`WorkerUtils::complete_jobs`],
-//!   [`WorkerUtils::permanently_fail_jobs`] and [`WorkerUtils::reschedule_jobs`] with [`RescheduleJobOptions`]
-//!   change jobs by hand; [`WorkerUtils::force_unlock_workers`] answers a [`ForceUnlockResult`];
-//!   [`WorkerUtils::cleanup`] takes [`CleanupTask`]s and answers a [`CleanupResult`].
-//! - **Recover.** [`WorkerOptions::worker_recovery`] takes a [`WorkerRecoveryConfig`];
-//!   [`WorkerUtils::sweep_stale_workers`] takes [`SweepStaleWorkersOptions`] and answers a
-//!   [`SweepStaleWorkersResult`]; [`WorkerUtils::list_active_workers`] answers [`ActiveWorkerRow`]s.
-//! - **See what goes on.** [`Worker::stats`] answers [`WorkerStats`] with a [`Histogram`] of handler times; the `log` crate has an event for each
-//!   step of a job's life, with the same field names everywhere and never a payload.
-//! - **Handle errors.** [`Error`] says what to do next; branch on its [`ErrorKind`]. [`Result`] has it built in.
-//! - **Check a name early.** [`TaskName`] and [`Schema`] refuse what PostgreSQL would.
-//! - **Try things out.** [`devdb`] starts a private PostgreSQL that leaves nothing behind.
+//! - **Stop.** Use a signal of the operating system, [`Worker::request_shutdown`], or your own [`ShutdownSignal`].
+//! - **Observe events, or decide.** [`WorkerOptions::on`] takes a function for an [`Event`]. Observers are, for
+//!   example, [`JobComplete`]. Interceptors are, for example, [`BeforeJobRun`], which returns a [`HookResult`], and
+//!   [`BeforeJobSchedule`]. A [`Plugin`] registers several functions in a [`HookRegistry`].
+//! - **Manage jobs.** [`WorkerUtils::list_jobs`] takes [`ListJobsOptions`] with a [`JobState`] and returns
+//!   [`ListedJob`]s. [`WorkerUtils::stats`] returns [`JobStats`], [`WorkerUtils::queues`] returns [`QueueRow`]s, and
+//!   [`WorkerUtils::locked_workers`] returns [`LockedWorkerRow`]s. [`WorkerUtils::complete_jobs`],
+//!   [`WorkerUtils::permanently_fail_jobs`] and [`WorkerUtils::reschedule_jobs`] with [`RescheduleJobOptions`] change
+//!   jobs by hand. [`WorkerUtils::force_unlock_workers`] returns a [`ForceUnlockResult`]. [`WorkerUtils::cleanup`]
+//!   takes [`CleanupTask`]s and returns a [`CleanupResult`].
+//! - **Recover the jobs of dead workers.** [`WorkerOptions::worker_recovery`] takes a [`WorkerRecoveryConfig`].
+//!   [`WorkerUtils::sweep_stale_workers`] takes [`SweepStaleWorkersOptions`] and returns a [`SweepStaleWorkersResult`].
+//!   [`WorkerUtils::list_active_workers`] returns [`ActiveWorkerRow`]s.
+//! - **Monitor a worker.** [`Worker::stats`] returns [`WorkerStats`] with a [`Histogram`] of handler times. The library
+//!   logs each step of a job's life through the `log` crate. Field names are the same everywhere, and payloads are
+//!   never logged.
+//! - **Handle errors.** The text of an [`Error`] describes what to do next. Branch on its [`ErrorKind`]. [`Result`] is
+//!   the standard `Result` with this error.
+//! - **Check a name early.** [`TaskName`] and [`Schema`] refuse names that PostgreSQL would refuse.
+//! - **Try things out.** [`devdb`] starts a private PostgreSQL server and deletes all its files afterwards.
 //!
-//! Every call blocks. On a thread of a tokio runtime calls answer [`ErrorKind::Misuse`]: use
-//! `spawn_blocking`.
+//! Every call blocks. On a thread of a tokio runtime, calls return [`ErrorKind::Misuse`]: use `spawn_blocking` there.
 #![warn(missing_docs)]
-// The engine is one, with or without its C door; some of it only that door uses.
+// The engine is the same with and without the C API. Only the C API uses some of its functions.
 #![cfg_attr(not(feature = "capi"), allow(dead_code))]
 
 mod backoff;

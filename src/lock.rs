@@ -1,9 +1,10 @@
-//! The standard library's locks, for what a thread may wait in for long. Not parking_lot's: its one list of waiting threads
-//! outlives a fork, and a thread of the child that waits may be woken never.
+//! Helper for the standard library's locks, which are used wherever a thread may wait for a long time. parking_lot must
+//! not be used there, because a forked child inherits its list of waiting threads. A thread of the child that waits may
+//! then never wake up.
 
 use std::sync::{LockResult, PoisonError};
 
-/// What a lock guards, also after a panic under it: as parking_lot has it.
+/// Returns the guard even if another thread panicked while it held the lock. parking_lot behaves in the same way.
 pub(crate) fn held<T>(answer: LockResult<T>) -> T {
     answer.unwrap_or_else(PoisonError::into_inner)
 }

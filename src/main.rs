@@ -1,5 +1,5 @@
-//! `graphile-worker`: for operators, and for people who write no code.
-//! Sees only the library's public names.
+//! `graphile-worker`: the command line program for operators.
+//! Uses only the library's public names.
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! The signal that ends a worker: triggered once, seen by every thread that waits. No IO.
+//! The signal that stops a worker: triggered once, seen by every waiting thread. No IO.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -6,10 +6,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A signal that can be triggered once, from any thread, and waited for by any number.
+/// A signal that any thread can trigger once. Any number of threads can wait for it.
 ///
-/// Give a clone to [`WorkerOptions::shutdown_signal`](crate::WorkerOptions::shutdown_signal) and
-/// keep one to [`trigger`](Self::trigger). Source: the guide, Shutdown Signals.
+/// Give a clone to [`WorkerOptions::shutdown_signal`](crate::WorkerOptions::shutdown_signal), and keep another clone to
+/// [`trigger`](Self::trigger) it. See the deployment guide, section Shutdown Signals (docs/deployment-guide.async.md).
 ///
 /// ```
 /// use graphile_worker::ShutdownSignal;
@@ -22,34 +22,34 @@ use std::time::Duration;
 pub struct ShutdownSignal(Arc<Inner>);
 
 struct Inner {
-    /// Dropped to trigger: every receiver then sees the channel closed.
+    /// Dropped by `trigger`. Every receiver then sees the channel as closed.
     sender: Mutex<Option<Sender<Infallible>>>,
     receiver: Receiver<Infallible>,
 }
 
 impl ShutdownSignal {
-    /// A signal that nobody has triggered.
+    /// Creates a signal that is not triggered yet.
     pub fn new() -> Self {
         let (sender, receiver) = bounded(0);
         Self(Arc::new(Inner { sender: Mutex::new(Some(sender)), receiver }))
     }
 
-    /// Triggers it. Later calls change nothing.
+    /// Triggers the signal. Later calls do nothing.
     pub fn trigger(&self) {
         self.0.sender.lock().take();
     }
 
-    /// Whether it was triggered.
+    /// Returns true if the signal was triggered.
     pub fn is_triggered(&self) -> bool {
         self.0.sender.lock().is_none()
     }
 
-    /// Waits until it is triggered, at most `timeout`; answers whether it was.
+    /// Waits until the signal is triggered, for at most `timeout`. Returns true if it was triggered.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         matches!(self.0.receiver.recv_timeout(timeout), Err(crossbeam_channel::RecvTimeoutError::Disconnected))
     }
 
-    /// Closed once triggered: an arm for `select!`.
+    /// A channel for an arm of `select!`. It is closed once the signal is triggered.
     pub(crate) fn receiver(&self) -> &Receiver<Infallible> {
         &self.0.receiver
     }

@@ -1,16 +1,16 @@
-//! Text between us and a database whose encoding is not UTF-8: what it cannot hold, and what in it is not UTF-8. No IO.
+//! Text in databases whose encoding is not UTF-8: characters that they cannot hold, bytes that are not UTF-8. No IO.
 
 use crate::error::{Error, ErrorKind};
 use std::error::Error as StdError;
 use tokio_postgres::types::{FromSql, Type};
 
-/// The SQLSTATE of a character that one of two encodings does not have.
+/// SQLSTATE: a character of one encoding does not exist in the other.
 const UNTRANSLATABLE: &str = "22P05";
 
-/// The SQLSTATE of bytes that are no text of their encoding: with SQL_ASCII the server finds that when it sends them.
+/// SQLSTATE: bytes are not valid in their encoding. In a SQL_ASCII database the server detects this when it sends them.
 pub(crate) const INVALID: &str = "22021";
 
-/// A text column. A byte that is not valid UTF-8 becomes U+FFFD: the encoding SQL_ASCII lets any byte in.
+/// A text column. Bytes that are not valid UTF-8 become U+FFFD, because the encoding SQL_ASCII allows any byte.
 pub(crate) struct Text(pub(crate) String);
 
 impl<'a> FromSql<'a> for Text {
@@ -23,7 +23,7 @@ impl<'a> FromSql<'a> for Text {
     }
 }
 
-/// Whether a text column is valid UTF-8, and whether it is ASCII, without a copy of it.
+/// Checks whether a text column is valid UTF-8, and whether it is ASCII, without copying it.
 pub(crate) struct Look {
     pub(crate) is_utf8: bool,
     pub(crate) is_ascii: bool,
@@ -43,15 +43,15 @@ fn is_text(kind: &Type) -> bool {
     matches!(*kind, Type::TEXT | Type::VARCHAR | Type::NAME | Type::JSON)
 }
 
-/// Whether the database met a text that it cannot convert: one of ours, or, if all that we sent is ASCII, one of a row
-/// that it holds.
+/// Returns true if the database could not convert a text. If everything that this library sent is ASCII, the text is
+/// stored in a row. Otherwise it may be one that this library sent.
 pub(crate) fn is_untranslatable(error: &Error) -> bool {
     error.kind() == ErrorKind::Database && matches!(error.sqlstate(), Some(UNTRANSLATABLE | INVALID))
 }
 
-/// The character of ours that the database cannot hold, if that is its error.
+/// Returns the character that this library sent and the database cannot hold, if `error` reports one.
 ///
-/// The message shows its bytes in every language: `character with byte sequence 0xf0 0x9f 0xa6 0x80 in …`.
+/// The message contains the bytes in every language: `character with byte sequence 0xf0 0x9f 0xa6 0x80 in …`.
 pub(crate) fn alien(error: &Error) -> Option<char> {
     if error.kind() != ErrorKind::Database || error.sqlstate() != Some(UNTRANSLATABLE) {
         return None;
@@ -65,15 +65,15 @@ pub(crate) fn alien(error: &Error) -> Option<char> {
     chars.next().filter(|c| !c.is_ascii() && chars.next().is_none())
 }
 
-/// Says which field has the character that the database cannot hold. Any other error stays as it is.
+/// Adds to the error which field has the character that the database cannot hold. Returns any other error unchanged.
 ///
-/// Each field has its name and its text.
+/// `fields` are pairs of a name and a text.
 pub(crate) fn named<'a>(error: Error, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Error {
     let Some(alien) = alien(&error) else { return error };
     let Some((name, text)) = fields.into_iter().find(|(_, text)| text.contains(alien)) else { return error };
     let place = text.chars().take_while(|&c| c != alien).count() + 1;
     let advice = match name.ends_with("payload") {
-        true => format!("; in JSON it may be written as {}", json_escape(alien)),
+        true => format!("; in JSON, write it as {}", json_escape(alien)),
         false => String::new(),
     };
     let code = u32::from(alien);
@@ -82,10 +82,10 @@ pub(crate) fn named<'a>(error: Error, fields: impl IntoIterator<Item = (&'a str,
     ))
 }
 
-/// How often a text is written again without one more character, before it is written in ASCII.
+/// How many characters are escaped one by one before the whole text is reduced to ASCII.
 const CHARACTERS: usize = 8;
 
-/// Escapes what the database cannot hold in texts of ours that it is to keep, until it takes them.
+/// Escapes characters that the database cannot hold. The caller repeats the write until the database accepts the texts.
 pub(crate) struct Fitting(usize);
 
 impl Fitting {
@@ -93,11 +93,11 @@ impl Fitting {
         Self(0)
     }
 
-    /// Writes the character that the error names as `\u{1f980}` in these texts; false if none of them has it.
+    /// Replaces the character that `error` names by an escape such as `\u{1f980}`. Returns false if no text has it.
     pub(crate) fn escape<'a>(&mut self, error: &Error, texts: impl IntoIterator<Item = &'a mut String>) -> bool {
         let Some(alien) = alien(error) else { return false };
         self.0 += 1;
-        // A text of many such characters must not cost a call for each of them.
+        // Each escaped character costs one more statement, so a text with many of them becomes ASCII.
         let fits = |c: char| c.is_ascii() || c != alien && self.0 <= CHARACTERS;
         let mut found = false;
         for text in texts.into_iter().filter(|text| text.contains(alien)) {
@@ -109,7 +109,7 @@ impl Fitting {
     }
 }
 
-/// A character as JSON can write it in ASCII.
+/// The ASCII escape of a character in JSON.
 fn json_escape(c: char) -> String {
     c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
 }
@@ -127,19 +127,19 @@ mod tests {
     fn the_character_is_read_from_the_error() {
         assert_eq!(alien(&refusal("0xf0 0x9f 0xa6 0x80")), Some('🦀'));
         assert_eq!(alien(&refusal("0xe2 0x82 0xac")), Some('€'));
-        // A byte of the database's own encoding, on its way to us.
+        // This byte is in the encoding of the database: a stored text could not be sent.
         assert_eq!(alien(&refusal("0x81")), None);
         assert_eq!(alien(&Error::of_database("22021", "0xe2 0x82 0xac".into())), None);
     }
 
     #[test]
-    fn the_field_is_named_with_the_place_and_the_error_is_not_transient() {
+    fn errors_name_field_and_position_and_are_not_transient() {
         let fields = [("task name", "tä"), ("payload", "{\"crab\":\"🦀\"}"), ("job_key", "🦀")];
         let error = named(refusal("0xf0 0x9f 0xa6 0x80"), fields);
         assert_eq!(
             error.to_string(),
             "payload: character 10 is U+1F980, which the encoding of the database cannot hold; \
-             in JSON it may be written as \\ud83e\\udd80"
+             in JSON, write it as \\ud83e\\udd80"
         );
         assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Config, Some("22P05"), false));
         let other = named(refusal("0xe2 0x82 0xac"), fields);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_keeps_what_fits() {
+    fn escaping_keeps_the_other_characters() {
         let mut text = "é 🦀 🦀".to_owned();
         let mut fitting = Fitting::new();
         assert!(fitting.escape(&refusal("0xf0 0x9f 0xa6 0x80"), [&mut text]));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_of_many_such_characters_soon_becomes_ascii() {
+    fn a_text_with_many_such_characters_becomes_ascii() {
         let mut text: String = ('α'..='ω').collect();
         let mut fitting = Fitting::new();
         let mut calls = 0;

@@ -1,11 +1,11 @@
-//! The local queue's options, as they are written; `checked` makes the settings of them.
+//! The options of the local queue, as the caller sets them. `checked` turns them into settings.
 
 use crate::config::retry::LONGEST_DELAY;
 use crate::config::{LocalQueueSettings, RefetchDelay};
 use crate::error::{Error, Result};
 use std::time::Duration;
 
-/// How many jobs a worker holds ahead of its threads; see
+/// How many claimed jobs a worker holds for its threads; see
 /// [`WorkerOptions::local_queue`](crate::WorkerOptions::local_queue).
 ///
 /// ```
@@ -17,9 +17,9 @@ use std::time::Duration;
 ///     .with_ttl(Duration::from_secs(300))
 ///     .with_refetch_delay(RefetchDelayConfig::default().with_threshold(10));
 /// ```
-/// Source: the guide, Local Queue.
+/// See the deployment guide, section Local Queue (docs/deployment-guide.async.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "a configuration does nothing until local_queue() is given it"]
+#[must_use = "a configuration does nothing until it is passed to local_queue()"]
 pub struct LocalQueueConfig {
     size: usize,
     queue_count: usize,
@@ -34,32 +34,34 @@ impl Default for LocalQueueConfig {
 }
 
 impl LocalQueueConfig {
-    /// How many jobs each local queue fetches at once, and holds at most. Defaults to 100; 1..=2147483647.
+    /// How many jobs each local queue fetches in one claim, and holds at most. Defaults to 100. Must be 1..=2147483647.
     pub fn with_size(mut self, jobs: usize) -> Self {
         self.size = jobs;
         self
     }
 
-    /// How many local queues there are: the worker holds `size * queue_count` jobs at most. Defaults to 1;
-    /// at least 1. More than `concurrency` are as many as `concurrency`.
+    /// How many local queues there are. The worker holds at most `size * queue_count` jobs. Defaults to 1. Must be at
+    /// least
+    /// 1. A number above `concurrency` counts as `concurrency`.
     pub fn with_queue_count(mut self, queues: usize) -> Self {
         self.queue_count = queues;
         self
     }
 
-    /// How long a job is held before all that are held go back. Defaults to 5 minutes; at least 1 ms.
+    /// How long a job may be held. After that, all held jobs are given back. Defaults to 5 minutes. Must be at least 1
+    /// ms.
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// Pauses after a fetch that brought little. Defaults to no pause.
+    /// Sets a pause after a fetch that returned few jobs. Defaults to no pause.
     pub fn with_refetch_delay(mut self, delay: RefetchDelayConfig) -> Self {
         self.refetch_delay = Some(delay);
         self
     }
 
-    /// The settings, for this concurrency and poll interval.
+    /// Checks the options, and returns the settings for this concurrency and poll interval.
     pub(crate) fn checked(&self, concurrency: usize, poll_interval: Duration) -> Result<LocalQueueSettings> {
         let refuse = |what: String| Err(Error::config(format!("local_queue: {what}")));
         if !(1..=i32::MAX as usize).contains(&self.size) {
@@ -88,10 +90,10 @@ impl LocalQueueConfig {
     }
 }
 
-/// The pause of a local queue after a fetch that brought little; see
-/// [`LocalQueueConfig::with_refetch_delay`]. Source: the guide, Local Queue.
+/// The pause of a local queue after a fetch that returned few jobs; see [`LocalQueueConfig::with_refetch_delay`] and
+/// the deployment guide, section Local Queue (docs/deployment-guide.async.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "a configuration does nothing until with_refetch_delay() is given it"]
+#[must_use = "a configuration does nothing until it is passed to with_refetch_delay()"]
 pub struct RefetchDelayConfig {
     duration: Duration,
     threshold: usize,
@@ -105,21 +107,21 @@ impl Default for RefetchDelayConfig {
 }
 
 impl RefetchDelayConfig {
-    /// How long the pause is at most; each is a random part of it, half at least. Defaults to 100 ms; no
-    /// longer than the worker's `poll_interval`.
+    /// The longest pause. Each pause is a random part of it, at least half. Defaults to 100 ms. Must not be longer than
+    /// the worker's `poll_interval`.
     pub fn with_duration(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }
 
-    /// A pause follows a fetch that brought no more than so many jobs, and fewer than asked for. Defaults to 0.
+    /// A pause follows a fetch that returned at most this number of jobs, and fewer than it asked for. Defaults to 0.
     pub fn with_threshold(mut self, jobs: usize) -> Self {
         self.threshold = jobs;
         self
     }
 
-    /// A random number up to this one of notifications ends the pause early; at least 1. `usize::MAX`:
-    /// none does. Defaults to five times the local queue's size.
+    /// The pause ends early after a random number of notifications, at least 1 and at most this number. With
+    /// `usize::MAX`, notifications never end the pause. Defaults to five times the local queue's size.
     pub fn with_max_abort_threshold(mut self, notifications: usize) -> Self {
         self.max_abort_threshold = Some(notifications);
         self
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_refused_by_name_and_limit() {
+    fn out_of_range_options_are_refused_by_name_and_limit() {
         let config = LocalQueueConfig::default;
         refused(config().with_size(0), "local_queue: size 0 is outside 1 to 2147483647");
         refused(config().with_size(1 << 31), "local_queue: size 2147483648 is outside 1 to 2147483647");
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn capacity_is_size_times_queues_of_which_there_are_no_more_than_threads() {
+    fn capacity_is_size_times_queues_capped_at_concurrency() {
         let capacity = |queues| {
             let config = LocalQueueConfig::default().with_size(10).with_queue_count(queues);
             config.checked(4, Duration::from_secs(1)).unwrap().capacity

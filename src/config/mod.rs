@@ -1,4 +1,4 @@
-//! What will run, once every option was checked. Words only; `options.rs` writes it.
+//! The checked settings of a worker. `worker/options.rs` creates them from the caller's options. No IO.
 
 pub(crate) mod local_queue;
 pub(crate) mod retry;
@@ -15,115 +15,125 @@ pub(crate) struct Config {
     pub(crate) schema: Schema,
     /// How many jobs run at once.
     pub(crate) concurrency: usize,
-    /// How many threads start them; as many as jobs, unless tasks end theirs elsewhere.
+    /// How many threads run handlers: as many as `concurrency`, or fewer if tasks end their jobs on other threads.
     pub(crate) threads: usize,
-    /// Whether jobs are given to those who come for them, instead of being run on threads of ours.
+    /// Pull mode: the host takes jobs with `next`, and this worker has no threads for handlers.
     pub(crate) pull: Option<Pull>,
-    /// How many claims can be under way at once, each on a session of its own.
+    /// How many claims can be in flight at once, each in its own session.
     pub(crate) claimers: usize,
     pub(crate) poll_interval: Duration,
-    /// Whether new jobs are heard of by notification, or by polling alone.
+    /// If true, notifications announce new jobs. If false, the worker only polls.
     pub(crate) notifications: bool,
-    /// How long running jobs may go on after a stop.
+    /// How long running jobs may continue after a stop was requested.
     pub(crate) grace_period: Duration,
     /// How long a job that a stop interrupted waits for its next run.
     pub(crate) interrupted_delay: Duration,
-    /// How long an outcome waits at least for others to be written with, by kind.
+    /// How long a successful outcome waits, so that more of them are written together.
     pub(crate) complete_delay: Duration,
+    /// The same for failures.
+    /// The same for failures.
     pub(crate) fail_delay: Duration,
-    /// What to hold ahead of the threads, where that is fixed.
+    /// The local queue of fixed size, if one is configured.
     pub(crate) local_queue: Option<LocalQueueSettings>,
-    /// How many bytes of payloads may wait for a thread.
+    /// How many bytes of payloads the held jobs may have in total.
     pub(crate) held_bytes: usize,
     pub(crate) forbidden_flags: Vec<String>,
     pub(crate) accepted_flags: Vec<String>,
-    /// Whether `run_at` is compared with this machine's clock instead of the database's.
+    /// If true, claims compare `run_at` with this machine's clock instead of the database's clock.
     pub(crate) local_time: bool,
     pub(crate) recovery: WorkerRecoveryConfig,
     pub(crate) sweeps: Sweeps,
     pub(crate) listen_signals: bool,
-    /// The caller's own signal to stop.
+    /// A signal of the caller that stops the worker.
     pub(crate) shutdown: Option<ShutdownSignal>,
 }
 
 /// Whose jobs a worker recovers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sweeps {
-    /// Nobody's.
+    /// None.
     Off,
-    /// Those of workers of this library: what a worker does without an option of recovery.
+    /// The jobs of workers of this library. This is the default, if no recovery option is set.
     Ours,
-    /// Those of the async crate's workers, too.
+    /// Also the jobs of the async crate's workers.
     All,
 }
 
-/// How jobs are pulled.
+/// The settings of pull mode, in which the host takes jobs with `next`.
 #[derive(Clone)]
 pub(crate) struct Pull {
-    /// Called when there may be something to come for. Must not block.
+    /// Called when a job may be available. Must not block.
     pub(crate) notify: Arc<dyn Fn() + Send + Sync>,
-    /// Whether whoever comes is told of jobs that are cancelled, too.
+    /// If true, `next` also returns notices of cancelled jobs.
     pub(crate) tells_cancelled: bool,
 }
 
 /// A local queue of fixed size, all checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LocalQueueSettings {
-    /// The most jobs that one claim asks for.
+    /// The maximum number of jobs in one claim.
     pub(crate) size: usize,
-    /// The most jobs that are held.
+    /// The maximum number of held jobs.
     pub(crate) capacity: usize,
-    /// How long a job is held at most.
+    /// The maximum time for which a job is held.
     pub(crate) ttl: Duration,
     pub(crate) refetch: Option<RefetchDelay>,
 }
 
-/// The pause after a claim that brought little.
+/// The pause after a claim that returned few jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RefetchDelay {
     pub(crate) duration: Duration,
-    /// Claims with at most so many jobs are followed by a pause.
+    /// A pause follows a claim with at most this number of jobs.
     pub(crate) threshold: usize,
-    /// At most so many notifications end it early.
+    /// The maximum of the random number of notifications that ends the pause early.
     pub(crate) max_abort: usize,
 }
 
-/// The longest pause between two heartbeats of a worker, whatever its `heartbeat_interval`: sweepers of other makes go by
-/// thresholds of their own, made for this pause. Sweeps assume it of a worker that does not publish its interval.
+/// The longest time between two heartbeats of a worker, even if its `heartbeat_interval` is longer. The sweep
+/// thresholds of other implementations are made for this interval. Sweeps assume it for a worker that does not publish
+/// its interval.
 pub(crate) const LONGEST_BEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// No sweep takes a worker's jobs before this many of that worker's own heartbeats are missing.
+/// A sweep does not recover a worker's jobs before this number of that worker's own heartbeats is missing.
 pub(crate) const MISSED_BEATS: u32 = 3;
 
-/// A worker that paused for less need not suspect that its jobs were taken, unless its own threshold is shorter.
+/// A worker that was silent for less than this does not suspect that its jobs were recovered, unless its own threshold
+/// is shorter.
 const SHORTEST_SUSPICION: Duration = Duration::from_secs(1);
 
-/// How the jobs of dead workers are recovered. Source: the guide, Recovery.
+/// How the jobs of dead workers are recovered. See the deployment guide, section Recovery
+/// (docs/deployment-guide.async.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerRecoveryConfig {
-    /// How often a worker sends its heartbeat, which also publishes this interval. Defaults to 30 seconds; a longer one
-    /// counts as 30 seconds.
+    /// How often a worker sends its heartbeat. The heartbeat also publishes this interval. Defaults to 30 seconds. A
+    /// longer interval counts as 30 seconds. Must be at least 10 ms.
     pub heartbeat_interval: Duration,
-    /// How often a worker looks for dead ones. Defaults to 60 seconds.
+    /// How often a worker looks for dead workers. Defaults to 60 seconds. Must be at least 10 ms.
     pub sweep_interval: Duration,
-    /// A worker that has been silent for longer is dead. Defaults to 5 minutes. At least three times
-    /// `heartbeat_interval`. A worker with a longer interval is dead after three of its own, and one that publishes none
-    /// (the async crate's, and older versions of this library) after 90 seconds at the earliest.
+    /// A worker that has sent no heartbeat for longer than this is dead. Defaults to 5 minutes. Must be at least three
+    /// times `heartbeat_interval`. A worker is never dead before three of the intervals that it publishes have passed.
+    /// A worker that publishes none (the async crate's, and older versions of this library) is dead after 90 seconds at
+    /// the earliest.
     pub sweep_threshold: Duration,
-    /// How long a recovered job waits before it runs again: doubled with each recovery of the same job,
-    /// and spread by half, so that jobs which died together do not meet again. Defaults to 30 seconds.
+    /// How long a recovered job waits before it runs again. Defaults to 30 seconds. The delay doubles with each
+    /// recovery of the same job, up to ten times. Each delay is multiplied by a random factor of 0.5 to 1.5, so that
+    /// jobs that were interrupted together do not run together again.
     pub recovery_delay: Duration,
-    /// A worker that holds a job with a resilient flag is dead only after so many thresholds. Defaults to 3.
+    /// If a worker holds a job with a resilient flag, its threshold is multiplied by this number. Defaults to 3. Must
+    /// be at least 1.
     pub resilient_sweep_threshold_multiplier: u32,
-    /// The flags of jobs whose workers may be silent for longer. Defaults to `infrastructure_resilient`.
+    /// The resilient flags: workers that hold a job with one of them may be silent for longer. Defaults to
+    /// `infrastructure_resilient`.
     pub resilient_job_flags: Vec<String>,
-    /// How often a job may be recovered. One that has been recovered three times runs alone in its worker;
-    /// if it was alone when its worker died, and that was once too often, it fails for good. So a job that
-    /// kills its workers ends, and those that happened to run beside it do not. Defaults to 5.
+    /// How often a job may be recovered. Defaults to 5. Must be at least 1. A job that was recovered three times, or
+    /// this often if that is fewer, runs alone in its worker. If its worker dies while the job is alone, and this is
+    /// one recovery more than allowed, the job fails permanently. So a job that kills its workers fails, and jobs that
+    /// ran beside it do not.
     pub max_recoveries: u32,
-    /// Whether a worker recovers the jobs of all dead workers, the async crate's included. Defaults to false: a worker that
-    /// is given such a configuration recovers no jobs. Each setter of `WorkerOptions` turns it on. A worker without any
-    /// option of recovery recovers the jobs of dead workers of this library.
+    /// If true, a worker recovers the jobs of all dead workers, including the async crate's. Defaults to false: a
+    /// worker with such a configuration recovers no jobs. Each recovery setter of `WorkerOptions` sets it to true. A
+    /// worker without any recovery option recovers the jobs of dead workers of this library.
     pub enabled: bool,
 }
 
@@ -142,7 +152,7 @@ impl Default for WorkerRecoveryConfig {
     }
 }
 
-/// Each setter changes one field; see there.
+/// Each setter changes one field. Units, limits and defaults are documented at the field.
 impl WorkerRecoveryConfig {
     /// Sets [`heartbeat_interval`](Self#structfield.heartbeat_interval).
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
@@ -193,7 +203,7 @@ impl WorkerRecoveryConfig {
     }
 
     /// # Errors
-    /// `Config` for times that would find living workers dead.
+    /// `Config` if an option is outside its limit, or if live workers would count as dead.
     pub(crate) fn check(&self) -> Result<()> {
         if self.heartbeat_interval < Duration::from_millis(10) || self.sweep_interval < Duration::from_millis(10) {
             return Err(Error::config("heartbeat_interval, sweep_interval: must be at least 10 ms"));
@@ -201,13 +211,15 @@ impl WorkerRecoveryConfig {
         if self.sweep_threshold < self.heartbeat_interval.saturating_mul(MISSED_BEATS) {
             return Err(Error::config(format!(
                 "sweep_threshold: {:?} is too short for a heartbeat_interval of {:?}; it must be at least \
-                 {MISSED_BEATS} times as long, or living workers are taken for dead",
+                 {MISSED_BEATS} times as long, or live workers count as dead",
                 self.sweep_threshold, self.heartbeat_interval
             )));
         }
         match (self.resilient_sweep_threshold_multiplier, self.max_recoveries) {
-            (0, _) => Err(Error::config("resilient_sweep_threshold_multiplier: 0 is not at least 1")),
-            (_, 0) => Err(Error::config("max_recoveries: 0 is not at least 1; one death shows nothing of a job")),
+            (0, _) => Err(Error::config("resilient_sweep_threshold_multiplier: 0 is fewer than 1")),
+            (_, 0) => Err(Error::config(
+                "max_recoveries: 0 is fewer than 1; one dead worker does not prove that the job killed it",
+            )),
             _ => Ok(()),
         }
     }
@@ -217,13 +229,13 @@ impl WorkerRecoveryConfig {
         self.heartbeat_interval.min(LONGEST_BEAT_INTERVAL)
     }
 
-    /// After how long a silence this worker must expect that its jobs were taken: a sweeper with a shorter threshold may
-    /// take them after a few missed heartbeats.
+    /// After how long without a heartbeat this worker must expect that its jobs were recovered. A sweeper with a
+    /// shorter threshold may recover them after a few missed heartbeats.
     pub(crate) fn suspicion(&self) -> Duration {
         self.sweep_threshold.min((self.beat_interval() * MISSED_BEATS).max(SHORTEST_SUSPICION))
     }
 
-    /// A job that was recovered so often runs alone in its worker.
+    /// After this number of recoveries a job runs alone in its worker.
     pub(crate) fn alone_from(&self) -> i32 {
         self.max_recoveries.min(3) as i32
     }

@@ -1,15 +1,14 @@
-//! Retry policies: how long a failed job waits for its next attempt. Knows no clock.
+//! Retry policies: how long a failed job waits for its next attempt. Reads no clock.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest delay that is written: 100 years.
+/// The longest delay that is written to the database: 100 years.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// How long a failed job waits for its next attempt; see
-/// [`JobDefinition::backoff`](crate::JobDefinition::backoff). How many attempts there are is the job's
-/// `max_attempts`.
+/// How long a failed job waits for its next attempt; see [`JobDefinition::backoff`](crate::JobDefinition::backoff). The
+/// number of attempts is set by the job's `max_attempts`.
 ///
 /// ```
 /// use graphile_worker::RetryPolicy;
@@ -35,29 +34,29 @@ enum Kind {
 }
 
 impl RetryPolicy {
-    /// Always the same delay.
+    /// The same delay after each failed attempt.
     pub fn fixed(delay: Duration) -> Self {
         Self(Kind::Fixed(delay))
     }
 
-    /// `step` after the first failed attempt, twice that after the second, and so on; `cap` at most.
+    /// `step` after the first failed attempt, twice `step` after the second, and so on. At most `cap`.
     pub fn linear(step: Duration, cap: Duration) -> Self {
         Self(Kind::Linear { step, cap })
     }
 
-    /// `first` after the first failed attempt, doubled with each further one; `cap` at most.
+    /// `first` after the first failed attempt, doubled after each further one. At most `cap`.
     pub fn exponential(first: Duration, cap: Duration) -> Self {
         Self(Kind::Exponential { first, cap })
     }
 
-    /// What the function says, given the number of the attempt that failed (counting from 1) and the
-    /// failure's text; 100 years at most. It is called on the job's thread; if it panics, the delay is
-    /// the default of e^attempts seconds.
+    /// The delay that the function returns, at most 100 years. Its arguments are the number of the attempt that failed,
+    /// counted from 1, and the text of the error. It is called on the thread that ends the job. If it panics, the delay
+    /// is the default of e^attempts seconds, at most e^10.
     pub fn custom(delay: impl Fn(u32, &str) -> Duration + Send + Sync + 'static) -> Self {
         Self(Kind::Custom(Arc::new(delay)))
     }
 
-    /// The delay after this attempt failed.
+    /// The delay after the attempt with this number failed.
     pub(crate) fn delay(&self, attempt: u32, error: &str) -> Duration {
         let delay = match &self.0 {
             Kind::Fixed(delay) => *delay,
@@ -70,7 +69,7 @@ impl RetryPolicy {
         delay.min(LONGEST_DELAY)
     }
 
-    /// The longest delay there can be, where that is known before.
+    /// The longest possible delay. `None` for a custom policy.
     pub(crate) fn longest(&self) -> Option<Duration> {
         match &self.0 {
             Kind::Fixed(longest) | Kind::Linear { cap: longest, .. } | Kind::Exponential { cap: longest, .. } => {

@@ -1,4 +1,4 @@
-//! `Cron`: an entry, written with types or as a line of crontab text. Knows no clock and no database.
+//! `Cron`: a crontab entry, built with types or parsed from a line of crontab text. Knows no database.
 
 use super::payload::{Fault, Members, is_space, quoted};
 use super::schedule::{DAY, Field, HOUR, MINUTE, MONTH, Schedule, ValueSet, WEEKDAY};
@@ -11,16 +11,16 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// How far back missed ticks can be made up for.
+/// The longest time for which `fill` can add the jobs of missed ticks: ten years.
 const LONGEST_FILL: Duration = Duration::from_secs(10 * 366 * 86_400);
 
-/// One entry of a crontab: a task, when a job of it is added, and what that job is like.
+/// One entry of a crontab: a task, the times at which jobs of it are added, and the options of these jobs.
 ///
-/// Times are UTC unless [`tz`](Self::tz) says otherwise. Where day of month and day of week are both
-/// restricted, either is enough. Each tick adds exactly one job, however many workers have the entry;
-/// its payload is [`payload`](Self::payload) and, under `_cron`, the tick's time `ts` and whether it
-/// was `backfilled`. A task's payload type must therefore be readable from an object: an empty struct
-/// is written `struct Report {}`.
+/// Times are UTC unless [`tz`](Self::tz) sets another time zone. If day of month and day of week are both restricted,
+/// the entry is due when either matches. Each tick adds exactly one job, even if many workers have the entry. The job's
+/// payload is [`payload`](Self::payload) plus the member `_cron`, which contains the tick's time `ts` and the flag
+/// `backfilled`. So the payload type of the task must deserialize from an object: write an empty struct as `struct
+/// Report {}`.
 ///
 /// ```
 /// use graphile_worker::{Cron, CrontabFill};
@@ -42,7 +42,7 @@ const LONGEST_FILL: Duration = Duration::from_secs(10 * 366 * 86_400);
 /// assert_eq!(text, [daily]);
 /// # Ok(()) }
 /// ```
-/// Source: the guide, Cron.
+/// See the deployment guide, section Cron (docs/deployment-guide.async.md).
 #[derive(Clone, PartialEq)]
 pub struct Cron {
     task: String,
@@ -53,38 +53,39 @@ pub struct Cron {
     payload: Members,
 }
 
-/// How far back an entry makes up for ticks that were missed while no worker ran. Default: not at all.
+/// For how long back an entry adds the jobs of ticks that were missed while no worker ran. Default: zero, which adds
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CrontabFill(Duration);
 
 impl CrontabFill {
-    /// So many weeks, days, hours, minutes and seconds together.
+    /// The sum of the given weeks, days, hours, minutes and seconds.
     pub fn new(weeks: u32, days: u32, hours: u32, minutes: u32, seconds: u32) -> Self {
         let [weeks, days, hours, minutes, seconds] = [weeks, days, hours, minutes, seconds].map(u64::from);
         Self(Duration::from_secs(weeks * 604_800 + days * 86_400 + hours * 3600 + minutes * 60 + seconds))
     }
 
-    /// So many seconds.
+    /// The given number of seconds.
     pub fn seconds(seconds: u32) -> Self {
         Self::new(0, 0, 0, 0, seconds)
     }
 
-    /// So many minutes.
+    /// The given number of minutes.
     pub fn minutes(minutes: u32) -> Self {
         Self::new(0, 0, 0, minutes, 0)
     }
 
-    /// So many hours.
+    /// The given number of hours.
     pub fn hours(hours: u32) -> Self {
         Self::new(0, 0, hours, 0, 0)
     }
 
-    /// So many days.
+    /// The given number of days.
     pub fn days(days: u32) -> Self {
         Self::new(0, days, 0, 0, 0)
     }
 
-    /// So many weeks.
+    /// The given number of weeks.
     pub fn weeks(weeks: u32) -> Self {
         Self::new(weeks, 0, 0, 0, 0)
     }
@@ -111,7 +112,7 @@ impl Cron {
         Self::of::<T>(Schedule::every_minute())
     }
 
-    /// Every hour at the minutes 0, `n`, 2 `n` and so on.
+    /// Every hour at the minutes 0, `n`, 2 * `n` and so on, up to 59.
     ///
     /// # Errors
     /// `Config` unless `n` is 1 to 60.
@@ -123,7 +124,7 @@ impl Cron {
     /// Every hour at this minute.
     ///
     /// # Errors
-    /// `Config` unless it is 0 to 59.
+    /// `Config` unless `minute` is 0 to 59.
     pub fn hourly_at<T: TaskHandler>(minute: u32) -> Result<Self> {
         Ok(Self::of::<T>(Schedule { minutes: only(MINUTE, minute)?, ..Schedule::every_minute() }))
     }
@@ -131,7 +132,7 @@ impl Cron {
     /// Every day at this hour and minute.
     ///
     /// # Errors
-    /// `Config` naming the number that is outside its field.
+    /// `Config` if a number is outside its field. The text names the field and the number.
     pub fn daily_at<T: TaskHandler>(hour: u32, minute: u32) -> Result<Self> {
         let mut cron = Self::hourly_at::<T>(minute)?;
         cron.schedule.hours = only(HOUR, hour)?;
@@ -168,16 +169,16 @@ impl Cron {
         Ok(cron)
     }
 
-    /// Reads crontab text: lines of five fields, a task, options and a payload, as Node's
-    /// graphile-worker has them, and `tz=Area/City` beside its options. Lines that are empty or begin
-    /// with `#` are left out.
+    /// Parses crontab text. Each line has five fields, a task, options and a payload, in the format of Node's
+    /// graphile-worker. In addition to its options there is `tz=Area/City`. Empty lines and lines that begin with `#`
+    /// are ignored.
     ///
-    /// A task's name of letters, digits, `_`, `:`, `/`, `-` and `.` that begins with a letter or `_` stands as it is,
-    /// any other in quotes: `* * * * * "9 to 5"`. A payload is an object of JSON5. Its numbers keep their digits;
-    /// `Infinity` and `NaN` are refused, as JSON does not have them.
+    /// A task name needs no quotes if it begins with a letter or `_` and consists of letters, digits, `_`, `:`, `/`,
+    /// `-` and `.`. Any other name is written in quotes: `* * * * * "9 to 5"`. A payload is a JSON5 object. Its numbers
+    /// keep their digits. `Infinity` and `NaN` are refused, because JSON does not have them.
     ///
     /// # Errors
-    /// `Config` with line and column of the first mistake; nothing of the text is used then.
+    /// `Config` with line and column of the first error. No entry is returned then.
     pub fn parse(text: &str) -> Result<Vec<Self>> {
         let mut entries = Vec::new();
         let mut lines: HashMap<String, usize> = HashMap::new();
@@ -190,7 +191,7 @@ impl Cron {
             let entry = line.parse(trimmed)?;
             if let Some(earlier) = lines.insert(entry.identifier().to_owned(), line.number) {
                 let text = format!(
-                    "identifier {:?} stands in line {earlier} already; give one of them another with ?id=",
+                    "identifier {:?} is already used in line {earlier}; set another one with ?id=",
                     entry.identifier()
                 );
                 return Err(line.error(trimmed, text));
@@ -200,54 +201,55 @@ impl Cron {
         Ok(entries)
     }
 
-    /// How far back missed ticks are made up for. Default: not at all; a pause of up to five minutes
-    /// between two schedulers loses no tick in any case. At most ten years.
+    /// Sets for how long back the jobs of missed ticks are added. Default: zero. At most ten years. If no scheduler ran
+    /// for five minutes or less, no tick is lost in any case.
     pub fn fill(mut self, fill: CrontabFill) -> Self {
         self.fill = fill;
         self
     }
 
-    /// The name under which the database remembers the entry; needed when a task has several. 1 to
-    /// 512 characters. Default: the task's name. An entry with another name is a new one.
+    /// Sets the identifier by which the database knows the entry. Required if a task has several entries. 1 to 512
+    /// characters. Default: the task's name. An entry with another identifier is a new entry.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// The queue of its jobs; see [`JobSpec::queue_name`].
+    /// Sets the queue of the jobs; see [`JobSpec::queue_name`].
     pub fn queue(mut self, name: impl Into<String>) -> Self {
         self.spec.queue_name = Some(name.into());
         self
     }
 
-    /// The priority of its jobs; see [`JobSpec::priority`].
+    /// Sets the priority of the jobs; see [`JobSpec::priority`].
     pub fn priority(mut self, priority: i32) -> Self {
         self.spec.priority = Some(priority);
         self
     }
 
-    /// How often its jobs are tried; see [`JobSpec::max_attempts`].
+    /// Sets how often the jobs are attempted; see [`JobSpec::max_attempts`].
     pub fn max_attempts(mut self, attempts: i32) -> Self {
         self.spec.max_attempts = Some(attempts);
         self
     }
 
-    /// The key of its jobs: a tick takes over a job of an earlier one that still waits.
+    /// Sets the job key of the jobs. If the job of an earlier tick still waits, a tick replaces it instead of adding
+    /// one.
     pub fn job_key(mut self, key: impl Into<String>) -> Self {
         self.spec.job_key = Some(key.into());
         self
     }
 
-    /// What happens to a job of the key that still waits: `Replace`, the default, or `PreserveRunAt`.
+    /// Sets what happens to a waiting job with the same key: `Replace`, the default, or `PreserveRunAt`.
     pub fn job_key_mode(mut self, mode: JobKeyMode) -> Self {
         self.spec.job_key_mode = Some(mode);
         self
     }
 
-    /// What its jobs carry beside `_cron`. Default: nothing.
+    /// Sets the payload of the jobs, to which each tick adds `_cron`. Default: an empty object.
     ///
     /// # Errors
-    /// `Payload` if it does not serialize, or not to an object.
+    /// `Payload` if the value cannot be serialized, or is not serialized to an object.
     pub fn payload(mut self, payload: impl Serialize) -> Result<Self> {
         let text = serde_json::to_string(&payload)
             .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))?;
@@ -259,48 +261,48 @@ impl Cron {
         Ok(self)
     }
 
-    /// The time zone in which the fields are meant, as `Europe/Berlin`. Default: UTC.
+    /// Sets the time zone of the fields, for example `Europe/Berlin`. Default: UTC.
     ///
-    /// An entry of every hour follows the clock as it shows. Any other runs each of its times once a
-    /// day: one that the clock shows twice at the first, one that the clock leaves out as long after
-    /// the change as it would have been into the gap (02:30 becomes 03:30): the rule of RFC 5545.
-    /// Two that fall on one minute in this way are one tick.
+    /// If the hour field allows all hours, the entry is due whenever the local clock shows a matching time. Any other
+    /// entry is due once for each of its local times, by the rule of RFC 5545. If the clock shows a time twice, the
+    /// entry is due at the first. If the clock skips a time, the entry is due later by the length of the gap (02:30
+    /// becomes 03:30). If two times become the same minute in this way, they are one tick.
     ///
     /// # Errors
-    /// `Config` if nobody knows the zone.
+    /// `Config` if the time zone is unknown.
     pub fn tz(mut self, zone: &str) -> Result<Self> {
         self.schedule.zone = Some(zone.parse().map_err(|_| Error::config(unknown_zone(zone)))?);
         Ok(self)
     }
 
-    /// The name under which the database remembers the entry.
+    /// The identifier by which the database knows the entry.
     pub fn identifier(&self) -> &str {
         self.id.as_deref().unwrap_or(&self.task)
     }
 
-    /// The task of its jobs.
+    /// The name of the task of the jobs.
     pub fn task_identifier(&self) -> &str {
         &self.task
     }
 
-    /// A preview: the next `n` ticks by this machine's clock. Fewer if there are no more.
+    /// Returns a preview: the next `n` ticks by this machine's clock, or fewer if there are no more.
     pub fn next_runs(&self, n: usize) -> Vec<DateTime<Utc>> {
         self.next_runs_after(Utc::now(), n)
     }
 
-    /// A preview: the first `n` ticks after a time.
+    /// Returns a preview: the first `n` ticks after `after`, or fewer if there are no more.
     pub fn next_runs_after(&self, after: DateTime<Utc>, n: usize) -> Vec<DateTime<Utc>> {
         let first = self.schedule.next_after(after);
         std::iter::successors(first, |tick| self.schedule.next_after(*tick)).take(n).collect()
     }
 
-    /// Checks every option against its limit.
+    /// Checks each option against its limit.
     pub(crate) fn check(&self) -> Result<()> {
         let check = || {
             TaskName::new(&self.task)?;
             check_text("id", self.identifier(), 1..=512)?;
             if self.spec.job_key_mode == Some(JobKeyMode::UnsafeDedupe) {
-                return Err(Error::config("job_key_mode: a crontab entry takes replace or preserve_run_at"));
+                return Err(Error::config("job_key_mode: a crontab entry allows only replace or preserve_run_at"));
             }
             if self.fill.duration() > LONGEST_FILL {
                 return Err(Error::config("fill: is longer than ten years"));
@@ -310,7 +312,7 @@ impl Cron {
         check().map_err(|e| e.context(format_args!("crontab entry {:?}", self.identifier())))
     }
 
-    /// What of it the database is to hold, each text with the name of its field.
+    /// The texts of the entry that the database stores, each with the name of its field.
     pub(crate) fn texts(&self) -> Vec<(String, String)> {
         let mut texts = vec![("id", self.identifier().to_owned()), ("task name", self.task.clone())];
         texts.extend(self.spec.queue_name.clone().map(|name| ("queue", name)));
@@ -320,7 +322,7 @@ impl Cron {
         texts.into_iter().map(|(field, text)| (of(field), text)).collect()
     }
 
-    /// The job of one tick.
+    /// Builds the job of one tick.
     pub(crate) fn job_at(&self, tick: DateTime<Utc>, backfilled: bool) -> RawJob {
         let mut payload = self.payload.clone();
         let ts = tick.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
@@ -333,7 +335,7 @@ impl Cron {
     }
 }
 
-/// Two entries of one name would take each other's ticks.
+/// Checks all entries, and that no two have the same identifier: they would take each other's ticks.
 pub(crate) fn check_all(entries: &[Cron]) -> Result<()> {
     let mut tasks: HashMap<&str, &str> = HashMap::new();
     for entry in entries {
@@ -348,7 +350,7 @@ pub(crate) fn check_all(entries: &[Cron]) -> Result<()> {
     Ok(())
 }
 
-/// Without the payload, which may hold secrets.
+/// Leaves out the payload, which may contain secrets.
 impl std::fmt::Debug for Cron {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Cron");
@@ -370,10 +372,10 @@ fn only(field: Field, number: u32) -> Result<ValueSet> {
 }
 
 fn unknown_zone(zone: &str) -> String {
-    format!("time zone {zone:?} is not known; write it as Europe/Berlin")
+    format!("time zone {zone:?} is unknown; use a name such as Europe/Berlin")
 }
 
-/// A line of the text. What is found wrong is a piece of it, which tells the column.
+/// One line of crontab text. Errors refer to a slice of it, from which the column is computed.
 #[derive(Clone, Copy)]
 struct Line<'a> {
     number: usize,
@@ -381,7 +383,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// An error at the beginning of `piece`, which is a slice of this line.
+    /// Creates an error at the start of `piece`, which is a slice of this line.
     fn error(self, piece: &str, text: impl std::fmt::Display) -> Error {
         let before = (piece.as_ptr() as usize).saturating_sub(self.whole.as_ptr() as usize).min(self.whole.len());
         let column = self.whole.get(..before).map_or(0, |before| before.chars().count()) + 1;
@@ -424,18 +426,17 @@ impl<'a> Line<'a> {
         if rest.starts_with('{') {
             entry.payload = self.payload(rest)?;
         } else if !rest.is_empty() {
-            let text =
-                "here ?options, a {payload} or the end of the line is expected; a comment needs a line of its own";
+            let text = "expected ?options, a {payload} or the end of the line; a comment needs its own line";
             return Err(self.error(rest, text));
         }
         Ok(entry)
     }
 
-    /// A task's name, and what follows it.
+    /// Parses a task name. Returns it and the rest of the line.
     fn task(self, text: &'a str) -> Result<(String, &'a str)> {
         let (task, after) = if text.starts_with(['"', '\'']) {
             let (task, end) = quoted(text).map_err(|Fault { at, why }| {
-                // The reader of payloads says it of those.
+                // The payload parser puts this in front of its errors.
                 let why = why.trim_start_matches("is not an object of JSON5: ");
                 self.error(&text[at..], format!("the task's name in quotes: {why}"))
             })?;
@@ -443,8 +444,8 @@ impl<'a> Line<'a> {
         } else {
             let (task, after) = text.split_at(text.find(|c| !is_plain(c)).unwrap_or(text.len()));
             if !task.starts_with(|c: char| c == '_' || c.is_alphabetic()) {
-                let text = "here a task's name is expected: a letter or _, then letters, digits, _ : / - and .; \
-                     any other name stands in quotes";
+                let text = "expected a task name: a letter or _, then letters, digits, _ : / - and .; \
+                     write any other name in quotes";
                 return Err(self.error(task, text));
             }
             (task.to_owned(), after)
@@ -453,18 +454,18 @@ impl<'a> Line<'a> {
         Ok((task, after))
     }
 
-    /// A list of numbers, ranges, `*` and `*/step`.
+    /// Parses one field: a list of numbers, ranges, `*` and `*/step`.
     fn field(self, text: &str, field: Field) -> Result<ValueSet> {
         let Field { name, least, most } = field;
         let mut set = ValueSet::EMPTY;
         for part in text.split(',') {
             let refuse = |text: String| Err(self.error(part, text));
             let number = |text: &str| match text.bytes().all(|c| c.is_ascii_digit()) {
-                // What is too long to be read is outside as well.
+                // A number that is too long for u32 is outside the field.
                 true if !text.is_empty() => Some(text.parse::<u32>().unwrap_or(u32::MAX)),
                 _ => None,
             };
-            // 7 is another Sunday.
+            // 7 is Sunday, as 0 is.
             let top = if field == WEEKDAY { 7 } else { most };
             let outside = |n: u32| !(least..=top).contains(&n);
             let one = |n: u32| ValueSet::one(if field == WEEKDAY { n % 7 } else { n });
@@ -474,20 +475,20 @@ impl<'a> Line<'a> {
             } else if let Some(step) = part.strip_prefix("*/") {
                 match number(step) {
                     Some(step) if step > 0 => ValueSet::stepped(least..=most, step as usize),
-                    _ => return refuse(format!("{name}: the step {step:?} is not a number from 1")),
+                    _ => return refuse(format!("{name}: the step {step:?} is not a number of at least 1")),
                 }
             } else if let Some((first, last)) = part.split_once('-') {
                 match (number(first), number(last)) {
                     (Some(first), Some(last)) if outside(first) || outside(last) => {
-                        return refuse(format!("{name}: the range {part:?} leaves the field; {}", bounds()));
+                        return refuse(format!("{name}: the range {part:?} is outside the field; {}", bounds()));
                     }
                     (Some(first), Some(last)) if first < last => {
                         (first..=last).fold(ValueSet::EMPTY, |set, n| set.with(one(n)))
                     }
                     (Some(_), Some(_)) => {
-                        return refuse(format!("{name}: the range {part:?} must end after its beginning"));
+                        return refuse(format!("{name}: the range {part:?} must end after its start"));
                     }
-                    _ => return refuse(format!("{name}: {part:?} is not a range as 1-5")),
+                    _ => return refuse(format!("{name}: {part:?} is not a range such as 1-5")),
                 }
             } else {
                 match number(part) {
@@ -502,10 +503,10 @@ impl<'a> Line<'a> {
         Ok(set)
     }
 
-    /// `key=value` pairs with `&` between them, encoded as in a URL.
+    /// Parses options: `key=value` pairs, separated by `&` and encoded as in a URL.
     fn options(self, entry: &mut Cron, text: &str) -> Result<()> {
         if text.is_empty() {
-            return Err(self.error(text, "after ? an option is expected"));
+            return Err(self.error(text, "expected an option after ?"));
         }
         let mut seen: Vec<String> = Vec::new();
         for part in text.split('&').filter(|part| !part.is_empty()) {
@@ -513,7 +514,7 @@ impl<'a> Line<'a> {
             let (Some(key), Some(value)) = (decode(key), decode(value)) else {
                 return Err(self.error(part, "the bytes written with % are not UTF-8"));
             };
-            // Node's spelling and the async crate's.
+            // The names on the left are Node's, those on the right the async crate's.
             let key = match key.as_str() {
                 "jobKey" => "job_key",
                 "jobKeyMode" => "job_key_mode",
@@ -534,7 +535,8 @@ impl<'a> Line<'a> {
                     entry.id = Some(value);
                 }
                 "fill" => {
-                    entry.fill = fill(&value).ok_or_else(|| refuse("a time as 1w2d3h4m5s, of at most ten years"))?
+                    entry.fill =
+                        fill(&value).ok_or_else(|| refuse("a duration such as 1w2d3h4m5s, of at most ten years"))?
                 }
                 "max" => {
                     let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
@@ -544,7 +546,7 @@ impl<'a> Line<'a> {
                 "queue" => {
                     let written = part.split_once('=').map_or("", |(_, value)| value);
                     if value.is_empty() || !written.chars().all(|c| is_plain(c) || "%+".contains(c)) {
-                        return Err(refuse("made of letters, digits, _ : / - and .; write others as %21"));
+                        return Err(refuse("made of letters, digits, _ : / - and .; percent-encode others, as %21"));
                     }
                     spec.queue_name = Some(value);
                 }
@@ -566,11 +568,11 @@ impl<'a> Line<'a> {
                     entry.schedule.zone = Some(value.parse().map_err(|_| self.error(part, unknown_zone(&value)))?);
                 }
                 _ => {
-                    let text = "is not known; there are id, fill, max, queue, jobKey, jobKeyMode, priority and tz";
+                    let text = "is unknown; expected id, fill, max, queue, jobKey, jobKeyMode, priority or tz";
                     return Err(self.error(part, format!("option {key:?} {text}")));
                 }
             }
-            // Node takes a mode without a key, and it means nothing.
+            // As in Node, a mode without a key is allowed and has no effect.
             let alone = JobSpec { job_key_mode: None, ..entry.spec.clone() };
             alone.check().map_err(|e| self.error(part, e))?;
         }
@@ -585,18 +587,19 @@ impl<'a> Line<'a> {
     }
 }
 
-/// What a name may consist of where it stands without quotes.
+/// Returns true for a character that a name without quotes may contain.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || "_:/-.".contains(c)
 }
 
-/// The first word, and what follows it and its spaces.
+/// Returns the first word, and the rest of the text after it and its white space.
 fn word(text: &str) -> (&str, &str) {
     let end = text.find(is_space).unwrap_or(text.len());
     (&text[..end], text[end..].trim_start_matches(is_space))
 }
 
-/// As a browser writes a query: `+` is a space, `%20` as well; what is no such code stays. `None` if it is not UTF-8.
+/// Decodes text as in the query of a URL: `+` and `%20` are a space, and an invalid code is left unchanged. Returns
+/// `None` if the result is not UTF-8.
 fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -617,7 +620,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// One or more of `1w`, `2d`, `3h`, `4m`, `5s`, added up.
+/// Parses one or more of `1w`, `2d`, `3h`, `4m`, `5s`, and adds them up. `None` if the text is invalid or too long.
 fn fill(text: &str) -> Option<CrontabFill> {
     let mut total: u64 = 0;
     let mut rest = text;

@@ -1,20 +1,21 @@
-//! The payload of a crontab entry: JSON5 text, turned into the JSON text that Node would make of it. Numbers keep their
-//! digits. Knows no crontab.
+//! The payload of a crontab entry: converts JSON5 text into the JSON text that Node would store, except that numbers
+//! keep their digits. Knows no crontab.
 
 use std::collections::HashMap;
 
-/// How deep objects and arrays may stand in each other: as deep as `serde_json` reads them.
+/// How deep objects and arrays may be nested. `serde_json` has the same limit.
 const DEEPEST: usize = 127;
 
-/// The members of an object in their order: each name, and each value as JSON text.
+/// The members of an object, in their order. Names and values are JSON text.
 #[derive(Clone, Default)]
 pub(crate) struct Members {
-    /// Names are JSON text too, each name in one spelling only.
+    /// Pairs of name and value. Each name has only one spelling, so equal names are equal texts.
     members: Vec<(String, String)>,
     places: HashMap<String, usize>,
 }
 
-/// A mistake: at which byte of the text, and what is wrong there. Quotes nothing of the text.
+/// A syntax error: the byte position in the text, and a description. It quotes nothing of the text, which may contain
+/// secrets.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) at: usize,
@@ -22,7 +23,7 @@ pub(crate) struct Fault {
 }
 
 impl Members {
-    /// Reads an object. Of members of one name the last counts, in the place of the first.
+    /// Parses an object. If several members have the same name, the last value wins, at the position of the first.
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         let mut reader = Reader { text, at: 0 };
         reader.skip()?;
@@ -30,11 +31,11 @@ impl Members {
         reader.skip()?;
         match reader.peek() {
             None => Ok(members),
-            Some(_) => Err(reader.broken("something stands behind the object")),
+            Some(_) => Err(reader.broken("the text continues after the object")),
         }
     }
 
-    /// Sets a member to a value of JSON text.
+    /// Sets a member. `value` is JSON text.
     pub(crate) fn set(&mut self, name: &str, value: String) {
         let mut text = String::new();
         quote(name, &mut text);
@@ -58,7 +59,7 @@ impl Members {
     }
 }
 
-/// Equal with the same members, in whatever order.
+/// Two objects are equal if they have the same members, in any order.
 impl PartialEq for Members {
     fn eq(&self, other: &Self) -> bool {
         let value = |(name, value): &(String, String)| {
@@ -68,7 +69,7 @@ impl PartialEq for Members {
     }
 }
 
-/// Reads a string in quotes at the beginning of a text; answers it and where it ends.
+/// Parses a quoted string at the start of a text. Returns the string and the position after it.
 pub(crate) fn quoted(text: &str) -> Result<(String, usize), Fault> {
     let mut reader = Reader { text, at: 0 };
     let mut json = String::new();
@@ -79,12 +80,13 @@ pub(crate) fn quoted(text: &str) -> Result<(String, usize), Fault> {
     }
 }
 
-/// What JavaScript takes for white space: not U+0085, but the byte order mark.
+/// Returns true for what JavaScript regards as white space: the byte order mark is, U+0085 is not.
 pub(super) fn is_space(c: char) -> bool {
     (c.is_whitespace() && c != '\u{85}') || c == '\u{feff}'
 }
 
-/// Goes through a text. Every function begins at its first character, and ends behind its last.
+/// A parser with a position in a text. Each function starts at the first character of what it parses, and ends after
+/// the last.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -121,7 +123,7 @@ impl Reader<'_> {
         self.fault(format!("is not an object of JSON5: {why}"))
     }
 
-    /// Passes over white space and comments.
+    /// Skips white space and comments.
     fn skip(&mut self) -> Result<(), Fault> {
         loop {
             let start = self.at;
@@ -206,7 +208,7 @@ impl Reader<'_> {
 
     fn enter(&mut self, bracket: char, depth: usize) -> Result<(), Fault> {
         if depth > DEEPEST {
-            return Err(self.fault(format!("has objects and arrays in each other, deeper than {DEEPEST} levels")));
+            return Err(self.fault(format!("nests objects and arrays deeper than {DEEPEST} levels")));
         }
         match self.peek() == Some(bracket) {
             true => {
@@ -217,7 +219,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A name without quotes.
+    /// Parses a name without quotes.
     fn identifier(&mut self, out: &mut String) -> Result<(), Fault> {
         let start = self.at;
         let mut name = String::new();
@@ -272,7 +274,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What stands behind a backslash.
+    /// Parses the rest of an escape, after the backslash.
     fn escape(&mut self, out: &mut String) -> Option<()> {
         let c = match self.next()? {
             'b' => '\u{8}',
@@ -295,7 +297,7 @@ impl Reader<'_> {
                         self.at = place;
                         c
                     }
-                    // Half of a pair: JavaScript takes it, and JSON can only say it so.
+                    // Half of a surrogate pair is valid in JavaScript. JSON can only contain it as an escape.
                     (None, None) => {
                         self.at = place;
                         out.push_str(&format!("\\u{unit:04x}"));
@@ -303,7 +305,7 @@ impl Reader<'_> {
                     }
                 }
             }
-            // The string goes on in the next line.
+            // The string continues in the next line.
             '\r' => {
                 self.take("\n");
                 return Some(());
@@ -385,14 +387,14 @@ impl Reader<'_> {
     }
 }
 
-/// A text as a JSON string.
+/// Writes a text as a JSON string.
 fn quote(text: &str, out: &mut String) {
     out.push('"');
     text.chars().for_each(|c| character(c, out));
     out.push('"');
 }
 
-/// A character within a JSON string.
+/// Writes a character of a JSON string.
 fn character(c: char, out: &mut String) {
     match c {
         '"' => out.push_str("\\\""),

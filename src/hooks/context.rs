@@ -1,4 +1,4 @@
-//! What each event tells: plain values, owned by the hook. The names are the async crate's.
+//! The arguments of the hooks: plain values, owned by the hook. The names are those of the async crate.
 
 use crate::client::WorkerUtils;
 use crate::db::schema::Schema;
@@ -10,17 +10,17 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why an attempt came to nothing.
+/// Why an attempt ended without success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailureReason {
-    /// The handler answered an error.
+    /// The handler returned an error.
     TaskError,
     /// The handler panicked.
     TaskPanic,
-    /// A stop did not wait for it any longer.
+    /// A stop of the worker interrupted the job.
     ShutdownAborted,
-    /// Its worker died.
+    /// The worker died.
     WorkerCrashed,
 }
 
@@ -28,300 +28,300 @@ pub enum FailureReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShutdownReason {
-    /// A signal of the operating system.
+    /// The operating system sent a signal.
     Signal,
-    /// `run` answers an error.
+    /// `run` returns an error.
     Error,
-    /// Somebody asked for it, or there was nothing left to run.
+    /// The caller requested it, or there was no job left to run.
     Graceful,
 }
 
-/// What [`WorkerInit`](crate::WorkerInit) tells.
+/// The argument of [`WorkerInit`](crate::WorkerInit) hooks.
 #[derive(Clone)]
 pub struct WorkerInitContext {
-    /// The utilities of the worker, and through them its connections. (The async crate's `database`.)
+    /// The worker's utilities, which also lend its connections. The async crate has `database` instead.
     pub utils: WorkerUtils,
     /// The schema of the queue.
     pub schema: Schema,
-    /// How many jobs will run at once.
+    /// How many jobs run at once.
     pub concurrency: usize,
 }
 
-/// What [`WorkerStart`](crate::WorkerStart) tells.
+/// The argument of [`WorkerStart`](crate::WorkerStart) hooks.
 #[derive(Clone)]
 pub struct WorkerStartContext {
-    /// The utilities of the worker, and through them its connections. (The async crate's `database`.)
+    /// The worker's utilities, which also lend its connections. The async crate has `database` instead.
     pub utils: WorkerUtils,
-    /// The id under which the worker locks jobs.
+    /// The id with which the worker locks jobs.
     pub worker_id: String,
-    /// What handlers share.
+    /// The values that handlers share.
     pub extensions: ReadOnlyExtensions,
 }
 
-/// What [`WorkerShutdown`](crate::WorkerShutdown) tells.
+/// The argument of [`WorkerShutdown`](crate::WorkerShutdown) hooks.
 #[derive(Clone)]
 pub struct WorkerShutdownContext {
-    /// The utilities of the worker, and through them its connections. (The async crate's `database`.)
+    /// The worker's utilities, which also lend its connections. The async crate has `database` instead.
     pub utils: WorkerUtils,
-    /// The id under which the worker locked jobs.
+    /// The id with which the worker locked jobs.
     pub worker_id: String,
     /// Why it stopped.
     pub reason: ShutdownReason,
 }
 
-/// What [`WorkerRecovered`](crate::WorkerRecovered) tells.
+/// The argument of [`WorkerRecovered`](crate::WorkerRecovered) hooks.
 #[derive(Debug, Clone)]
 pub struct WorkerRecoveredContext {
-    /// Who recovered them.
+    /// The id of the worker that recovered the jobs.
     pub worker_id: String,
-    /// Whose jobs they were.
+    /// The ids of the dead workers that held the jobs.
     pub dead_worker_ids: Vec<String>,
     /// How many jobs were recovered.
     pub jobs_recovered: usize,
 }
 
-/// What [`JobFetch`](crate::JobFetch) tells.
+/// The argument of [`JobFetch`](crate::JobFetch) hooks.
 #[derive(Debug, Clone)]
 pub struct JobFetchContext {
     /// The job, as it was claimed.
     pub job: Arc<Job>,
-    /// Who claimed it.
+    /// The id of the worker that claimed the job.
     pub worker_id: String,
 }
 
-/// What [`JobStart`](crate::JobStart) tells.
+/// The argument of [`JobStart`](crate::JobStart) hooks.
 #[derive(Debug, Clone)]
 pub struct JobStartContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who runs it.
+    /// The id of the worker that runs the job.
     pub worker_id: String,
 }
 
-/// What [`JobComplete`](crate::JobComplete) tells.
+/// The argument of [`JobComplete`](crate::JobComplete) hooks.
 #[derive(Debug, Clone)]
 pub struct JobCompleteContext {
-    /// The job. Its row is gone.
+    /// The job. Its row is deleted.
     pub job: Arc<Job>,
-    /// Who ran it.
+    /// The id of the worker that ran the job.
     pub worker_id: String,
-    /// How long it ran.
+    /// How long the handler took.
     pub duration: Duration,
 }
 
-/// What [`JobFail`](crate::JobFail) tells.
+/// The argument of [`JobFail`](crate::JobFail) hooks.
 #[derive(Debug, Clone)]
 pub struct JobFailContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who ran it.
+    /// The id of the worker that ran the job.
     pub worker_id: String,
-    /// What was stored as `last_error`.
+    /// The text that was stored as `last_error`.
     pub error: String,
-    /// Whether it is tried again: always true, since the last failure is
+    /// Whether the job is retried. Always true, because a permanent failure is sent as
     /// [`JobPermanentlyFail`](crate::JobPermanentlyFail).
     pub will_retry: bool,
 }
 
-/// What [`JobPermanentlyFail`](crate::JobPermanentlyFail) tells.
+/// The argument of [`JobPermanentlyFail`](crate::JobPermanentlyFail) hooks.
 #[derive(Debug, Clone)]
 pub struct JobPermanentlyFailContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who ran it.
+    /// The id of the worker that ran the job.
     pub worker_id: String,
-    /// What was stored as `last_error`.
+    /// The text that was stored as `last_error`.
     pub error: String,
 }
 
-/// What [`JobInterrupted`](crate::JobInterrupted) tells.
+/// The argument of [`JobInterrupted`](crate::JobInterrupted) hooks.
 #[derive(Debug, Clone)]
 pub struct JobInterruptedContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who gave it back.
+    /// The id of the worker that gave the job back.
     pub worker_id: String,
-    /// Why.
+    /// Why the job was given back.
     pub reason: FailureReason,
 }
 
-/// What [`JobLost`](crate::JobLost) tells.
+/// The argument of [`JobLost`](crate::JobLost) hooks.
 #[derive(Debug, Clone)]
 pub struct JobLostContext {
     /// The job, as it was claimed.
     pub job: Arc<Job>,
-    /// Who lost it.
+    /// The id of the worker that lost the job.
     pub worker_id: String,
 }
 
-/// What [`JobTimeout`](crate::JobTimeout) tells.
+/// The argument of [`JobTimeout`](crate::JobTimeout) hooks.
 #[derive(Debug, Clone)]
 pub struct JobTimeoutContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who runs it.
+    /// The id of the worker that runs the job.
     pub worker_id: String,
     /// The name of the thread on which the handler runs.
     pub thread: String,
-    /// How long the task may run.
+    /// The timeout of the task.
     pub timeout: Duration,
-    /// Whether the handler has ignored the timeout for the whole grace period.
+    /// False when the handler exceeds the timeout. True if it still runs after a further grace period.
     pub stuck: bool,
 }
 
-/// What [`JobRecovery`](crate::JobRecovery) tells.
+/// The argument of [`JobRecovery`](crate::JobRecovery) hooks.
 #[derive(Debug, Clone)]
 pub struct JobRecoveryContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who recovers it.
+    /// The id of the worker that recovers the job.
     pub worker_id: String,
-    /// Who held it.
+    /// The id of the dead worker that held the job.
     pub previous_worker_id: String,
-    /// Why it has to be recovered.
+    /// Why the job is recovered.
     pub reason: FailureReason,
 }
 
-/// What [`BeforeJobRun`](crate::BeforeJobRun) tells.
+/// The argument of [`BeforeJobRun`](crate::BeforeJobRun) hooks.
 #[derive(Debug, Clone)]
 pub struct BeforeJobRunContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who is about to run it.
+    /// The id of the worker that is about to run the job.
     pub worker_id: String,
-    /// Its payload.
+    /// The payload of the job.
     pub payload: Value,
 }
 
-/// What [`AfterJobRun`](crate::AfterJobRun) tells.
+/// The argument of [`AfterJobRun`](crate::AfterJobRun) hooks.
 #[derive(Debug, Clone)]
 pub struct AfterJobRunContext {
     /// The job.
     pub job: Arc<Job>,
-    /// Who ran it.
+    /// The id of the worker that ran the job.
     pub worker_id: String,
-    /// What the handler answered: the error as it would be stored.
+    /// The result of the handler. The error is the text that would be stored as `last_error`.
     pub result: Result<(), String>,
     /// How long the handler took.
     pub duration: Duration,
 }
 
-/// What [`BeforeJobSchedule`](crate::BeforeJobSchedule) tells.
+/// The argument of [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks.
 #[derive(Debug, Clone)]
 pub struct BeforeJobScheduleContext {
-    /// The task.
+    /// The name of the task.
     pub identifier: String,
-    /// The payload, as the interceptor before left it.
+    /// The payload, with the changes of the hooks before this one.
     pub payload: Value,
-    /// The options.
+    /// The options of the job.
     pub spec: JobSpec,
 }
 
-/// A crontab entry, as events name it.
+/// The names of a crontab entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CronItem {
-    /// What the entry is known by: its `id`, or else its task.
+    /// The identifier of the entry: its `id`, or its task if it has none.
     pub identifier: String,
-    /// The task of its jobs.
+    /// The name of the task of its jobs.
     pub task_identifier: String,
 }
 
-/// What [`CronTick`](crate::CronTick) tells.
+/// The argument of [`CronTick`](crate::CronTick) hooks.
 #[derive(Debug, Clone)]
 pub struct CronTickContext {
-    /// The minute that was reached.
+    /// The minute that the scheduler has reached.
     pub timestamp: DateTime<Utc>,
-    /// The entries of this worker.
+    /// The crontab entries of this worker.
     pub crontabs: Vec<CronItem>,
 }
 
-/// What [`CronJobScheduled`](crate::CronJobScheduled) tells.
+/// The argument of [`CronJobScheduled`](crate::CronJobScheduled) hooks.
 #[derive(Debug, Clone)]
 pub struct CronJobScheduledContext {
-    /// The entry.
+    /// The crontab entry.
     pub crontab: CronItem,
-    /// The minute that the job stands for.
+    /// The tick whose job was added.
     pub scheduled_at: DateTime<Utc>,
 }
 
-/// What the local queue is doing.
+/// The mode of a local queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalQueueMode {
-    /// Not yet set up.
+    /// The queue is not set up yet.
     Starting,
-    /// Its cache is empty, and it looks for jobs.
+    /// The queue is empty and fetches jobs.
     Polling,
-    /// It has jobs, and waits for a thread to take them.
+    /// The queue has jobs, which wait for a thread.
     Waiting,
-    /// Nobody took its jobs in time, and they went back.
+    /// The queue gave its jobs back, because no thread took them before the ttl.
     TtlExpired,
-    /// The worker stops.
+    /// The worker stops, and the queue has given its jobs back.
     Released,
 }
 
-/// What [`LocalQueueInit`](crate::LocalQueueInit) tells.
+/// The argument of [`LocalQueueInit`](crate::LocalQueueInit) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueInitContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
 }
 
-/// What [`LocalQueueSetMode`](crate::LocalQueueSetMode) tells.
+/// The argument of [`LocalQueueSetMode`](crate::LocalQueueSetMode) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueSetModeContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
-    /// The mode that ends.
+    /// The previous mode.
     pub old_mode: LocalQueueMode,
-    /// The mode that begins.
+    /// The new mode.
     pub new_mode: LocalQueueMode,
 }
 
-/// What [`LocalQueueGetJobsComplete`](crate::LocalQueueGetJobsComplete) tells.
+/// The argument of [`LocalQueueGetJobsComplete`](crate::LocalQueueGetJobsComplete) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueGetJobsCompleteContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
-    /// How many jobs came.
+    /// How many jobs the fetch returned.
     pub jobs_count: usize,
 }
 
-/// What [`LocalQueueReturnJobs`](crate::LocalQueueReturnJobs) tells.
+/// The argument of [`LocalQueueReturnJobs`](crate::LocalQueueReturnJobs) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueReturnJobsContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
-    /// How many jobs went back.
+    /// How many jobs were given back.
     pub jobs_count: usize,
 }
 
-/// What [`LocalQueueRefetchDelayStart`](crate::LocalQueueRefetchDelayStart) tells.
+/// The argument of [`LocalQueueRefetchDelayStart`](crate::LocalQueueRefetchDelayStart) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueRefetchDelayStartContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
-    /// How long it waits.
+    /// How long the pause is.
     pub duration: Duration,
-    /// It waits because it fetched no more than so many.
+    /// The pause starts because the fetch returned at most this number of jobs.
     pub threshold: usize,
-    /// After so many announced jobs it waits no longer.
+    /// The pause ends early after this number of notifications. `usize::MAX` if notifications do not end it.
     pub abort_threshold: usize,
 }
 
-/// What [`LocalQueueRefetchDelayAbort`](crate::LocalQueueRefetchDelayAbort) tells.
+/// The argument of [`LocalQueueRefetchDelayAbort`](crate::LocalQueueRefetchDelayAbort) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueRefetchDelayAbortContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
-    /// How many jobs were announced meanwhile.
+    /// How many notifications arrived during the pause.
     pub count: usize,
-    /// After so many it waits no longer.
+    /// The number of notifications that ends the pause early.
     pub abort_threshold: usize,
 }
 
-/// What [`LocalQueueRefetchDelayExpired`](crate::LocalQueueRefetchDelayExpired) tells.
+/// The argument of [`LocalQueueRefetchDelayExpired`](crate::LocalQueueRefetchDelayExpired) hooks.
 #[derive(Debug, Clone)]
 pub struct LocalQueueRefetchDelayExpiredContext {
-    /// Whose queue it is.
+    /// The id of the worker that has the queue.
     pub worker_id: String,
 }

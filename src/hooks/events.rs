@@ -1,5 +1,5 @@
-//! gw-events: calls observers, one event after the other. Started only when there are any.
-//! Knows nothing of jobs and of the database.
+//! gw-events: calls observers, one event after the other. The thread starts only if an observer is registered.
+//! Knows neither jobs nor the database.
 
 use super::{HookRegistry, Observed, WorkerShutdown, WorkerShutdownContext};
 use crate::shutdown::ShutdownSignal;
@@ -9,24 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many events wait for gw-events at most.
+/// How many events the channel to gw-events holds at most.
 const CAPACITY: usize = 1024;
 
-/// An event on its way: calls its observers.
+/// An event in the channel. Calling it calls the observers.
 type Note = Box<dyn FnOnce(&HookRegistry) + Send>;
 
-/// The way from the engine to the observers of one worker's life.
+/// The channel from the engine to the observers, for one run of a worker.
 pub(crate) struct Events {
     pub(crate) hooks: Arc<HookRegistry>,
     worker_id: String,
-    /// Absent when nobody observes.
+    /// `None` if no observer is registered.
     notes: Option<(Sender<Note>, Receiver<Note>)>,
-    /// A sender has waited in vain: nobody waits again before half of what waits has been worked off.
+    /// Set after a send timed out. Senders do not wait again until the queue is half empty.
     clogged: AtomicBool,
+    /// How many events were dropped because the channel was full.
     dropped: AtomicU64,
-    /// No more events will come.
+    /// Triggered after the last event was sent.
     over: ShutdownSignal,
-    /// `run` waits no longer: what is left is not delivered.
+    /// True once `run` has stopped waiting for gw-events. The remaining events are then dropped.
     abandoned: AtomicBool,
 }
 
@@ -43,17 +44,17 @@ impl Events {
         }
     }
 
-    /// Whether gw-events has anything to do.
+    /// Returns true if gw-events must run.
     pub(crate) fn are_observed(&self) -> bool {
         self.notes.is_some()
     }
 
-    /// How many events found no room.
+    /// How many events were dropped.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Tells the observers of an event, if there are any: `context` is made only then.
+    /// Sends an event to its observers. `context` is called only if there are any.
     pub(crate) fn send<E: Observed>(&self, _event: E, context: impl FnOnce() -> E::Context) {
         let patience = if self.clogged.load(Ordering::Relaxed) { Duration::ZERO } else { E::PATIENCE };
         self.send_until::<E>(Instant::now() + patience, context);
@@ -72,15 +73,16 @@ impl Events {
         }
     }
 
-    /// Counts events that no observer will hear of; the first time it says so.
+    /// Counts dropped events. Logs a warning the first time.
     fn drop_some(&self, events: u64) {
         if self.dropped.fetch_add(events, Ordering::Relaxed) == 0 {
             warn!(worker_id = self.worker_id.as_str(), capacity = CAPACITY;
-                "hooks cannot keep up: events are dropped; make the observers quicker (counted in stats, not warned of again)");
+                "observers are too slow, events are dropped; make the observers faster \
+                 (stats count the dropped events, this warning is not repeated)");
         }
     }
 
-    /// The thread: calls observers until no more events come, or `run` waits no longer.
+    /// The loop of the thread. Calls observers until the last event is delivered, or `run` has stopped waiting.
     pub(crate) fn observe(&self) {
         let Some((_, notes)) = &self.notes else { return };
         loop {
@@ -99,18 +101,18 @@ impl Events {
         }
     }
 
-    /// The last event: the thread ends once it is delivered.
+    /// Sends the last event. The thread ends once it is delivered.
     pub(crate) fn end(&self, deadline: Instant, context: impl FnOnce() -> WorkerShutdownContext) {
         self.send_until::<WorkerShutdown>(deadline, context);
         self.over.trigger();
     }
 
-    /// Leaves what is not delivered yet.
+    /// Drops the events that are not delivered yet.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.over.trigger();
         let left = self.notes.as_ref().map_or(0, |(_, notes)| notes.len());
-        info!(worker_id = self.worker_id.as_str(), events = left; "a hook did not return in time, its thread is left behind");
+        info!(worker_id = self.worker_id.as_str(), events = left; "a hook did not return in time; its thread is left behind");
         if left > 0 {
             self.drop_some(left as u64);
         }

@@ -1,5 +1,5 @@
-//! Hooks: functions of the caller's that observe a worker, or decide over its jobs.
-//! Knows what is called and what an answer means; when things happen is the engine's to say.
+//! Hooks: functions of the caller that observe a worker, or decide what happens to its jobs.
+//! Calls the hooks and applies their results. The engine decides when each event happens.
 
 mod context;
 pub(crate) mod events;
@@ -25,8 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A set of hooks that belong together, registered by [`WorkerOptions::add_plugin`](crate::WorkerOptions::add_plugin).
-/// Source: the guide, Observability.
+/// A set of hooks that belong together. [`WorkerOptions::add_plugin`](crate::WorkerOptions::add_plugin) registers them.
+/// See the deployment guide, section Observability (docs/deployment-guide.async.md).
 ///
 /// ```
 /// use graphile_worker::{HookRegistry, JobComplete, Plugin};
@@ -42,62 +42,64 @@ use std::time::Duration;
 /// assert!(!HookRegistry::new().with_plugin(PrintDurations).is_empty());
 /// ```
 pub trait Plugin: Send + Sync + 'static {
-    /// Registers the hooks. Called once, when the plugin is added.
+    /// Registers the hooks. It is called once, when the plugin is added.
     fn register(self, hooks: &mut HookRegistry);
 }
 
-/// What an interceptor of a job's run decides.
+/// The decision of a [`BeforeJobRun`] or [`AfterJobRun`] hook.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum HookResult {
-    /// Go on: the next interceptor decides, or nothing changes.
+    /// This hook does not decide. The next hook is asked. After the last one, nothing changes.
     #[default]
     Continue,
-    /// The job counts as done: its row is deleted, whatever its handler said.
+    /// The job is done, regardless of its handler's result. Its row is deleted.
     Skip,
-    /// The attempt fails with this text, whatever the handler said.
+    /// The attempt fails with this text, regardless of the handler's result.
     Fail(String),
 }
 
-/// What an interceptor of an enqueue decides.
+/// The decision of a [`BeforeJobSchedule`] hook.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobScheduleResult {
-    /// Go on with this payload: the next interceptor is shown it, and after the last it is stored.
+    /// Continue with this payload. The next hook receives it. After the last hook, it is stored.
     Continue(Value),
-    /// Nothing is added; the caller is answered [`ErrorKind::JobScheduleSkipped`].
+    /// Nothing is added. The call that adds the job returns [`ErrorKind::JobScheduleSkipped`].
     Skip,
-    /// Nothing is added; the caller is answered [`ErrorKind::JobScheduleFailed`] with this text.
+    /// Nothing is added. The call that adds the job returns [`ErrorKind::JobScheduleFailed`] with this text.
     Fail(String),
 }
 
-/// What an interceptor of a recovery decides about a job that a dead worker held.
+/// The decision of a [`JobRecovery`] hook about a job that a dead worker held.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum JobRecoveryResult {
-    /// The next interceptor decides; after the last, the job is given back, its attempt not counted.
+    /// This hook does not decide. The next hook is asked. After the last one, the job is given back with the recovery
+    /// delay, and its attempt does not count. If the job was alone in its worker and exceeds `max_recoveries`, it fails
+    /// permanently instead.
     #[default]
     Default,
     /// The job runs again at this time.
     Reschedule {
-        /// Not before this time.
+        /// The job does not run before this time.
         run_at: DateTime<Utc>,
-        /// How many attempts count as used; as they are if `None`.
+        /// How many attempts count as used. `None` leaves the number unchanged.
         attempts: Option<i16>,
     },
-    /// The attempt counts as failed, and the job is tried again after its backoff.
+    /// The attempt counts as failed, and the job is retried after e^attempts seconds, at most e^10.
     FailWithBackoff,
-    /// The job stays locked.
+    /// The job stays locked by the dead worker. The next sweep asks again.
     Skip,
 }
 
-/// Something that a hook can be registered for; the event's own name is its only value.
+/// An event for which a hook can be registered. Each event is a unit struct, so its name is also its only value.
 ///
-/// An *observer* answers nothing. An *interceptor* answers what is to happen; several are asked in the
-/// order of their registration, and the first that does not say "go on" decides.
+/// An *observer* returns nothing. An *interceptor* returns a decision. Several interceptors of one event are asked in
+/// the order of their registration, and the first one that decides wins.
 pub trait Event: sealed::Sealed + Send + Sync + 'static {
-    /// What the hook is told.
+    /// The argument of the hook.
     type Context: Clone + Send + 'static;
-    /// What the hook answers.
+    /// The return type of the hook.
     type Output;
-    /// The event's name, as it stands in the log.
+    /// The event's name, as logged.
     const NAME: &'static str;
 
     #[doc(hidden)]
@@ -106,26 +108,26 @@ pub trait Event: sealed::Sealed + Send + Sync + 'static {
     fn handlers_mut(hooks: &mut HookRegistry) -> &mut Vec<sealed::Handler<Self::Context, Self::Output>>;
 }
 
-/// Out of reach, so that nobody invents an event that is never sent.
+/// Private, so that callers cannot define events that the engine never sends.
 mod sealed {
     pub type Handler<C, O> = Box<dyn Fn(C) -> O + Send + Sync>;
 
     pub trait Sealed {}
 }
 
-/// An event that gw-events tells observers of.
+/// An event whose observers are called on the thread gw-events.
 pub(crate) trait Observed: Event<Output = ()> {
-    /// How long its sender waits at most when gw-events cannot keep up.
+    /// How long the sender waits at most if the channel to gw-events is full.
     const PATIENCE: Duration;
 }
 
-/// Events of a job's life: their senders slow down rather than lose one.
+/// For events of a job's life: the sender waits for room in the channel before it drops the event.
 const JOB: Duration = Duration::from_millis(100);
 
-/// Events that are less dear than the time of the thread that sends them.
+/// For all other events: if the channel is full, the event is dropped. The sender never waits.
 const NONE: Duration = Duration::ZERO;
 
-/// Declares every event once: its name, its hooks' place in the registry, what it is told and answers.
+/// Declares each event: its name, the field of its hooks in the registry, its argument and its return type.
 macro_rules! events {
     (
         observers { $($(#[$doc:meta])* $event:ident($place:ident, $context:ty, $patience:ident);)* }
@@ -135,7 +137,8 @@ macro_rules! events {
         $(events!(@event $(#[$in_doc])* $in_event, $in_place, $in_context, $output);)*
         $(impl Observed for $event { const PATIENCE: Duration = $patience; })*
 
-        /// The hooks of one worker, in the order of their registration. Source: the guide, Observability.
+        /// The hooks of one worker, in the order of their registration. See the deployment guide, section Observability
+        /// (docs/deployment-guide.async.md).
         ///
         /// ```
         /// use graphile_worker::{BeforeJobRun, HookRegistry, HookResult};
@@ -153,12 +156,12 @@ macro_rules! events {
         }
 
         impl HookRegistry {
-            /// Whether nothing is registered.
+            /// Returns true if no hook is registered.
             pub fn is_empty(&self) -> bool {
                 !self.observes() $(&& self.$in_place.is_empty())*
             }
 
-            /// Whether anything is registered that gw-events would tell of.
+            /// Returns true if an observer is registered that gw-events must call.
             pub(crate) fn observes(&self) -> bool {
                 $(!self.$place.is_empty())||*
             }
@@ -189,77 +192,80 @@ macro_rules! events {
 
 events! {
     observers {
-        /// The worker runs: its threads have started.
+        /// The worker has started its threads.
         WorkerStart(worker_start, WorkerStartContext, NONE);
-        /// The worker has stopped: outcomes are written, `run` is about to return.
+        /// The worker has stopped. Outcomes are written, and `run` is about to return.
         WorkerShutdown(worker_shutdown, WorkerShutdownContext, NONE);
-        /// A sweep has recovered what dead workers held.
+        /// A sweep has recovered jobs of dead workers.
         WorkerRecovered(worker_recovered, WorkerRecoveredContext, NONE);
-        /// A job was claimed, and will start when a thread comes free.
+        /// A job was claimed. It starts when a thread is free.
         JobFetch(job_fetch, JobFetchContext, JOB);
-        /// A job succeeded, and its row is gone.
+        /// A job succeeded, and its row is deleted.
         JobComplete(job_complete, JobCompleteContext, JOB);
-        /// An attempt failed, and its row says so; the job is tried again.
+        /// An attempt failed, and the failure is written to the job's row. The job is retried.
         JobFail(job_fail, JobFailContext, JOB);
-        /// A job's last attempt failed, and its row says so. Sent in place of [`JobFail`].
+        /// A job failed permanently, and the failure is written to its row. Sent instead of [`JobFail`].
         JobPermanentlyFail(job_permanently_fail, JobPermanentlyFailContext, JOB);
-        /// A job that had started was given back, and its row says so: by a stop, or after its worker died.
+        /// A started job was given back, and its row is updated. The cause is a stop of its worker, or the worker's
+        /// death.
         JobInterrupted(job_interrupted, JobInterruptedContext, JOB);
-        /// A job is no longer ours although nobody here gave it up: somebody else freed its lock or took
-        /// it, and its outcome counts for nothing. Not in the async crate.
+        /// This worker has lost a job that it did not give back: another session freed the job's lock or claimed the
+        /// job. The job's outcome is dropped. Not in the async crate.
         JobLost(job_lost, JobLostContext, NONE);
-        /// A handler takes longer than its task may, and is asked to end; told once more if it then goes on
-        /// for longer than the grace period. Not in the async crate.
+        /// A handler exceeded its task's timeout, and its job was cancelled. Sent a second time, with `stuck` set, if
+        /// the handler then continues for longer than the grace period. Not in the async crate.
         JobTimeout(job_timeout, JobTimeoutContext, NONE);
-        /// The scheduler has reached a minute, by the database's clock.
+        /// The scheduler has reached a new minute, by the clock of the database.
         CronTick(cron_tick, CronTickContext, NONE);
-        /// A job of a crontab entry was added, by this worker's scheduler.
+        /// The scheduler of this worker has added a job of a crontab entry.
         CronJobScheduled(cron_job_scheduled, CronJobScheduledContext, NONE);
         /// The local queue is set up.
         LocalQueueInit(local_queue_init, LocalQueueInitContext, NONE);
-        /// The local queue is in another mode.
+        /// The local queue has changed its mode.
         LocalQueueSetMode(local_queue_set_mode, LocalQueueSetModeContext, NONE);
         /// The local queue has fetched jobs.
         LocalQueueGetJobsComplete(local_queue_get_jobs_complete, LocalQueueGetJobsCompleteContext, NONE);
-        /// The local queue has returned jobs.
+        /// The local queue has given jobs back.
         LocalQueueReturnJobs(local_queue_return_jobs, LocalQueueReturnJobsContext, NONE);
-        /// The local queue waits before it fetches again.
+        /// The local queue has started a pause before its next fetch.
         LocalQueueRefetchDelayStart(local_queue_refetch_delay_start, LocalQueueRefetchDelayStartContext, NONE);
-        /// So many jobs were announced that the local queue stopped waiting.
+        /// The local queue has ended its pause early, because enough notifications of new jobs arrived.
         LocalQueueRefetchDelayAbort(local_queue_refetch_delay_abort, LocalQueueRefetchDelayAbortContext, NONE);
-        /// The local queue has waited long enough.
+        /// The pause of the local queue is over.
         LocalQueueRefetchDelayExpired(local_queue_refetch_delay_expired, LocalQueueRefetchDelayExpiredContext, NONE);
     }
     called in place {
-        /// `init` is about to answer a worker. Observed on the thread that calls `init`.
+        /// `init` is about to return a worker. The hook is called on the thread that calls `init`.
         WorkerInit(worker_init, WorkerInitContext) -> ();
-        /// A job's handler is about to be called. Observed on the job's own thread, so it delays the job.
+        /// A job's handler is about to be called. The hook is called on the job's thread, so it delays the job.
         JobStart(job_start, JobStartContext) -> ();
-        /// Decides whether a job's handler is called; asked on the job's own thread. After `Skip` or `Fail`
-        /// neither [`JobStart`] nor [`AfterJobRun`] follows. One that panics fails the attempt.
+        /// Decides whether a job's handler is called. The hook is called on the job's thread. After `Skip` or `Fail`,
+        /// neither [`JobStart`] nor [`AfterJobRun`] follows. If the hook panics, the attempt fails. The attempt also
+        /// fails if the payload cannot be decoded: a hook that vetoes must see it.
         BeforeJobRun(before_job_run, BeforeJobRunContext) -> HookResult;
-        /// Decides what becomes of a job whose handler has returned; asked on the job's own thread. One that
-        /// panics changes nothing.
+        /// Decides over the result of a job whose handler has returned. The hook is called on the job's thread. If it
+        /// panics, the result does not change.
         AfterJobRun(after_job_run, AfterJobRunContext) -> HookResult;
-        /// Decides over a job that is about to be added through this worker: by its
-        /// [`create_utils`](crate::Worker::create_utils), by a handler, by cron. Asked on the thread that adds
-        /// it. One that panics refuses the job. What others add, or plain SQL, is not asked about. A tick of
-        /// cron whose job is skipped or refused is over, for all schedulers that come to it later.
+        /// Decides whether a job is added through this worker: by its [`create_utils`](crate::Worker::create_utils), by
+        /// a handler, or by cron. The hook is called on the thread that adds the job. If it panics, the job is refused.
+        /// Jobs that other clients or plain SQL add are not affected. If the job of a cron tick is skipped or refused,
+        /// the tick is done: other schedulers do not add its job later.
         BeforeJobSchedule(before_job_schedule, BeforeJobScheduleContext) -> JobScheduleResult;
-        /// Decides what becomes of a job that a dead worker held; asked on the recovery's thread. One that
-        /// panics decides nothing.
+        /// Decides what happens to a job that a dead worker held. The hook is called on the thread that sweeps. If it
+        /// panics, it does not decide.
         JobRecovery(job_recovery, JobRecoveryContext) -> JobRecoveryResult;
     }
 }
 
 impl HookRegistry {
-    /// An empty registry.
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Registers a hook. Observers run on a thread of their own, one after the other, unless their event
-    /// says otherwise; a hook that panics is logged, and nothing else ends.
+    /// Registers a hook for an event. Observers are called one after the other on the thread gw-events, unless the
+    /// documentation of the event names another thread. If a hook panics, the panic is logged, and the worker
+    /// continues.
     pub fn on<E: Event>(
         &mut self,
         _event: E,
@@ -269,7 +275,7 @@ impl HookRegistry {
         self
     }
 
-    /// The registry with a plugin's hooks added.
+    /// Adds the hooks of a plugin.
     pub fn with_plugin(mut self, plugin: impl Plugin) -> Self {
         plugin.register(&mut self);
         self
@@ -279,7 +285,7 @@ impl HookRegistry {
         !E::handlers(self).is_empty()
     }
 
-    /// Calls the observers of an event, here and now.
+    /// Calls the observers of an event on this thread. `context` is called only if there are observers.
     pub(crate) fn tell<E: Event<Output = ()>>(&self, context: impl FnOnce() -> E::Context) {
         let Some((last, others)) = E::handlers(self).split_last() else { return };
         let context = context();
@@ -289,7 +295,7 @@ impl HookRegistry {
         let _ = call::<E>(last, context);
     }
 
-    /// Asks interceptors until one decides. A panic is answered as `panicked` has it.
+    /// Asks the interceptors until one decides. If one panics, `panicked` supplies its result.
     fn ask<E: Event>(
         &self,
         context: &E::Context,
@@ -300,8 +306,8 @@ impl HookRegistry {
         answers.into_iter().find(decides)
     }
 
-    /// Asks the interceptors before a run, on the job's own thread: what they have decided over the job, or `None` if
-    /// it is to run, which its observers are then told of.
+    /// Asks the interceptors before a run, on the job's thread. Returns the result that they decided, or `None` if the
+    /// job is to run. In the second case, calls the observers of `JobStart`.
     pub(crate) fn before_run(&self, job: &Arc<Job>, worker_id: &str) -> Option<Result<(), String>> {
         match self.before(job, worker_id) {
             HookResult::Continue => {}
@@ -312,7 +318,7 @@ impl HookRegistry {
         None
     }
 
-    /// Asks the interceptors after a run; answers what is to become of the job.
+    /// Asks the interceptors after a run. Returns the final result of the job.
     pub(crate) fn after_run(
         &self,
         job: &Arc<Job>,
@@ -331,7 +337,7 @@ impl HookRegistry {
         if !self.listens::<BeforeJobRun>() {
             return HookResult::Continue;
         }
-        // Whoever decides by the payload must not be passed by one that it cannot be shown.
+        // Fails if the payload cannot be decoded: a hook that vetoes must see it.
         let payload = match job.payload_as() {
             Ok(payload) => payload,
             Err(error) => return HookResult::Fail(format!("BeforeJobRun: {error}")),
@@ -347,23 +353,23 @@ impl HookRegistry {
         }
         let (job_, worker_id_) = (job.clone(), worker_id.to_owned());
         let context = AfterJobRunContext { job: job_, worker_id: worker_id_, result: result.clone(), duration };
-        // What the handler did is done: a broken hook must not make it happen twice.
+        // The handler has run. A failed attempt would run it again because of a hook with a bug.
         let panicked = |_| HookResult::Continue;
         let answer = self.ask::<AfterJobRun>(&context, panicked, HookResult::decides).unwrap_or_default();
         answer.note::<AfterJobRun>(job, worker_id)
     }
 
-    /// Asks about a job that is about to be added; answers it with its payload as it is to be stored.
+    /// Asks the interceptors about a job that is about to be added. Returns the job with the payload to store.
     pub(crate) fn schedule(&self, mut job: RawJob) -> Result<RawJob> {
         if !self.listens::<BeforeJobSchedule>() {
             return Ok(job);
         }
         let task = job.identifier.as_str();
         let original: Value = serde_json::from_str(&job.payload).map_err(|e| {
-            // Not serde's own words: they may quote the payload.
+            // serde's own text is not used, because it may quote the payload.
             let (line, column) = (e.line(), e.column());
             let text = format!(
-                "task {task}: the payload is not JSON that BeforeJobSchedule hooks can be shown (line {line}, column {column})"
+                "task {task}: the payload cannot be decoded for BeforeJobSchedule hooks (line {line}, column {column})"
             );
             Error::new(ErrorKind::Payload, text).caused_by(e)
         })?;
@@ -383,14 +389,14 @@ impl HookRegistry {
                 }
             }
         }
-        // One that nobody changed is stored byte for byte as it came.
+        // A payload that no hook changed is stored byte for byte as the caller gave it.
         if payload != original {
             job.payload = payload.to_string();
         }
         Ok(job)
     }
 
-    /// Asks about all jobs of one call: they are added all or none.
+    /// Asks the interceptors about all jobs of one call. If one job is refused or skipped, none is added.
     pub(crate) fn schedule_all(&self, jobs: Vec<RawJob>) -> Result<Vec<RawJob>> {
         if !self.listens::<BeforeJobSchedule>() {
             return Ok(jobs);
@@ -399,7 +405,7 @@ impl HookRegistry {
         asked.map(|(place, job)| self.schedule(job).map_err(|e| e.context(format_args!("job {place}")))).collect()
     }
 
-    /// Asks what is to become of a job that a dead worker held.
+    /// Asks the interceptors what happens to a job that a dead worker held.
     pub(crate) fn recover(&self, context: &JobRecoveryContext) -> JobRecoveryResult {
         let decides = |answer: &JobRecoveryResult| *answer != JobRecoveryResult::Default;
         self.ask::<JobRecovery>(context, |_| JobRecoveryResult::Default, decides).unwrap_or_default()
@@ -411,18 +417,18 @@ impl HookResult {
         *self != Self::Continue
     }
 
-    /// Leaves a line in the log if it decides something.
+    /// Logs the decision, if there is one.
     fn note<E: Event>(self, job: &Job, worker_id: &str) -> Self {
         if self.decides() {
             let decision = if self == Self::Skip { "skip" } else { "fail" };
             debug!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, hook = E::NAME, decision;
-                "a hook decided over the job");
+                "a hook decided the result of the job");
         }
         self
     }
 }
 
-/// Calls one hook; answers what its panic said if it panicked, after logging it.
+/// Calls one hook. If it panics, logs the panic and returns its text.
 fn call<E: Event>(hook: &sealed::Handler<E::Context, E::Output>, context: E::Context) -> Result<E::Output, String> {
     catch_unwind(AssertUnwindSafe(|| hook(context))).map_err(|panic| {
         let text = format!("the hook {} panicked: {}", E::NAME, panic_text(panic));
@@ -431,7 +437,7 @@ fn call<E: Event>(hook: &sealed::Handler<E::Context, E::Output>, context: E::Con
     })
 }
 
-/// What a panic said.
+/// Returns the text of a panic.
 pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     let panic = match panic.downcast::<&'static str>() {
         Ok(text) => return (*text).to_owned(),
@@ -439,7 +445,7 @@ pub(crate) fn panic_text(panic: Box<dyn Any + Send>) -> String {
     };
     panic.downcast::<String>().map_or_else(
         |panic| {
-            // Forgotten, not dropped: dropping it may panic again.
+            // The value is leaked, because dropping it may panic again.
             std::mem::forget(panic);
             "without a message".to_owned()
         },

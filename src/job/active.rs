@@ -1,4 +1,4 @@
-//! What a worker holds: the claim of each job, its one outcome, and the ledger of them all.
+//! The jobs that a worker holds: the claim of each job, its single outcome, and the ledger of all claims.
 //! Knows neither database nor handlers.
 
 use crate::job::Job;
@@ -10,29 +10,30 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// One claim of one job, numbered: a job that comes back later is another claim.
+/// One claim of one job, with its own number. If the job is claimed again later, that is another claim.
 ///
-/// Not `Clone`: whoever settles it is the only one who can.
+/// Not `Clone`, so that it is settled only once.
 pub(crate) struct Claim {
     number: u64,
-    /// Which of the worker's tasks runs it.
+    /// The index of the job's task in the worker's list of tasks.
     pub(crate) task: usize,
-    /// Shared with the hooks that are told of it.
+    /// Shared with the hooks that receive it.
     pub(crate) job: Arc<Job>,
-    /// Whether it starts only while its worker holds nothing else.
+    /// If true, the job starts only while the worker holds no other job.
     pub(crate) alone: bool,
-    /// Whether the job's recoveries are counted in a row, which goes when the job is done.
+    /// True if a sweep has recovered the job before. Its recoveries are then counted in a row, which settle deletes
+    /// when the job is done.
     pub(crate) recovered: bool,
 }
 
-/// A job that a claim brought.
+/// A job that a claim returned.
 pub(crate) struct Arrival {
     pub(crate) task: usize,
     pub(crate) job: Job,
     pub(crate) alone: bool,
-    /// How many bytes the database stores for its payload, if the claim left that out.
+    /// If the claim left the payload out: how many bytes the database stores for it.
     pub(crate) apart: Option<usize>,
-    /// Why the job cannot be given to a handler.
+    /// Why no handler can run the job: its texts cannot be read. Such a job fails permanently.
     pub(crate) unreadable: Option<String>,
     pub(crate) recovered: bool,
 }
@@ -42,20 +43,20 @@ pub(crate) struct Arrival {
 pub(crate) enum Outcome {
     /// The handler succeeded: the job is deleted.
     Done,
-    /// The handler failed: tried again after a delay, or failed for good after the last attempt.
+    /// The handler failed. The job is retried after a delay, or fails permanently after its last attempt.
     Failed(Failure),
-    /// The handler succeeded and asked to be run again after the delay: the attempt does not count.
+    /// The handler succeeded and asked to be run again after the delay. The attempt does not count.
     Snoozed(Duration),
-    /// Not started, or interrupted by a stop: the attempt does not count. A job that was started
-    /// waits for the delay; one that was not is at once there for others, who are told.
+    /// The job was not started, or a stop interrupted it. The attempt does not count. With a delay, the job waits for
+    /// it. Without one, the job is available at once, and workers are notified.
     GivenBack(Option<Duration>),
 }
 
-/// The name of an outcome that leaves the job as it was before its claim.
+/// The name of [`Outcome::GivenBack`].
 pub(crate) const GIVEN_BACK: &str = "given back";
 
 impl Outcome {
-    /// Its name, for people.
+    /// The name of the outcome, for log texts.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Done => "completed",
@@ -66,19 +67,19 @@ impl Outcome {
     }
 }
 
-/// How a handler failed, and what is left to do.
+/// How a handler failed, and how the job is retried.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Failure {
     pub(crate) text: String,
-    /// How long the next attempt waits, if the task has a retry policy of its own.
+    /// How long the next attempt waits, if the handler or the task's retry policy sets it. Otherwise the database does.
     pub(crate) delay: Option<Duration>,
-    /// The payload of the next attempt, if a part of this one's is done.
+    /// The payload of the next attempt, if a part of this attempt's payload is done.
     pub(crate) rest: Option<String>,
-    /// Whether there is no next attempt, however many are left.
+    /// If true, the job fails permanently, even if attempts are left.
     pub(crate) for_good: bool,
 }
 
-/// What a handler asked for beside its result.
+/// What a handler requested in addition to its result.
 #[derive(Default)]
 struct Wishes {
     snooze: Option<Duration>,
@@ -86,7 +87,7 @@ struct Wishes {
     rest: Option<String>,
 }
 
-/// A claim on its way to be settled.
+/// A claim and its outcome, sent to gw-settle.
 pub(crate) type Settlement = (Arc<ActiveJob>, Outcome);
 
 const HELD: u8 = 0;
@@ -94,36 +95,36 @@ const RUNNING: u8 = 1;
 const FINISHED: u8 = 2;
 const VOID: u8 = 3;
 
-/// A job in the hands of this worker, from its claim until its handler has returned and it is settled.
+/// A job that this worker holds, from its claim until it is settled and its handler has returned.
 pub(crate) struct ActiveJob {
     pub(crate) claim: Claim,
     state: AtomicU8,
     cancelled: AtomicBool,
-    /// Called when it is cancelled, for those who cannot keep asking.
+    /// Called when the job is cancelled, for hosts that cannot poll `is_cancelled`.
     when_cancelled: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// Whether it was cancelled because it took longer than its task may.
+    /// True if the job was cancelled because it exceeded its task's timeout.
     timed_out: AtomicBool,
-    /// Whether it was reported as ignoring that.
+    /// True if the handler was reported as ignoring the timeout.
     stuck: AtomicBool,
     wishes: Mutex<Wishes>,
-    /// Whether a handler is inside. Set by gw-run, also when the job was finished from elsewhere.
+    /// True from `start` until `Ledger::returned`, even if another thread gives the job its outcome meanwhile.
     inside: AtomicBool,
-    /// The thread that started it is free again: whoever keeps the job ends it.
+    /// True once the thread that started the job is free for other jobs. Another thread may still have to end the job.
     left_to_others: AtomicBool,
     settled: AtomicBool,
-    /// Whether the reply to the statement that writes its outcome was lost: it may be written again.
+    /// True if the reply to the statement that writes the outcome was lost. The outcome may be written a second time.
     in_doubt: AtomicBool,
     claimed_at: Instant,
     started: OnceLock<(Instant, Thread)>,
-    /// How long the handler took, once it is over.
+    /// How long the handler took. Set together with its outcome.
     ran: OnceLock<Duration>,
-    /// When it got its outcome, and which.
+    /// When the job got its outcome, and the outcome's name.
     finished: OnceLock<(Instant, &'static str)>,
-    /// Since when its outcome waits because the database does not take it.
+    /// Since when the outcome waits because the database does not accept it.
     deferred: OnceLock<Instant>,
-    /// The size of the payloads of all jobs that are held; this one's counts until it is not.
+    /// The total payload size of all jobs that are held and not started. Shared with the ledger.
     held_bytes: Arc<AtomicUsize>,
-    /// Owned by gw-settle on the other end. Unbounded, so that finishing never blocks.
+    /// gw-settle owns the receiver. The channel is unbounded, so that `finish` never blocks.
     done: Sender<Settlement>,
 }
 
@@ -132,7 +133,7 @@ impl ActiveJob {
         &self.claim.job
     }
 
-    /// Whether the job had a key when it was claimed: if the row has none now, it was superseded.
+    /// Returns true if the job had a key when it was claimed. If its row has no key now, the job was superseded.
     pub(crate) fn keyed(&self) -> bool {
         self.claim.job.key.is_some()
     }
@@ -141,7 +142,7 @@ impl ActiveJob {
         self.claimed_at.elapsed()
     }
 
-    /// The handler may begin: false if the claim was voided or given back meanwhile.
+    /// Marks the job as running. Returns false if it must not run because the claim was voided or given back meanwhile.
     pub(crate) fn start(&self) -> bool {
         let started = self.advance(HELD, RUNNING);
         if started {
@@ -151,24 +152,24 @@ impl ActiveJob {
         started
     }
 
-    /// Ends the job, once: the second to try is told `false`, and its outcome is dropped.
+    /// Gives a running job its outcome. Only the first call does so: later calls return false and drop theirs.
     pub(crate) fn finish(self: &Arc<Self>, outcome: Outcome) -> bool {
         let finished = self.advance(RUNNING, FINISHED);
         if finished {
             let _ = self.finished.set((Instant::now(), outcome.name()));
             let _ = self.ran.set(self.started.get().map(|(start, _)| start.elapsed()).unwrap_or_default());
-            // The receiver is gone only after a stop that has given this job back.
+            // The receiver is closed only after a stop, which has given this job back.
             let _ = self.done.send((self.clone(), outcome));
         }
         finished
     }
 
-    /// Gives back a job that no handler has seen: false if one has.
+    /// Gives back a job that was not started. Returns false if it was started or has an outcome.
     pub(crate) fn give_back(self: &Arc<Self>, delay: Option<Duration>) -> bool {
         self.end_unseen(Outcome::GivenBack(delay))
     }
 
-    /// Fails a job that no handler has seen: false if one has.
+    /// Fails a job that was not started. Returns false if it was started or has an outcome.
     pub(crate) fn refuse(self: &Arc<Self>, failure: Failure) -> bool {
         self.end_unseen(Outcome::Failed(failure))
     }
@@ -182,7 +183,8 @@ impl ActiveJob {
         ended
     }
 
-    /// The claim is worth nothing any more: not started, or cancelled with its outcome dropped.
+    /// Invalidates the claim and cancels the job. A job that was not started never starts. If a handler runs, its
+    /// outcome is dropped. Returns false if the claim already has an outcome or is void.
     pub(crate) fn void(&self) -> bool {
         self.cancel();
         self.advance(HELD, VOID) || self.advance(RUNNING, VOID)
@@ -194,7 +196,8 @@ impl ActiveJob {
         }
     }
 
-    /// Has `tell` called when the job is cancelled; at once if it is already, and twice if both happen together.
+    /// Calls `tell` when the job is cancelled, or at once if it already is. If both happen at the same moment, `tell`
+    /// may be called twice.
     pub(crate) fn when_cancelled(&self, tell: impl Fn() + Send + Sync + 'static) {
         let _ = self.when_cancelled.set(Box::new(tell));
         if self.is_cancelled() {
@@ -206,7 +209,7 @@ impl ActiveJob {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Cancels it because it took too long: false if that is known already.
+    /// Cancels the job because it exceeded its timeout. Returns false if that happened before.
     pub(crate) fn time_out(&self) -> bool {
         let first = !self.timed_out.swap(true, Ordering::AcqRel);
         self.cancel();
@@ -217,22 +220,22 @@ impl ActiveJob {
         self.timed_out.load(Ordering::Acquire)
     }
 
-    /// Whether it is news that its handler ignores the timeout.
+    /// Marks the handler as stuck, because it ignores the timeout. Returns false if it was marked before.
     pub(crate) fn report_wedged(&self) -> bool {
         !self.stuck.swap(true, Ordering::AcqRel)
     }
 
-    /// Run again after `delay` instead of being done, if the handler succeeds.
+    /// If the handler succeeds, the job runs again after `delay` instead of being completed.
     pub(crate) fn wish_snooze(&self, delay: Duration) {
         self.wishes.lock().snooze = Some(delay);
     }
 
-    /// Try it again after `delay`, if the handler fails, whatever its task's policy says.
+    /// If the handler fails, the job is retried after `delay`, regardless of its task's retry policy.
     pub(crate) fn wish_delay(&self, delay: Duration) {
         self.wishes.lock().delay = Some(delay);
     }
 
-    /// Only this payload is left to do, if the handler fails.
+    /// If the handler fails, the next attempt gets this payload.
     pub(crate) fn wish_rest(&self, payload: String) {
         self.wishes.lock().rest = Some(payload);
     }
@@ -257,23 +260,23 @@ impl ActiveJob {
         self.state.load(Ordering::Acquire) == RUNNING
     }
 
-    /// For how long its outcome has been waiting to be written; `None` if it has none, or it is.
+    /// How long the outcome has been waiting to be written. `None` if there is no outcome, or it is written.
     pub(crate) fn unsettled_for(&self) -> Option<Duration> {
         self.unsettled().map(|(since, _)| since.elapsed())
     }
 
-    /// Its outcome and when it got it, until the outcome is written.
+    /// When the job got its outcome, and the outcome's name. `None` if there is no outcome, or it is written.
     pub(crate) fn unsettled(&self) -> Option<(Instant, &'static str)> {
         let waits = !self.settled.load(Ordering::SeqCst);
         self.finished.get().filter(|_| waits).copied()
     }
 
-    /// Its outcome waits because the database does not take it.
+    /// Records that the outcome waits because the database does not accept it.
     pub(crate) fn note_deferred(&self) {
         self.deferred.get_or_init(Instant::now);
     }
 
-    /// For how long its outcome has been deferred; `None` if it is not.
+    /// How long the outcome has been waiting because the database does not accept it. `None` if it was never deferred.
     pub(crate) fn deferred_for(&self) -> Option<Duration> {
         self.deferred.get().map(Instant::elapsed)
     }
@@ -286,30 +289,31 @@ impl ActiveJob {
         self.left_to_others.load(Ordering::Relaxed)
     }
 
-    /// Since when, and on which thread, the handler runs.
+    /// When the job was started, and the name of the thread that started it.
     pub(crate) fn started(&self) -> Option<(Instant, &str)> {
         self.started.get().map(|(since, thread)| (*since, thread.name().unwrap_or_default()))
     }
 
-    /// How long the handler took.
+    /// How long the handler took. Zero before it has an outcome.
     pub(crate) fn ran(&self) -> Duration {
         self.ran.get().copied().unwrap_or_default()
     }
 
-    /// The reply to the statement that writes its outcome was lost.
+    /// Records that the reply to the statement that writes the outcome was lost.
     pub(crate) fn note_in_doubt(&self) {
         self.in_doubt.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a later claim of its job may start. The database let the job be claimed again, so an outcome that was
-    /// being written is: unless it may be written again, which could undo the later claim.
+    /// Returns true if a later claim of the same job may start. The job could be claimed again, so the outcome of this
+    /// claim is already written. If the outcome is in doubt, the later claim must not start: settle may write the
+    /// outcome a second time, which could undo the later claim.
     fn has_let_go(&self) -> bool {
         let written = self.finished.get().is_some() && !self.in_doubt.load(Ordering::SeqCst);
-        // One that is settled has finished by itself; its handler is on its way out.
+        // If this claim is settled, its handler has given the outcome and is about to return.
         self.settled.load(Ordering::SeqCst) || (written && !self.inside.load(Ordering::SeqCst))
     }
 
-    /// Settled (or void), and left by its handler.
+    /// Returns true if the claim is settled or void, and its handler has returned.
     fn is_over(&self) -> bool {
         let settled = self.settled.load(Ordering::SeqCst) || self.state.load(Ordering::Acquire) == VOID;
         settled && !self.inside.load(Ordering::SeqCst)
@@ -324,20 +328,20 @@ impl ActiveJob {
     }
 }
 
-/// Every claim that this worker has not let go of.
+/// All claims of this worker. A claim is removed when it is settled or void, and its handler has returned.
 #[derive(Default)]
 pub(crate) struct Ledger {
     entries: Mutex<Entries>,
     held_bytes: Arc<AtomicUsize>,
 }
 
-/// What became of the jobs of one claim.
+/// The result of entering the jobs of one claim statement.
 #[derive(Default)]
 pub(crate) struct Entered {
     pub(crate) startable: Vec<Arc<ActiveJob>>,
-    /// Jobs whose older claim is still here.
+    /// Jobs that must not start because an older claim of them is still in the ledger. The caller gives them back.
     pub(crate) doubled: Vec<Arc<ActiveJob>>,
-    /// Older claims that had no outcome yet, and will have none.
+    /// Older claims of these jobs that had no outcome. They are now void.
     pub(crate) voided: Vec<Arc<ActiveJob>>,
 }
 
@@ -345,16 +349,16 @@ pub(crate) struct Entered {
 struct Entries {
     /// The latest claim of each job.
     latest: HashMap<i64, Arc<ActiveJob>>,
-    /// Claims of jobs that came back while these were still here.
+    /// Claims of jobs that were claimed again while these claims were still in the ledger.
     older: Vec<Arc<ActiveJob>>,
-    /// Jobs that are claimed and not entered yet: their payloads are still read.
+    /// Jobs that are claimed but not entered yet, because their payloads are still being read.
     coming: HashSet<i64>,
     last: u64,
 }
 
 impl Ledger {
-    /// Enters what a claim brought. A job whose older claim is still here voids that claim, and is
-    /// itself given back while the older handler runs.
+    /// Enters the jobs that a claim returned. If an older claim of a job is still in the ledger and may still run or be
+    /// written, the older claim is voided. The new claim is then in `doubled`, and the caller must give it back.
     pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = Arrival>, done: &Sender<Settlement>) -> Entered {
         let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.entries.lock();
@@ -401,10 +405,10 @@ impl Ledger {
         Entered { startable, doubled, voided }
     }
 
-    /// The handler has returned. Answers whether the job was settled before, and is forgotten now.
+    /// Records that the handler has returned. Returns true if the claim was settled or void before, and is removed now.
     pub(crate) fn returned(&self, active: &Arc<ActiveJob>) -> bool {
         active.inside.store(false, Ordering::SeqCst);
-        // Mostly it is not settled yet, and `settled` lets it go. The later of the two sees both marks.
+        // Usually the claim is not settled yet, and `settled` removes it. The later of the two calls sees both flags.
         let over = active.is_over();
         if over {
             self.let_go(std::slice::from_ref(active));
@@ -412,7 +416,7 @@ impl Ledger {
         over
     }
 
-    /// The database knows the outcome, or there is none to tell.
+    /// Records that the outcomes of these claims are written, or that there is none to write.
     pub(crate) fn settled(&self, actives: &[Arc<ActiveJob>]) {
         for active in actives {
             active.settled.store(true, Ordering::SeqCst);
@@ -420,7 +424,7 @@ impl Ledger {
         self.let_go(actives);
     }
 
-    /// Forgets the claims that are over.
+    /// Removes the claims that are over.
     fn let_go(&self, actives: &[Arc<ActiveJob>]) {
         let mut entries = self.entries.lock();
         for active in actives.iter().filter(|active| active.is_over()) {
@@ -437,30 +441,30 @@ impl Ledger {
         entries.latest.len() + entries.older.len() + entries.coming.len()
     }
 
-    /// The size of the payloads of all jobs that are held and not started.
+    /// The total payload size of all jobs that are held and not started.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes.load(Ordering::Acquire)
     }
 
-    /// Notes jobs that are claimed, and entered later.
+    /// Records jobs that are claimed and will be entered later.
     pub(crate) fn expect(&self, jobs: impl IntoIterator<Item = i64>) {
         self.entries.lock().coming.extend(jobs);
     }
 
-    /// Every job that is ours as far as we know, and has a claim in the ledger or will have one.
+    /// The ids of all jobs that have a claim in the ledger, or will have one once their payload is read.
     pub(crate) fn known(&self) -> HashSet<i64> {
         let entries = self.entries.lock();
         let older = entries.older.iter().map(|active| active.claim.job.id);
         entries.latest.keys().copied().chain(older).chain(entries.coming.iter().copied()).collect()
     }
 
-    /// Whether no later claim of its job has come.
+    /// Returns true if the ledger has no later claim of the same job.
     pub(crate) fn is_latest(&self, active: &Arc<ActiveJob>) -> bool {
         let entries = self.entries.lock();
         entries.latest.get(&active.claim.job.id).is_none_or(|latest| Arc::ptr_eq(latest, active))
     }
 
-    /// Everything in the ledger, in the order of the claims.
+    /// All claims in the ledger, in the order in which they were entered.
     pub(crate) fn all(&self) -> Vec<Arc<ActiveJob>> {
         let entries = self.entries.lock();
         let mut all: Vec<_> = entries.latest.values().chain(&entries.older).cloned().collect();
@@ -520,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_a_job_still_held_voids_the_older_and_is_given_back() {
+    fn a_second_claim_of_a_running_job_voids_the_first() {
         let (ledger, older, done, settle) = claimed(1);
         older.start();
         let Entered { startable, doubled, voided } = ledger.enter([job(1), job(2)], &done);
@@ -531,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_a_payload_are_held_until_its_job_starts_goes_back_or_is_void() {
+    fn held_bytes_shrink_when_a_job_starts_or_is_given_back_or_void() {
         let (ledger, active, done, _settle) = claimed(1);
         let more = ledger.enter([job(2), job(3)], &done).startable;
         assert_eq!(ledger.held_bytes(), 6);
@@ -544,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_given_back_can_be_claimed_before_that_is_known_here() {
+    fn a_job_given_back_can_be_claimed_again_before_it_is_settled() {
         for in_doubt in [false, true] {
             let (ledger, older, done, _settle) = claimed(1);
             older.give_back(None);
@@ -560,18 +564,18 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_lives_until_its_handler_has_returned() {
+    fn a_settled_entry_stays_until_its_handler_has_returned() {
         let (ledger, active, _, _settle) = claimed(1);
         active.start();
         active.finish(Outcome::GivenBack(None));
         ledger.settled(std::slice::from_ref(&active));
-        assert_eq!(ledger.len(), 1, "the handler is still inside");
+        assert_eq!(ledger.len(), 1, "the handler still runs");
         assert!(ledger.returned(&active), "it was settled before");
         assert_eq!(ledger.len(), 0);
     }
 
     #[test]
-    fn an_entry_outlives_its_handler_until_it_is_settled() {
+    fn an_entry_stays_after_its_handler_until_it_is_settled() {
         let (ledger, active, _, _settle) = claimed(1);
         active.start();
         active.finish(Outcome::Done);

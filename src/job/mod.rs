@@ -1,4 +1,4 @@
-//! A job as the database holds it. Words only: how it is claimed and settled stands elsewhere.
+//! A job as the database stores it. Knows nothing of how jobs are claimed and settled.
 
 pub(crate) mod active;
 pub(crate) mod spec;
@@ -16,7 +16,7 @@ use tokio_postgres::types::{FromSql, Type};
 
 /// One job: a row of the queue, as it was when it was claimed or added.
 ///
-/// The payload stays the bytes that PostgreSQL holds; [`payload_as`](Job::payload_as) reads them.
+/// The payload is kept as the bytes that PostgreSQL stores. [`payload_as`](Job::payload_as) deserializes them.
 #[derive(Clone)]
 pub struct Job {
     pub(crate) id: i64,
@@ -34,8 +34,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// Reads a job row: the columns `id … flags` by name, whatever else the row has. A payload of null was left
-    /// out. What is not valid UTF-8 in key and flags is replaced.
+    /// Reads a job from a row with the columns `id … flags`, by name. Other columns are ignored. A null payload was
+    /// left out by the statement and becomes empty. In key and flags, bytes that are not valid UTF-8 become U+FFFD.
     pub(crate) fn from_row(row: &Row, task_identifier: Arc<str>) -> Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
@@ -53,10 +53,10 @@ impl Job {
         })
     }
 
-    /// The columns of a job row that have text.
+    /// The columns of a job row that contain text.
     pub(crate) const TEXTS: [&str; 3] = ["payload", "key", "flags"];
 
-    /// Those of them in which `wrong` finds something.
+    /// Returns the text columns for which `wrong` is true.
     pub(crate) fn texts(row: &Row, wrong: fn(&Look) -> bool) -> Result<Vec<&'static str>> {
         let mut found = Vec::new();
         for column in Self::TEXTS {
@@ -72,25 +72,26 @@ impl Job {
         self.id
     }
 
-    /// The task that runs it.
+    /// The name of the task that runs the job.
     pub fn task_identifier(&self) -> &str {
         &self.task_identifier
     }
 
-    /// The id of the named queue it belongs to, if any.
+    /// The id of the job's named queue, if it has one.
     pub fn job_queue_id(&self) -> Option<i32> {
         self.queue_id
     }
 
-    /// The payload: JSON text, byte for byte as PostgreSQL holds it.
+    /// The payload: JSON text, byte for byte as PostgreSQL stores it.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The payload read as `T`.
+    /// Deserializes the payload as `T`.
     ///
     /// # Errors
-    /// [`ErrorKind::Payload`] if it does not have the shape of `T`; the text says where, never what.
+    /// [`ErrorKind::Payload`] if the payload does not have the shape of `T`. The text contains line and column, but
+    /// nothing of the payload.
     pub fn payload_as<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.payload).map_err(|e| {
             let text =
@@ -99,22 +100,23 @@ impl Job {
         })
     }
 
-    /// Lower runs first; -32768..=32767, 0 unless said otherwise.
+    /// The priority: -32768..=32767, a lower number runs first. Defaults to 0.
     pub fn priority(&self) -> i16 {
         self.priority
     }
 
-    /// Not started before this time. One outside of the years 1 to 9999, as `infinity`, reads as the nearest within.
+    /// The job does not start before this time. A time outside the years 1 to 9999, such as `infinity`, is returned as
+    /// the nearest time within them.
     pub fn run_at(&self) -> DateTime<Utc> {
         self.run_at
     }
 
-    /// Which attempt this is, counting from 1 while the job runs.
+    /// The number of attempts so far. While the job runs, this is the number of the current attempt, counted from 1.
     pub fn attempts(&self) -> i16 {
         self.attempts
     }
 
-    /// After this many failed attempts the job stays failed for good.
+    /// After this many failed attempts the job fails permanently.
     pub fn max_attempts(&self) -> i16 {
         self.max_attempts
     }
@@ -124,23 +126,23 @@ impl Job {
         self.created_at
     }
 
-    /// The job key it was added under, if any.
+    /// The job key that the job was added with, if any.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// How often the job was added again under its key.
+    /// How often the job was added again with its key.
     pub fn revision(&self) -> i32 {
         self.revision
     }
 
-    /// The flags that the job carries, in no particular order.
+    /// The flags of the job, in no particular order.
     pub fn flags(&self) -> Vec<String> {
         flags_of(self.flags.as_deref())
     }
 }
 
-/// The names in a row's object of flags.
+/// The names of the flags in the `flags` column, which is a JSON object.
 pub(crate) fn flags_of(object: Option<&str>) -> Vec<String> {
     match object.and_then(|text| serde_json::from_str(text).ok()) {
         Some(serde_json::Value::Object(flags)) => flags.into_iter().map(|(flag, _)| flag).collect(),
@@ -149,7 +151,7 @@ pub(crate) fn flags_of(object: Option<&str>) -> Vec<String> {
 }
 
 impl fmt::Debug for Job {
-    /// Everything but the payload, which may hold secrets.
+    /// Leaves out the payload, which may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("id", &self.id)
@@ -164,18 +166,18 @@ impl fmt::Debug for Job {
     }
 }
 
-/// What kind of JSON error it is and where, without quoting the payload, which serde's own text does.
+/// Describes a JSON error and its position. serde's own text is not used, because it may quote the payload.
 fn place(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         serde_json::error::Category::Data => "a value has another type than the task expects, or a field is missing",
-        serde_json::error::Category::Syntax => "it is not JSON that can be read",
+        serde_json::error::Category::Syntax => "it cannot be decoded",
         serde_json::error::Category::Eof => "it ends too early",
         serde_json::error::Category::Io => "it could not be read",
     };
     format!("{what} (line {}, column {})", error.line(), error.column())
 }
 
-/// Text or JSON as bytes, in whatever encoding it came.
+/// Text or JSON as bytes, in the encoding in which the server sent it.
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl<'a> FromSql<'a> for Bytes {
@@ -188,18 +190,18 @@ impl<'a> FromSql<'a> for Bytes {
     }
 }
 
-/// The first moment that RFC 3339 and the clocks of all languages have.
+/// The first time that RFC 3339 and the standard libraries of all supported languages can represent.
 pub(crate) const FIRST: DateTime<Utc> = micros(-62_135_596_800_000_000);
 
-/// The last one, to the microsecond.
+/// The last such time, to the microsecond.
 pub(crate) const LAST: DateTime<Utc> = micros(253_402_300_799_999_999);
 
 const fn micros(since_1970: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(since_1970).expect("a moment of the calendar")
 }
 
-/// A timestamp of the database. One before the year 1 becomes [`FIRST`], one after the year 9999 [`LAST`], as do
-/// `-infinity` and `infinity`: one odd row must not spoil a whole claim, or a list.
+/// A timestamp of the database. A time before the year 1 and `-infinity` become [`FIRST`]. A time after the year 9999
+/// and `infinity` become [`LAST`]. An error instead would fail a whole claim or list because of one row.
 pub(crate) struct DbTime(pub(crate) DateTime<Utc>);
 
 impl<'a> FromSql<'a> for DbTime {
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn times_beyond_the_calendar_are_its_ends() {
+    fn timestamps_outside_years_1_to_9999_are_clamped() {
         check(0, "2000-01-01T00:00:00Z".parse().unwrap());
         check(-1, "1999-12-31T23:59:59.999999Z".parse().unwrap());
         check(252_455_615_999_999_999, "9999-12-31T23:59:59.999999Z".parse().unwrap());

@@ -1,4 +1,4 @@
-//! What a caller asks for when adding a job, checked before anything is sent. No IO.
+//! The options of a job to add. They are checked before anything is sent to the database. No IO.
 
 use crate::error::{Error, Result};
 use crate::job::{FIRST, LAST};
@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// How an enqueue treats a waiting job of the same key. Source: Graphile Worker's `job_key_mode`.
+/// What an enqueue does if a waiting job has the same job key. This is Graphile Worker's `job_key_mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum JobKeyMode {
-    /// The waiting job takes over everything of the new one; its attempts start over.
+    /// The new job's values replace all values of the waiting job. Its attempts start over.
     #[default]
     Replace,
-    /// As `Replace`, but a job that was never tried keeps its `run_at`.
+    /// Like `Replace`, but a job that was never attempted keeps its `run_at`.
     PreserveRunAt,
-    /// Nothing changes if any job has the key, even one that is running or has failed for good.
+    /// If any job has the key, nothing changes, even if that job is running or has failed permanently.
     UnsafeDedupe,
 }
 
@@ -29,7 +29,7 @@ impl JobKeyMode {
     }
 }
 
-/// The options of one enqueue. Everything left out takes the database's default.
+/// The options of one enqueue. An option that is not set takes the default of the database.
 ///
 /// ```
 /// use graphile_worker::JobSpec;
@@ -38,27 +38,29 @@ impl JobKeyMode {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobSpec {
-    /// Jobs of one queue run one after the other. At most 128 characters. Default: none, in parallel.
+    /// The name of the queue. Jobs of one queue run one after the other. At most 128 characters. Default: no queue, the
+    /// job runs in parallel with others.
     pub queue_name: Option<String>,
-    /// Not started earlier. A time of the years 1 to 9999. Default: now.
+    /// The job does not start before this time. Must be in the years 1 to 9999. Default: now.
     pub run_at: Option<DateTime<Utc>>,
-    /// 1..=32767. Default: 25.
+    /// After this many failed attempts the job fails permanently. 1..=32767. Default: 25.
     pub max_attempts: Option<i32>,
-    /// At most one waiting job has a key; see [`JobKeyMode`]. 1..=512 characters.
+    /// A key that at most one waiting job has; see [`JobKeyMode`]. 1..=512 characters. Default: no key.
     pub job_key: Option<String>,
-    /// What happens to a waiting job of the same key. Default: [`JobKeyMode::Replace`].
+    /// What happens if a waiting job has the same key. Default: [`JobKeyMode::Replace`].
     pub job_key_mode: Option<JobKeyMode>,
-    /// -32768..=32767, lower first. Default: 0.
+    /// The priority: -32768..=32767, a lower number runs first. Default: 0.
     pub priority: Option<i32>,
-    /// Marks by which workers can leave the job to others.
+    /// The flags of the job. Workers can be configured to leave jobs with certain flags to other workers. Default:
+    /// none.
     pub flags: Option<Vec<String>>,
-    /// The W3C trace context that the job belongs to. Default: none, or that of the job whose handler
-    /// adds it.
+    /// The W3C trace context of the job. Default: none, or, if a handler adds the job, the trace context of the
+    /// handler's job.
     pub traceparent: Option<String>,
 }
 
 impl JobSpec {
-    /// A spec that leaves everything to the defaults.
+    /// Creates a spec in which no option is set.
     pub fn new() -> Self {
         Self::default()
     }
@@ -105,10 +107,10 @@ impl JobSpec {
         self
     }
 
-    /// Sets [`traceparent`](Self::traceparent). Typed jobs carry it as `_trace.traceparent` of their payload,
-    /// which must be a JSON object; their handlers read it with
-    /// [`WorkerContext::traceparent`](crate::WorkerContext::traceparent). Raw payloads pass untouched, so an
-    /// enqueue of one refuses it.
+    /// Sets [`traceparent`](Self::traceparent). Typed jobs store it as `_trace.traceparent` in their payload, which
+    /// must be a JSON object. Their handlers read it with
+    /// [`WorkerContext::traceparent`](crate::WorkerContext::traceparent). A raw payload is stored unchanged, so adding
+    /// a raw job with this option is an error.
     pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
         self.traceparent = Some(traceparent.into());
         self
@@ -117,7 +119,7 @@ impl JobSpec {
     /// Checks every field against its limit.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) naming the field and the limit.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config). The text names the field and the limit.
     pub fn check(&self) -> Result<()> {
         if let Some(name) = &self.queue_name {
             check_text("queue_name", name, 0..=128)?;
@@ -139,34 +141,34 @@ impl JobSpec {
     }
 }
 
-/// A job to be added in bulk: its task, its payload as JSON text, its options.
+/// A job to add, with an untyped payload: its task, its payload as JSON text, and its options.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawJob {
-    /// The task that runs it.
+    /// The name of the task that runs the job. 1..=128 characters.
     pub identifier: String,
     /// JSON text, stored byte for byte.
     pub payload: String,
-    /// Its options.
+    /// The options of the job.
     pub spec: JobSpec,
 }
 
 impl RawJob {
-    /// Checks everything, before anything is sent.
+    /// Checks name and options, before anything is sent to the database.
     pub(crate) fn checked(identifier: &str, payload: String, mut spec: JobSpec) -> Result<RawJob> {
         TaskName::new(identifier)?;
         spec.check()?;
         if spec.traceparent.is_some() {
             return Err(Error::config(
-                "traceparent: a raw payload is stored untouched; add the job typed, or put _trace.traceparent into the payload",
+                "traceparent: a raw payload is stored unchanged; add a typed job, or put _trace.traceparent into the payload",
             ));
         }
-        // PostgreSQL keeps microseconds; so does whoever compares with what comes back.
+        // PostgreSQL stores microseconds. Callers that compare `run_at` with the stored value must find them equal.
         spec.run_at = spec.run_at.map(|at| at.trunc_subsecs(6));
         Ok(RawJob { identifier: identifier.to_owned(), payload, spec })
     }
 }
 
-/// Checks the jobs of one call, each and together.
+/// Checks the jobs of one call: each of them, and that no two have the same job key.
 pub(crate) fn check_all(jobs: Vec<RawJob>) -> Result<Vec<RawJob>> {
     let mut keys: HashMap<&str, usize> = HashMap::new();
     for (place, job) in jobs.iter().enumerate() {
@@ -188,7 +190,7 @@ pub(crate) fn check_key(job_key: &str) -> Result<String> {
     Ok(job_key.to_owned())
 }
 
-/// The name of a task: 1..=128 characters, no NUL; checked once, cheap to clone.
+/// The name of a task: 1..=128 characters without NUL. It is checked once, on creation. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskName(Arc<str>);
 
@@ -202,7 +204,7 @@ impl TaskName {
         Ok(Self(name.into()))
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -224,7 +226,7 @@ impl fmt::Debug for TaskName {
     }
 }
 
-/// Checks a time to run at: one that every language can read back.
+/// Checks a `run_at`: every supported language must be able to represent it.
 pub(crate) fn check_run_at(at: DateTime<Utc>) -> Result<()> {
     match (FIRST..=LAST).contains(&at.trunc_subsecs(6)) {
         true => Ok(()),

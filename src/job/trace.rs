@@ -1,17 +1,17 @@
-//! W3C trace contexts, carried from an enqueue to the handler as `_trace.traceparent` of the payload.
-//! Knows the payload's text, and nothing of tracing libraries.
+//! W3C trace contexts: an enqueue stores one as `_trace.traceparent` in the payload, and the handler reads it.
+//! Knows the payload's text, and no tracing library.
 
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 
-/// Where the async crate keeps its trace, too.
+/// The field of the payload. The async crate uses the same name.
 const FIELD: &str = "_trace";
 
-/// Puts a trace context into a payload. A payload that is no JSON object has no place for it: `None`.
+/// Adds a trace context to a payload. Returns `None` if the payload is not a JSON object.
 pub(crate) fn carry(payload: &str, traceparent: &str) -> Option<String> {
     let inner = payload.strip_prefix('{')?.strip_suffix('}')?;
     if payload.contains(FIELD) {
-        // It may have one already, so look closer.
+        // The payload may already have a trace context, so it must be parsed.
         let mut fields: Map<String, Value> = serde_json::from_str(payload).ok()?;
         match fields.get_mut(FIELD).and_then(Value::as_object_mut) {
             Some(trace) => _ = trace.insert("traceparent".into(), traceparent.into()),
@@ -23,7 +23,7 @@ pub(crate) fn carry(payload: &str, traceparent: &str) -> Option<String> {
     Some(format!("{{{inner}{comma}\"{FIELD}\":{{\"traceparent\":\"{traceparent}\"}}}}"))
 }
 
-/// The trace context that a payload carries, also one that the async crate wrote.
+/// Returns the trace context of a payload. Also reads the format of the async crate.
 pub(crate) fn of(payload: &[u8]) -> Option<String> {
     let payload = fields(payload)?;
     let trace = payload.get(FIELD)?;
@@ -38,20 +38,21 @@ pub(crate) fn of(payload: &[u8]) -> Option<String> {
     check(&traceparent).is_ok().then_some(traceparent)
 }
 
-/// The payload without its trace context, for a task whose type has no room for one; `None` if it has none.
+/// Returns the payload without its trace context, for a task whose type does not accept the extra field. Returns `None`
+/// if the payload has no trace context.
 pub(crate) fn without(payload: &[u8]) -> Option<Value> {
     let mut fields = fields(payload)?;
     fields.remove(FIELD)?;
     Some(Value::Object(fields))
 }
 
-/// The fields of a payload in which the word occurs at all: most carry no trace, and are not read twice.
+/// Parses a payload, but only if it contains the name of the field. Most payloads do not, and are not parsed twice.
 fn fields(payload: &[u8]) -> Option<Map<String, Value>> {
     let mentioned = payload.windows(FIELD.len()).any(|bytes| bytes == FIELD.as_bytes());
     mentioned.then(|| serde_json::from_slice(payload).ok()).flatten()
 }
 
-/// Checks a `traceparent` as W3C Trace Context has it: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero.
+/// Checks a `traceparent` as specified by W3C Trace Context: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero.
 pub(crate) fn check(traceparent: &str) -> Result<()> {
     let parts: Vec<&str> = traceparent.split('-').collect();
     let hex = |part: &str, digits: usize| {
@@ -70,7 +71,7 @@ pub(crate) fn check(traceparent: &str) -> Result<()> {
     match valid {
         true => Ok(()),
         false => Err(Error::config(
-            "traceparent: is not as W3C Trace Context has it: 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, \
+            "traceparent: is not valid; W3C Trace Context requires 00-<32 hex digits>-<16 hex digits>-<2 hex digits>, \
              lower case, ids not all zero",
         )),
     }
@@ -83,7 +84,7 @@ mod tests {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn what_is_carried_is_found_and_the_rest_is_as_it_was() {
+    fn traceparent_is_stored_and_the_rest_stays_unchanged() {
         for (payload, carried) in [
             ("{}", r#"{"_trace":{"traceparent":"P"}}"#),
             (r#"{ "b":1.10}"#, r#"{ "b":1.10,"_trace":{"traceparent":"P"}}"#),
@@ -101,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn the_async_crates_trace_is_read_as_well() {
+    fn trace_format_of_the_async_crate_is_read() {
         let theirs =
             r#"{"_trace":{"flags":1,"trace_id":"0af7651916cd43dd8448eb211c80319c","span_id":"b7ad6b7169203331"}}"#;
         assert_eq!(of(theirs.as_bytes()).as_deref(), Some(PARENT));
     }
 
     #[test]
-    fn only_a_traceparent_is_one() {
+    fn invalid_traceparents_are_refused() {
         check(PARENT).unwrap();
         for wrong in
             ["", "00", &PARENT.to_uppercase(), &PARENT[1..], &format!("{PARENT}-"), &PARENT.replace("00-", "ff-")]

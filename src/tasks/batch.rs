@@ -1,4 +1,4 @@
-//! Batch tasks: one job with a list of items, of which only those that failed are tried again.
+//! Batch tasks: one job with a list of items. A retry contains only the items that failed.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::spec::RawJob;
@@ -8,13 +8,13 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use std::fmt::Display;
 
-/// A batch task: the type of one item, the name under which its jobs are stored, and what to do with a
-/// list of items.
+/// A batch task: the type of one item, the name of the task in the database, and the function that runs a list of
+/// items.
 ///
-/// A job's payload is a JSON array of `Self`. If the handler answers one result for each item, those that
-/// succeeded are done, and the next attempt has only the others. An error or a panic of the handler as a
-/// whole, or another number of results than there are items, fails the attempt with all of its items.
-/// Source: the guide, Worker Process.
+/// A job's payload is a JSON array of `Self`. If the handler returns one result for each item, the items that succeeded
+/// are done, and the next attempt has only the others. If the handler returns one error for all items, or panics, the
+/// attempt fails with all its items. The same happens if the number of results differs from the number of items. See
+/// the deployment guide, section Worker Process (docs/deployment-guide.async.md).
 ///
 /// ```
 /// use graphile_worker::{BatchTaskHandler, IntoBatchTaskHandlerResult, WorkerContext};
@@ -26,7 +26,7 @@ use std::fmt::Display;
 /// impl BatchTaskHandler for Notification {
 ///     const IDENTIFIER: &'static str = "send_notifications";
 ///     fn run_batch(items: Vec<Self>, _ctx: WorkerContext) -> impl IntoBatchTaskHandlerResult {
-///         let send = |item: Self| if item.to.is_empty() { Err("nobody to write to") } else { Ok(()) };
+///         let send = |item: Self| if item.to.is_empty() { Err("no recipient") } else { Ok(()) };
 ///         items.into_iter().map(send).collect::<Vec<_>>()
 ///     }
 /// }
@@ -35,30 +35,30 @@ pub trait BatchTaskHandler: Serialize + DeserializeOwned + Send + 'static {
     /// The task's name in the database: 1..=128 characters.
     const IDENTIFIER: &'static str;
 
-    /// Runs one job. Called on a worker thread; may block. All items of a job share its attempts.
+    /// Runs one job. Called on a worker thread, and may block. All items of a job share its attempts.
     fn run_batch(items: Vec<Self>, ctx: WorkerContext) -> impl IntoBatchTaskHandlerResult;
 
-    /// The task as a value: [`JobDefinition::of_batch`].
+    /// Returns the task as a value, as [`JobDefinition::of_batch`] does.
     fn definition() -> JobDefinition {
         JobDefinition::of_batch::<Self>()
     }
 }
 
-/// How a batch ended.
+/// The result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BatchTaskResult {
     /// Every item is done.
     Complete,
-    /// None is done, for this reason.
+    /// No item is done. The text is the error.
     Failed(String),
-    /// One result for each item, in their order.
+    /// One result for each item, in the order of the items.
     Items(Vec<Result<(), String>>),
 }
 
-/// What a batch handler may return: nothing; a `Result` for all items; a list with one `Result` for each
-/// item; or a [`BatchTaskResult`]. Errors must be displayable.
+/// The return type of a batch handler: `()`, one `Result` for all items, a `Vec` with one `Result` for each item, or a
+/// [`BatchTaskResult`]. Error types must implement `Display`.
 pub trait IntoBatchTaskHandlerResult {
-    /// How the batch ended.
+    /// Converts the value into the result of the batch.
     fn into_batch_result(self) -> BatchTaskResult;
 }
 
@@ -89,7 +89,7 @@ impl<E: Display> IntoBatchTaskHandlerResult for Vec<Result<(), E>> {
     }
 }
 
-/// Runs one batch job; answers the failure's text.
+/// Runs one batch job. Returns the text of the error if it fails.
 pub(crate) fn run<T: BatchTaskHandler>(ctx: WorkerContext) -> Result<(), String> {
     let unfit = |error: Error| texts(&ctx).err().unwrap_or_else(|| error.to_string());
     let items: Vec<T> = ctx.job().payload_as().map_err(unfit)?;
@@ -100,13 +100,13 @@ pub(crate) fn run<T: BatchTaskHandler>(ctx: WorkerContext) -> Result<(), String>
     }
 }
 
-/// Each item's own text, so that one that is tried again is the same to the byte.
+/// The JSON text of each item, so that an item that is retried stays the same byte for byte.
 fn texts(ctx: &WorkerContext) -> Result<Vec<Box<RawValue>>, String> {
     serde_json::from_slice(ctx.payload())
         .map_err(|_| format!("the payload of a job of batch task {} must be a JSON array", ctx.job().task_identifier()))
 }
 
-/// What becomes of a batch job whose items ended so: those that failed are left for its next attempt.
+/// Returns the result of a batch job from the results of its items. The next attempt gets only the items that failed.
 pub(crate) fn outcome(ctx: &WorkerContext, results: &[Result<(), String>]) -> Result<(), String> {
     let texts = texts(ctx)?;
     if results.len() != texts.len() {
@@ -126,7 +126,7 @@ pub(crate) fn outcome(ctx: &WorkerContext, results: &[Result<(), String>]) -> Re
 /// The payload of a batch job.
 ///
 /// # Errors
-/// `Config` if there is no item; `Payload` if one does not serialize.
+/// `Config` if there is no item. `Payload` if an item cannot be serialized.
 pub(crate) fn payload<T: BatchTaskHandler>(items: &[T]) -> Result<String> {
     if items.is_empty() {
         return Err(Error::config(format!("items of batch task {}: empty; give at least one", T::IDENTIFIER)));
@@ -135,16 +135,18 @@ pub(crate) fn payload<T: BatchTaskHandler>(items: &[T]) -> Result<String> {
         .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))
 }
 
-/// Checks that hooks have left a batch job a list of items.
+/// Checks that the payload of a batch job is still a list of items after the hooks ran.
 ///
 /// # Errors
-/// `JobScheduleFailed` naming the task.
+/// `JobScheduleFailed` if it is not. The text names the task.
 pub(crate) fn check(job: &RawJob) -> Result<()> {
     match serde_json::from_str::<Vec<IgnoredAny>>(&job.payload) {
         Ok(items) if !items.is_empty() => Ok(()),
         _ => {
-            let text =
-                format!("items of batch task {}: a hook left no list with items; nothing was added", job.identifier);
+            let text = format!(
+                "items of batch task {}: after the hooks, the payload is not a list with items; nothing was added",
+                job.identifier
+            );
             Err(Error::new(ErrorKind::JobScheduleFailed, text))
         }
     }

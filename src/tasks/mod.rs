@@ -1,4 +1,4 @@
-//! Tasks: the functions that run jobs, and what they are given. The only place that reads payloads.
+//! Tasks: the functions that run jobs, and the context that they get.
 
 pub(crate) mod batch;
 
@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A task: a payload type, the name under which its jobs are stored, and what to do with one.
+/// A task: a payload type, the name of the task in the database, and the function that runs a job.
 ///
-/// The worker reads the payload as `Self` and calls [`run`](Self::run) on one of its threads. A
-/// returned error or a panic fails the attempt, and the job is tried again after e^attempts seconds.
-/// Source: the guide, Worker Process.
+/// The worker deserializes the payload as `Self` and calls [`run`](Self::run) on one of its threads. If `run` returns
+/// an error or panics, the attempt fails, and the job is retried after e^attempts seconds, unless the task has another
+/// retry policy. See the deployment guide, section Worker Process (docs/deployment-guide.async.md).
 ///
 /// ```
 /// use graphile_worker::{IntoTaskHandlerResult, TaskHandler, WorkerContext};
@@ -38,7 +38,7 @@ use std::time::Duration;
 ///     const IDENTIFIER: &'static str = "send_email";
 ///     fn run(self, _ctx: WorkerContext) -> impl IntoTaskHandlerResult {
 ///         if self.to.is_empty() {
-///             return Err("nobody to write to");
+///             return Err("no recipient");
 ///         }
 ///         Ok(())
 ///     }
@@ -48,18 +48,18 @@ pub trait TaskHandler: Serialize + DeserializeOwned + Send + 'static {
     /// The task's name in the database: 1..=128 characters.
     const IDENTIFIER: &'static str;
 
-    /// Runs one job. Called on a worker thread; may block.
+    /// Runs one job. Called on a worker thread, and may block.
     fn run(self, ctx: WorkerContext) -> impl IntoTaskHandlerResult;
 
-    /// The task as a value: [`JobDefinition::of`].
+    /// Returns the task as a value, as [`JobDefinition::of`] does.
     fn definition() -> JobDefinition {
         JobDefinition::of::<Self>()
     }
 }
 
-/// What a handler may return: nothing, or a `Result` whose error can be displayed.
+/// The return type of a handler: `()`, or a `Result` whose error type implements `Display`.
 pub trait IntoTaskHandlerResult {
-    /// The failure's text, which becomes the job's `last_error`.
+    /// Converts the value into a result. The error text is stored as the job's `last_error`.
     fn into_result(self) -> Result<(), String>;
 }
 
@@ -71,23 +71,24 @@ impl IntoTaskHandlerResult for () {
 
 impl<E: Display> IntoTaskHandlerResult for Result<(), E> {
     fn into_result(self) -> Result<(), String> {
-        // The alternate form prints the whole chain of an anyhow-like error, and any other as it is.
+        // The alternate form displays the whole chain of an anyhow-like error. Other errors are not affected.
         self.map_err(|e| format!("{e:#}"))
     }
 }
 
-/// How the jobs of a task are run.
+/// How a worker runs the jobs of a task.
 pub(crate) enum Runner {
-    /// A function is called with the job's context; what it answers is the outcome.
+    /// The worker calls the function with the job's context. Its result is the outcome.
     Call(Box<dyn Fn(WorkerContext) -> Result<(), String> + Send + Sync>),
-    /// A function is given the job; whoever it leaves it to says how it ended, then or later.
+    /// The worker calls the function with the job. The function, or any thread that it gives the job to, ends the job
+    /// then or later.
     Give(Box<dyn Fn(StartedJob) + Send + Sync>),
-    /// Nothing is called: the job is given to whoever asks the worker for one.
+    /// The worker calls no function. The host takes jobs with `next`.
     Pull,
 }
 
-/// A task as a value: its name, its handler, and how its jobs are run. What a module can run is a
-/// list of these, given to [`WorkerOptions::define_jobs`](crate::WorkerOptions::define_jobs).
+/// A task as a value: its name, its handler, its retry policy and its timeout. Pass a list of definitions to
+/// [`WorkerOptions::define_jobs`](crate::WorkerOptions::define_jobs).
 ///
 /// ```
 /// use graphile_worker::{IntoTaskHandlerResult, JobDefinition, RetryPolicy, TaskHandler, WorkerContext};
@@ -108,7 +109,8 @@ pub(crate) enum Runner {
 /// }
 /// assert_eq!(jobs()[0].identifier(), "send_email");
 /// ```
-/// Source: the guide, Worker Process; `backoff` and `timeout` are ours.
+/// See the deployment guide, section Worker Process (docs/deployment-guide.async.md). `backoff` and `timeout` are
+/// additions of this library.
 #[must_use = "a definition does nothing until define_jobs() registers it"]
 pub struct JobDefinition {
     identifier: String,
@@ -118,11 +120,11 @@ pub struct JobDefinition {
 }
 
 impl JobDefinition {
-    /// The task `T`.
+    /// Creates the definition of the task `T`.
     pub fn of<T: TaskHandler>() -> Self {
         Self::raw(T::IDENTIFIER, |ctx: WorkerContext| {
             let payload = ctx.job().payload_as().or_else(|error| {
-                // A type that knows all its fields has no room for the trace context.
+                // A type that denies unknown fields does not accept the trace context.
                 let rest = trace::without(ctx.payload()).and_then(|rest| serde_json::from_value(rest).ok());
                 rest.ok_or(error)
             });
@@ -131,12 +133,12 @@ impl JobDefinition {
         })
     }
 
-    /// The batch task `T`.
+    /// Creates the definition of the batch task `T`.
     pub fn of_batch<T: BatchTaskHandler>() -> Self {
         Self::raw(T::IDENTIFIER, batch::run::<T>)
     }
 
-    /// A task by its name and a function that reads the payload itself.
+    /// Creates the definition of a task from its name and a function that reads the payload itself.
     pub fn raw<R: IntoTaskHandlerResult>(
         identifier: &str,
         handler: impl Fn(WorkerContext) -> R + Send + Sync + 'static,
@@ -153,34 +155,35 @@ impl JobDefinition {
         &self.identifier
     }
 
-    /// How long a failed job waits for its next attempt. Defaults to e^attempts seconds, e^10 at most,
-    /// as the database's own functions have it.
+    /// Sets how long a failed job waits for its next attempt. Defaults to e^attempts seconds, at most e^10 seconds, as
+    /// in the functions of the database schema.
     ///
-    /// Only jobs that fail in this worker wait so; others that share the tables have their own rules.
+    /// The policy applies only to jobs that fail in this worker. Other workers on the same tables use their own
+    /// policies.
     ///
     /// # Errors
-    /// `init` answers `Config` if a delay of the policy is longer than 100 years.
+    /// `init` returns `Config` if a delay of the policy is longer than 100 years.
     pub fn backoff(mut self, policy: RetryPolicy) -> Self {
         self.backoff = Some(policy);
         self
     }
 
-    /// How long a handler may run, counted from its start. Defaults to no limit.
+    /// Sets how long a handler may run, counted from its start. Defaults to no limit.
     ///
-    /// A handler that is late is cancelled: [`WorkerContext::is_cancelled`] answers true. If it then
-    /// returns an error, the attempt has failed by timeout; if it succeeds all the same, the job is done.
-    /// One that has not returned after the `shutdown_grace_period` is reported, by job and thread, as
-    /// stuck. It stays this worker's: nobody else runs it as long as this process lives.
+    /// If the handler exceeds its timeout, it is cancelled: [`WorkerContext::is_cancelled`] returns true. If it then
+    /// returns an error, the attempt fails by timeout. If it succeeds, the job is done. If it has not returned after a
+    /// further `shutdown_grace_period`, the worker logs it as stuck, with job and thread. The worker keeps the job
+    /// locked, so no other worker runs it as long as this process lives.
     ///
     /// # Errors
-    /// `init` answers `Config` if it is shorter than 1 ms.
+    /// `init` returns `Config` if the timeout is shorter than 1 ms.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 }
 
-/// One task of a worker, checked.
+/// One task of a worker, with checked options.
 pub(crate) struct Task {
     pub(crate) name: TaskName,
     pub(crate) runner: Runner,
@@ -205,7 +208,7 @@ impl Task {
     }
 }
 
-/// How long a task's handlers take, as a moving average. Zero: not known yet.
+/// How long a task's handlers take, as a moving average in nanoseconds. Zero means that none has returned yet.
 #[derive(Default)]
 pub(crate) struct Pace(AtomicU64);
 
@@ -213,7 +216,8 @@ impl Pace {
     pub(crate) fn took(&self, time: Duration) {
         let nanos = (time.as_nanos() as u64).max(1);
         let average = self.0.load(Ordering::Relaxed);
-        // Slow runs count at once, fast ones little by little: a wrong guess must not hoard jobs.
+        // A slow run raises the average quickly, and a fast run lowers it slowly. If the average were too low, this
+        // worker would claim jobs that it cannot start soon.
         let next = if average == 0 || nanos > average {
             nanos.midpoint(average.max(1))
         } else {
@@ -230,7 +234,7 @@ impl Pace {
     }
 }
 
-/// Values that handlers share, by type. Source: the async crate's extensions.
+/// Values that handlers share, by type. These are the extensions of the async crate.
 #[derive(Default)]
 pub(crate) struct Extensions(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
@@ -244,25 +248,25 @@ impl Extensions {
     }
 }
 
-/// The values given to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension), by their type.
+/// The values that were passed to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension), by their type.
 #[derive(Clone)]
 pub struct ReadOnlyExtensions(pub(crate) Arc<Extensions>);
 
 impl ReadOnlyExtensions {
-    /// The value of type `T`, if one was added.
+    /// Returns the value of type `T`. `None` if none was added.
     pub fn get<T: 'static>(&self) -> Option<&T> {
         self.0.get()
     }
 }
 
-/// What all jobs of one worker share.
+/// The values that all jobs of one worker share.
 pub(crate) struct WorkerEnv {
     pub(crate) worker_id: String,
     pub(crate) utils: WorkerUtils,
     pub(crate) extensions: Arc<Extensions>,
 }
 
-/// What a handler is given beside its payload. Cheap to clone; may go to other threads.
+/// The context that a handler gets in addition to its payload. Cloning is cheap. It can be sent to other threads.
 #[derive(Clone)]
 pub struct WorkerContext {
     active: Arc<ActiveJob>,
@@ -274,30 +278,30 @@ impl WorkerContext {
         Self { active, around }
     }
 
-    /// The job that runs.
+    /// The job that the handler runs.
     pub fn job(&self) -> &Job {
         self.active.job()
     }
 
-    /// Its payload: JSON text, byte for byte as PostgreSQL holds it.
+    /// The job's payload: JSON text, byte for byte as PostgreSQL stores it.
     pub fn payload(&self) -> &[u8] {
         self.active.job().payload()
     }
 
-    /// The id under which this worker locks jobs; a new one at every start.
+    /// The id with which this worker locks jobs. It is a new random id at every start.
     pub fn worker_id(&self) -> &str {
         &self.around.worker_id
     }
 
-    /// Borrows a connection of the worker's pool, until it is dropped.
+    /// Borrows a connection from the worker's pool. Dropping it gives it back.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if none came free in time; see `max_pg_conn`.
+    /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no connection was free in time; see `max_pg_conn`.
     pub fn connection(&self) -> Result<Connection> {
         self.around.utils.connection()
     }
 
-    /// The W3C trace context that the job was added with, if any: its payload's `_trace.traceparent`.
+    /// The W3C trace context that the job was added with, if any. The payload contains it as `_trace.traceparent`.
     ///
     /// ```
     /// # use graphile_worker::WorkerContext;
@@ -311,37 +315,37 @@ impl WorkerContext {
         trace::of(self.payload())
     }
 
-    /// Adds a job of task `T`, as [`WorkerUtils::add_job`]. It belongs to this job's trace, unless the
-    /// spec names another.
+    /// Adds a job of task `T`, as [`WorkerUtils::add_job`] does. The new job gets the trace context of this job, unless
+    /// the spec has another one.
     ///
     /// # Errors
-    /// As [`WorkerUtils::add_job`].
+    /// The errors of [`WorkerUtils::add_job`].
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
         self.around.utils.add_typed(payload, spec, self.traceparent().as_deref())
     }
 
-    /// Adds one job of batch task `T` with these items, as [`WorkerUtils::add_batch_job`].
+    /// Adds one job of batch task `T` with these items, as [`WorkerUtils::add_batch_job`] does.
     ///
     /// # Errors
-    /// As [`WorkerUtils::add_batch_job`].
+    /// The errors of [`WorkerUtils::add_batch_job`].
     pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
         self.around.utils.add_batch_job(items, spec)
     }
 
-    /// The same utilities as outside of a worker.
+    /// The worker's [`WorkerUtils`], with which the handler can add, remove and change jobs.
     pub fn utils(&self) -> &WorkerUtils {
         &self.around.utils
     }
 
-    /// Runs the job again no earlier than after `delay`, once the handler has returned without an error:
-    /// the attempt does not count. At most 100 years; the last call counts. A named queue goes on with its
-    /// next job meanwhile. If the handler fails all the same, the failure counts and this does not.
+    /// If the handler succeeds, the job runs again after `delay` at the earliest, and the attempt does not count. If
+    /// the handler fails, the call has no effect, and the failure counts. Delays above 100 years count as 100 years.
+    /// The last call wins. While the job waits, its named queue continues with the next job.
     ///
     /// ```
     /// # use graphile_worker::WorkerContext;
     /// # use std::time::Duration;
     /// fn handler(ctx: WorkerContext) {
-    ///     let ready = false; // Say, a report that another system is still writing.
+    ///     let ready = false; // For example, another system is still writing a report.
     ///     if !ready {
     ///         ctx.snooze(Duration::from_secs(30));
     ///     }
@@ -351,14 +355,14 @@ impl WorkerContext {
         self.active.wish_snooze(delay.min(LONGEST_DELAY));
     }
 
-    /// Lets the next attempt wait for `delay`, if this one fails, whatever its task's policy says. At most 100 years;
-    /// the last call counts.
+    /// If the handler fails, the next attempt waits for `delay`, regardless of the task's retry policy. Delays above
+    /// 100 years count as 100 years. The last call wins.
     ///
     /// ```
     /// # use graphile_worker::WorkerContext;
     /// # use std::time::Duration;
     /// fn handler(ctx: WorkerContext) -> Result<(), String> {
-    ///     let asked_to_wait = Duration::from_secs(90); // Say, by the other side's answer.
+    ///     let asked_to_wait = Duration::from_secs(90); // For example, from a Retry-After header.
     ///     ctx.retry_after(asked_to_wait);
     ///     Err("too many requests".into())
     /// }
@@ -367,33 +371,36 @@ impl WorkerContext {
         self.active.wish_delay(delay.min(LONGEST_DELAY));
     }
 
-    /// Only this payload is left for the next attempt, if this one fails.
+    /// If the handler fails, the next attempt gets this payload.
     pub(crate) fn keep_only(&self, payload: String) {
         self.active.wish_rest(payload);
     }
 
-    /// Whether the job should end early: a stop whose grace period is over, its task's timeout, or the
-    /// job was lost to another worker. A handler that looks at it now and then makes stops quick and duplicates rare.
+    /// Returns true if the job should end early: the grace period of a stop is over, the job exceeded its task's
+    /// timeout, or another worker has taken the job. A handler that checks this regularly makes stops fast and
+    /// duplicate runs rare.
     pub fn is_cancelled(&self) -> bool {
         self.active.is_cancelled()
     }
 
-    /// The value of type `T` given to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension).
+    /// The value of type `T` that was passed to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension).
+    /// `None` if there is none.
     pub fn get_ext<T: 'static>(&self) -> Option<&T> {
         self.around.extensions.get()
     }
 }
 
-/// A started job, until it is said how it ended: by whoever holds this, on any thread. Dropped before, it fails.
+/// A started job that has no outcome yet. Any thread that owns this value can end the job. If it is dropped before, the
+/// attempt fails.
 pub(crate) struct StartedJob {
     context: WorkerContext,
-    /// Taken by the first who says how it ended.
+    /// Taken by the first call of `finish`.
     end: Mutex<Option<Arc<dyn End>>>,
 }
 
-/// The engine's end of a started job; dropped once the job has left its handler.
+/// The engine's side of a started job. It is dropped once the job has left its handler.
 pub(crate) trait End: Send + Sync {
-    /// Gives the job its outcome; false if it has one, or is no longer ours.
+    /// Gives the job its outcome. Returns false if it already has one, or if this worker has lost the job.
     fn with(&self, result: Result<(), String>) -> bool;
 }
 
@@ -406,12 +413,13 @@ impl StartedJob {
         &self.context
     }
 
-    /// Whether nobody has ended it yet.
+    /// Returns true if `finish` was not called yet.
     pub(crate) fn is_open(&self) -> bool {
         self.end.lock().is_some()
     }
 
-    /// Ends the job, once, with the failure's text if it failed; false if somebody has done so before.
+    /// Ends the job, with the text of the error if it failed. Only the first call has an effect. Returns false if the
+    /// job already has an outcome, or if this worker has lost it.
     pub(crate) fn finish(&self, result: Result<(), String>) -> bool {
         let end = self.end.lock().take();
         end.is_some_and(|end| end.with(result))

@@ -1,4 +1,4 @@
-//! The grammar, line by line, and that no mistake passes without its place.
+//! Tests of the crontab grammar, and that each error has a position.
 
 use super::*;
 use crate::cron::schedule::tests::{Dice, fields};
@@ -33,7 +33,7 @@ fn a_line_has_five_fields_a_task_options_and_a_payload() {
 }
 
 #[test]
-fn empty_lines_and_comments_are_left_out_and_nothing_after_them() {
+fn empty_lines_and_comments_are_skipped() {
     let entries = Cron::parse("\n# a comment\n * * * * * one\r\n\r\n\t# another\n0 0 * * * two {}\n   ").unwrap();
     assert_eq!(entries.iter().map(Cron::identifier).collect::<Vec<_>>(), ["one", "two"]);
     assert_eq!(Cron::parse("").unwrap(), []);
@@ -83,8 +83,8 @@ fn typed_entries_equal_their_text() {
 }
 
 #[test]
-fn a_mistake_is_told_with_its_line_and_column() {
-    refused("* * * * *", "line 1, column 10: here a task's name");
+fn errors_name_their_line_and_column() {
+    refused("* * * * *", "line 1, column 10: expected a task name");
     refused("\n* * * *", "line 2, column 8: the day of week is missing");
     refused("60 * * * * t", "line 1, column 1: minute: 60 is outside the field; allowed are 0 to 59");
     refused("  * 1,24 * * * t", "line 1, column 7: hour: 24 is outside");
@@ -94,30 +94,30 @@ fn a_mistake_is_told_with_its_line_and_column() {
     refused("*/0 * * * * t", "line 1, column 1: minute: the step");
     refused("1-9/2 * * * * t", "line 1, column 1: minute: \"1-9/2\" is not a range");
     refused("* * * jan * t", "line 1, column 7: month: \"jan\" is not a number");
-    refused("* * * * * t # no", "line 1, column 13: here ?options");
-    refused("* * * * * 9t", "line 1, column 11: here a task's name");
-    refused("* * * * * t ?id=a&nope=1", "line 1, column 19: option \"nope\" is not known");
+    refused("* * * * * t # no", "line 1, column 13: expected ?options");
+    refused("* * * * * 9t", "line 1, column 11: expected a task name");
+    refused("* * * * * t ?id=a&nope=1", "line 1, column 19: option \"nope\" is unknown");
     refused("* * * * * t ?jobKey=a&job_key=b", "line 1, column 23: option \"job_key\" is given twice");
     refused("* * * * * t ?max=0", "line 1, column 14: max_attempts: 0 is outside 1 to 32767");
     refused("* * * * * t ?max=70000", "line 1, column 14: max_attempts: 70000");
     refused("* * * * * t ?priority=40000", "line 1, column 14: priority: 40000 is outside");
-    refused("* * * * * t ?fill=1x", "line 1, column 14: fill: \"1x\" is not a time");
+    refused("* * * * * t ?fill=1x", "line 1, column 14: fill: \"1x\" is not a duration");
     refused("* * * * * t ?fill=9999w", "line 1, column 14: fill:");
     refused("* * * * * t ?tz=Europe/Atlantis", "line 1, column 14: time zone \"Europe/Atlantis\"");
     refused("* * * * * t {a:1,,}", "line 1, column 18: the payload is not an object of JSON5");
     refused("ä", "line 1, column 1: minute");
-    refused("* * * * * one\n* * * * * one {}", "line 2, column 1: identifier \"one\" stands in line 1 already");
+    refused("* * * * * one\n* * * * * one {}", "line 2, column 1: identifier \"one\" is already used in line 1");
 }
 
 #[test]
-fn a_payload_stands_in_no_message() {
+fn error_and_debug_texts_contain_no_payload() {
     let error = Cron::parse("* * * * * t {password: hunter2}").unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
     assert!(!format!("{:?}", one("* * * * * t {password: 'hunter2'}")).contains("hunter2"));
 }
 
 #[test]
-fn a_thousand_broken_texts_are_a_thousand_errors_with_a_position() {
+fn every_broken_text_is_an_error_with_a_position() {
     const WORDS: [&str; 12] =
         ["60", "x", "5-5", "9-3", "*/0", "*/", "1-", ",", "1,,2", "1/2", "*-3", "99999999999999999999"];
     const TAILS: [&str; 14] = [
@@ -142,7 +142,7 @@ fn a_thousand_broken_texts_are_a_thousand_errors_with_a_position() {
         let mut text: Vec<String> = (0..before).map(|place| format!("{} t{place}", fields(&mut dice))).collect();
         let line = fields(&mut dice);
         let mut words: Vec<&str> = line.split(' ').collect();
-        // A field, the number of fields, or what stands behind them.
+        // Breaks one field, the number of fields, or the text after them.
         let (broken, column) = match dice.roll(3) {
             0 => {
                 let place = dice.roll(5) as usize;
@@ -162,7 +162,7 @@ fn a_thousand_broken_texts_are_a_thousand_errors_with_a_position() {
             error.strip_prefix(&format!("crontab line {}, column ", before + 1)).and_then(|rest| rest.split_once(':'));
         let told: usize = place.unwrap_or_else(|| panic!("{text}\n{error}")).0.parse().unwrap();
         match column {
-            // The wrong part of a list stands further in.
+            // The error is at the wrong part of a list, which may be further right.
             Some(column) => assert!((column..=column + 3).contains(&told), "{text}\n{error}"),
             None => assert!((1..=length + 1).contains(&told), "{text}\n{error}"),
         }
@@ -170,7 +170,7 @@ fn a_thousand_broken_texts_are_a_thousand_errors_with_a_position() {
 }
 
 #[test]
-fn options_out_of_range_and_entries_of_one_name_are_refused() {
+fn out_of_range_options_and_duplicate_entries_are_refused() {
     let entry = || one("* * * * * t");
     #[track_caller]
     fn wrong(entries: &[Cron], words: &str) {
@@ -187,7 +187,7 @@ fn options_out_of_range_and_entries_of_one_name_are_refused() {
 }
 
 #[test]
-fn the_payload_always_says_when_it_was_due() {
+fn the_payload_always_contains_the_time_of_the_tick() {
     let tick = "2024-01-15T10:31:00Z".parse().unwrap();
     assert_eq!(
         one("* * * * * t").job_at(tick, false).payload,
@@ -198,7 +198,7 @@ fn the_payload_always_says_when_it_was_due() {
 }
 
 #[test]
-fn every_name_of_a_task_that_add_takes_can_stand_in_a_crontab() {
+fn every_valid_task_name_is_allowed_in_a_crontab() {
     for (written, name) in [
         ("mail.send", "mail.send"),
         ("Größe/v1.2:x-y", "Größe/v1.2:x-y"),
@@ -220,12 +220,12 @@ fn every_name_of_a_task_that_add_takes_can_stand_in_a_crontab() {
     refused("* * * * * ''", "line 1, column 11: task name: has 0 characters");
     refused("* * * * * '\\0'", "line 1, column 11: task name: contains a NUL");
     refused(&format!("* * * * * {}", "t".repeat(129)), "line 1, column 11: task name: has 129 characters");
-    refused("* * * * * a;b", "line 1, column 12: here ?options");
-    refused("* * * * * *", "line 1, column 11: here a task's name is expected");
+    refused("* * * * * a;b", "line 1, column 12: expected ?options");
+    refused("* * * * * *", "line 1, column 11: expected a task name");
 }
 
 #[test]
-fn the_queue_and_the_id_of_an_entry_may_have_the_names_that_other_jobs_have() {
+fn ids_allow_dots_and_queues_allow_percent_encoding() {
     let entry = one("* * * * * t ?id=my.task/1&queue=a.b%20c%21+%C3%A9");
     assert_eq!((entry.identifier(), entry.spec.queue_name.as_deref()), ("my.task/1", Some("a.b c! é")));
     refused("* * * * * t ?queue=a!b", "line 1, column 14: queue: \"a!b\" is not made of letters");
@@ -235,16 +235,16 @@ fn the_queue_and_the_id_of_an_entry_may_have_the_names_that_other_jobs_have() {
 }
 
 #[test]
-fn white_space_is_what_javascript_takes_for_it() {
+fn white_space_is_the_same_as_in_javascript() {
     let entries =
         Cron::parse("\u{feff}* * * * * one\r\n\u{feff}\u{a0}*\u{2003}* *\u{b}* *\u{3000}two\u{a0}{a:1}\u{feff}\r\n");
     assert_eq!(entries.unwrap().iter().map(Cron::identifier).collect::<Vec<_>>(), ["one", "two"]);
     refused("\u{feff}* * * * 8 one", "line 1, column 9: day of week");
-    refused("* * * * * one\u{85}", "line 1, column 14: here ?options");
+    refused("* * * * * one\u{85}", "line 1, column 14: expected ?options");
 }
 
 #[test]
-fn numbers_of_a_payload_arrive_digit_for_digit_or_the_entry_is_refused() {
+fn payload_numbers_keep_their_digits_or_are_refused() {
     let payload = |text: &str| one(&format!("* * * * * t {text}")).job_at(DateTime::UNIX_EPOCH, false).payload;
     let cron = r#","_cron":{"backfilled":false,"ts":"1970-01-01T00:00:00.000Z"}}"#;
     let digits = r#"{"b":1e400,"a":123456789012345678901234567890,"c":[1.10,-0]"#;
@@ -253,7 +253,7 @@ fn numbers_of_a_payload_arrive_digit_for_digit_or_the_entry_is_refused() {
     refused("* * * * * t {ä: -Infinity}", "line 1, column 17: the payload has Infinity, which JSON does not have");
     refused(
         &format!("* * * * * t {{a:{}", "[".repeat(1_000_000)),
-        "line 1, column 142: the payload has objects and arrays in each other",
+        "line 1, column 142: the payload nests objects and arrays",
     );
     let typed = one("* * * * * t").payload(json!({ "n": u64::MAX, "f": 0.1 })).unwrap();
     assert_eq!(

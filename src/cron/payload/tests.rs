@@ -1,4 +1,4 @@
-//! What Node's JSON5 makes of a text, and what is refused with its place.
+//! Tests that texts are converted as by Node's JSON5, and that errors have the right position.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn a_number_keeps_its_digits() {
 }
 
 #[test]
-fn what_is_no_number_of_json_is_refused_by_name() {
+fn numbers_that_json_does_not_have_are_refused_by_name() {
     refused("{a:NaN}", 3, "has NaN, which JSON does not have");
     refused("{a:[1,-Infinity]}", 6, "has Infinity, which JSON does not have");
     refused("{a:+Infinity}", 3, "has Infinity");
@@ -42,7 +42,7 @@ fn what_is_no_number_of_json_is_refused_by_name() {
 }
 
 #[test]
-fn strings_names_and_comments_are_read_as_javascript_does() {
+fn strings_names_and_comments_are_parsed_as_in_javascript() {
     becomes(
         r#"{'a"\'':"it's",$_1:'\x41\u0042\0\v\q\
 '}"#,
@@ -85,7 +85,7 @@ fn strings_names_and_comments_are_read_as_javascript_does() {
 }
 
 #[test]
-fn of_members_of_one_name_the_last_counts_in_the_place_of_the_first() {
+fn the_last_of_equal_members_wins_at_the_first_position() {
     becomes(
         r#"{a:1,b:{c:1,'c':2},"\u0061":3,__proto__:4,constructor:5}"#,
         r#"{"a":3,"b":{"c":2},"__proto__":4,"constructor":5}"#,
@@ -93,7 +93,7 @@ fn of_members_of_one_name_the_last_counts_in_the_place_of_the_first() {
 }
 
 #[test]
-fn what_stands_too_deep_is_refused_with_its_place_and_reads_back_up_to_there() {
+fn nesting_beyond_127_levels_is_refused_with_its_position() {
     let nested = |levels: usize| format!("{{a:{}{}}}", "[".repeat(levels), "]".repeat(levels));
     let deepest = Members::parse(&nested(DEEPEST - 1)).unwrap().text();
     serde_json::from_str::<serde_json::Value>(&deepest).unwrap();
@@ -103,7 +103,7 @@ fn what_stands_too_deep_is_refused_with_its_place_and_reads_back_up_to_there() {
 }
 
 #[test]
-fn json_stays_as_it_is_but_for_its_spaces() {
+fn json_is_unchanged_except_for_white_space() {
     let json = r#"{"b":1.10,"a":[{},[],"\u0000\ud800"],"c":{"d":1e-7}}"#;
     becomes(json, json);
     becomes(" { \"a\" : [ 1 , 2 ] } ", r#"{"a":[1,2]}"#);

@@ -1,10 +1,10 @@
-//! The matcher against an oracle that reads the definition minute by minute, and nothing of the matcher.
+//! Compares the schedule with an oracle that applies the definition minute by minute and shares no code with it.
 
 use super::*;
 use crate::cron::crontab::Cron;
 use std::collections::BTreeSet;
 
-/// Numbers that repeat themselves: SplitMix64.
+/// Reproducible random numbers: SplitMix64.
 pub(in crate::cron) struct Dice(pub(in crate::cron) u64);
 
 impl Dice {
@@ -16,14 +16,14 @@ impl Dice {
     }
 }
 
-/// How many lines, days and so on: more when asked for by the environment, for a release build.
+/// How many lines, days and so on are tested. An environment variable can set more, for a release build.
 fn many(variable: &str, usual: usize) -> usize {
     std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
 const BOUNDS: [(u32, u32); 5] = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)];
 
-/// Five random fields that are right.
+/// Five random valid fields.
 pub(in crate::cron) fn fields(dice: &mut Dice) -> String {
     let field = |dice: &mut Dice, (least, most): (u32, u32)| {
         let parts = 1 + dice.roll(3);
@@ -41,7 +41,7 @@ pub(in crate::cron) fn fields(dice: &mut Dice) -> String {
     BOUNDS.map(|bounds| field(dice, bounds)).join(" ")
 }
 
-/// The definition: each field expanded to its numbers, and the rule of the two day fields.
+/// The definition: the numbers of each field, and the rule of the two day fields.
 struct Oracle([Vec<bool>; 5]);
 
 impl Oracle {
@@ -100,7 +100,7 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 #[test]
-fn random_lines_are_due_exactly_when_the_definition_says_so_on_random_days() {
+fn random_lines_match_the_oracle_on_random_days() {
     let mut dice = Dice(20260301);
     let (lines, days) = (many("GW_CRON_LINES", 200), many("GW_CRON_DAYS", 20));
     for _ in 0..lines {
@@ -117,7 +117,7 @@ fn random_lines_are_due_exactly_when_the_definition_says_so_on_random_days() {
 }
 
 #[test]
-fn the_next_runs_of_random_lines_are_all_that_the_definition_names_in_two_years() {
+fn next_runs_of_random_lines_match_the_oracle_for_two_years() {
     let mut dice = Dice(7);
     for _ in 0..many("GW_CRON_PREVIEWS", 4) {
         let line = fields(&mut dice);
@@ -137,7 +137,7 @@ fn the_next_runs_of_random_lines_are_all_that_the_definition_names_in_two_years(
 }
 
 #[test]
-fn at_every_change_of_any_clock_of_a_year_each_time_is_due_once() {
+fn each_time_is_due_once_at_every_clock_change_of_a_year() {
     let lines = ["30 2 * * *", "*/20 0-3,23 * * *", "15 0 1-31 * 1", "0 12 * * *", "30 * * * *"];
     let oracles = lines.map(|line| (schedule(line), Oracle::new(line)));
     let mut changes = 0;
@@ -150,7 +150,7 @@ fn at_every_change_of_any_clock_of_a_year_each_time_is_due_once() {
                 changes += 1;
                 for (schedule, oracle) in &oracles {
                     let schedule = Schedule { zone: Some(zone), ..schedule.clone() };
-                    // Two days around the change, in its own time.
+                    // Two days around the change, in local time.
                     let middle = hour.naive_utc() + before;
                     let (start, end) = (middle - Duration::days(1), middle + Duration::days(1));
                     let wall = (0..2880).map(|minute| start + Duration::minutes(minute));
@@ -181,7 +181,7 @@ fn at_every_change_of_any_clock_of_a_year_each_time_is_due_once() {
 }
 
 #[test]
-fn the_rules_that_others_got_wrong() {
+fn rules_that_other_implementations_got_wrong() {
     #[track_caller]
     fn check(line: &str, after: &str, expected: &[&str]) {
         let cron = Cron::parse(line).unwrap().remove(0);
@@ -192,7 +192,7 @@ fn the_rules_that_others_got_wrong() {
     check("0 0 * * 0 t", new_year, &["2026-01-04T00:00:00Z", "2026-01-11T00:00:00Z"]);
     check("0 0 * * 7 t", new_year, &["2026-01-04T00:00:00Z"]);
     check("0 0 * * 5-7 t", new_year, &["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"]);
-    // Both day fields restricted: either will do. One that names every day is no restriction.
+    // If both day fields are restricted, one match is enough. A field that names every day is not a restriction.
     check("0 0 13 * 1 t", new_year, &["2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z", "2026-01-13T00:00:00Z"]);
     check("0 0 1-31 * 1 t", new_year, &["2026-01-05T00:00:00Z", "2026-01-12T00:00:00Z"]);
     check(
@@ -205,7 +205,7 @@ fn the_rules_that_others_got_wrong() {
     check("0 0 29 2 * t", new_year, &["2028-02-29T00:00:00Z", "2032-02-29T00:00:00Z"]);
     check("0 0 29 2 * t", "2096-03-01T00:00:00Z", &["2104-02-29T00:00:00Z"]);
     check("0 0 31 2 * t", new_year, &[]);
-    // The clock of Berlin leaves 02:30 out on one day, and shows it twice on another.
+    // The clock of Berlin skips 02:30 on one day, and shows it twice on another.
     check("30 2 * * * t ?tz=Europe/Berlin", "2026-03-28T12:00:00Z", &["2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"]);
     check("30 2 * * * t ?tz=Europe/Berlin", "2026-10-24T12:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
     check(
@@ -213,6 +213,6 @@ fn the_rules_that_others_got_wrong() {
         "2026-10-25T00:00:00Z",
         &["2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:30:00Z"],
     );
-    // A whole day that Samoa left out.
+    // Samoa skipped this whole day.
     check("0 8 30 12 * t ?tz=Pacific/Apia", "2011-12-29T00:00:00Z", &["2011-12-30T18:00:00Z", "2012-12-29T18:00:00Z"]);
 }
