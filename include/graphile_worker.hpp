@@ -421,7 +421,7 @@ class client {
     return ids;
   }
 
-  /// Removes the job with a key. Returns whether there was one. A running job goes on, and is not retried.
+  /// Removes the job with a key. Returns whether there was one. A running job keeps running, and is not retried.
   bool remove(std::string_view key) { return detail::call(gw_client_remove_job, get(), detail::text{key}.c_str()) == GW_OK; }
 
   /// Jobs ordered by id, as a JSON array. `filter` is a JSON object with any of these fields:

@@ -168,7 +168,7 @@ pub unsafe extern "C" fn gw_client_add_jobs(
     })
 }
 
-/// Removes the job with a key. If the job runs, it goes on and is not retried. GW_NOT_FOUND if no job has the key.
+/// Removes the job with a key. If the job runs, it keeps running and is not retried. GW_NOT_FOUND if no job has the key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_remove_job(
     client: *mut gw_client_t,

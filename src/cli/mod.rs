@@ -85,7 +85,7 @@ enum Command {
     Fail(change::Fail),
     /// Changes run time, priority and attempts of jobs. Running jobs are left unchanged.
     Reschedule(change::Reschedule),
-    /// Removes the job with a key. A running job goes on, and is not retried.
+    /// Removes the job with a key. A running job keeps running, and is not retried.
     Remove(change::Remove),
     /// Deletes rows that are no longer needed. Safe while workers run and jobs are added.
     Cleanup(upkeep::Cleanup),
