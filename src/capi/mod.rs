@@ -86,7 +86,7 @@ thread_local! {
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Calls a function of the caller's. Until it returns, `is_inside` makes calls that would wait on this thread fail.
+/// Calls a function of the caller's. Until it returns, this thread is marked, so that calls that would wait fail.
 fn inside<T>(function: impl FnOnce() -> T) -> T {
     INSIDE.set(INSIDE.get() + 1);
     let answer = function();

@@ -651,7 +651,8 @@ pub unsafe extern "C" fn gw_worker_request_stop(worker: *mut gw_worker_t, mode: 
     worker.0.control.notify();
 }
 
-/// Waits until the worker has ended: GW_OK, or GW_TIMEOUT after `timeout_ms`. Every later call returns the same result.
+/// Waits until the worker has ended: GW_OK, or GW_TIMEOUT after `timeout_ms`. Later calls return the same result until
+/// the next start.
 ///
 /// GW_ERR_STUCK, naming job, task and thread, if handlers did not return in time; their jobs were given back.
 /// GW_ERR_STUCK, naming job, task and outcome, if outcomes could not be written; these jobs may run again. GW_ERR_STATE
@@ -702,7 +703,7 @@ pub unsafe extern "C" fn gw_worker_flush(
 ///
 /// Handles of its jobs stay valid and must still be freed. When this call returns, every `user_data` of the worker has
 /// been freed, unless one of its functions still runs or a handle of one of its jobs is left. Within a function that
-/// the library calls, it only stops the worker and frees nothing.
+/// the library calls, a running worker is only stopped, and nothing is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
     read((), || {
@@ -711,9 +712,7 @@ pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
             // SAFETY: the function accepts any pointer.
             unsafe { gw_worker_request_stop(worker, GW_STOP_ABORT) };
             if is_inside() {
-                warn!(
-                    "a function that the worker calls tried to free the worker: it stops, and its handle stays valid"
-                );
+                warn!("a callback freed its own worker: the worker stops, and its handle stays valid");
                 return Ok(());
             }
         }
