@@ -5,9 +5,9 @@ fn main() {
     let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     let capi = std::env::var_os("CARGO_FEATURE_CAPI").is_some();
     if linux && capi {
-        // The version is GW_ABI_VERSION of src/capi/library.rs. A test compares the two.
+        // GW_ABI_VERSION of src/capi/library.rs; a test compares them.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libgraphile_worker.so.1");
-        // dlclose must not unmap the library while its threads run.
+        // dlclose must not unmap the library, because its threads may still run.
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
     #[cfg(feature = "header")]
@@ -18,7 +18,7 @@ fn main() {
 mod header {
     use std::path::Path;
 
-    /// The source files, in the order of the header's sections. cbindgen does not follow their `mod` items.
+    /// The files in the order of the header's sections. Their modules are not followed.
     const SOURCES: [&str; 13] = [
         "library.rs",
         "text.rs",
@@ -46,7 +46,7 @@ mod header {
         for source in SOURCES {
             builder = builder.with_src(root.join("src/capi").join(source));
         }
-        // If the sources do not parse, the compiler reports the error.
+        // The compiler reports mistakes in the sources.
         let Ok(bindings) = builder.generate() else { return };
         let mut text = Vec::new();
         bindings.write(&mut text);
@@ -73,7 +73,7 @@ mod header {
                 "{AFTER_INCLUDES}\n/* The version of this header. */\n#define GW_VERSION_MAJOR {major}\n\
                  #define GW_VERSION_MINOR {minor}\n#define GW_VERSION_PATCH {patch}\n\
                  #define GW_VERSION (GW_VERSION_MAJOR << 16 | GW_VERSION_MINOR << 8 | GW_VERSION_PATCH)\n\n\
-                 /* In place of a length: the text ends with NUL. */\n#define GW_NUL ((size_t)-1)"
+                 /* As a length: the text ends with NUL. */\n#define GW_NUL ((size_t)-1)"
             )),
             usize_is_size_t: true,
             style: cbindgen::Style::Type,
@@ -92,27 +92,30 @@ mod header {
  *
  * Rules
  *
- * - Handles are opaque. Calls detect NULL, freed handles, handles of another kind and handles of a parent process.
- *   They then return GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED; accessors return NULL, 0 or false. Freeing NULL
- *   does nothing.
- * - A call that can fail returns a status: 0 is success, above 0 is no error but not the normal result, below 0 is an
- *   error. Its last parameter `err` may be NULL. Otherwise it is always written: NULL, or an error that the caller
- *   frees with gw_error_free. Other results are written on success, and in other cases only where documented. An
- *   output parameter may be NULL only where documented; otherwise the call returns GW_ERR_INVALID and does nothing.
- * - Text is UTF-8. Text arguments end with NUL, or are passed with a length, which may be GW_NUL. The library copies
- *   them before the call returns. A text has at most GW_TEXT_MAX bytes, and a list at most GW_LIST_MAX entries.
- *   `const char *` results are borrowed: they are valid until the handle that they were read from is freed. `char *`
- *   results belong to the caller, who frees them with gw_string_free.
- * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds. A timeout below 0 waits without a
- *   limit; a timeout of 0 does not wait.
- * - Every `user_data` is passed with a function that frees it (or NULL). The library calls that function once, on any
- *   thread, also if the call that was given the `user_data` failed. The same pointer is used on many threads.
- * - The library calls the caller's functions on its own threads, which have all signals blocked. Inside such a
- *   function, calls that wait (run, wait, flush, next with a timeout) return GW_ERR_DEADLOCK. Neither exceptions nor
- *   longjmp may leave the function.
- * - The library installs no signal handlers (unless `listen_os_shutdown_signals` is set) and no atexit functions. It
+ * - Threads: every function may be called from any thread. Only functions marked ASYNC-SIGNAL-SAFE may be called from
+ *   a signal handler.
+ * - Handles are opaque. The library detects NULL, freed handles, handles of another kind and those of a parent process.
+ *   Calls then return GW_ERR_INVALID, GW_ERR_HANDLE or GW_ERR_FORKED; accessors return NULL, 0, -1 or false. Freeing
+ *   NULL does nothing.
+ * - A call that can fail returns a status. 0: success. Above 0: no error, but no result either. Below 0: an error.
+ * - The last parameter `err` may be NULL. Otherwise it is always written: NULL, or an error that the caller frees with
+ *   gw_error_free.
+ * - Other results are written if the call returns GW_OK, and in further cases that the function names. The pointer to a
+ *   result may be NULL only if the function says so. Otherwise NULL is GW_ERR_INVALID, and the call does nothing.
+ * - Text is UTF-8. A text argument ends with NUL, or has a length in bytes, which may be GW_NUL. The library copies it
+ *   before the call returns. A text has at most GW_TEXT_MAX bytes, and a list at most GW_LIST_MAX entries.
+ * - `const char *` results are borrowed: valid until the handle that they were read from is freed. The caller owns
+ *   `char *` results, and frees them with gw_string_free.
+ * - Times are microseconds since 1970, UTC. Timeouts and delays are milliseconds. A timeout below 0 waits without
+ *   limit, 0 does not wait.
+ * - Every `user_data` has a function that frees it, or NULL. It is called once, on any thread, also if the call that
+ *   received the `user_data` failed. The library uses the same pointer on several threads.
+ * - The library calls functions of the caller's on its own threads, with all signals blocked. Interceptors and some
+ *   observers may also run on the thread of the caller whose call causes the event. Within such a function, calls that
+ *   wait (run, wait, flush, next with a timeout) return GW_ERR_DEADLOCK. No exception and no longjmp may leave it.
+ * - The library installs no signal handlers (unless `listen_os_shutdown_signals` is set), no atexit functions, and
  *   writes nothing to standard output.
- * - After a fork, the child must create its own handles.
+ * - After a fork, the child must make its own handles.
  */";
 
     const AFTER_INCLUDES: &str = "

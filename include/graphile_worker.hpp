@@ -1,14 +1,15 @@
-/// graphile_worker.hpp: the C++17 door of libgraphile_worker, header only.
-/// Converts between C++ and graphile_worker.h; whatever a queue does, it does over there.
+/// graphile_worker.hpp: the C++17 API of libgraphile_worker, header only.
+/// Converts between C++ and graphile_worker.h; the C library does everything else.
 ///
-/// Rules that hold everywhere:
-/// - What fails throws graphile_worker::error. What is merely not there is an empty optional or `false`.
-/// - Handles (config, spec, client, worker, pending_job, event, crontab) are move-only and free themselves. One that was
-///   moved from answers `error` with GW_ERR_INVALID.
-/// - Text is UTF-8. A std::string_view that comes out is valid as long as the handle it was read from.
-/// - Durations are std::chrono's; a negative timeout counts as zero. To wait for ever, leave the timeout out.
-/// - Functions that you hand in may be called on any thread, several at once, and are destroyed when the library needs
-///   them no longer, which may be on a thread of its own. Exceptions do not leave them; each says what becomes of one.
+/// Rules for all functions:
+/// - A failed call throws graphile_worker::error. If a thing does not exist, the result is an empty optional or `false`.
+/// - Handles (config, spec, client, worker, pending_job, event, crontab) are move-only and free themselves. A call on a
+///   handle that was moved from throws error with GW_ERR_INVALID.
+/// - Handles are thread-safe, except that no thread may move or destroy one while another thread uses it.
+/// - Text is UTF-8. A std::string_view result is valid as long as the handle that it was read from.
+/// - Durations are std::chrono's. A negative timeout counts as zero. The overload without a timeout waits without limit.
+/// - The library may call your functions on any thread, several at once. It destroys them when it no longer needs them,
+///   also on any thread. No exception leaves them; each function documents the effect of an exception.
 ///
 /// ```cpp
 /// namespace gw = graphile_worker;
@@ -47,13 +48,13 @@
 
 namespace graphile_worker {
 
-/// A moment as the database has it: microseconds since the Unix epoch (UTC). It compares with system_clock::now().
+/// A time as the database has it: microseconds since the Unix epoch (UTC). It is comparable with system_clock::now().
 using time_point = std::chrono::time_point<std::chrono::system_clock, std::chrono::microseconds>;
 
-/// What went wrong, as the library says it: `what()` names the cause and what to do next.
+/// An error of the library: `what()` has the cause and what to do next.
 class error : public std::runtime_error {
  public:
-  /// An error of your own making; `sqlstate` is empty if no database was involved.
+  /// Makes an error. `sqlstate` is empty if the error does not come from the database.
   error(gw_status_t status, const std::string& message, std::string_view sqlstate = {}, bool retryable = false)
       : std::runtime_error(message), status_(status), retryable_(retryable) {
     sqlstate.copy(sqlstate_.data(), sqlstate_.size() - 1);
@@ -61,11 +62,11 @@ class error : public std::runtime_error {
 
   /// One of GW_ERR_*.
   gw_status_t status() const noexcept { return status_; }
-  /// The status as text: `GW_ERR_CONNECT`.
+  /// The status as text: `GW_ERR_CONNECT`. Static text.
   std::string_view status_name() const noexcept { return gw_status_name(status_); }
-  /// The five characters that the database answered; empty if it answered none.
+  /// PostgreSQL's SQLSTATE, five characters; empty if the error does not come from the database. Valid as long as the error.
   std::string_view sqlstate() const noexcept { return sqlstate_.data(); }
-  /// Whether the same call may well succeed later: a lost connection, a serialization failure.
+  /// Whether the same call may succeed later: after a lost connection or a serialization failure.
   bool retryable() const noexcept { return retryable_; }
 
  private:
@@ -74,7 +75,7 @@ class error : public std::runtime_error {
   std::array<char, 6> sqlstate_{};
 };
 
-/// Conversions. Nothing in here is for callers.
+/// Conversions. Not for callers.
 namespace detail {
 
 [[noreturn]] inline void raise(gw_status_t status, gw_error_t* cause) {
@@ -84,12 +85,12 @@ namespace detail {
   throw error{status, gw_error_message(cause), sqlstate ? sqlstate : "", gw_error_is_retryable(cause)};
 }
 
-/// For functions without an error object.
+/// Throws if a function without an error object failed.
 inline void check(gw_status_t status) {
   if (status < 0) raise(status, nullptr);
 }
 
-/// Calls a function whose last parameter is the error object; answers a status that is no error.
+/// Calls a function whose last parameter is the error object. Throws its error; otherwise returns the status.
 template <class... Parameters, class... Arguments>
 gw_status_t call(gw_status_t (*function)(Parameters...), Arguments... arguments) {
   gw_error_t* cause = nullptr;
@@ -98,7 +99,7 @@ gw_status_t call(gw_status_t (*function)(Parameters...), Arguments... arguments)
   return status;
 }
 
-/// A text that ends with NUL. One with a NUL inside would arrive cut off, so it is refused.
+/// A text that ends with NUL. A text with a NUL inside would be truncated, so the constructor throws.
 class text {
  public:
   explicit text(std::string_view from) : text_(from) {
@@ -125,7 +126,7 @@ inline std::string take(char* owned) { return take_optional(owned).value_or(std:
 
 inline std::int64_t to_ms(std::chrono::milliseconds timeout) noexcept { return timeout.count() < 0 ? 0 : timeout.count(); }
 
-/// A time_point, from one of any precision.
+/// A time_point from a time of any precision, rounded down.
 template <class Duration>
 time_point to_time(std::chrono::time_point<std::chrono::system_clock, Duration> time) noexcept {
   return std::chrono::floor<std::chrono::microseconds>(time);
@@ -135,7 +136,7 @@ inline std::int64_t to_us(time_point time) noexcept { return time.time_since_epo
 
 inline time_point from_us(std::int64_t us) noexcept { return time_point{std::chrono::microseconds{us}}; }
 
-/// Frees what is owned, and leaves alone what is borrowed.
+/// Frees owned handles, but not borrowed ones.
 template <class T, void (*Free)(T*)>
 struct deleter {
   bool owned = true;
@@ -147,7 +148,7 @@ struct deleter {
 template <class T, void (*Free)(T*)>
 using handle = std::unique_ptr<T, deleter<T, Free>>;
 
-/// The gw_free_fn of a function that was boxed.
+/// The gw_free_fn of a boxed function.
 template <class Function>
 void destroy(void* boxed) noexcept {
   delete static_cast<Function*>(boxed);
@@ -158,7 +159,7 @@ Function& unbox(void* boxed) noexcept {
   return *static_cast<Function*>(boxed);
 }
 
-/// What the exception under way says.
+/// The text of the current exception.
 inline std::string caught() noexcept {
   try {
     throw;
@@ -171,14 +172,14 @@ inline std::string caught() noexcept {
 
 }  // namespace detail
 
-/// The library's version, as text: `0.1.0`.
+/// The version of the loaded library, as text: `0.1.0`. Static text.
 inline std::string_view version() noexcept { return gw_version_string(); }
 
-/// How the library was built, as JSON.
+/// Build information, as a JSON object. Static text.
 inline std::string_view build_info() noexcept { return gw_build_info(); }
 
-/// What a config key or a task option is set to: text, a number, `true`/`false`, or a duration (rounded up to
-/// whole milliseconds).
+/// The value of a config key or a task option: text, a number, `true`/`false`, or a duration, which is rounded up to
+/// whole milliseconds.
 class value {
  public:
   value(const char* text) : text_(text) {}
@@ -198,17 +199,18 @@ class value {
   std::string text_;
 };
 
-/// Keys and their values, as config and worker::task take them: `{{"concurrency", 4}, {"poll_interval", 250ms}}`.
+/// Keys with values, for config and worker::task: `{{"concurrency", 4}, {"poll_interval", 250ms}}`.
 using options = std::initializer_list<std::pair<std::string_view, value>>;
 
-/// How a client or a worker is set up. It is copied by their constructors; changing it later changes neither.
+/// The configuration of clients and workers. Their constructors copy it; later changes have no effect on them.
 ///
 /// ```cpp
 /// config settings{{"database_url", "postgres:///app"}, {"concurrency", 8}, {"poll_interval", 250ms}};
 /// ```
 class config {
  public:
-  /// Nothing is set: every key has its default, and database_url none.
+  /// No key is set. Each has its default; `database_url` has none. Throws error with GW_ERR_ABI if library and header do not
+  /// fit together, and with GW_ERR_NOMEM if no handles are left.
   config() : handle_(gw_config_new()) {
     if (gw_abi_version() != GW_ABI_VERSION) {
       throw error{GW_ERR_ABI, "libgraphile_worker has ABI version " + std::to_string(gw_abi_version()) +
@@ -217,47 +219,50 @@ class config {
     if (!handle_) throw error{GW_ERR_NOMEM, gw_status_text(GW_ERR_NOMEM)};
   }
 
-  /// Sets each of the keys. Throws like set().
+  /// Sets these keys. Throws as set() does.
   config(options settings) : config() {
     for (const auto& [key, setting] : settings) set(key, setting);
   }
 
-  /// What the environment says: DATABASE_URL, else the PG* variables, and GRAPHILE_WORKER_CONCURRENCY for the key
-  /// `concurrency`, and so on. Throws error with GW_ERR_CONFIG if a variable's name is nearly a key's.
+  /// Reads the environment: DATABASE_URL, or else the PG* variables, and for each key a variable such as
+  /// GRAPHILE_WORKER_CONCURRENCY for `concurrency`. Throws error with GW_ERR_CONFIG if a variable's name differs from such
+  /// a name by at most two letters.
   static config from_env() {
     config settings;
     settings.load_env();
     return settings;
   }
 
-  /// Sets a key. Throws error with GW_ERR_CONFIG if there is no such key or the value does not fit it.
+  /// Sets a key. Throws error with GW_ERR_CONFIG if the key is unknown or the value has another form. The limits of a value
+  /// are checked when a client or worker is made.
   config& set(std::string_view key, const value& setting) & {
     detail::call(gw_config_set, get(), detail::text{key}.c_str(), detail::text{setting.text()}.c_str());
     return *this;
   }
   config&& set(std::string_view key, const value& setting) && { return std::move(set(key, setting)); }
 
-  /// Adds what the environment says to what is set; see from_env().
+  /// Sets the keys that the environment has, and keeps the others; see from_env().
   config& load_env() {
     detail::call(gw_config_load_env, get());
     return *this;
   }
 
-  /// What was set, or else the default; empty if there is neither. Throws error with GW_ERR_CONFIG for an unknown key.
+  /// The value that was set, or else the default; empty if there is neither. Throws error with GW_ERR_CONFIG for an
+  /// unknown key.
   std::optional<std::string> get(std::string_view key) const {
     char* found = nullptr;
     detail::call(gw_config_get, get(), detail::text{key}.c_str(), &found);
     return detail::take_optional(found);
   }
 
-  /// All keys there are.
+  /// All keys.
   static std::vector<std::string_view> keys() {
     std::vector<std::string_view> all;
     while (const char* key = gw_config_key_at(all.size())) all.emplace_back(key);
     return all;
   }
 
-  /// What a key means, as JSON: `{"key", "type", "default", "for", "doc"}`. Empty for an unknown key.
+  /// The description of a key, as JSON: `{"key", "type", "default", "for", "doc"}`. Empty for an unknown key.
   static std::optional<std::string_view> info(std::string_view key) {
     return detail::optional_view(gw_config_key_info(detail::text{key}.c_str()));
   }
@@ -269,34 +274,35 @@ class config {
   detail::handle<gw_config_t, gw_config_free> handle_;
 };
 
-/// What happens to a waiting job of the same key.
+/// What happens to a waiting job with the same key.
 enum class key_mode : std::int32_t {
-  replace = GW_KEY_REPLACE,                  ///< It takes over everything of the new one.
-  preserve_run_at = GW_KEY_PRESERVE_RUN_AT,  ///< The same, but it keeps its time if it was never tried.
-  unsafe_dedupe = GW_KEY_UNSAFE_DEDUPE,      ///< It stays as it is, even if it runs or has failed for good.
+  replace = GW_KEY_REPLACE,                  ///< The new job replaces all its settings.
+  preserve_run_at = GW_KEY_PRESERVE_RUN_AT,  ///< As replace, but a job that was never tried keeps its run_at.
+  unsafe_dedupe = GW_KEY_UNSAFE_DEDUPE,      ///< Nothing changes, even if the job runs or has failed permanently.
 };
 
-/// A job to add. Setters throw error if a text is no UTF-8; whether the values fit is said by client::add and by check().
+/// A job to add. It can be added any number of times. Setters throw error if a text is not UTF-8. client::add and check()
+/// check the limits of the values.
 ///
 /// ```cpp
 /// client.add(spec{"send_email"}.payload(R"({"to": "ada@example.org"})").queue("mail").max_attempts(3));
 /// ```
 class spec {
  public:
-  /// A job for this task, of 1 to 128 characters.
+  /// A job of this task, 1 to 128 characters.
   explicit spec(std::string_view task) : handle_(gw_spec_new(detail::text{task}.c_str())) {
     if (!handle_) throw error{GW_ERR_UTF8, "the name of a task must be UTF-8"};
   }
 
-  /// JSON text, stored as it is. Defaults to `{}`.
+  /// The payload: JSON text, stored byte for byte. Defaults to `{}`. Throws error with GW_ERR_JSON if it is not JSON.
   spec& payload(std::string_view json) & { return set(gw_spec_set_payload(get(), json.data() ? json.data() : "", json.size())); }
   spec&& payload(std::string_view json) && { return std::move(payload(json)); }
 
-  /// Jobs of one named queue run one after the other. At most 128 characters. Defaults to none.
+  /// The named queue, at most 128 characters. Jobs of one queue run one after the other. Defaults to none.
   spec& queue(std::string_view name) & { return set(gw_spec_set_queue(get(), detail::text{name}.c_str())); }
   spec&& queue(std::string_view name) && { return std::move(queue(name)); }
 
-  /// Not started before: a time_point, or one of system_clock's. Defaults to now, by the database's clock.
+  /// The earliest start: a time_point, or another time of system_clock. Defaults to now, by the database's clock.
   template <class Duration>
   spec& run_at(std::chrono::time_point<std::chrono::system_clock, Duration> time) & {
     return set(gw_spec_set_run_at(get(), detail::to_us(detail::to_time(time))));
@@ -306,29 +312,29 @@ class spec {
     return std::move(run_at(time));
   }
 
-  /// After how many failed attempts it stays failed, 1 to 32767. Defaults to 25.
+  /// The number of failed attempts after which the job fails permanently, 1 to 32767. Defaults to 25.
   spec& max_attempts(std::int32_t attempts) & { return set(gw_spec_set_max_attempts(get(), attempts)); }
   spec&& max_attempts(std::int32_t attempts) && { return std::move(max_attempts(attempts)); }
 
-  /// Lower runs first, -32768 to 32767. Defaults to 0.
+  /// The priority, -32768 to 32767. Lower numbers run first. Defaults to 0.
   spec& priority(std::int32_t priority) & { return set(gw_spec_set_priority(get(), priority)); }
   spec&& priority(std::int32_t value) && { return std::move(priority(value)); }
 
-  /// A key that at most one waiting job has, of 1 to 512 characters. Defaults to none.
+  /// The job key, 1 to 512 characters. At most one waiting job has it. Defaults to none.
   spec& key(std::string_view key, key_mode mode = key_mode::replace) & {
     return set(gw_spec_set_key(get(), detail::text{key}.c_str(), static_cast<std::int32_t>(mode)));
   }
   spec&& key(std::string_view name, key_mode mode = key_mode::replace) && { return std::move(key(name, mode)); }
 
-  /// A mark by which workers leave the job to others. May be repeated.
+  /// A flag. Workers can be configured to leave out jobs with it. May be repeated.
   spec& flag(std::string_view flag) & { return set(gw_spec_add_flag(get(), detail::text{flag}.c_str())); }
   spec&& flag(std::string_view name) && { return std::move(flag(name)); }
 
-  /// A W3C trace context that travels with the payload, which must be a JSON object then.
+  /// The W3C trace context of the job. It is stored in the payload, which must be a JSON object.
   spec& traceparent(std::string_view context) & { return set(gw_spec_set_traceparent(get(), detail::text{context}.c_str())); }
   spec&& traceparent(std::string_view context) && { return std::move(traceparent(context)); }
 
-  /// Throws error, naming the field, if the database would refuse the job. client::add asks by itself.
+  /// Checks all fields against their limits. Throws error that names the field. client::add does this too.
   void check() const { detail::call(gw_spec_check, get()); }
 
   /// For calls of graphile_worker.h.
@@ -336,7 +342,7 @@ class spec {
 
  private:
   spec& set(gw_status_t status) {
-    if (status < 0) check();  // Names the field, and for JSON the place.
+    if (status < 0) check();  // Throws the error that names the field and, for JSON, the place.
     detail::check(status);
     return *this;
   }
@@ -344,7 +350,7 @@ class spec {
   detail::handle<gw_spec_t, gw_spec_free> handle_;
 };
 
-/// How parameters are written in the statement of sql_add_job.
+/// The style of parameters in the statement of sql_add_job.
 enum class sql_style : std::int32_t {
   dollar = GW_SQL_DOLLAR,      ///< `$1` (libpq, libpqxx)
   format = GW_SQL_FORMAT,      ///< `%s`
@@ -352,8 +358,8 @@ enum class sql_style : std::int32_t {
   pyformat = GW_SQL_PYFORMAT,  ///< `%(identifier)s`
 };
 
-/// The statement that adds a job within your own transaction; graphile_worker.h says what it takes and answers
-/// (gw_sql_add_job). An empty schema is `graphile_worker`.
+/// The SQL statement that adds a job within your own transaction. gw_sql_add_job in graphile_worker.h documents its
+/// parameters and its result. An empty schema means `graphile_worker`.
 inline std::string sql_add_job(sql_style style = sql_style::dollar, std::string_view schema = {}) {
   char* sql = nullptr;
   const detail::text name{schema};
@@ -361,50 +367,51 @@ inline std::string sql_add_job(sql_style style = sql_style::dollar, std::string_
   return detail::take(sql);
 }
 
-/// What client::cleanup does; joined by `|`.
+/// What client::cleanup deletes. Join several with `|`.
 enum class cleanup_task : std::uint32_t {
-  delete_permafailed = GW_CLEANUP_DELETE_PERMAFAILED,  ///< Deletes jobs that have failed for good.
-  gc_tasks = GW_CLEANUP_GC_TASKS,                      ///< Deletes the names of tasks that no job has.
-  gc_queues = GW_CLEANUP_GC_QUEUES,                    ///< Deletes the names of queues that no job is in.
+  delete_permafailed = GW_CLEANUP_DELETE_PERMAFAILED,  ///< Jobs that have failed permanently.
+  gc_tasks = GW_CLEANUP_GC_TASKS,                      ///< Tasks that have no job.
+  gc_queues = GW_CLEANUP_GC_QUEUES,                    ///< Named queues that have no job.
 };
 
 constexpr cleanup_task operator|(cleanup_task one, cleanup_task other) noexcept {
   return static_cast<cleanup_task>(static_cast<std::uint32_t>(one) | static_cast<std::uint32_t>(other));
 }
 
-/// Adds jobs and administers a queue. Every call may wait for the network, up to the config's database_timeout, and throws
-/// error if the database refuses or does not answer. Thread-safe.
+/// Adds jobs and administers a queue, on database connections of its own. Thread-safe. Each call blocks until the database
+/// replies, at most for the config's `database_timeout` (default 10 s). It throws error if the database refuses the call or
+/// does not reply in time.
 ///
-/// Administration answers JSON text, with the names of `graphile-worker --json`.
+/// Administration returns JSON text with the field names of `graphile-worker --json`; see docs/cli.md, section JSON.
 class client {
  public:
-  /// Connects once, so that a wrong address or password is told here. Throws error with GW_ERR_CONNECT, GW_ERR_AUTH, …
+  /// Connects once to check address and password. Throws error with GW_ERR_CONNECT, GW_ERR_AUTH, …
   explicit client(const config& settings) {
     gw_client_t* made = nullptr;
     detail::call(gw_client_new, settings.get(), &made);
     handle_.reset(made);
   }
 
-  /// A client that belongs to somebody else and is not freed here; see job::client and worker::client.
+  /// Wraps a client that it does not own and does not free; see job_info::client and worker::client.
   static client borrowed(gw_client_t* handle) noexcept { return client{handle}; }
 
-  /// Whether the database answers. Throws error if it does not within `timeout`.
+  /// Checks that the database replies. Throws error if it does not reply within `timeout`.
   void check(std::chrono::milliseconds timeout = std::chrono::seconds{10}) {
     detail::call(gw_client_check, get(), detail::to_ms(timeout));
   }
 
-  /// Installs the queue's schema, or takes over the one that is there. Safe to repeat, beside workers.
+  /// Installs the queue's schema, or updates the existing one. Safe to repeat, also while workers run.
   void migrate() { detail::call(gw_client_migrate, get()); }
 
-  /// Adds a job; answers its id. Throws error that names the field if a value does not fit, and with GW_ERR_SKIPPED or
-  /// GW_ERR_REFUSED if an interceptor of BeforeJobSchedule said so.
+  /// Adds a job and returns its id. Throws error with GW_ERR_CONFIG, naming the field, if a value is outside its limits, and
+  /// with GW_ERR_SKIPPED or GW_ERR_REFUSED if an interceptor of BeforeJobSchedule decided so.
   std::int64_t add(const spec& job) {
     std::int64_t id = 0;
     detail::call(gw_client_add_job, get(), job.get(), &id);
     return id;
   }
 
-  /// Adds many jobs at once, all or none; answers their ids, in their order. `jobs` is any range of spec.
+  /// Adds all jobs of a range of spec, or none. Returns their ids in the same order.
   template <class Specs>
   std::vector<std::int64_t> add_all(const Specs& jobs) {
     std::vector<const gw_spec_t*> handles;
@@ -414,51 +421,55 @@ class client {
     return ids;
   }
 
-  /// Removes the waiting job of a key; answers whether there was one.
+  /// Removes the job with a key. Returns whether there was one. A running job keeps running, and is not retried.
   bool remove(std::string_view key) { return detail::call(gw_client_remove_job, get(), detail::text{key}.c_str()) == GW_OK; }
 
-  /// Jobs by their id, as a JSON array. `filter`: `{"task", "queue", "state": "ready|scheduled|locked|failed", "limit", "offset"}`.
+  /// Jobs ordered by id, as a JSON array. `filter` is a JSON object with any of these fields:
+  /// `{"task", "queue", "state": "ready|scheduled|locked|failed", "limit", "offset"}`.
   std::string list(std::string_view filter = "{}") {
     return json(gw_client_list_jobs, detail::text{filter}.c_str());
   }
 
-  /// One job, as JSON; empty if it is not there (any more).
+  /// One job, as a JSON object; empty if no job has this id.
   std::optional<std::string> job(std::int64_t id) {
     char* found = nullptr;
     detail::call(gw_client_job, get(), id, &found);
     return detail::take_optional(found);
   }
 
-  /// Counts jobs by their state.
+  /// The number of jobs in each state, as a JSON object.
   std::string stats() { return json(gw_client_stats); }
-  /// The named queues.
+  /// The named queues, as a JSON array.
   std::string queues() { return json(gw_client_queues); }
-  /// Who holds jobs or queues.
+  /// The workers that hold jobs or queues, as a JSON array.
   std::string locked_workers() { return json(gw_client_locked_workers); }
-  /// Who lives: those who have said so within the threshold.
+  /// The workers that have sent a heartbeat, as a JSON array. `is_stale` is true if a worker has sent none for longer than
+  /// the threshold and three of its own heartbeat intervals.
   std::string active_workers(std::chrono::milliseconds sweep_threshold) {
     return json(gw_client_active_workers, detail::to_ms(sweep_threshold));
   }
-  /// Deletes jobs as if they were done; answers them. Those that a worker holds stay.
+  /// Deletes jobs as if they had succeeded. Returns the deleted jobs. Jobs that a worker holds are left unchanged.
   std::string complete(const std::vector<std::int64_t>& ids) { return json(gw_client_complete_jobs, ids.data(), ids.size()); }
-  /// Fails jobs for good; answers them. Those that a worker holds stay.
+  /// Fails jobs permanently. Returns these jobs. Jobs that a worker holds are left unchanged.
   std::string fail(const std::vector<std::int64_t>& ids, std::string_view reason) {
     return json(gw_client_fail_jobs, ids.data(), ids.size(), detail::text{reason}.c_str());
   }
-  /// Changes waiting jobs; answers them. `changes`: `{"run_at": "now", "priority", "attempts", "max_attempts"}`.
+  /// Changes jobs that wait or have failed. Returns the changed jobs. Jobs that a worker holds are left unchanged. `changes`
+  /// is a JSON object with at least one of `{"run_at": "now", "priority", "attempts", "max_attempts"}`.
   std::string reschedule(const std::vector<std::int64_t>& ids, std::string_view changes) {
     return json(gw_client_reschedule_jobs, ids.data(), ids.size(), detail::text{changes}.c_str());
   }
-  /// Frees what these workers hold. Only for workers that are dead: a living one would run its jobs twice.
+  /// Unlocks the jobs and queues of these workers. Only for dead workers: the jobs of a living one run twice.
   std::string force_unlock(const std::vector<std::string>& worker_ids) {
     std::vector<const char*> ids;
     for (const std::string& id : worker_ids) ids.push_back(id.c_str());
     return json(gw_client_force_unlock, ids.data(), ids.size());
   }
-  /// Tidies up.
+  /// Deletes rows that are no longer needed. Returns how many.
   std::string cleanup(cleanup_task tasks) { return json(gw_client_cleanup, static_cast<std::uint32_t>(tasks)); }
-  /// Gives back the jobs of workers that have died. `how`: `{"sweep_threshold_ms", "recovery_delay_ms", "dry_run"}`. The answer
-  /// names living workers for which the threshold is too short in `raised_thresholds`.
+  /// Recovers the jobs of dead workers. `how` is a JSON object with any of
+  /// `{"sweep_threshold_ms", "recovery_delay_ms", "dry_run"}`. `raised_thresholds` in the result names living workers for
+  /// which the threshold is too short.
   std::string sweep_stale_workers(std::string_view how = "{}") {
     return json(gw_client_sweep_stale_workers, detail::text{how}.c_str());
   }
@@ -479,42 +490,43 @@ class client {
   detail::handle<gw_client_t, gw_client_free> handle_;
 };
 
-/// What is known of a job. Thread-safe; never waits.
+/// The fields of a job. Thread-safe; never blocks.
 class job_info {
  public:
   std::int64_t id() const noexcept { return gw_job_id(get()); }
   std::string_view task() const noexcept { return detail::view(gw_job_task(get())); }
-  /// Its job key, if it has one.
+  /// The job key, if it has one.
   std::optional<std::string_view> key() const { return detail::optional_view(gw_job_key(get())); }
-  /// Which attempt this is, from 1.
+  /// The number of this attempt, from 1.
   std::int32_t attempts() const noexcept { return gw_job_attempts(get()); }
   std::int32_t max_attempts() const noexcept { return gw_job_max_attempts(get()); }
-  /// Lower runs first.
+  /// Lower numbers run first.
   std::int32_t priority() const noexcept { return gw_job_priority(get()); }
-  /// How often it was added again under its key.
+  /// How often the job was added again under its key.
   std::int32_t revision() const noexcept { return gw_job_revision(get()); }
   time_point run_at() const noexcept { return detail::from_us(gw_job_run_at(get())); }
   time_point created_at() const noexcept { return detail::from_us(gw_job_created_at(get())); }
-  /// JSON text, as it was stored.
+  /// JSON text, byte for byte as the database holds it.
   std::string_view payload() const noexcept {
     std::size_t length = 0;
     const char* text = gw_job_payload(get(), &length);
     return {text ? text : "", length};
   }
-  /// Everything, the payload included.
+  /// All fields and the payload, as a JSON object.
   std::string json() const { return detail::take(gw_job_json(get())); }
-  /// The W3C trace context under which it was added, if there was one.
+  /// The W3C trace context of the job, if it has one.
   std::optional<std::string> traceparent() const { return detail::take_optional(gw_job_traceparent(get())); }
-  /// The id under which its worker locks it.
+  /// The id under which the worker locks the job.
   std::string_view worker_id() const noexcept { return detail::view(gw_job_worker_id(get())); }
-  /// Its worker's client, for follow-up jobs. Valid as long as the worker; not owned.
+  /// The worker's client, for adding further jobs. Not owned. Valid until the worker's next start or its destruction.
   graphile_worker::client client() const noexcept { return client::borrowed(gw_job_client(get())); }
-  /// Whether it should end soon: its worker stops, or its task's timeout is over. Ask now and then, and throw.
+  /// Whether the job should end early: a stop's grace period is over, its task's timeout is over, or another worker has taken
+  /// the job. A long task checks this from time to time and throws.
   bool is_cancelled() const noexcept { return gw_job_is_cancelled(get()); }
 
-  /// If it succeeds: run it again after the delay, this attempt not counted.
+  /// If the job succeeds, runs it again after the delay. The attempt is not counted.
   void snooze(std::chrono::milliseconds delay) { detail::check(gw_job_snooze(get(), detail::to_ms(delay))); }
-  /// If it fails: the delay before the next attempt, in place of its task's backoff.
+  /// If the job fails, retries it after the delay, instead of its task's backoff.
   void retry_after(std::chrono::milliseconds delay) { detail::check(gw_job_retry_after(get(), detail::to_ms(delay))); }
 
   /// For calls of graphile_worker.h.
@@ -527,14 +539,14 @@ class job_info {
   detail::handle<gw_job_t, gw_job_free> handle_;
 };
 
-/// One result per item of a batch: the error of those that failed, nothing for those that are done.
+/// One result for each item of a batch: its error if it failed, empty if it is done.
 using item_results = std::vector<std::optional<std::string>>;
 
-/// An unfinished job that is yours: from job::defer or worker::next. Finish it once, from any thread, now or later; one that
-/// is destroyed unfinished fails with "handle dropped without a result". It may outlive its worker.
+/// A job without an outcome that you own: from job::defer or worker::next. End it once, from any thread. If the last handle of
+/// a job is destroyed without an outcome, the job fails with "handle dropped without a result". It may outlive its worker.
 ///
-/// complete, complete_items and fail never wait. The first outcome wins: later ones throw error with
-/// GW_ERR_ALREADY_FINISHED, and GW_ERR_CLOSED when the worker is gone.
+/// complete, complete_items and fail never block. The first outcome counts: later ones throw error with
+/// GW_ERR_ALREADY_FINISHED. They throw GW_ERR_CLOSED if the worker has stopped.
 class pending_job : public job_info {
  public:
   /// No job.
@@ -542,13 +554,13 @@ class pending_job : public job_info {
   /// Takes over an owned handle of graphile_worker.h.
   explicit pending_job(gw_job_t* owned) noexcept : job_info(owned, true) {}
 
-  /// It succeeded.
+  /// Reports that the job succeeded.
   void complete() { detail::call(gw_job_complete, get()); }
-  /// The attempt failed, with this text as its last_error.
+  /// Reports that the attempt failed. `message` becomes `last_error`.
   void fail(std::string_view message) {
     detail::call(gw_job_fail, get(), message.data() ? message.data() : "", message.size());
   }
-  /// For a job whose payload is an array: only the items that failed stay for the next attempt.
+  /// Reports the results of a batch job, whose payload is a JSON array. Only failed items stay for the next attempt.
   void complete_items(const item_results& results) {
     std::vector<const char*> errors;
     for (const auto& result : results) errors.push_back(result ? result->c_str() : nullptr);
@@ -565,12 +577,12 @@ class pending_job : public job_info {
   explicit operator bool() const noexcept { return get() != nullptr; }
 };
 
-/// A job whose task runs: valid within the task's function, on its thread. Returning is success; an exception fails the
-/// attempt, with its text as last_error.
+/// A running job, valid until the task's function returns. If the function returns, the job has succeeded. If it throws, the
+/// attempt fails, and the exception's text becomes `last_error`.
 class job : public job_info {
  public:
-  /// Takes the job out of the function: it is not done when the function returns, but when the answer says so, which may
-  /// be before that and on another thread. It occupies one of the worker's `concurrency` places until then, but no thread.
+  /// Defers the outcome: the job ends through the returned pending_job and not when the function returns. It may end earlier
+  /// and on another thread. Until then, it takes one of the worker's `concurrency` slots, but no thread.
   ///
   /// ```cpp
   /// worker.task("push", [&](job& job) {
@@ -593,7 +605,7 @@ class job : public job_info {
   bool deferred_ = false;
 };
 
-/// Something that happened in a worker. The names are those of the Rust API: `JobComplete`, `WorkerStart`, …
+/// An event of a worker. The names are those of the Rust API: `JobComplete`, `WorkerStart`, …
 class event {
  public:
   /// No event.
@@ -601,7 +613,7 @@ class event {
   /// Takes over an owned handle of graphile_worker.h.
   explicit event(gw_event_t* owned) noexcept : handle_(owned) {}
 
-  /// All the names there are.
+  /// All event names.
   static std::vector<std::string_view> names() {
     std::vector<std::string_view> all;
     while (const char* name = gw_event_name_at(all.size())) all.emplace_back(name);
@@ -609,9 +621,9 @@ class event {
   }
 
   std::string_view name() const noexcept { return detail::view(gw_event_name(get())); }
-  /// What it tells, as a JSON object.
+  /// The fields of the event, as a JSON object.
   std::string_view json() const noexcept { return detail::view(gw_event_json(get())); }
-  /// The job that it is about; 0 if it is about none.
+  /// The id of the event's job; 0 if the event is not about a job.
   std::int64_t job_id() const noexcept { return gw_event_job_id(get()); }
 
   /// Whether there is an event.
@@ -630,18 +642,18 @@ class event {
   detail::handle<gw_event_t, gw_event_free> handle_;
 };
 
-/// What an interceptor decides.
+/// The decision of an interceptor.
 class decision {
  public:
-  /// Go on: the next interceptor decides, or nothing changes.
+  /// Continue. The next interceptor decides; if there is none, nothing changes.
   static decision proceed() { return decision{GW_DECIDE_CONTINUE}; }
-  /// BeforeJobRun, AfterJobRun: the job counts as done. BeforeJobSchedule: nothing is added. JobRecovery: it stays locked.
+  /// BeforeJobRun, AfterJobRun: the job counts as done. BeforeJobSchedule: no job is added. JobRecovery: it stays locked.
   static decision skip() { return decision{GW_DECIDE_SKIP}; }
-  /// BeforeJobRun, AfterJobRun: the attempt fails. BeforeJobSchedule: nothing is added, and the caller is told.
+  /// BeforeJobRun, AfterJobRun: the attempt fails. BeforeJobSchedule: no job is added, and the call fails with GW_ERR_REFUSED.
   static decision fail(std::string reason) { return decision{GW_DECIDE_FAIL, std::move(reason)}; }
-  /// BeforeJobSchedule: go on with this payload.
+  /// BeforeJobSchedule: continue with this payload.
   static decision payload(std::string json) { return decision{GW_DECIDE_PAYLOAD, std::move(json)}; }
-  /// JobRecovery: the job runs again at this time, with so many attempts used; as they are if left out.
+  /// JobRecovery: the job runs again at this time, with this number of used attempts; unchanged if empty.
   template <class Duration>
   static decision reschedule(std::chrono::time_point<std::chrono::system_clock, Duration> run_at,
                              std::optional<std::int32_t> attempts = {}) {
@@ -650,7 +662,7 @@ class decision {
     made.attempts_ = attempts.value_or(-1);
     return made;
   }
-  /// JobRecovery: the attempt counts as failed, and is tried again after its backoff.
+  /// JobRecovery: the attempt counts as failed, and the job is retried after its backoff.
   static decision fail_with_backoff() { return decision{GW_DECIDE_FAIL_WITH_BACKOFF}; }
 
  private:
@@ -663,10 +675,11 @@ class decision {
   std::int32_t attempts_ = -1;
 };
 
-/// What a pull answers: GW_OK with something, or else why there is nothing.
+/// The result of a pull: GW_OK with a value, or the reason why there is none.
 template <class T>
 struct pulled {
-  /// GW_OK; GW_CANCELLED, with a job of earlier that should end; GW_TIMEOUT; GW_WOKEN; GW_STOPPED: nothing will ever come.
+  /// GW_OK; GW_CANCELLED: `value` is an earlier job that should end early; GW_TIMEOUT; GW_WOKEN: worker::wakeup was called;
+  /// GW_STOPPED: the worker hands out nothing more until its next start.
   gw_status_t status;
   T value;
 
@@ -676,13 +689,13 @@ struct pulled {
   T* operator->() noexcept { return &value; }
 };
 
-/// How worker::stop stops.
+/// The mode of worker::stop.
 enum class stop_mode : std::int32_t {
   graceful = GW_STOP_GRACEFUL,  ///< Running jobs may go on for the config's shutdown_grace_period.
-  abort = GW_STOP_ABORT,        ///< They are cancelled at once.
+  abort = GW_STOP_ABORT,        ///< Running jobs are cancelled at once.
 };
 
-/// Where a worker is in its life.
+/// The state of a worker.
 enum class worker_state : std::int32_t {
   fresh = GW_STATE_NEW,
   running = GW_STATE_RUNNING,
@@ -691,22 +704,23 @@ enum class worker_state : std::int32_t {
   failed = GW_STATE_FAILED,
 };
 
-/// Runs jobs, on threads of the library's. Thread-safe.
+/// Runs jobs, on threads of the library. Thread-safe.
 ///
-/// Waiting calls (run, run_once, wait, flush, next) throw error with GW_ERR_DEADLOCK on a thread of the library, such as
-/// within a task.
+/// Calls that wait (run, run_once, wait, flush, next) throw error with GW_ERR_DEADLOCK within functions that the library
+/// calls, such as a task.
 class worker {
  public:
-  /// Connects to nothing yet. Throws error with GW_ERR_CONFIG.
+  /// Does not connect yet. Throws error with GW_ERR_CONFIG if an option is outside its limits.
   explicit worker(const config& settings) {
     gw_worker_t* made = nullptr;
     detail::call(gw_worker_new, settings.get(), &made);
     handle_.reset(made);
   }
-  // The destructor aborts a worker that runs, and waits for it, no longer than the grace period and a second.
+  // The destructor aborts a running worker and waits for its end, at most for the grace period and one second.
 
-  /// Runs the jobs of this name by calling `task`, on `threads` threads at once. Before start. An exception fails the
-  /// attempt. Options: `timeout` (a duration), `backoff` (`"fixed 10s"`, `"linear 10s 1h"`, `"exponential 10s 1h"`).
+  /// Registers a task: `task` is called for each of its jobs, on as many as `threads` threads at once. Only before the start.
+  /// An exception fails the attempt. Options: `timeout` (a duration; a job that runs longer is cancelled) and `backoff`, the
+  /// delay before a retry (`"fixed 10s"`, `"linear 10s 1h"`, `"exponential 10s 1h"`: first and longest delay).
   ///
   /// ```cpp
   /// worker.task("send_email", [&](job& job) { mailer.send(job.payload()); }, {{"timeout", 30s}});
@@ -716,31 +730,33 @@ class worker {
     return add(name, box(std::move(task)), run_task, detail::destroy<function>, settings);
   }
 
-  /// The same for jobs that carry a JSON array: `task` answers a result for each item, in their order, and only those that
-  /// failed stay for the next attempt. Another number of results, or an exception, fails them all.
+  /// The same for batch jobs, whose payload is a JSON array. `task` returns one result for each item, in order. Only failed
+  /// items stay for the next attempt. Another number of results, or an exception, fails all items.
   worker& batch_task(std::string_view name, std::function<item_results(job&)> task, options settings = {}) {
     using function = std::function<item_results(job&)>;
     return add(name, box(std::move(task)), run_batch_task, detail::destroy<function>, settings);
   }
 
-  /// Jobs of this name are handed out by next(), instead of calling a function. A worker's tasks are all called or all pulled.
+  /// Registers a task whose jobs are pulled with next(). All tasks of one worker must be of the same kind: called or pulled.
+  /// Only before the start.
   worker& pulled_task(std::string_view name, options settings = {}) { return add(name, nullptr, nullptr, nullptr, settings); }
 
-  /// Sets an option of a task that was added: `timeout`, `backoff`. Before start. Throws error with GW_ERR_CONFIG.
+  /// Sets an option of a registered task: `timeout` or `backoff`. Only before the start. Throws error with GW_ERR_CONFIG.
   worker& task_option(std::string_view task_name, std::string_view key, const value& setting) {
     detail::call(gw_worker_set_task_option, get(), detail::text{task_name}.c_str(), detail::text{key}.c_str(),
                  detail::text{setting.text()}.c_str());
     return *this;
   }
 
-  /// Adds jobs by the clock: crontab text, many lines if need be. Throws error with GW_ERR_CRONTAB, naming line and column.
+  /// Makes the worker add jobs by the clock: lines of crontab text. May be called repeatedly, only before the start. Throws
+  /// error with GW_ERR_CRONTAB, naming line and column.
   worker& crontab(std::string_view text) {
     detail::call(gw_worker_add_crontab, get(), detail::text{text}.c_str());
     return *this;
   }
 
-  /// Calls `observer` for events of this name, on one thread, one after the other (WorkerInit and JobStart: where they
-  /// happen). Before start. What it throws is printed to stderr, and changes nothing.
+  /// Calls `observer` for events of this name, one after the other, on a thread for events. WorkerInit and JobStart call it on
+  /// the thread where they happen. Only before the start. An exception is printed to stderr, and has no other effect.
   worker& on(std::string_view name, std::function<void(const event&)> observer) {
     using function = std::function<void(const event&)>;
     const detail::text event_name{name};
@@ -748,14 +764,14 @@ class worker {
     return *this;
   }
 
-  /// Events of this name are handed out by next_event().
+  /// Queues events of this name for next_event(). At most 1024 wait. Only before the start.
   worker& queue_events(std::string_view name) {
     detail::call(gw_worker_on_event, get(), detail::text{name}.c_str(), nullptr, nullptr, nullptr);
     return *this;
   }
 
-  /// Lets `interceptor` decide at BeforeJobRun, AfterJobRun, BeforeJobSchedule or JobRecovery, on the thread where it happens.
-  /// Before start. An exception fails the attempt (BeforeJobRun), refuses the job (BeforeJobSchedule), or changes nothing.
+  /// Calls `interceptor` at BeforeJobRun, AfterJobRun, BeforeJobSchedule or JobRecovery, on the thread where it happens. Only
+  /// before the start. An exception fails the attempt (BeforeJobRun), refuses the job (BeforeJobSchedule), or has no effect.
   worker& intercept(std::string_view name, std::function<decision(const event&)> interceptor) {
     using function = std::function<decision(const event&)>;
     const detail::text event_name{name};
@@ -763,72 +779,80 @@ class worker {
     return *this;
   }
 
-  /// Connects, installs the schema, and runs jobs until stop(). Returns once it runs. Throws error if it cannot.
+  /// Connects, installs the schema or updates the existing one, and runs jobs until stop(). Returns as soon as the worker
+  /// runs. Throws error if it cannot run.
   void start() { detail::call(gw_worker_start, get(), GW_RUN_FOREVER); }
-  /// The same, until no job is due.
+  /// The same, but the worker ends when no job is due.
   void start_once() { detail::call(gw_worker_start, get(), GW_RUN_ONCE); }
-  /// start() and wait().
+  /// Calls start() and wait().
   void run() { detail::call(gw_worker_run, get()); }
-  /// start_once() and wait(). Adds no jobs of the crontab, also none that `fill` would make up for.
+  /// Calls start_once() and wait(). Adds no jobs of the crontab, not even those that `fill` would make up for. Recovers no
+  /// jobs of dead workers.
   void run_once() { detail::call(gw_worker_run_once, get()); }
 
-  /// Asks the worker to stop, and does not wait for it. May be called from a signal handler.
+  /// Requests a stop, and returns at once. ASYNC-SIGNAL-SAFE.
   void stop(stop_mode mode = stop_mode::graceful) noexcept { gw_worker_request_stop(get(), static_cast<std::int32_t>(mode)); }
 
-  /// Until the worker has ended. Throws error with GW_ERR_STUCK, naming them, if there are handlers that did not return.
+  /// Waits until the worker has ended. Throws error with GW_ERR_STUCK, naming the jobs, if handlers did not return or outcomes
+  /// could not be written.
   void wait() { detail::call(gw_worker_wait, get(), std::int64_t{-1}); }
-  /// The same, for a while; answers whether it has ended.
+  /// The same, at most for `timeout`. Returns whether the worker has ended.
   bool wait(std::chrono::milliseconds timeout) { return detail::call(gw_worker_wait, get(), detail::to_ms(timeout)) == GW_OK; }
 
-  /// Until every outcome given so far is in the database.
+  /// Waits until the database has every outcome that was reported before the call.
   void flush() { detail::call(gw_worker_flush, get(), std::int64_t{-1}); }
-  /// The same, for a while; answers whether they are.
+  /// The same, at most for `timeout`. Returns whether the database has them.
   bool flush(std::chrono::milliseconds timeout) { return detail::call(gw_worker_flush, get(), detail::to_ms(timeout)) == GW_OK; }
 
   worker_state state() const noexcept { return static_cast<worker_state>(gw_worker_state(get())); }
-  /// The id under which it locks jobs; empty before the first start, and another one after the next.
+  /// The id under which the worker locks jobs. Each start has a new one. Empty before the first start. Valid until the next
+  /// start or the destruction of the worker.
   std::optional<std::string_view> id() const { return detail::optional_view(gw_worker_id(get())); }
-  /// Its own client; not owned, valid as long as the worker. Throws error with GW_ERR_STATE before the first start.
+  /// The worker's client. Not owned. Valid until the next start or the destruction of the worker. Throws error with GW_ERR_STATE
+  /// before the first start.
   graphile_worker::client client() const {
     gw_client_t* borrowed = gw_worker_client(get());
-    if (!borrowed) throw error{GW_ERR_STATE, "a worker has a client once it was started; make one of your own before that"};
+    if (!borrowed) throw error{GW_ERR_STATE, "the worker has no client before its first start; make a client of your own"};
     return client::borrowed(borrowed);
   }
 
-  /// The next job of a pulled task, started. At most `concurrency` unfinished jobs are handed out at once.
+  /// Waits for the next job of a pulled task, and returns it started. Several threads may call this at once. At most
+  /// `concurrency` jobs without an outcome are handed out at once.
   ///
   /// ```cpp
   /// while (auto job = worker.next()) job->complete();
   /// ```
   [[nodiscard]] pulled<pending_job> next() { return pull(-1); }
-  /// The same, for a while.
+  /// The same, at most for `timeout`.
   [[nodiscard]] pulled<pending_job> next(std::chrono::milliseconds timeout) { return pull(detail::to_ms(timeout)); }
-  /// Up to `capacity` jobs, as soon as there are any.
+  /// Waits until there is a job, and returns up to `capacity` jobs. `capacity` is 1 to GW_LIST_MAX.
   [[nodiscard]] pulled<std::vector<pending_job>> next_batch(std::size_t capacity) { return pull_batch(capacity, -1); }
-  /// The same, for a while.
+  /// The same, at most for `timeout`.
   [[nodiscard]] pulled<std::vector<pending_job>> next_batch(std::size_t capacity, std::chrono::milliseconds timeout) {
     return pull_batch(capacity, detail::to_ms(timeout));
   }
-  /// For poll(2) and the like: readable while next(0ms) would have something to say. Never read or close it.
+  /// A file descriptor for poll(2): readable while next(0ms) would return anything but GW_TIMEOUT. The library owns it: do not
+  /// read or close it.
   int fd() const noexcept { return gw_worker_fd(get()); }
-  /// Lets one next() that waits, or the next one, answer GW_WOKEN. May be called from a signal handler.
+  /// Makes one waiting or later next() return GW_WOKEN. ASYNC-SIGNAL-SAFE.
   void wakeup() noexcept { gw_worker_wakeup(get()); }
 
-  /// The next event of those that are queued.
+  /// Waits for the next queued event.
   [[nodiscard]] pulled<event> next_event() { return pull_event(-1); }
-  /// The same, for a while.
+  /// The same, at most for `timeout`.
   [[nodiscard]] pulled<event> next_event(std::chrono::milliseconds timeout) { return pull_event(detail::to_ms(timeout)); }
-  /// For poll(2) and the like: readable while next_event(0ms) would have something to say. Never read or close it.
+  /// A file descriptor for poll(2): readable while next_event(0ms) would return anything but GW_TIMEOUT. The library owns it: do
+  /// not read or close it.
   int event_fd() const noexcept { return gw_worker_event_fd(get()); }
 
-  /// What it has done so far, and is doing now.
+  /// The counters since the last start, and the current load.
   gw_stats_t stats() const {
     gw_stats_t counted{};
     counted.struct_size = sizeof counted;
     detail::check(gw_worker_stats(get(), &counted));
     return counted;
   }
-  /// The same and more, as JSON.
+  /// All statistics, as a JSON object.
   std::string stats_json() const { return detail::take(gw_worker_stats_json(get())); }
 
   /// For calls of graphile_worker.h.
@@ -841,7 +865,7 @@ class worker {
     return new Function(std::move(function));
   }
 
-  /// `boxed` is the library's from the call on, whether it succeeds or not; before it nothing may throw.
+  /// The library owns `boxed` from its call on, also if that fails. Before the call, `owned` frees it if an exception is thrown.
   worker& add(std::string_view name, void* boxed, gw_task_fn function, gw_free_fn free_fn, options settings) {
     std::unique_ptr<void, gw_free_fn> owned{boxed, free_fn};
     const detail::text task_name{name};
@@ -850,7 +874,7 @@ class worker {
     return *this;
   }
 
-  /// The door: no exception passes.
+  /// Runs `body`. An exception becomes the error text of the job.
   template <class Body>
   static gw_outcome_t at_the_door(gw_job_t* job, Body body) noexcept {
     try {
@@ -877,7 +901,7 @@ class worker {
       std::vector<const char*> errors;
       for (const auto& result : results) errors.push_back(result ? result->c_str() : nullptr);
       detail::call(gw_job_complete_items, handle, errors.data(), errors.size());
-      return GW_TASK_DONE;  // The items have said what counts.
+      return GW_TASK_DONE;  // The job already has the outcome of its items.
     });
   }
 
@@ -901,7 +925,7 @@ class worker {
     } catch (...) {
       const std::string text = detail::caught();
       gw_decision_set_text(answer, text.data(), text.size());
-      return 0;  // No decision: the library takes it for a panic of the hook.
+      return 0;  // Not a decision: the library treats it as a panic of the hook.
     }
   }
 
@@ -930,25 +954,25 @@ class worker {
   detail::handle<gw_worker_t, gw_worker_free> handle_;
 };
 
-/// Crontab text, for previews; worker::crontab is what runs it.
+/// Parsed crontab text, for previews. worker::crontab runs it.
 ///
 /// ```cpp
 /// for (auto time : crontab{"0 8 * * 1 report ?tz=Europe/Berlin"}.next(0, std::chrono::system_clock::now(), 3)) …
 /// ```
 class crontab {
  public:
-  /// Throws error with GW_ERR_CRONTAB, naming line and column.
+  /// Parses crontab text. Throws error with GW_ERR_CRONTAB, naming line and column.
   explicit crontab(std::string_view text) {
     gw_crontab_t* parsed = nullptr;
     detail::call(gw_crontab_parse, detail::text{text}.c_str(), &parsed);
     handle_.reset(parsed);
   }
 
-  /// How many entries it has.
+  /// The number of entries.
   std::size_t size() const noexcept { return gw_crontab_len(get()); }
-  /// An entry as JSON, `{"identifier", "task"}`; empty past the end.
+  /// The entry at `index`, from 0, as JSON: `{"identifier", "task"}`; empty after the last entry.
   std::optional<std::string> item(std::size_t index) const { return detail::take_optional(gw_crontab_item_json(get(), index)); }
-  /// When an entry comes due after a time, up to `count` times; fewer if it never does.
+  /// The next times after `after` at which an entry is due, at most `count`. Empty if it is never due.
   template <class Duration>
   std::vector<time_point> next(std::size_t index, std::chrono::time_point<std::chrono::system_clock, Duration> after,
                                std::size_t count) const {
@@ -967,7 +991,7 @@ class crontab {
   detail::handle<gw_crontab_t, gw_crontab_free> handle_;
 };
 
-/// How much is logged: this and what is worse.
+/// The log level: records of this level and of more severe ones are logged.
 enum class log_level : std::int32_t {
   off = GW_LOG_OFF,
   error = GW_LOG_ERROR,
@@ -977,7 +1001,7 @@ enum class log_level : std::int32_t {
   trace = GW_LOG_TRACE,
 };
 
-/// A line of the log; its texts are valid within the sink only.
+/// A log record. Its texts are valid within the sink only.
 struct log_record {
   time_point time;
   log_level level;
@@ -987,41 +1011,41 @@ struct log_record {
   std::string_view fields;
 };
 
-/// Lets `sink` have the log of the whole process, from any thread. Returns when the sink before is idle. What it throws is
-/// dropped, and so is what the library would log while it runs.
+/// Sends the log records of the whole process to `sink`, on the threads that log them, several at once. Returns when no thread
+/// is in the previous sink. Exceptions of `sink` are dropped, and so are records that its thread logs while it runs.
 ///
 /// ```cpp
 /// log_to([](const log_record& line) { std::clog << line.message << ' ' << line.fields << '\n'; }, log_level::info);
 /// ```
 inline void log_to(std::function<void(const log_record&)> sink, log_level max_level = log_level::info) {
   using function = std::function<void(const log_record&)>;
-  if (!sink) throw error{GW_ERR_INVALID, "an empty std::function cannot be called; log_to_stderr takes the sink away"};
+  if (!sink) throw error{GW_ERR_INVALID, "an empty std::function cannot be called; log_to_stderr removes the sink"};
   const gw_log_fn write = [](const gw_log_record_t* line, void* boxed) noexcept {
     try {
       detail::unbox<function>(boxed)({detail::from_us(line->time_us), static_cast<log_level>(line->level),
                                       detail::view(line->target), detail::view(line->message), detail::view(line->fields)});
     } catch (...) {
-      // There is no log of the log.
+      // An error of the log sink cannot be logged.
     }
   };
   detail::check(gw_log_set_sink(write, new function(std::move(sink)), detail::destroy<function>, static_cast<std::int32_t>(max_level)));
 }
 
-/// Keeps the log of the whole process for next_log(), in place of a sink, for programs that want no calls from foreign
-/// threads. At most 1024 lines wait; an event `EventsDropped` says how many found no room.
+/// Keeps the log records of the whole process for next_log(), instead of calling a sink on threads of the library. At most 1024
+/// records wait; an event `EventsDropped` reports how many were dropped.
 inline void queue_log(log_level max_level = log_level::info) {
   detail::check(gw_log_set_queue(static_cast<std::int32_t>(max_level)));
 }
 
-/// The next line of the log that waits: an event named by its level, whose JSON has time_us, target, message and fields.
-/// GW_STOPPED if lines are not kept (any more).
+/// The next waiting log record: an event named by its level, whose JSON has time_us, target, message and fields. GW_STOPPED
+/// if records are not queued, or no longer.
 [[nodiscard]] inline pulled<event> next_log(std::chrono::milliseconds timeout) {
   gw_event_t* line = nullptr;
   const gw_status_t status = detail::call(gw_log_next, detail::to_ms(timeout), &line);
   return {status, event{line}};
 }
 
-/// Takes the sink away and lets the log go to stderr, as it does at first, at level warn.
+/// Removes the sink: records go to stderr, as they do before the first call, by default at level warn.
 inline void log_to_stderr(log_level max_level = log_level::warn) {
   detail::check(gw_log_set_sink(nullptr, nullptr, nullptr, static_cast<std::int32_t>(max_level)));
 }

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs what a C or C++ program needs of libgraphile_worker, as built by `cargo build --release`:
+# Installs libgraphile_worker for C and C++ programs, as built by `cargo build --release`:
 #   sh bindings/c/install.sh PREFIX
-# Environment, all optional: DESTDIR (put in front of every path, for packages), LIBDIR (below PREFIX, default lib),
-# TARGET (the folder with the built libraries, default target/release), STATIC_LIBS (what the archive needs beside itself;
-# `cargo rustc --release --lib --crate-type staticlib -- --print native-static-libs` says it for your toolchain).
-# What is installed may be moved as a whole: pkg-config and CMake find everything from where their own files lie.
+# Environment, all optional: DESTDIR (a prefix for every path, for packages), LIBDIR (below PREFIX, default lib),
+# TARGET (the folder with the built libraries, default target/release), STATIC_LIBS (the libraries that the archive needs;
+# `cargo rustc --release --lib --crate-type staticlib -- --print native-static-libs` prints them for your toolchain).
+# The installed folder can be moved as a whole: pkg-config and CMake find all files relative to their own.
 set -eu
 
 if [ $# -ne 1 ]; then
@@ -20,7 +20,7 @@ target=${TARGET:-${CARGO_TARGET_DIR:-$root/target}/release}
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
 abi=$(sed -n 's/^#define GW_ABI_VERSION \([0-9]*\).*/\1/p' "$root/include/graphile_worker.h")
 if [ -z "$version" ] || [ -z "$abi" ]; then
-  echo "install.sh: Cargo.toml tells no version, or include/graphile_worker.h no GW_ABI_VERSION" >&2
+  echo "install.sh: no version in Cargo.toml, or no GW_ABI_VERSION in include/graphile_worker.h" >&2
   exit 1
 fi
 
@@ -47,17 +47,17 @@ for file in "$built" libgraphile_worker.a; do
   fi
 done
 
-# The way up from a folder below the prefix: ../.. for lib/pkgconfig.
+# The relative path from a folder below the prefix to the prefix: ../.. for lib/pkgconfig.
 up() { printf '%s' "$1" | sed 's,[^/][^/]*,..,g'; }
 
-# Copies beside the old file and renames: programs that have the old library mapped go on with it.
+# Copies to a new file and renames it, so that running programs keep the old library.
 put() { # MODE FROM TO
   cp "$2" "$3.new"
   chmod "$1" "$3.new"
   mv -f "$3.new" "$3"
 }
 
-# Fills in a template. CMake's list keeps `-framework Name` together.
+# Fills in a template. In CMake's list, `-framework Name` stays one item.
 fill() { # TEMPLATE TO
   sed -e "s|@VERSION@|$version|g" -e "s|@ABI_VERSION@|$abi|g" -e "s|@LIBDIR@|$libdir|g" \
     -e "s|@PKGCONFIG_TO_PREFIX@|$(up "$libdir/pkgconfig")|g" \

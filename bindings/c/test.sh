@@ -1,8 +1,8 @@
 #!/bin/sh
-# Builds and runs every test of the C and C++ doors against an installed library: sh bindings/c/test.sh
-#   GRAPHILE_WORKER_PREFIX  where `make install PREFIX=…` has put it
-#   GRAPHILE_WORKER_BIN     the program graphile-worker; its `dev` starts a private PostgreSQL (needless if DATABASE_URL is set)
-#   BUILD                   where build products go; default target/c
+# Builds and runs every test of the C and C++ APIs against an installed library: sh bindings/c/test.sh
+#   GRAPHILE_WORKER_PREFIX  the PREFIX of `make install PREFIX=…`
+#   GRAPHILE_WORKER_BIN     the program graphile-worker; its `dev` starts a private PostgreSQL (not needed if DATABASE_URL is set)
+#   BUILD                   the folder for build products; default target/c
 #   ONLY                    some of the steps: "header symbols c cpp examples sanitizers valgrind adapters"; default all
 # Stops at the first failure.
 set -eu
@@ -35,7 +35,7 @@ fail() {
 step() { printf '\n== %s\n' "$*"; }
 wanted() { case " $only " in *" $1 "*) ;; *) return 1 ;; esac; }
 
-# A database of our own, gone when we are.
+# A private database, which ends with this script.
 database=
 cleanup() {
   if [ -n "$database" ]; then
@@ -51,11 +51,11 @@ if [ -z "${DATABASE_URL:-}" ]; then
   mkfifo "$build/url"
   "$GRAPHILE_WORKER_BIN" dev >"$build/url" &
   database=$!
-  IFS= read -r DATABASE_URL <"$build/url" || fail "graphile-worker dev told no URL"
+  IFS= read -r DATABASE_URL <"$build/url" || fail "graphile-worker dev printed no URL"
   export DATABASE_URL
 fi
 
-# --- The header alone, in every language version that compilers have. ---
+# --- Each header alone, in every language version of the compilers. ---
 
 header_alone() { # COMPILER LANGUAGE HEADER STANDARD...
   compiler=$1 language=$2 header=$3
@@ -82,7 +82,7 @@ if wanted header; then
   done
 fi
 
-# --- The library file: what it shows and what it asks for. ---
+# --- The library file: its exported symbols and its dependencies. ---
 
 if wanted symbols; then
   step "the library exports what the header declares, and nothing else"
@@ -131,7 +131,7 @@ fi
 
 # --- The examples, built both ways, and run. ---
 
-new_queue() { # A schema that nobody has used.
+new_queue() { # Selects a new schema.
   queues=$((${queues:-0} + 1))
   export GRAPHILE_WORKER_SCHEMA="example_$$_$queues"
 }
@@ -140,10 +140,10 @@ says() { # EXPECTED PROGRAM
   printed=$("$2") || fail "$2 ended with $?"
   case $printed in
     *"$1"*) echo "$2: $printed" ;;
-    *) fail "$2 said '$printed', not '$1'" ;;
+    *) fail "$2 printed '$printed', not '$1'" ;;
   esac
 }
-# loop.c runs as long as its input is open: it is closed once the first job has been worked on.
+# loop.c runs as long as its input is open. The input is closed when the first job has run.
 loop_says() { # EXPECTED PROGRAM
   new_queue
   rm -f "$build/in" "$build/out"
@@ -156,7 +156,7 @@ loop_says() { # EXPECTED PROGRAM
   exec 3>&-
   wait "$loop" || fail "$2 ended with $?"
   exec 4<&-
-  [ "$printed" = "$1" ] || fail "$2 said '$printed', not '$1'"
+  [ "$printed" = "$1" ] || fail "$2 printed '$printed', not '$1'"
   echo "$2: $printed"
 }
 run_examples() { # FOLDER
@@ -178,7 +178,7 @@ if wanted examples; then
   $CXX -std=c++17 $strict -o "$build/examples/hello-cpp" "$root/bindings/cpp/examples/hello.cpp" $flags
   run_examples "$build/examples"
 
-  step "the examples, found by CMake, in a copy of the install at another place"
+  step "the examples, found by CMake, in a copy of the install in another folder"
   rm -rf "$build/cmake" "$build/moved"
   cp -RP "$prefix" "$build/moved"
   cmake -S "$root/bindings/c/tests/cmake" -B "$build/cmake" -DCMAKE_PREFIX_PATH="$build/moved" >"$build/cmake.log" ||
@@ -186,7 +186,7 @@ if wanted examples; then
   cmake --build "$build/cmake" >"$build/cmake.log" || { cat "$build/cmake.log"; fail "cmake --build failed"; }
   run_examples "$build/cmake"
 
-  step "an example with the library within it"
+  step "an example with the static library"
   # shellcheck disable=SC2046
   $CC -std=gnu99 -o "$build/hello-static" "$root/bindings/c/examples/hello.c" $(pkg-config --cflags graphile_worker) \
     "$(pkg-config --variable=static_library graphile_worker)" $(pkg-config --static --libs-only-l graphile_worker | sed 's/-lgraphile_worker//')
@@ -199,11 +199,11 @@ if wanted examples; then
   rm -rf "$build/out-of-reach"
 fi
 
-# --- The same C tests under the eyes of others. ---
+# --- The same C tests with sanitizers and under valgrind. ---
 
 export CHECK_SLOW=1
 
-# Half of the tests at a time on each of two processors: such programs are slow, and one after the other they use one only.
+# Runs two halves of the tests in parallel, because such programs are slow and use one processor each.
 in_halves() { # COMMAND...
   CHECK_PART=1/2 "$@" >"$build/half" 2>&1 &
   half=$!
@@ -233,15 +233,15 @@ if wanted valgrind; then
 fi
 
 if wanted adapters; then
-  step "the adapters of the doors compile"
+  step "the adapters of the C and C++ APIs compile"
   # shellcheck disable=SC2086
   $CC -std=c11 $strict -o "$build/adapter-c" "$root/tests/conformance/adapter.c" $flags
   # shellcheck disable=SC2086
   $CXX -std=c++17 $strict -o "$build/adapter-cpp" "$root/tests/conformance/adapter.cpp" $flags
   for adapter in "$build/adapter-c" "$build/adapter-cpp"; do
     answer=$(printf 'nonsense\nquit\n' | "$adapter") || fail "$adapter ended with $?"
-    [ "$answer" = "$(printf 'error\tGW_ERR_UNSUPPORTED\t-\tunknown command')" ] || fail "$adapter said '$answer'"
+    [ "$answer" = "$(printf 'error\tGW_ERR_UNSUPPORTED\t-\tunknown command')" ] || fail "$adapter printed '$answer'"
   done
 fi
 
-printf '\n== all of it holds\n'
+printf '\n== all tests passed\n'

@@ -1,4 +1,4 @@
-//! Clients: adding jobs, and managing those that are there.
+//! Clients: adding jobs and managing existing jobs.
 
 use super::config::{ConfigValue, gw_config_t};
 use super::handle::{self, Slab, Slabs, Use, Value};
@@ -16,19 +16,21 @@ use serde::de::DeserializeOwned;
 use std::ffi::c_char;
 use std::time::Duration;
 
-/// Cleanup: jobs that have failed for good are deleted.
+/// Cleanup: delete jobs that have failed permanently.
 pub const GW_CLEANUP_DELETE_PERMAFAILED: u32 = 1;
-/// Cleanup: tasks that no job is of are deleted.
+/// Cleanup: delete tasks that have no job.
 pub const GW_CLEANUP_GC_TASKS: u32 = 2;
-/// Cleanup: named queues that no job belongs to are deleted.
+/// Cleanup: delete named queues that have no job.
 pub const GW_CLEANUP_GC_QUEUES: u32 = 4;
 
-/// Adds and manages jobs, on connections of its own. Thread-safe; freed with `gw_client_free`.
+/// Adds and manages jobs, on database connections of its own. Thread-safe. The caller frees it with `gw_client_free`.
+///
+/// Each call blocks until the database replies, at most for `database_timeout` (default 10 s).
 pub struct gw_client_t;
 
 pub(super) struct ClientValue {
     pub(super) utils: WorkerUtils,
-    /// Belongs to a worker, and goes with it: the host only borrows it.
+    /// Belongs to a worker and is freed with it: `gw_client_free` does nothing.
     pub(super) borrowed: bool,
 }
 
@@ -45,9 +47,12 @@ fn look(client: *const gw_client_t) -> Result<Use<ClientValue>, Failure> {
     handle::look(client)
 }
 
-/// A client, connected once, so that a wrong address or password is told at once. Reads the keys `database_url`,
-/// `schema`, `max_pg_conn` (default 10 here), `database_timeout` and `dry_run`. Blocks on the network. The caller
-/// frees it.
+/// Makes a client, connects once to check address and password, and writes the client to `out`. The configuration is
+/// copied. Blocks on the network.
+///
+/// Reads the keys `database_url`, `schema`, `max_pg_conn` (default 10 here), `database_timeout` and `dry_run`. With
+/// `dry_run`, calls that change jobs undo their change and return what it would be; adding jobs and migrating return
+/// GW_ERR_STATE. The caller frees the client with `gw_client_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_new(
     config: *const gw_config_t,
@@ -74,13 +79,14 @@ pub unsafe extern "C" fn gw_client_new(
     })
 }
 
-/// Frees a client. NULL does nothing, and so does a client that belongs to a worker.
+/// Frees a client. NULL does nothing, nor does the borrowed client of a worker.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_free(client: *mut gw_client_t) {
     read((), || if look(client)?.borrowed { Ok(()) } else { handle::free::<ClientValue, _>(client) });
 }
 
-/// Asks the database for a sign of life, for at most `timeout_ms` (below 0: the configured time).
+/// Checks that the database replies within `timeout_ms` milliseconds. 0 counts as 1 ms; below 0 means
+/// `database_timeout`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_check(
     client: *mut gw_client_t,
@@ -99,7 +105,7 @@ pub unsafe extern "C" fn gw_client_check(
     })
 }
 
-/// Installs the schema, or takes over the one that is there. Safe at every start, from many processes at once.
+/// Installs the schema, or updates the existing one. Safe to repeat, also from many processes at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_migrate(client: *mut gw_client_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || {
@@ -108,9 +114,13 @@ pub unsafe extern "C" fn gw_client_migrate(client: *mut gw_client_t, err: *mut *
     })
 }
 
-/// Adds a job; its id is written to `id` unless that is NULL. GW_ERR_CONFIG names a field and its limit, and nothing was
-/// sent. GW_ERR_CONNECT and GW_ERR_DATABASE_TIMEOUT: it was not added. GW_ERR_UNKNOWN_OUTCOME: the reply to the commit was
-/// lost and the database could not be asked for the outcome in time, so it may or may not have been added.
+/// Adds a job. Its id is written to `id`, unless `id` is NULL. The caller keeps `spec`.
+///
+/// - GW_ERR_CONFIG names a field and its limit; nothing was sent.
+/// - GW_ERR_CONNECT, GW_ERR_DATABASE_TIMEOUT: the job was not added.
+/// - GW_ERR_UNKNOWN_OUTCOME: the job may or may not have been added. The reply to the commit was lost, and the library
+///   could
+/// not query the outcome in time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_add_job(
     client: *mut gw_client_t,
@@ -128,7 +138,9 @@ pub unsafe extern "C" fn gw_client_add_job(
     })
 }
 
-/// Adds many jobs, all or none; their ids are written to `ids`, in the order of `specs`, unless it is NULL.
+/// Adds `count` jobs, all or none. Their ids are written to `ids` in the order of `specs`, unless `ids` is NULL; `ids`
+/// has room for `count` numbers. `count` is at most GW_LIST_MAX. Errors as for `gw_client_add_job`; the message names
+/// the job's place in the list, from 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_add_jobs(
     client: *mut gw_client_t,
@@ -148,7 +160,7 @@ pub unsafe extern "C" fn gw_client_add_jobs(
         let added = client.utils.add_raw_jobs(jobs.collect::<Result<_, _>>()?)?;
         if !ids.is_null() {
             for (place, job) in added.iter().enumerate() {
-                // SAFETY: the header says that it has room for `count` ids.
+                // SAFETY: the caller promises room for `count` ids.
                 unsafe { *ids.add(place) = job.id() };
             }
         }
@@ -156,7 +168,7 @@ pub unsafe extern "C" fn gw_client_add_jobs(
     })
 }
 
-/// Removes the job with a key; one that runs goes on and is not tried again. GW_NOT_FOUND if there is none.
+/// Removes the job with a key. If the job runs, it keeps running and is not retried. GW_NOT_FOUND if no job has the key.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_remove_job(
     client: *mut gw_client_t,
@@ -171,7 +183,7 @@ pub unsafe extern "C" fn gw_client_remove_job(
     })
 }
 
-/// Answers with JSON, whose names are those of `graphile-worker --json`.
+/// Writes the result of `work` to `json`, as JSON with the field names of `graphile-worker --json`.
 fn answer<T: Serialize>(
     client: *mut gw_client_t,
     json: *mut *mut c_char,
@@ -189,12 +201,12 @@ fn answer<T: Serialize>(
     })
 }
 
-/// Reads options that come as a JSON object; NULL: none are set. An error names the option, line and column.
+/// Reads options from a JSON object; NULL sets none. An error names the option, line and column.
 ///
 /// # Safety
 /// As [`text::optional`].
 unsafe fn options<T: DeserializeOwned + Default>(options: *const c_char) -> Result<T, Failure> {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller promises what `text::optional` needs.
     match unsafe { text::optional("options", options) }? {
         None => Ok(T::default()),
         Some(text) => serde_json::from_str(text).map_err(|e| {
@@ -204,7 +216,7 @@ unsafe fn options<T: DeserializeOwned + Default>(options: *const c_char) -> Resu
     }
 }
 
-/// Which of an object's fields `T` does not take, as it takes each of them alone: serde does not tell.
+/// Finds the field of an object that `T` refuses. serde does not name it, so each field is tried alone.
 fn wrong_option<T: DeserializeOwned>(text: &str) -> Option<String> {
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
     let is_wrong = |(name, value): &(&String, &_)| T::deserialize(serde_json::json!({ *name: value })).is_err();
@@ -221,8 +233,9 @@ struct ListOptions {
     offset: Option<i64>,
 }
 
-/// Lists jobs as they stand, by id. `options`: NULL, or a JSON object with any of task, queue, state (ready, scheduled,
-/// locked, failed), limit, offset.
+/// Writes a JSON array of jobs to `json`, ordered by id. `options` is NULL or a JSON object with any of task, queue,
+/// state (ready, scheduled, locked, failed), limit (default 50), offset (default 0). The caller frees `json` with
+/// `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_list_jobs(
     client: *mut gw_client_t,
@@ -248,7 +261,8 @@ pub unsafe extern "C" fn gw_client_list_jobs(
     })
 }
 
-/// Shows a job as it stands. GW_NOT_FOUND if there is none.
+/// Writes a job as a JSON object to `json`. GW_NOT_FOUND if no job has this id; `json` is then NULL. The caller frees
+/// `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_job(
     client: *mut gw_client_t,
@@ -264,7 +278,7 @@ pub unsafe extern "C" fn gw_client_job(
     });
     match (status, found) {
         (GW_OK, false) => {
-            // SAFETY: `answer` has just written a text of ours there.
+            // SAFETY: `answer` has just written a text of this library there.
             unsafe {
                 text::gw_string_free(*json);
                 *json = std::ptr::null_mut();
@@ -275,7 +289,8 @@ pub unsafe extern "C" fn gw_client_job(
     }
 }
 
-/// Counts jobs by state.
+/// Writes the number of jobs in each state to `json`: total, ready, scheduled, locked, failed. The caller frees `json`
+/// with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_stats(
     client: *mut gw_client_t,
@@ -285,7 +300,8 @@ pub unsafe extern "C" fn gw_client_stats(
     answer(client, json, err, |utils| Ok(utils.stats()?))
 }
 
-/// Lists the named queues.
+/// Writes a JSON array of the named queues to `json`, ordered by name: id, queue_name, locked_at, locked_by, job_count,
+/// ready_count. The caller frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_queues(
     client: *mut gw_client_t,
@@ -295,7 +311,8 @@ pub unsafe extern "C" fn gw_client_queues(
     answer(client, json, err, |utils| Ok(utils.queues()?))
 }
 
-/// Lists the workers that hold jobs or queues.
+/// Writes a JSON array of the workers that hold jobs or queues to `json`: worker_id, locked_jobs, locked_queues. The
+/// caller frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_locked_workers(
     client: *mut gw_client_t,
@@ -305,7 +322,9 @@ pub unsafe extern "C" fn gw_client_locked_workers(
     answer(client, json, err, |utils| Ok(utils.locked_workers()?))
 }
 
-/// Lists the workers that say, or said, that they live; stale are those that were silent for longer than the threshold.
+/// Writes a JSON array of the workers that have sent a heartbeat to `json`: worker_id, last_heartbeat_at, started_at,
+/// metadata, is_stale. A worker is stale if its last heartbeat is longer ago than `sweep_threshold_ms` milliseconds and
+/// three of its own heartbeat intervals. The caller frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_active_workers(
     client: *mut gw_client_t,
@@ -318,7 +337,8 @@ pub unsafe extern "C" fn gw_client_active_workers(
     })
 }
 
-/// Completes jobs by hand; answers those that were. Jobs that workers hold are left alone.
+/// Deletes jobs as if they had succeeded, and writes a JSON array of the deleted jobs to `json`. Jobs that a worker
+/// holds are left unchanged. `count` is at most GW_LIST_MAX. The caller frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_complete_jobs(
     client: *mut gw_client_t,
@@ -331,7 +351,8 @@ pub unsafe extern "C" fn gw_client_complete_jobs(
     answer(client, json, err, |utils| Ok(utils.complete_jobs(unsafe { text::list("ids", ids, count) }?)?))
 }
 
-/// Fails jobs for good by hand, with a reason; answers those that were. Jobs that workers hold are left alone.
+/// Fails jobs permanently with a reason, and writes a JSON array of these jobs to `json`. Jobs that a worker holds are
+/// left unchanged. `count` is at most GW_LIST_MAX. The caller frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_fail_jobs(
     client: *mut gw_client_t,
@@ -357,8 +378,12 @@ struct RescheduleOptions {
     max_attempts: Option<i32>,
 }
 
-/// Changes jobs that wait or have failed; answers those that were. `options`: a JSON object with any of run_at ("now", a
-/// time as in RFC 3339, or microseconds since 1970), priority, attempts (0 brings a failed job back), max_attempts.
+/// Changes jobs that wait or have failed, and writes a JSON array of the changed jobs to `json`. Jobs that a worker
+/// holds are left unchanged.
+///
+/// `options` is a JSON object with at least one of run_at ("now", an RFC 3339 time, or microseconds since 1970),
+/// priority, attempts (0 makes a failed job available again), max_attempts. `count` is at most GW_LIST_MAX. The caller
+/// frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_reschedule_jobs(
     client: *mut gw_client_t,
@@ -380,7 +405,7 @@ pub unsafe extern "C" fn gw_client_reschedule_jobs(
                 (_, Some(Ok(at))) => at.with_timezone(&chrono::Utc),
                 _ => {
                     return Err(Failure::config(
-                        "run_at: is neither \"now\", nor a time as in RFC 3339, nor microseconds",
+                        "run_at: is not \"now\", an RFC 3339 time, or microseconds since 1970",
                     ));
                 }
             }),
@@ -390,7 +415,9 @@ pub unsafe extern "C" fn gw_client_reschedule_jobs(
     })
 }
 
-/// Takes jobs and queues away from workers that are known to be dead; answers how many.
+/// Unlocks the jobs and queues of workers that are known to be dead, and writes how many to `json`: jobs, queues. If
+/// such a worker is alive, its jobs run twice. `count` is at most GW_LIST_MAX. The caller frees `json` with
+/// `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_force_unlock(
     client: *mut gw_client_t,
@@ -402,13 +429,14 @@ pub unsafe extern "C" fn gw_client_force_unlock(
     answer(client, json, err, |utils| {
         // SAFETY: see "Rules" in the header.
         let ids = unsafe { text::list("worker_ids", worker_ids, count) }?;
-        // SAFETY: the same, for each of them.
+        // SAFETY: the caller promises the same for each id.
         let ids = ids.iter().map(|id| unsafe { text::required("worker_ids", *id) }).collect::<Result<Vec<_>, _>>()?;
         Ok(utils.force_unlock_workers(&ids)?)
     })
 }
 
-/// Deletes what nobody needs any more: `tasks` is one or several of GW_CLEANUP_..., or-ed. Answers how many rows.
+/// Deletes rows that are no longer needed, and writes how many to `json`: jobs, tasks, queues. `tasks` is one or more
+/// of GW_CLEANUP_..., joined with `|`. The caller frees `json` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_cleanup(
     client: *mut gw_client_t,
@@ -439,9 +467,12 @@ struct SweepOptions {
     dry_run: bool,
 }
 
-/// Finds dead workers and gives their jobs back; answers which, and how many jobs. `options`: NULL, or a JSON object with
-/// any of sweep_threshold_ms, recovery_delay_ms, dry_run. No worker is dead before three of its own heartbeats are missing;
-/// where the threshold is too short for a living worker, the JSON names it in raised_thresholds.
+/// Recovers the jobs of dead workers, and writes the result to `json`: worker_ids, recovered_count, and
+/// raised_thresholds if there are any. The caller frees `json` with `gw_string_free`.
+///
+/// `options` is NULL or a JSON object with any of sweep_threshold_ms, recovery_delay_ms, dry_run. A worker is dead only
+/// after three of its own heartbeats are missing. If the threshold is too short for a living worker, raised_thresholds
+/// names that worker.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_sweep_stale_workers(
     client: *mut gw_client_t,

@@ -1,4 +1,4 @@
-//! Configurations: string keys and values.
+//! Configurations: keys and values as text.
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::keys::{self, KEYS, Values};
@@ -11,7 +11,7 @@ use std::ffi::{CString, c_char};
 use std::ptr;
 use std::sync::OnceLock;
 
-/// A configuration. Thread-safe; copied by what is made of it, and freed with `gw_config_free`.
+/// A configuration. Thread-safe. Clients and workers copy it. The caller frees it with `gw_config_free`.
 pub struct gw_config_t;
 
 #[derive(Default)]
@@ -32,15 +32,19 @@ impl ConfigValue {
     }
 }
 
-/// A configuration with nothing set. The caller frees it.
+/// Makes a configuration without any key set. The caller frees it with `gw_config_free`. NULL if no handles are left.
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_config_new() -> *mut gw_config_t {
     read(ptr::null_mut(), || Ok(give(ConfigValue::default())))
 }
 
-/// Sets a key. Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`), booleans are `true` or `false` (or
-/// on and off, yes and no, 1 and 0), lists have commas. GW_ERR_CONFIG for an unknown key, naming the likeliest, or a value of another form; limits are checked by
-/// what is made of the configuration.
+/// Sets a key; both texts are copied.
+///
+/// Durations have a unit (`250ms`, `30s`, `5m`, `2h`, `1d`). Booleans are `true` or `false` (also on and off, yes and
+/// no, 1 and 0). Lists are separated by commas.
+///
+/// GW_ERR_CONFIG for an unknown key, naming the closest one, or for a value of another form. The limits of a value are
+/// checked when a client or a worker is made of the configuration.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_set(
     config: *mut gw_config_t,
@@ -59,7 +63,8 @@ pub unsafe extern "C" fn gw_config_set(
     })
 }
 
-/// Gives what a key was set to, or else its default, for the caller to free. GW_NOT_FOUND if there is neither.
+/// Writes the value of a key to `value`, or its default if the key is not set. GW_NOT_FOUND if it has neither. The
+/// caller frees `value` with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_get(
     config: *const gw_config_t,
@@ -80,10 +85,12 @@ pub unsafe extern "C" fn gw_config_get(
     })
 }
 
-/// Sets what the environment has: DATABASE_URL unless it is empty, and GRAPHILE_WORKER_ with the key in capitals
-/// (GRAPHILE_WORKER_CONCURRENCY). GRAPHILE_WORKER_CONCURENCY, or any other name that is a key but for two letters, is
-/// GW_ERR_CONFIG and names the key; another unknown GRAPHILE_WORKER_ variable is a warning in the log. Without a
-/// database_url the PG* variables say where the database is. Call it before other threads change the environment.
+/// Sets keys from the environment: `database_url` from DATABASE_URL unless that is empty, and each key from the
+/// variable GRAPHILE_WORKER_ with the key in capitals (GRAPHILE_WORKER_CONCURRENCY).
+///
+/// A name that differs from such a variable by at most two letters is GW_ERR_CONFIG, and the message names the key. Any
+/// other unknown GRAPHILE_WORKER_ variable is logged as a warning. Without `database_url`, the PG* variables give the
+/// database. Do not call this while other threads change the environment.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || {
@@ -94,7 +101,7 @@ pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut 
         for key in KEYS {
             let own = variable(key);
             let names = [Some(own.as_str()), (key.name == "database_url").then_some("DATABASE_URL")];
-            // An empty URL in the environment is how deployment files leave it out.
+            // Deployment files set an empty URL to leave it out.
             let counts = |value: &String| key.name != "database_url" || !value.is_empty();
             let set =
                 names.into_iter().flatten().find_map(|name| Some((name, std::env::var(name).ok().filter(counts)?)));
@@ -108,23 +115,23 @@ pub unsafe extern "C" fn gw_config_load_env(config: *mut gw_config_t, err: *mut 
     })
 }
 
-/// What the variables of all keys begin with.
+/// The prefix of the variables of all keys.
 const PREFIX: &str = "GRAPHILE_WORKER_";
 
-/// Variables of this prefix that are not options: our own build and tests, Node's worker, and Kubernetes, which sets
-/// such names in every container beside a service named graphile-worker.
+/// Variables with this prefix that are not options. This library's build and tests and Node's worker use some.
+/// Kubernetes sets such names in every container beside a service named graphile-worker.
 const NO_OPTIONS: [&str; 8] = ["LIBRARY", "PREFIX", "BIN", "DOORS", "BLESS", "EXITS", "DEBUG", "PAYLOAD_FORMAT"];
 const NO_OPTIONS_BEGIN: [&str; 5] = ["JOB_", "TASK_", "ADMIN_", "SERVICE_", "PORT"];
 
-/// How many letters may be wrong, missing, too many or exchanged in a name that is taken for an option's.
+/// How many letters of a name may be wrong, missing, added or exchanged if it still counts as a misspelled option.
 const CLOSE: usize = 2;
 
 fn variable(key: &keys::Key) -> String {
     format!("{PREFIX}{}", key.name.to_ascii_uppercase())
 }
 
-/// Refuses the name of a variable that is nearly an option's. Other programs share the environment, so a name that is
-/// not close to any is only told.
+/// Refuses a variable whose name is close to an option's. Other programs share the environment, so any other unknown
+/// name is only logged.
 fn check_variable(name: &str) -> Result<(), Failure> {
     // The prefix itself may be misspelled.
     if !name.to_ascii_uppercase().starts_with("GRAPHILE") {
@@ -143,23 +150,23 @@ fn check_variable(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if distance(nearest) <= CLOSE {
-        return Err(Failure::config(format!("{name}: is no option of the environment; did you mean {meant}?")));
+        return Err(Failure::config(format!("{name}: is not a known environment variable; did you mean {meant}?")));
     }
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if rest.is_some() && TOLD.lock().insert(name.to_owned()) {
-        warn!(variable = name, nearest = meant.as_str(); "the environment has a variable that is no option, and is ignored");
+        warn!(variable = name, nearest = meant.as_str(); "unknown environment variable ignored");
     }
     Ok(())
 }
 
-/// Every key, by its place from 0 on; NULL after the last. Static text.
+/// The key at `index`, from 0; NULL after the last. Static text.
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_config_key_at(index: usize) -> *const c_char {
     read(ptr::null(), || Ok(KEYS.get(index).map_or(ptr::null(), |key| described()[key.name].0.as_ptr())))
 }
 
-/// What a key is, as JSON: key, type (text, number, bool, duration, list, crontab), default (null if it has none), for
-/// (worker, client, both), doc. NULL for an unknown key. Static text.
+/// A description of a key as a JSON object: key, type (text, number, bool, duration, list, crontab), default (null if
+/// it has none), for (worker, client, both), doc. NULL for an unknown key. Static text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_config_key_info(key: *const c_char) -> *const c_char {
     read(ptr::null(), || {
@@ -169,7 +176,7 @@ pub unsafe extern "C" fn gw_config_key_info(key: *const c_char) -> *const c_char
     })
 }
 
-/// Names and descriptions for C, made once.
+/// Names and descriptions of all keys for C, made at the first call.
 fn described() -> &'static HashMap<&'static str, (CString, CString)> {
     static DESCRIBED: OnceLock<HashMap<&'static str, (CString, CString)>> = OnceLock::new();
     DESCRIBED.get_or_init(|| {
@@ -193,7 +200,7 @@ mod tests {
     use super::{KEYS, check_variable, variable};
 
     #[test]
-    fn a_variable_that_is_nearly_an_option_is_refused_by_the_name_that_it_means() {
+    fn misspelled_variable_is_refused_and_the_option_is_named() {
         for (name, meant) in [
             ("GRAPHILE_WORKER_CONCURENCY", "GRAPHILE_WORKER_CONCURRENCY"),
             ("GRAPHILE_WORKER_CONCURRENCY_", "GRAPHILE_WORKER_CONCURRENCY"),
@@ -204,12 +211,12 @@ mod tests {
             ("GRAPHILE_WORKER_POLLINTERVAL", "GRAPHILE_WORKER_POLL_INTERVAL"),
         ] {
             let refusal = check_variable(name).expect_err(name).message;
-            assert_eq!(refusal, format!("{name}: is no option of the environment; did you mean {meant}?"));
+            assert_eq!(refusal, format!("{name}: is not a known environment variable; did you mean {meant}?"));
         }
     }
 
     #[test]
-    fn options_and_the_variables_of_others_are_left_alone() {
+    fn options_and_variables_of_other_programs_are_accepted() {
         KEYS.iter().for_each(|key| check_variable(&variable(key)).unwrap());
         for name in [
             "GRAPHILE_WORKER_SERVICE_HOST",

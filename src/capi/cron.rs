@@ -1,4 +1,4 @@
-//! Crontab text, read ahead.
+//! Parsing crontab text, and previews of its entries.
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::status::{Failure, GW_ERR_CRONTAB, GW_OK, gw_error_t, gw_status_t};
@@ -8,7 +8,7 @@ use chrono::DateTime;
 use std::ffi::c_char;
 use std::ptr;
 
-/// A crontab that was read. Immutable, for any thread; freed with `gw_crontab_free`.
+/// A parsed crontab. Immutable and thread-safe. The caller frees it with `gw_crontab_free`.
 pub struct gw_crontab_t;
 
 pub(super) struct CrontabValue(Vec<Cron>);
@@ -22,7 +22,7 @@ impl Value for CrontabValue {
     }
 }
 
-/// Reads crontab text; a mistake is named with its line and column.
+/// Parses crontab text; an error names line and column.
 pub(super) fn parse(text: &str) -> Result<Vec<Cron>, Failure> {
     Cron::parse(text).map_err(|error| {
         let wrong = error.kind() == ErrorKind::Config;
@@ -34,9 +34,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Cron>, Failure> {
     })
 }
 
-/// Reads crontab text: lines of five fields, a task, options and a payload, as Node's graphile-worker has them, and
-/// `tz=Area/City` beside its options. A task's name may stand in quotes. GW_ERR_CRONTAB names line and column. The caller
-/// frees it.
+/// Parses crontab text and writes the crontab to `out`. Each line has five fields, a task, options and a payload, as in
+/// Node's graphile-worker. `tz=Area/City` is a further option. A task's name may be in quotes.
+///
+/// GW_ERR_CRONTAB names line and column. The caller frees the crontab with `gw_crontab_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_crontab_parse(
     crontab: *const c_char,
@@ -53,13 +54,14 @@ pub unsafe extern "C" fn gw_crontab_parse(
     })
 }
 
-/// How many entries it has.
+/// The number of entries. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_crontab_len(crontab: *const gw_crontab_t) -> usize {
     read(0, || Ok(handle::look::<CrontabValue, _>(crontab)?.0.len()))
 }
 
-/// An entry as JSON: identifier (its id, or else its task), task. NULL after the last. The caller frees it.
+/// The entry at `index`, from 0, as a JSON object: identifier (its id, or else its task), task. NULL after the last
+/// entry. The caller frees it with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_crontab_item_json(crontab: *const gw_crontab_t, index: usize) -> *mut c_char {
     read(ptr::null_mut(), || {
@@ -72,8 +74,11 @@ pub unsafe extern "C" fn gw_crontab_item_json(crontab: *const gw_crontab_t, inde
     })
 }
 
-/// Writes when an entry is due next after `after_us`, up to `capacity` times; answers how many were written: 0 if `out` is
-/// NULL or `capacity` above GW_LIST_MAX.
+/// Writes the next times at which an entry is due to `out`, at most `capacity`, and returns how many it wrote.
+/// `after_us` and the times are microseconds since 1970; each time is later than `after_us`. `out` has room for
+/// `capacity` numbers.
+///
+/// Returns 0 if `out` is NULL, `capacity` is above GW_LIST_MAX, the handle is bad, or the entry is never due.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_crontab_next(
     crontab: *const gw_crontab_t,
@@ -91,7 +96,7 @@ pub unsafe extern "C" fn gw_crontab_next(
         text::entries("capacity", capacity)?;
         let runs = entry.next_runs_after(after, capacity);
         for (place, at) in runs.iter().enumerate() {
-            // SAFETY: the header says that `out` has room for `capacity` times.
+            // SAFETY: the caller promises room for `capacity` times.
             unsafe { *out.add(place) = at.timestamp_micros() };
         }
         Ok(runs.len())

@@ -1,4 +1,4 @@
-//! Events of a worker's life, and decisions over its jobs, by name and as JSON.
+//! Events of workers and jobs, and decisions of interceptors, by name and as JSON.
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::json::{job, place, reason};
@@ -24,31 +24,34 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
 
-/// Decision: go on; the next interceptor decides, or nothing changes.
+/// Decision: continue. The next interceptor decides; if there is none, nothing changes.
 pub const GW_DECIDE_CONTINUE: i32 = 0x6B01;
-/// Decision: the job counts as done, or is not added, or stays locked.
+/// Decision: the job counts as done (BeforeJobRun, AfterJobRun), is not added (BeforeJobSchedule), or stays locked
+/// (JobRecovery).
 pub const GW_DECIDE_SKIP: i32 = 0x6B02;
-/// Decision: the attempt fails, or the job is not added, for the reason that `gw_decision_set_text` gave.
+/// Decision: the attempt fails (BeforeJobRun, AfterJobRun) or the job is not added (BeforeJobSchedule). The reason is
+/// the text of `gw_decision_set_text`.
 pub const GW_DECIDE_FAIL: i32 = 0x6B03;
-/// Decision: the job is added with the payload that `gw_decision_set_text` gave.
+/// Decision: the job is added with the payload from `gw_decision_set_text`.
 pub const GW_DECIDE_PAYLOAD: i32 = 0x6B04;
-/// Decision: the job of a dead worker runs again when `gw_decision_set_run_at` says.
+/// Decision: the job of a dead worker runs again at the time from `gw_decision_set_run_at`.
 pub const GW_DECIDE_RESCHEDULE: i32 = 0x6B05;
-/// Decision: the job of a dead worker has failed, and is tried again after its backoff.
+/// Decision: the attempt of a dead worker's job counts as failed, and the job is retried after its backoff.
 pub const GW_DECIDE_FAIL_WITH_BACKOFF: i32 = 0x6B06;
 
-/// Something that happened. Immutable, for any thread; owned where `gw_worker_next_event` gives one, borrowed within a
-/// function that observes or decides.
+/// An event. Immutable and thread-safe. The caller owns an event from `gw_worker_next_event` or `gw_log_next`, and
+/// frees it with `gw_event_free`. Observers and interceptors receive a borrowed event, valid until they return.
 pub struct gw_event_t;
 
-/// Where an interceptor says more than its answer does. Borrowed within it.
+/// The details of an interceptor's decision, borrowed until the interceptor returns.
 pub struct gw_decision_t;
 
-/// Observes an event, on a thread of the library's; should be quick.
+/// Observes an event, on a thread of the library. Events wait while it runs, so it should be quick. `event` is
+/// borrowed.
 pub type gw_event_fn = Option<unsafe extern "C" fn(event: *const gw_event_t, user_data: *mut c_void)>;
 
-/// Decides, on the thread where the thing happens: answers one of GW_DECIDE_...; another number counts as a failure of
-/// the interceptor itself.
+/// Decides, on the thread where the event happens. Returns one of GW_DECIDE_...; another number counts as a failure of
+/// the interceptor. `event` and `decision` are borrowed.
 pub type gw_decide_fn =
     Option<unsafe extern "C" fn(event: *const gw_event_t, decision: *mut gw_decision_t, user_data: *mut c_void) -> i32>;
 
@@ -106,7 +109,7 @@ pub(super) struct EventQueue {
 #[derive(Default)]
 struct Waiting {
     events: VecDeque<EventValue>,
-    /// How many found no room since the last that did.
+    /// The number of events dropped since the last one that was queued.
     dropped: u64,
     closed: bool,
 }
@@ -133,12 +136,12 @@ impl EventQueue {
         self.wakeup.notify();
     }
 
-    /// A worker starts: there will be more.
+    /// A worker starts: more events may follow.
     pub(super) fn open(&self) {
         self.waiting.lock().closed = false;
     }
 
-    /// It has ended: nothing more will come.
+    /// The worker has ended: no more events follow.
     pub(super) fn close(&self) {
         self.waiting.lock().closed = true;
         self.wakeup.notify();
@@ -154,7 +157,7 @@ impl EventQueue {
             if waiting.closed {
                 return Ok(Err(GW_STOPPED));
             }
-            // Under the lock, so nothing can have come meanwhile.
+            // Drained under the lock, so no event can have been added since the check.
             self.wakeup.drain();
             drop(waiting);
             if timeout_ms != 0 && is_inside() {
@@ -168,7 +171,7 @@ impl EventQueue {
     }
 }
 
-/// A hook of the host's.
+/// A hook of the caller's.
 #[derive(Clone)]
 pub(super) struct Hook {
     name: &'static str,
@@ -187,11 +190,11 @@ struct Decide {
 }
 
 impl Decide {
-    /// Asks; answers the code, and what else was said.
+    /// Calls the interceptor. Returns its code, and the details that it set.
     fn ask(&self, event: EventValue) -> (i32, Decision) {
         let event: *mut gw_event_t = give(EventValue { borrowed: true, ..event });
         let decision: *mut gw_decision_t = give(DecisionValue::default());
-        // SAFETY: the host gave both together; both handles are lent until it returns.
+        // SAFETY: the caller passed function and `user_data` together; both handles are lent until it returns.
         let code = inside(|| unsafe { (self.function)(event, decision, self.user_data.pointer) });
         let said = handle::look::<DecisionValue, _>(decision).map(|said| std::mem::take(&mut *said.0.lock()));
         let _ = handle::free::<EventValue, _>(event);
@@ -199,7 +202,7 @@ impl Decide {
         (code, said.unwrap_or_default())
     }
 
-    /// What an interceptor of a run decides; `otherwise` for an answer that is no decision.
+    /// The decision of an interceptor of a run; `otherwise` handles a code that is not a decision.
     fn run(&self, event: EventValue, otherwise: impl FnOnce(i32) -> HookResult) -> HookResult {
         match self.ask(event) {
             (GW_DECIDE_CONTINUE, _) => HookResult::Continue,
@@ -210,14 +213,14 @@ impl Decide {
     }
 }
 
-/// Logs an answer that is no decision: the same then happens as after a panic of an interceptor in Rust.
+/// Logs a code that is not a decision. The effect is the same as of a panic of an interceptor in Rust.
 fn no_decision(event: &str, answer: i32) -> String {
-    let text = format!("an interceptor of {event} answered {answer}, which is no decision over it");
-    error!(hook = event, error = text.as_str(); "an interceptor decided nothing");
+    let text = format!("an interceptor of {event} returned {answer}, which is not a decision for this event");
+    error!(hook = event, error = text.as_str(); "interceptor returned an invalid decision");
     text
 }
 
-/// The hooks of a worker, for the library.
+/// The hooks of a worker, as a plugin of the library.
 pub(super) struct Hooks(pub(super) Vec<Hook>);
 
 impl Plugin for Hooks {
@@ -257,21 +260,21 @@ const OBSERVED: [&CStr; 21] = [
 
 const DECIDED: [&CStr; 4] = [c"BeforeJobRun", c"AfterJobRun", c"BeforeJobSchedule", c"JobRecovery"];
 
-/// The name of an event; `advice` for one of `others`.
+/// The name of a known event. If the name is one of `others`, the error is `advice`.
 fn find(names: &'static [&'static CStr], others: &[&CStr], advice: &str, name: &str) -> Result<&'static str, Failure> {
     let all: Vec<&'static str> = names.iter().filter_map(|known| known.to_str().ok()).collect();
     all.iter().find(|known| **known == name).copied().ok_or_else(|| {
         let elsewhere = others.iter().any(|other| other.to_bytes() == name.as_bytes());
         Failure::config(match elsewhere {
             true => format!("event {name:?}: {advice}"),
-            false => format!("event {name:?}: is none of {}", all.join(", ")),
+            false => format!("event {name:?}: is not one of {}", all.join(", ")),
         })
     })
 }
 
-/// Registers an observer. Each event is told as its context has it.
+/// Registers an observer. The event's JSON has the fields of its Rust context.
 fn observe(hooks: &mut HookRegistry, name: &'static str, tell: Arc<dyn Fn(EventValue) + Send + Sync>) {
-    /// `event { context => fields, about its job and worker where it has them }`
+    /// Calls `tell` with the event's name, job, JSON fields and worker.
     macro_rules! on {
         ($event:ident, $name:literal, $c:ident => $job:expr, $worker:expr, $fields:expr) => {{
             hooks.on($event, move |$c| tell(EventValue::new($name, $job, $fields, $worker)));
@@ -391,7 +394,7 @@ fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) 
                     (GW_DECIDE_RESCHEDULE, Decision { run_at: Some((run_at, attempts)), .. }) => {
                         JobRecoveryResult::Reschedule { run_at, attempts }
                     }
-                    // Also GW_DECIDE_RESCHEDULE when nobody has said to what time.
+                    // Also GW_DECIDE_RESCHEDULE without a call of `gw_decision_set_run_at`.
                     (other, _) => {
                         no_decision(name, other);
                         JobRecoveryResult::Default
@@ -425,9 +428,13 @@ fn mode(mode: LocalQueueMode) -> &'static str {
     }
 }
 
-/// Observes an event, by its name: one of `gw_event_name_at` that is not an interceptor's. `handler` is called on a thread
-/// for events (`WorkerInit` and `JobStart`: where it happens); NULL: the event waits for `gw_worker_next_event`. At most
-/// 1024 wait; an event `EventsDropped` tells how many found no room. Before the start only.
+/// Observes an event by its name: one of `gw_event_name_at` that cannot be intercepted. Only before the start.
+///
+/// `handler` is called on a thread for events, one event after the other. For `WorkerInit` and `JobStart`, it is called
+/// on the thread where they happen. If `handler` is NULL, the event waits for `gw_worker_next_event`. At most 1024
+/// events wait; an event `EventsDropped` reports how many were dropped.
+///
+/// `free_fn(user_data)` is called once, as soon as the library no longer needs the function, also if this call fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_on_event(
     worker: *mut gw_worker_t,
@@ -441,7 +448,8 @@ pub unsafe extern "C" fn gw_worker_on_event(
         let user_data = UserData { pointer: user_data, free: free_fn };
         // SAFETY: see "Rules" in the header.
         let name = unsafe { text::required("name", name) }?;
-        let name = find(&OBSERVED, &DECIDED, "decides; register it with gw_worker_intercept", name)?;
+        let name =
+            find(&OBSERVED, &DECIDED, "cannot be observed; register an interceptor with gw_worker_intercept", name)?;
         worker::add_hook(worker, |queue| {
             let queue = queue.clone();
             let does: Arc<dyn Fn(EventValue) + Send + Sync> = match handler {
@@ -449,7 +457,7 @@ pub unsafe extern "C" fn gw_worker_on_event(
                 Some(function) => Arc::new(move |event| {
                     let user_data = &user_data;
                     let event: *mut gw_event_t = give(EventValue { borrowed: true, ..event });
-                    // SAFETY: the host gave both together; the event is lent until it returns.
+                    // SAFETY: the caller passed function and `user_data` together; the event is lent until it returns.
                     inside(|| unsafe { function(event, user_data.pointer) });
                     let _ = handle::free::<EventValue, _>(event);
                 }),
@@ -459,9 +467,15 @@ pub unsafe extern "C" fn gw_worker_on_event(
     })
 }
 
-/// Decides at an event: `BeforeJobRun` and `AfterJobRun` (continue, skip, fail), `BeforeJobSchedule` (continue, skip, fail,
-/// payload; asked for what is added through this worker's client), `JobRecovery` (continue, skip, reschedule, fail with
-/// backoff). Called where the thing happens, and holds it up. Before the start only.
+/// Registers an interceptor for one of these events. Only before the start.
+///
+/// - `BeforeJobRun` and `AfterJobRun`: continue, skip, fail.
+/// - `BeforeJobSchedule`: continue, skip, fail, payload. Called for jobs that are added through this worker's client.
+/// - `JobRecovery`: continue, skip, reschedule, fail with backoff.
+///
+/// `decide` is called on the thread where the event happens, which waits for it. Interceptors of one event are called
+/// in the order of their registration. `free_fn(user_data)` is called once, as soon as the library no longer needs the
+/// function, also if this call fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_intercept(
     worker: *mut gw_worker_t,
@@ -475,13 +489,15 @@ pub unsafe extern "C" fn gw_worker_intercept(
         let user_data = UserData { pointer: user_data, free: free_fn };
         // SAFETY: see "Rules" in the header.
         let name = unsafe { text::required("name", name) }?;
-        let name = find(&DECIDED, &OBSERVED, "only tells; register it with gw_worker_on_event", name)?;
+        let name =
+            find(&DECIDED, &OBSERVED, "cannot be intercepted; register an observer with gw_worker_on_event", name)?;
         let function = decide.ok_or_else(|| Failure::invalid("decide: is NULL"))?;
         worker::add_hook(worker, |_| Ok(Hook { name, does: Does::Decide(Arc::new(Decide { function, user_data })) }))
     })
 }
 
-/// Says more than the answer does: for GW_DECIDE_FAIL the reason, for GW_DECIDE_PAYLOAD the JSON. `len` may be GW_NUL.
+/// Sets the text of a decision: for GW_DECIDE_FAIL the reason, for GW_DECIDE_PAYLOAD the JSON. The text is copied.
+/// `len` is in bytes and may be GW_NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_decision_set_text(
     decision: *mut gw_decision_t,
@@ -496,8 +512,9 @@ pub unsafe extern "C" fn gw_decision_set_text(
     })
 }
 
-/// For GW_DECIDE_RESCHEDULE: when the job runs again, in microseconds since 1970, and how many attempts count as used;
-/// below 0: as they are. GW_ERR_CONFIG for a time outside of the calendar, or attempts above 32767.
+/// For GW_DECIDE_RESCHEDULE: sets the time at which the job runs again, in microseconds since 1970, and its number of
+/// used attempts. `attempts` below 0 leaves them unchanged. GW_ERR_CONFIG for a time outside the years 1 to 9999, or
+/// attempts above 32767.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_decision_set_run_at(
     decision: *mut gw_decision_t,
@@ -517,14 +534,16 @@ pub unsafe extern "C" fn gw_decision_set_run_at(
     })
 }
 
-/// The name of every event, by its place from 0 on, those of interceptors last; NULL after them. Static text.
+/// The name of the event at `index`, from 0; NULL after the last. The last four names are those that can be
+/// intercepted. Static text.
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_event_name_at(index: usize) -> *const c_char {
     OBSERVED.iter().chain(&DECIDED).nth(index).map_or(ptr::null(), |name| name.as_ptr())
 }
 
-/// Gives the next event that was registered for without a handler: GW_OK, GW_TIMEOUT, or GW_STOPPED once the worker has
-/// ended and all were given. The caller frees it.
+/// Writes the next event to `event`, of those registered without a handler. GW_OK, or GW_TIMEOUT after `timeout_ms`, or
+/// GW_STOPPED if the worker has ended and all its events were delivered. GW_ERR_DEADLOCK if called with a timeout
+/// within a function that the library calls. The caller frees the event with `gw_event_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_next_event(
     worker: *mut gw_worker_t,
@@ -538,7 +557,7 @@ pub unsafe extern "C" fn gw_worker_next_event(
     })
 }
 
-/// Gives the next of some events to the caller.
+/// Writes the next event of a queue to `event`.
 pub(super) fn give_next(
     queue: &EventQueue,
     timeout_ms: i64,
@@ -548,39 +567,39 @@ pub(super) fn give_next(
     match queue.next(timeout_ms)? {
         Err(status) => Ok(status),
         Ok(found) => {
-            // SAFETY: it is not NULL; see "Rules" in the header.
+            // SAFETY: `event` is not NULL; see "Rules" in the header.
             unsafe { put(event, handle::try_give(found)?) };
             Ok(GW_OK)
         }
     }
 }
 
-/// A file descriptor to poll for reading: readable while `gw_worker_next_event` with a timeout of 0 would not answer
-/// GW_TIMEOUT. Rules as for `gw_worker_fd`.
+/// A file descriptor to poll for reading. It is readable while `gw_worker_next_event` with a timeout of 0 would return
+/// anything but GW_TIMEOUT. The rules are those of `gw_worker_fd`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_event_fd(worker: *const gw_worker_t) -> i32 {
     read(-1, || Ok(worker::events(worker)?.wakeup.fd()))
 }
 
-/// The event's name: `"JobComplete"`. Static text.
+/// The event's name: `"JobComplete"`. Static text. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_event_name(event: *const gw_event_t) -> *const c_char {
     read(ptr::null(), || Ok(handle::look::<EventValue, _>(event)?.name.as_ptr()))
 }
 
-/// What it tells, as a JSON object. Valid until the event is freed.
+/// The event's fields as a JSON object. Valid until the event is freed. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_event_json(event: *const gw_event_t) -> *const c_char {
     read(ptr::null(), || Ok(handle::look::<EventValue, _>(event)?.json.as_ptr()))
 }
 
-/// The job it is about; 0 if it is about none.
+/// The id of the event's job; 0 if the event is not about a job.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_event_job_id(event: *const gw_event_t) -> i64 {
     read(0, || Ok(handle::look::<EventValue, _>(event)?.job_id))
 }
 
-/// Frees an event. NULL does nothing, and so does one that is only borrowed.
+/// Frees an event. NULL and borrowed events do nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_event_free(event: *mut gw_event_t) {
     read((), || {

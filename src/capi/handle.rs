@@ -1,5 +1,5 @@
-//! Handles: numbers dressed as pointers. One that is NULL, freed, of another kind, or from before a fork is found out
-//! by looking at it, never by touching memory that is gone. Knows nothing of what the values are.
+//! Handles: numbers in the form of pointers. A lookup detects a handle that is NULL, freed, of another kind, or from
+//! before a fork. It never reads freed memory. Knows nothing of what the values are.
 
 use super::status::{Failure, GW_ERR_FORKED, GW_ERR_HANDLE, GW_ERR_INVALID, GW_ERR_NOMEM};
 use parking_lot::Mutex;
@@ -15,29 +15,29 @@ const SLOT: u32 = 32;
 const CHUNK: usize = 1 << 10;
 const CHUNKS: usize = 1 << 10;
 
-// A slot's word is, from the top: 32 bits of generation, 1 that it is freed, 31 of uses under way.
+// A slot's word is, from the top: 32 bits of generation, 1 bit that says freed, 31 bits that count current uses.
 const FREED: u64 = 1 << 31;
 const USES: u64 = FREED - 1;
 
 const _: () = assert!(usize::BITS == 64, "a handle has 64 bits");
 
-/// What a handle can stand for.
+/// A type that can have handles.
 pub(super) trait Value: Send + Sync + Sized + 'static {
-    /// 1 to 15.
+    /// The number of the kind, 1 to 15.
     const KIND: u64;
-    /// What C calls it.
+    /// The name of the kind in error messages.
     const NAME: &'static str;
 
     fn slab(slabs: &Slabs) -> &Slab<Self>;
 
-    /// A number of the value that never changes, which is asked for so often that it stands beside it.
+    /// A number of the value that never changes. It is stored beside the value, because callers read it often.
     fn tag(&self) -> i64 {
         0
     }
 }
 
-/// Every value that has a handle in this process. A forked child begins with new ones: locks of the old may be held
-/// for ever by threads that it does not have.
+/// All values that have a handle in this process. A forked child begins with new slabs, because a thread that the child
+/// does not have may hold locks of the old ones.
 #[derive(Default)]
 pub(super) struct Slabs {
     pub(super) errors: Slab<super::status::ErrorValue>,
@@ -53,17 +53,17 @@ pub(super) struct Slabs {
 
 static SLABS: AtomicPtr<Slabs> = AtomicPtr::new(ptr::null_mut());
 
-/// How often this process is a fork of one that had loaded the library.
+/// How many forks lie between the first process that loaded the library and this one.
 static FORKED: AtomicU32 = AtomicU32::new(0);
 
-/// How often this process is a fork of one that had loaded the library, by 256.
+/// The number of forks modulo 256.
 pub(super) fn forks() -> u64 {
     u64::from(FORKED.load(Ordering::Relaxed)) & 0xff
 }
 
 extern "C" fn in_the_child() {
     FORKED.fetch_add(1, Ordering::Relaxed);
-    // Left as they are: what they hold belongs to the parent.
+    // The slabs are leaked, not freed: their values belong to the parent.
     SLABS.store(ptr::null_mut(), Ordering::Release);
 }
 
@@ -71,13 +71,13 @@ extern "C" fn in_the_child() {
 fn slabs() -> &'static Slabs {
     let known = SLABS.load(Ordering::Acquire);
     let known = if known.is_null() { first_slabs() } else { known };
-    // SAFETY: it came from a box and is never freed.
+    // SAFETY: `known` came from a box and is never freed.
     unsafe { &*known }
 }
 
 #[cold]
 fn first_slabs() -> *mut Slabs {
-    // No `Once`, which would hold up a child that is forked meanwhile for ever.
+    // Not a `Once`: a child forked during its call would block on it.
     static WATCHES_FORKS: AtomicBool = AtomicBool::new(false);
     if !WATCHES_FORKS.swap(true, Ordering::AcqRel) {
         // SAFETY: the handler only stores to atomics, which a forked child may do.
@@ -87,7 +87,7 @@ fn first_slabs() -> *mut Slabs {
     match SLABS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => fresh,
         Err(earlier) => {
-            // SAFETY: nobody else has seen it.
+            // SAFETY: `fresh` was not published, so no other thread has it.
             drop(unsafe { Box::from_raw(fresh) });
             earlier
         }
@@ -100,7 +100,7 @@ struct Slot<T> {
     value: UnsafeCell<Option<T>>,
 }
 
-/// The values of one kind. Slots are never given back to the allocator, so that any handle can be looked at.
+/// The values of one kind. Slots are never returned to the allocator, so that any handle can be looked up.
 pub(super) struct Slab<T> {
     chunks: [AtomicPtr<[Slot<T>; CHUNK]>; CHUNKS],
     free: Mutex<Free>,
@@ -112,8 +112,8 @@ struct Free {
     never_used: u32,
 }
 
-// SAFETY: a slot's value is written only by whoever took the slot off the free list or was the last to use it after
-// it was freed, and read only while a use is counted; the word orders the two.
+// SAFETY: a slot's value is written only by the thread that took the slot off the free list, or by the last user after
+// the slot was freed. It is read only while a use is counted. The word orders the two.
 unsafe impl<T: Send + Sync> Sync for Slab<T> {}
 
 impl<T> Default for Slab<T> {
@@ -125,12 +125,12 @@ impl<T> Default for Slab<T> {
 impl<T> Slab<T> {
     fn slot(&self, number: usize) -> Option<&Slot<T>> {
         let chunk = self.chunks.get(number / CHUNK)?.load(Ordering::Acquire);
-        // SAFETY: a chunk that is there came from a box and is never freed.
+        // SAFETY: a chunk that is not null came from a box and is never freed.
         let chunk = unsafe { chunk.as_ref() }?;
         Some(&chunk[number % CHUNK])
     }
 
-    /// A slot that nobody uses; `None` if all million are used.
+    /// Takes a free slot; `None` if all 1,048,576 slots are in use.
     fn take(&self) -> Option<u32> {
         let mut free = self.free.lock();
         if let Some(number) = free.slots.pop() {
@@ -150,9 +150,9 @@ impl<T> Slab<T> {
         Some(number)
     }
 
-    /// Empties a slot that was freed and that nobody uses any more.
+    /// Empties a slot that was freed and has no user left.
     fn empty(&self, number: u32, slot: &Slot<T>) {
-        // SAFETY: its word says freed and no use, so no new one can begin, and whoever saw that first is here alone.
+        // SAFETY: the word says freed and no use, so no new use can begin. Only the thread that set this state is here.
         let value = unsafe { (*slot.value.get()).take() };
         let generation = (slot.word.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         slot.word.store(generation << 32 | FREED, Ordering::Release);
@@ -161,7 +161,7 @@ impl<T> Slab<T> {
     }
 }
 
-/// A value in use: it is there until this is dropped, whoever frees the handle meanwhile.
+/// A value in use. The value stays until this is dropped, even if another thread frees the handle meanwhile.
 pub(super) struct Use<T: Value> {
     slab: &'static Slab<T>,
     slot: &'static Slot<T>,
@@ -186,19 +186,20 @@ impl<T: Value> Drop for Use<T> {
     }
 }
 
-/// A new handle for a value, of the pointer type that C knows it by. NULL if a million are in use.
+/// Makes a handle for a value, of the value's pointer type in C. NULL if all slots are in use.
 pub(super) fn give<T: Value, C>(value: T) -> *mut C {
     try_give(value).unwrap_or(ptr::null_mut())
 }
 
-/// A new handle for a value.
+/// Makes a handle for a value. GW_ERR_NOMEM if all slots are in use.
 pub(super) fn try_give<T: Value, C>(value: T) -> Result<*mut C, Failure> {
     let slab = T::slab(slabs());
-    let number =
-        slab.take().ok_or_else(|| Failure::new(GW_ERR_NOMEM, format!("a million of {} are in use", T::NAME)))?;
+    let number = slab
+        .take()
+        .ok_or_else(|| Failure::new(GW_ERR_NOMEM, format!("too many handles of kind {} are in use", T::NAME)))?;
     let slot = slab.slot(number as usize).expect("a slot that was taken is there");
     slot.tag.store(value.tag(), Ordering::Relaxed);
-    // SAFETY: the slot was on the free list, so nobody else looks at its value.
+    // SAFETY: the slot was on the free list, so no other thread reads its value.
     unsafe { *slot.value.get() = Some(value) };
     let generation = slot.word.load(Ordering::Relaxed) >> 32;
     slot.word.store(generation << 32, Ordering::Release);
@@ -206,7 +207,7 @@ pub(super) fn try_give<T: Value, C>(value: T) -> Result<*mut C, Failure> {
     Ok(ptr::without_provenance_mut(handle as usize))
 }
 
-/// The value of a handle.
+/// Looks up the value of a handle, and counts a use of it.
 pub(super) fn look<T: Value, C>(handle: *const C) -> Result<Use<T>, Failure> {
     let Some(Found { slab, slot, number, generation }) = find::<T>(handle.addr()) else {
         return Err(refusal::<T>(handle.addr()));
@@ -223,7 +224,7 @@ pub(super) fn look<T: Value, C>(handle: *const C) -> Result<Use<T>, Failure> {
     }
 }
 
-/// The tag of a handle's value. Uses nothing: the tag is right if the handle was good before and after it was read.
+/// The tag of a handle's value. Counts no use: the tag is right if the handle is good before and after reading it.
 #[inline]
 pub(super) fn tag<T: Value, C>(handle: *const C) -> Option<i64> {
     let Found { slot, generation, .. } = find::<T>(handle.addr())?;
@@ -236,7 +237,7 @@ pub(super) fn tag<T: Value, C>(handle: *const C) -> Option<i64> {
     is_good(Ordering::Relaxed).then_some(tag)
 }
 
-/// Frees a handle; its value goes when nobody uses it any more.
+/// Frees a handle. The value is dropped when its last use ends.
 pub(super) fn free<T: Value, C>(handle: *const C) -> Result<(), Failure> {
     let Some(Found { slab, slot, number, generation }) = find::<T>(handle.addr()) else {
         return Err(refusal::<T>(handle.addr()));
@@ -257,7 +258,7 @@ pub(super) fn free<T: Value, C>(handle: *const C) -> Result<(), Failure> {
     }
 }
 
-/// Where a handle points to, if it can be one.
+/// The slot of a handle.
 struct Found<T: Value> {
     slab: &'static Slab<T>,
     slot: &'static Slot<T>,
@@ -277,7 +278,7 @@ fn find<T: Value>(handle: usize) -> Option<Found<T>> {
     Some(Found { slab, slot, number, generation: handle & 0xffff_ffff })
 }
 
-/// Why a handle is not good.
+/// Why a handle is refused.
 #[cold]
 fn refusal<T: Value>(handle: usize) -> Failure {
     let handle = handle as u64;
@@ -286,10 +287,10 @@ fn refusal<T: Value>(handle: usize) -> Failure {
         return Failure::new(GW_ERR_INVALID, format!("the {name} is NULL"));
     }
     if handle >> KIND != T::KIND {
-        return Failure::new(GW_ERR_HANDLE, format!("this is no {name}"));
+        return Failure::new(GW_ERR_HANDLE, format!("wrong kind of handle: expected {name}"));
     }
     if handle >> FORKS & 0xff != forks() {
-        let text = format!("this {name} is the parent process's; make one of your own after a fork");
+        let text = format!("this {name} belongs to the parent process; make a new one after a fork");
         return Failure::new(GW_ERR_FORKED, text);
     }
     Failure::new(GW_ERR_HANDLE, format!("this {name} was freed"))
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_freed_handle_is_found_out_also_when_its_slot_is_used_again() {
+    fn freed_handle_is_refused_after_its_slot_is_reused() {
         let first: *mut u8 = give(value("first"));
         free::<ErrorValue, _>(first).unwrap();
         let second: *mut u8 = give(value("second"));
@@ -325,17 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn handles_are_told_apart_by_kind_and_number() {
+    fn handle_of_another_kind_or_unused_slot_is_refused() {
         let handle: *mut u8 = give(value("one"));
         assert!(look::<super::super::spec::SpecValue, _>(handle).is_err());
-        // A slot that no other test has in use.
+        // No other test uses this slot.
         assert!(look::<ErrorValue, u8>(ptr::without_provenance(handle.addr() ^ (1 << (SLOT + 15)))).is_err());
         assert!(look::<ErrorValue, u8>(ptr::without_provenance(0x1234)).is_err());
         free::<ErrorValue, _>(handle).unwrap();
     }
 
     #[test]
-    fn threads_that_use_and_free_the_same_handles_never_meet_a_value_that_is_gone() {
+    fn concurrent_use_and_free_never_reads_a_dropped_value() {
         for _ in 0..200 {
             let handles: Vec<usize> = (0..16).map(|number| give::<_, u8>(value(&number.to_string())).addr()).collect();
             std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Jobs in the host's hands: what they are, and how they ended.
+//! Jobs that the caller runs: their fields and their outcomes.
 
 use super::client::gw_client_t;
 use super::handle::{self, Slab, Slabs, Use, Value};
@@ -12,7 +12,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// A job. Thread-safe. Owned where `gw_worker_next` and `gw_job_retain` give one, borrowed within a task function.
+/// A job. Thread-safe. The caller owns a handle from `gw_worker_next` or `gw_job_retain`, and frees it with
+/// `gw_job_free`. The handle that a task function receives is borrowed until the function returns.
 pub struct gw_job_t;
 
 pub(super) struct JobValue {
@@ -34,12 +35,12 @@ impl Value for JobValue {
     }
 }
 
-/// What all handles of one job share. The job fails when the last of them goes without having ended it.
+/// What all handles of one job share. If the last of them is dropped without an outcome, the job fails.
 pub(super) struct Life {
     context: WorkerContext,
-    /// `None` where the handle only tells of a job that others end.
+    /// `None` if the handle only reports that a job is cancelled; it cannot end the job.
     started: Option<StartedJob>,
-    /// The text for a task function that answers GW_TASK_FAILED.
+    /// The error text for a task function that returns GW_TASK_FAILED.
     error: Mutex<Option<String>>,
     home: Arc<Home>,
     task: OnceLock<CString>,
@@ -47,7 +48,7 @@ pub(super) struct Life {
     payload: OnceLock<CString>,
 }
 
-/// What the jobs of one start of a worker have in common.
+/// What the jobs of one start of a worker share.
 pub(super) struct Home {
     pub(super) worker_id: CString,
     /// The address of the worker's client handle.
@@ -81,7 +82,7 @@ impl Life {
         self.error.lock().take()
     }
 
-    /// Ends the job; an error if it has ended already, or its worker has.
+    /// Ends the job. An error if the job has already ended, or its worker has.
     pub(super) fn finish(&self, result: Result<(), String>) -> Result<gw_status_t, Failure> {
         match self.started()?.finish(result) {
             true => Ok(GW_OK),
@@ -89,7 +90,7 @@ impl Life {
         }
     }
 
-    /// The job, if it has not ended: what else is asked for must come before.
+    /// The job, if it has not ended: snooze, retry delay and error text must be set before the outcome.
     fn open(&self) -> Result<&WorkerContext, Failure> {
         match self.started()?.is_open() {
             true => Ok(&self.context),
@@ -98,7 +99,7 @@ impl Life {
     }
 
     fn started(&self) -> Result<&StartedJob, Failure> {
-        let text = "this handle only tells of the job; end it by the one it came with";
+        let text = "this handle only reports that the job is cancelled; end the job with its first handle";
         self.started.as_ref().ok_or_else(|| Failure::new(GW_ERR_STATE, text))
     }
 
@@ -107,18 +108,18 @@ impl Life {
             true => Failure::new(GW_ERR_CLOSED, "the worker of this job has stopped; the job was given back"),
             false => Failure::new(
                 GW_ERR_ALREADY_FINISHED,
-                "this job has its outcome already, or is no longer this worker's: it will run elsewhere, or has",
+                "this job already has an outcome, or this worker no longer holds it and another worker may run it",
             ),
         }
     }
 }
 
-/// A handle that the host owns.
+/// Makes a handle that the caller owns.
 pub(super) fn give(life: Arc<Life>) -> Result<*mut gw_job_t, Failure> {
     handle::try_give(JobValue { life, borrowed: false })
 }
 
-/// Lends a job to a task function; takes the handle back when that has returned.
+/// Lends a job to a task function. Frees the handle when the function has returned.
 pub(super) fn lend<T>(life: &Arc<Life>, function: impl FnOnce(*mut gw_job_t) -> T) -> Result<T, Failure> {
     let job: *mut gw_job_t = handle::try_give(JobValue { life: life.clone(), borrowed: true })?;
     let answer = function(job);
@@ -134,14 +135,14 @@ fn context<T>(job: *const gw_job_t, otherwise: T, tell: impl FnOnce(&WorkerConte
     read(otherwise, || Ok(tell(&look(job)?.life.context)))
 }
 
-/// The row's id. 0 on a bad handle.
+/// The id of the job's row. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_id(job: *const gw_job_t) -> i64 {
-    // Nothing here can panic, and hosts ask often.
+    // Without `read`: nothing here can panic, and callers read the id often.
     handle::tag::<JobValue, _>(job).unwrap_or(0)
 }
 
-/// The task. Valid until this handle is freed.
+/// The name of the job's task. Valid until this handle is freed. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_task(job: *const gw_job_t) -> *const c_char {
     read(ptr::null(), || {
@@ -150,7 +151,7 @@ pub unsafe extern "C" fn gw_job_task(job: *const gw_job_t) -> *const c_char {
     })
 }
 
-/// The key under which it was added; NULL if it has none. Valid until this handle is freed.
+/// The key under which the job was added; NULL if it has none. Valid until this handle is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_key(job: *const gw_job_t) -> *const c_char {
     read(ptr::null(), || {
@@ -160,52 +161,52 @@ pub unsafe extern "C" fn gw_job_key(job: *const gw_job_t) -> *const c_char {
     })
 }
 
-/// The id under which the worker holds it. Valid until this handle is freed.
+/// The id under which the worker locks the job. Valid until this handle is freed. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_worker_id(job: *const gw_job_t) -> *const c_char {
     read(ptr::null(), || Ok(look(job)?.life.home.worker_id.as_ptr()))
 }
 
-/// Which attempt this is, from 1.
+/// The number of this attempt, from 1. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_attempts(job: *const gw_job_t) -> i32 {
     context(job, 0, |ctx| ctx.job().attempts().into())
 }
 
-/// After how many failed attempts it stays failed.
+/// The number of failed attempts after which the job fails permanently. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_max_attempts(job: *const gw_job_t) -> i32 {
     context(job, 0, |ctx| ctx.job().max_attempts().into())
 }
 
-/// Its priority, lower first.
+/// The priority: jobs with a lower number run first. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_priority(job: *const gw_job_t) -> i32 {
     context(job, 0, |ctx| ctx.job().priority().into())
 }
 
-/// How often it was added again under its key.
+/// How often the job was added again under its key. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_revision(job: *const gw_job_t) -> i32 {
     context(job, 0, |ctx| ctx.job().revision())
 }
 
-/// Before when it was not to start, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
-/// nearest within.
+/// The time before which the job was not to start, in microseconds since 1970. A time outside the years 1 to 9999, such
+/// as infinity, is returned as the nearest time within. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_run_at(job: *const gw_job_t) -> i64 {
     context(job, 0, |ctx| ctx.job().run_at().timestamp_micros())
 }
 
-/// When it was first added, in microseconds since 1970. A time outside of the years 1 to 9999, as infinity, is the
-/// nearest within.
+/// The time at which the job was first added, in microseconds since 1970. A time outside the years 1 to 9999, such as
+/// infinity, is returned as the nearest time within. 0 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_created_at(job: *const gw_job_t) -> i64 {
     context(job, 0, |ctx| ctx.job().created_at().timestamp_micros())
 }
 
-/// The payload: JSON text as the database holds it, byte for byte, ending with NUL. Its length is written to `len` unless
-/// that is NULL. Valid until this handle is freed.
+/// The payload: JSON text as the database holds it, byte for byte, ending with NUL. Its length in bytes, without the
+/// NUL, is written to `len`, unless `len` is NULL. Valid until this handle is freed. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_payload(job: *const gw_job_t, len: *mut usize) -> *const c_char {
     read(ptr::null(), || {
@@ -217,34 +218,36 @@ pub unsafe extern "C" fn gw_job_payload(job: *const gw_job_t, len: *mut usize) -
     })
 }
 
-/// The job as a JSON object, payload included: id, task_identifier, job_queue_id, payload, priority, run_at, attempts,
-/// max_attempts, created_at, key, revision, flags. The caller frees it.
+/// The job as a JSON object, with its payload: id, task_identifier, job_queue_id, payload, priority, run_at, attempts,
+/// max_attempts, created_at, key, revision, flags. The caller frees it with `gw_string_free`. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_json(job: *const gw_job_t) -> *mut c_char {
     context(job, ptr::null_mut(), |ctx| text::give(json::job_text(ctx.job())))
 }
 
-/// The W3C trace context that the job belongs to; NULL if there is none. The caller frees it.
+/// The W3C trace context of the job; NULL if it has none. The caller frees it with `gw_string_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_traceparent(job: *const gw_job_t) -> *mut c_char {
     context(job, ptr::null_mut(), |ctx| ctx.traceparent().map_or(ptr::null_mut(), text::give))
 }
 
-/// The client of the job's worker, for further jobs. Borrowed: it goes with the worker.
+/// The client of the job's worker, for adding further jobs. Borrowed. Valid until the worker's next start or
+/// `gw_worker_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_client(job: *const gw_job_t) -> *mut gw_client_t {
     read(ptr::null_mut(), || Ok(ptr::without_provenance_mut(look(job)?.life.home.client)))
 }
 
-/// Whether the job should end early: a stop whose grace period is over, its task's timeout, or it was lost to another
-/// worker. A job that fails then counts no attempt, unless it timed out.
+/// Whether the job should end early: a stop's grace period is over, its task's timeout is over, or another worker has
+/// taken the job. If the job then fails, the attempt is not counted, unless it timed out. false on a bad handle. Never
+/// blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_is_cancelled(job: *const gw_job_t) -> bool {
     look(job).is_ok_and(|job| job.life.context.is_cancelled())
 }
 
-/// Sets the text that becomes the job's `last_error` if its task function answers GW_TASK_FAILED. `len` may be GW_NUL.
-/// What is not UTF-8 in it is replaced.
+/// Sets the text that becomes the job's `last_error` if its task function returns GW_TASK_FAILED. `len` is in bytes and
+/// may be GW_NUL. Bytes that are not UTF-8 are replaced. GW_ERR_ALREADY_FINISHED if the job has an outcome.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_set_error(job: *mut gw_job_t, message: *const c_char, len: usize) -> gw_status_t {
     status_of(|| {
@@ -257,7 +260,8 @@ pub unsafe extern "C" fn gw_job_set_error(job: *mut gw_job_t, message: *const c_
     })
 }
 
-/// Runs the job again no earlier than after `delay_ms`, if it succeeds: the attempt is not counted.
+/// If the job succeeds, runs it again no earlier than `delay_ms` milliseconds later. The attempt is not counted. At
+/// most 100 years; the last call counts. GW_ERR_ALREADY_FINISHED if the job has an outcome.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_snooze(job: *mut gw_job_t, delay_ms: i64) -> gw_status_t {
     status_of(|| {
@@ -266,7 +270,8 @@ pub unsafe extern "C" fn gw_job_snooze(job: *mut gw_job_t, delay_ms: i64) -> gw_
     })
 }
 
-/// Tries the job again after `delay_ms`, if it fails: instead of what its task's backoff says.
+/// If the job fails, retries it after `delay_ms` milliseconds, instead of its task's backoff. At most 100 years; the
+/// last call counts. GW_ERR_ALREADY_FINISHED if the job has an outcome.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_retry_after(job: *mut gw_job_t, delay_ms: i64) -> gw_status_t {
     status_of(|| {
@@ -275,16 +280,18 @@ pub unsafe extern "C" fn gw_job_retry_after(job: *mut gw_job_t, delay_ms: i64) -
     })
 }
 
-/// The job succeeded. Never blocks: the outcome is written soon, see `gw_worker_flush`. Of several outcomes the first
-/// counts, the others answer GW_ERR_ALREADY_FINISHED; GW_ERR_CLOSED if the worker has stopped. The handle stays
-/// to be freed.
+/// Reports that the job succeeded. Never blocks: the library writes the outcome soon, see `gw_worker_flush`. The handle
+/// must still be freed.
+///
+/// Only the first outcome counts: later ones return GW_ERR_ALREADY_FINISHED. GW_ERR_CLOSED if the worker has stopped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_complete(job: *mut gw_job_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || look(job)?.life.finish(Ok(())))
 }
 
-/// The job failed, for this reason; it is tried again as its task and its attempts have it. `len` may be GW_NUL; what is
-/// not UTF-8 is replaced. Otherwise as `gw_job_complete`.
+/// Reports that the attempt failed; `message` becomes `last_error`. The job is retried by its task's backoff while it
+/// has attempts left. `len` is in bytes and may be GW_NUL. Bytes that are not UTF-8 are replaced. Otherwise as
+/// `gw_job_complete`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_fail(
     job: *mut gw_job_t,
@@ -300,9 +307,10 @@ pub unsafe extern "C" fn gw_job_fail(
     })
 }
 
-/// A batch job has ended: its payload is a JSON array, and `errors` has for each item NULL if it is done, or why it failed.
-/// Only items that failed are left for the next attempt. Another `count` than there are items fails the attempt with
-/// all of them. Otherwise as `gw_job_complete`.
+/// Reports the result of a batch job, whose payload is a JSON array. `errors` has `count` entries, one for each item:
+/// NULL if the item is done, or the reason why it failed. Only failed items stay for the next attempt.
+///
+/// If `count` is not the number of items, the attempt fails with all items. Otherwise as `gw_job_complete`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_complete_items(
     job: *mut gw_job_t,
@@ -316,7 +324,7 @@ pub unsafe extern "C" fn gw_job_complete_items(
         let errors = unsafe { text::list("errors", errors, count) }?;
         let result = |error: &*const c_char| match error.is_null() {
             true => Ok(Ok(())),
-            // SAFETY: the same, for each of them.
+            // SAFETY: the caller promises the same for each text.
             false => Ok(Err(unsafe { text::repaired("errors", *error, text::GW_NUL) }?)),
         };
         let results = errors.iter().map(result).collect::<Result<Vec<Result<(), String>>, Failure>>()?;
@@ -324,15 +332,15 @@ pub unsafe extern "C" fn gw_job_complete_items(
     })
 }
 
-/// One more handle of the same job, owned by the caller. NULL on a bad handle. A task function that answers
-/// GW_TASK_PENDING takes one before, for whoever ends the job.
+/// Makes another handle of the same job, which the caller owns. NULL on a bad handle. A task function that returns
+/// GW_TASK_PENDING calls this first and passes the handle to the code that ends the job.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_retain(job: *mut gw_job_t) -> *mut gw_job_t {
     read(ptr::null_mut(), || give(look(job)?.life.clone()))
 }
 
-/// Frees a handle. When the last of a job goes and it has no outcome, it fails; after its worker has stopped, nothing
-/// happens. NULL does nothing, and so does a handle that is only borrowed.
+/// Frees a handle. If it is the last handle of a job without an outcome, the job fails with "handle dropped without a
+/// result"; after its worker has stopped, nothing happens. NULL and borrowed handles do nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_job_free(job: *mut gw_job_t) {
     read((), || if look(job)?.borrowed { Ok(()) } else { handle::free::<JobValue, _>(job) });

@@ -1,15 +1,15 @@
-//! Values of the library as JSON, for those who would rather read text than call a function for each field.
+//! Values of the library as JSON.
 
 use crate::hooks::FailureReason;
 use crate::{Histogram, Job, ListenerState, WorkerStats};
 use serde_json::{Value, json, value::RawValue};
 
-/// Where a text is not the JSON that it should be. Not serde's own words: they may quote a payload.
+/// Where a text is not valid JSON. serde's own message is not used, because it may quote a payload.
 pub(super) fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 
-/// A job as it was claimed or added. The payload stays the text that the database holds.
+/// A job as it was claimed or added. The payload is parsed; it is null if it is not JSON.
 pub(super) fn job(job: &Job) -> Value {
     let payload = String::from_utf8_lossy(job.payload());
     json!({

@@ -1,4 +1,4 @@
-//! The keys of a configuration, each with its type, its default and what it sets.
+//! The keys of a configuration: type, default, and the option that each sets.
 
 use super::status::Failure;
 use super::wakeup::Wakeup;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a value looks like.
+/// The form of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -32,7 +32,7 @@ impl Kind {
     }
 }
 
-/// Who reads a key.
+/// Whether workers, clients or both read a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum For {
     Worker,
@@ -53,7 +53,7 @@ impl For {
 pub(super) struct Key {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// As it would be written; `None` if there is none, or it depends on the machine.
+    /// The default as text; `None` if there is none or it depends on the machine.
     pub(super) default: Option<&'static str>,
     pub(super) of: For,
     pub(super) doc: &'static str,
@@ -63,64 +63,64 @@ const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, of: 
     Key { name, kind, default, of, doc }
 }
 
-/// Every key. The names are those of `WorkerOptions` where there is one.
+/// All keys. The names are those of `WorkerOptions`, where it has such an option.
 #[rustfmt::skip]
 pub(super) const KEYS: &[Key] = &[
-    key("database_url", Kind::Text, None, For::Both, "URL or key=value text as libpq reads it, sslmode included; what is left out comes from the PG* environment, all of it if this is not set"),
-    key("max_pg_conn", Kind::Number, Some("20"), For::Both, "how many connections are opened at most; a worker needs 4 for itself, one each for cron and recovery if they are asked for, and 1 for handlers"),
-    key("database_timeout", Kind::Duration, Some("10s"), For::Both, "how long to wait for an answer of the database; at least 100ms"),
+    key("database_url", Kind::Text, None, For::Both, "URL or key=value text as libpq reads it, sslmode included; what it leaves out is read from the PG* environment variables, everything if this is not set"),
+    key("max_pg_conn", Kind::Number, Some("20"), For::Both, "the most connections to open; a worker needs 4 for itself, one each for cron and recovery if they are configured, and 1 for handlers"),
+    key("database_timeout", Kind::Duration, Some("10s"), For::Both, "how long to wait for a reply of the database; at least 100ms"),
     key("schema", Kind::Text, Some("graphile_worker"), For::Both, "the schema of the queue"),
-    key("migrate", Kind::Bool, Some("true"), For::Worker, "install the schema at the start, or take over the one that is there"),
-    key("concurrency", Kind::Number, None, For::Worker, "how many jobs run at once, 1 to 100000; default: as many as there are CPUs"),
-    key("threads", Kind::Number, None, For::Worker, "how many threads call tasks; default: concurrency; fewer are enough where tasks answer GW_TASK_PENDING"),
-    key("poll_interval", Kind::Duration, Some("1s"), For::Worker, "how long to wait between polls when no notification comes; at least 1ms"),
+    key("migrate", Kind::Bool, Some("true"), For::Worker, "install the schema at the start, or update the existing one"),
+    key("concurrency", Kind::Number, None, For::Worker, "how many jobs run at once, 1 to 100000; default: the number of CPUs"),
+    key("threads", Kind::Number, None, For::Worker, "how many threads call tasks; default: concurrency; fewer are enough if tasks return GW_TASK_PENDING"),
+    key("poll_interval", Kind::Duration, Some("1s"), For::Worker, "how long to wait between polls when no notification arrives; at least 1ms"),
     key("use_notification_delivery", Kind::Bool, Some("true"), For::Worker, "listen for notifications of new jobs"),
     key("use_local_time", Kind::Bool, Some("false"), For::Worker, "compare run_at with this machine's clock instead of the database's"),
     key("shutdown_grace_period", Kind::Duration, Some("5s"), For::Worker, "how long running jobs may go on after a stop, before they are cancelled"),
-    key("shutdown_interrupted_job_retry_delay", Kind::Duration, Some("30s"), For::Worker, "how long a job that a stop interrupted waits for its next run"),
+    key("shutdown_interrupted_job_retry_delay", Kind::Duration, Some("30s"), For::Worker, "how long a job that a stop interrupted waits before its next run"),
     key("listen_os_shutdown_signals", Kind::Bool, Some("false"), For::Worker, "stop on SIGINT, SIGTERM and SIGHUP; installs signal handlers"),
-    key("complete_job_batch_delay", Kind::Duration, Some("0"), For::Worker, "how long a completed job waits at least for others to be written with; at most 60s"),
+    key("complete_job_batch_delay", Kind::Duration, Some("0"), For::Worker, "how long a completed job waits at least, so that others are written in the same statement; at most 60s"),
     key("fail_job_batch_delay", Kind::Duration, Some("0"), For::Worker, "the same for failed jobs"),
-    key("local_queue_size", Kind::Number, Some("100"), For::Worker, "hold so many jobs ahead, instead of as many as can start within 20ms; this and each of the following turn the fixed local queue on"),
+    key("local_queue_size", Kind::Number, Some("100"), For::Worker, "fetch and hold this number of jobs ahead, instead of as many as can start within 20ms; this key and each other local_queue key turn the fixed local queue on"),
     key("local_queue_count", Kind::Number, Some("1"), For::Worker, "how many local queues there are"),
-    key("local_queue_ttl", Kind::Duration, Some("5m"), For::Worker, "how long a job is held before all that are held go back"),
-    key("local_queue_refetch_delay", Kind::Duration, Some("100ms"), For::Worker, "how long to pause at most after a fetch that brought little; this and the next two turn the pause on"),
-    key("local_queue_refetch_threshold", Kind::Number, Some("0"), For::Worker, "a pause follows a fetch of no more than so many jobs"),
-    key("local_queue_refetch_max_abort_threshold", Kind::Number, None, For::Worker, "up to so many notifications end the pause early; default: five times the size"),
-    key("max_held_bytes", Kind::Number, Some("67108864"), For::Worker, "how many bytes of payloads are held at most for jobs that wait for a thread; one larger job is held alone"),
-    key("forbidden_flags", Kind::List, Some(""), For::Worker, "leave jobs with one of these flags to other workers"),
+    key("local_queue_ttl", Kind::Duration, Some("5m"), For::Worker, "how long a job is held before all held jobs are given back"),
+    key("local_queue_refetch_delay", Kind::Duration, Some("100ms"), For::Worker, "the longest pause after a fetch that returned few jobs; each local_queue_refetch key turns the pause on"),
+    key("local_queue_refetch_threshold", Kind::Number, Some("0"), For::Worker, "a pause follows a fetch that returned at most this number of jobs"),
+    key("local_queue_refetch_max_abort_threshold", Kind::Number, None, For::Worker, "a random number of notifications, up to this one, ends the pause early; default: five times local_queue_size"),
+    key("max_held_bytes", Kind::Number, Some("67108864"), For::Worker, "the most bytes of payloads to hold for jobs that wait for a thread; a larger job is held alone"),
+    key("forbidden_flags", Kind::List, Some(""), For::Worker, "do not run jobs with one of these flags"),
     key("accepted_flags", Kind::List, Some(""), For::Worker, "run only jobs with one of these flags"),
-    key("worker_recovery", Kind::Bool, None, For::Worker, "true: recover the jobs of all dead workers, the async crate's included; false: recover none; default: those of dead workers of this library, or true if one of the keys of recovery is set"),
+    key("worker_recovery", Kind::Bool, None, For::Worker, "true: recover the jobs of all dead workers, the async crate's included; false: recover none; default: recover the jobs of dead workers of this library, or true if another recovery key is set"),
     key("heartbeat_interval", Kind::Duration, Some("30s"), For::Worker, "how often the worker sends its heartbeat; a longer interval counts as 30s; turns recovery on"),
     key("sweep_interval", Kind::Duration, Some("60s"), For::Worker, "how often to look for dead workers; turns recovery on"),
-    key("sweep_threshold", Kind::Duration, Some("5m"), For::Worker, "after how long a silence a worker is dead, at least three heartbeat_intervals, and never before three of that worker's own; turns recovery on"),
-    key("recovery_delay", Kind::Duration, Some("30s"), For::Worker, "how long a recovered job waits, doubled with each recovery; turns recovery on"),
-    key("resilient_sweep_threshold_multiplier", Kind::Number, Some("3"), For::Worker, "a worker that holds a job with a resilient flag is dead after so many thresholds"),
-    key("resilient_job_flags", Kind::List, Some("infrastructure_resilient"), For::Worker, "the flags of such jobs"),
-    key("max_recoveries", Kind::Number, Some("5"), For::Worker, "how often a job may be recovered before it fails for good, if it was alone when its worker died"),
-    key("crontab", Kind::Crontab, None, For::Worker, "jobs by the clock: lines of crontab text"),
-    key("deliver_cancellations", Kind::Bool, Some("false"), For::Worker, "gw_worker_next also tells of jobs that are to end early"),
-    key("dry_run", Kind::Bool, Some("false"), For::Client, "undo what the client changes, and answer what it would be"),
+    key("sweep_threshold", Kind::Duration, Some("5m"), For::Worker, "how long a worker may send no heartbeat before it is dead, at least three heartbeat_intervals, and never before three of that worker's own; turns recovery on"),
+    key("recovery_delay", Kind::Duration, Some("30s"), For::Worker, "how long a recovered job waits before it runs again, doubled with each recovery; turns recovery on"),
+    key("resilient_sweep_threshold_multiplier", Kind::Number, Some("3"), For::Worker, "a worker that holds a job with a resilient flag is dead after this number of sweep_thresholds"),
+    key("resilient_job_flags", Kind::List, Some("infrastructure_resilient"), For::Worker, "the flags of jobs whose workers may be silent for longer"),
+    key("max_recoveries", Kind::Number, Some("5"), For::Worker, "how often a job may be recovered before it fails permanently, if it was alone when its worker died"),
+    key("crontab", Kind::Crontab, None, For::Worker, "jobs to add by the clock: lines of crontab text"),
+    key("deliver_cancellations", Kind::Bool, Some("false"), For::Worker, "gw_worker_next also delivers jobs that should end early"),
+    key("dry_run", Kind::Bool, Some("false"), For::Client, "undo the client's changes, and return what they would be"),
 ];
 
 pub(super) fn find(name: &str) -> Result<&'static Key, Failure> {
     KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
         let close = KEYS.iter().max_by_key(|key| common(key.name, name)).expect("there are keys");
-        Failure::config(format!("{name}: is no configuration key; did you mean {}?", close.name))
+        Failure::config(format!("{name}: is not a configuration key; did you mean {}?", close.name))
     })
 }
 
-/// How many letters two names have in common, at their beginnings and ends.
+/// How many letters two names share at their beginnings and ends.
 fn common(one: &str, other: &str) -> usize {
     let start = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
     start + one.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count()
 }
 
-/// The values of a configuration, each checked for its form when it was set.
+/// The values of a configuration. `gw_config_set` has checked the form of each.
 pub(super) type Values = BTreeMap<&'static str, String>;
 
 impl Key {
-    /// Checks that a value has the key's form. Its limits are checked where it is used.
+    /// Checks that a value has the key's form. Limits are checked when a worker or a client is made.
     pub(super) fn check(&self, value: &str) -> Result<(), Failure> {
         match self.kind {
             Kind::Text | Kind::List => Ok(()),
@@ -144,7 +144,7 @@ fn boolean(name: &str, value: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Reads a duration: a whole number and `us`, `ms`, `s`, `m`, `h` or `d`; 0 needs none.
+/// Reads a duration: a whole number and `us`, `ms`, `s`, `m`, `h` or `d`. 0 needs no unit.
 pub(super) fn duration(name: &str, value: &str) -> Result<Duration, Failure> {
     let refuse = || Failure::config(format!("{name}: {value:?} is not a duration; write 250ms, 30s, 5m, 2h or 1d"));
     let text = value.trim();
@@ -170,7 +170,7 @@ fn list(value: &str) -> Vec<String> {
     value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
-/// Reads one value, where it is set.
+/// Reads the values that are set.
 pub(super) struct Reader<'a>(pub(super) &'a Values);
 
 impl Reader<'_> {
@@ -204,10 +204,10 @@ impl Reader<'_> {
         Ok(self.small("max_pg_conn")?.unwrap_or(otherwise))
     }
 
-    /// The options of a worker. `wakeup` is rung where its jobs are pulled.
+    /// The options of a worker. `wakeup` is notified if its jobs are pulled.
     pub(super) fn options(&self, wakeup: Option<Arc<Wakeup>>) -> Result<WorkerOptions, Failure> {
         let mut options = WorkerOptions::default().listen_os_shutdown_signals(false);
-        // One line a key: what is not set stays as it is.
+        // One line for each key. A key that is not set leaves the option's default.
         macro_rules! set {
             ($read:expr, $option:ident) => {
                 if let Some(value) = $read {
@@ -247,7 +247,7 @@ impl Reader<'_> {
         Ok(options)
     }
 
-    /// Any of its keys turns it on.
+    /// The local queue; `None` if none of its keys is set.
     fn local_queue(&self) -> Result<Option<LocalQueueConfig>, Failure> {
         let (mut queue, mut refetch) = (LocalQueueConfig::default(), RefetchDelayConfig::default());
         if let Some(size) = self.number("local_queue_size")? {
@@ -274,7 +274,7 @@ impl Reader<'_> {
         Ok(self.0.keys().any(|key| key.starts_with("local_queue_")).then_some(queue))
     }
 
-    /// Any of its keys turns it on, unless the switch says otherwise; `None` leaves it as it is by default.
+    /// Recovery: on if any of its keys is set, unless `worker_recovery` is false. `None` leaves the default.
     fn recovery(&self) -> Result<Option<WorkerRecoveryConfig>, Failure> {
         let mut recovery = WorkerRecoveryConfig::default();
         macro_rules! set {
@@ -312,10 +312,10 @@ mod tests {
     }
 
     #[test]
-    fn defaults_that_are_told_are_those_of_the_options() {
+    fn documented_defaults_are_those_of_the_options() {
         let told: Values = KEYS
             .iter()
-            // These turn something on by being set.
+            // Setting one of these turns a feature on.
             .filter(|key| !key.name.starts_with("local_queue") && key.name != "dry_run")
             .filter_map(|key| Some((key.name, key.default?.to_owned())))
             .chain([("worker_recovery", "false".to_owned())])
@@ -326,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_a_worker_sets_something_that_no_other_sets() {
+    fn every_worker_key_sets_an_option_of_its_own() {
         let options = |key: &Key, value: &str| {
             let options = Reader(&Values::from([(key.name, value.to_owned())])).options(None);
             options.map(|options| options.described()).unwrap()
         };
         let mut seen = std::collections::HashSet::new();
-        // That of the last is told with the jobs that are pulled.
+        // `deliver_cancellations` has an effect only if jobs are pulled.
         for key in KEYS.iter().filter(|key| key.of != For::Client && key.name != "deliver_cancellations") {
             let (one, other) = match key.kind {
                 Kind::Text | Kind::List => ("one", "other"),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn recovery_is_switched_on_and_off_by_its_key_and_left_alone_without_any() {
+    fn recovery_key_switches_it_on_or_off_and_default_stays_without_keys() {
         let enabled = |values: &[(&'static str, &str)]| {
             let values: Values = values.iter().map(|(key, value)| (*key, value.to_string())).collect();
             Reader(&values).recovery().ok().unwrap().map(|recovery| recovery.enabled)
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_answered_with_the_likeliest() {
+    fn unknown_key_is_refused_and_the_closest_is_named() {
         let error = find("shutdown_grace").err().unwrap();
         assert!(error.message.contains("shutdown_grace_period"), "{}", error.message);
     }

@@ -1,4 +1,4 @@
-//! Where log records go: to the host's function, or to standard error.
+//! The log sink: a function of the caller's, a queue, or standard error.
 
 use super::events::{EventQueue, EventValue, give_next, gw_event_t};
 use super::handle::forks;
@@ -17,40 +17,40 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
-/// Level of log records: none at all.
+/// Log level: no records.
 pub const GW_LOG_OFF: i32 = 0;
-/// Level of log records: a person must act.
+/// Log level: a person must act.
 pub const GW_LOG_ERROR: i32 = 1;
-/// Level of log records: something failed and is tried again.
+/// Log level: something failed and is retried.
 pub const GW_LOG_WARN: i32 = 2;
-/// Level of log records: a worker's or a job's life.
+/// Log level: the life of workers and jobs.
 pub const GW_LOG_INFO: i32 = 3;
-/// Level of log records: decisions.
+/// Log level: decisions.
 pub const GW_LOG_DEBUG: i32 = 4;
-/// Level of log records: everything.
+/// Log level: all records.
 pub const GW_LOG_TRACE: i32 = 5;
 
-/// A log record. All of it is valid within the call only. Fields are only ever added, at the end.
+/// A log record. All its texts are valid within the call only. New fields are only added at the end.
 #[repr(C)]
 pub struct gw_log_record_t {
-    /// The size of the record as this library knows it.
+    /// The size of this struct in bytes, as the library was compiled.
     pub struct_size: usize,
-    /// When, in microseconds since 1970.
+    /// The time, in microseconds since 1970.
     pub time_us: i64,
     /// One of GW_LOG_...
     pub level: i32,
     /// Zero.
     pub reserved: i32,
-    /// Which part of the library says it.
+    /// The part of the library that logs.
     pub target: *const c_char,
-    /// What it says; the text of one kind of event is always the same.
+    /// The message. It is the same text for every event of one kind.
     pub message: *const c_char,
-    /// What it says it of, as a JSON object: job_id, task, queue, attempt, worker_id, error and others.
+    /// The details as a JSON object: job_id, task, queue, attempt, worker_id, error and others.
     pub fields: *const c_char,
 }
 
-/// Takes a log record, on whatever thread it comes from. Must be quick, and must not call the library; records that
-/// arise meanwhile on the same thread are dropped.
+/// Receives a log record, on the thread that logs it; several threads may call it at once. It must be quick, and must
+/// not call the library. Records that this thread logs during the call are dropped.
 pub type gw_log_fn = Option<unsafe extern "C" fn(record: *const gw_log_record_t, user_data: *mut c_void)>;
 
 enum Sink {
@@ -60,19 +60,19 @@ enum Sink {
 
 static SINK: RwLock<Option<Sink>> = RwLock::new(None);
 
-/// Instead of it in a forked child, should a thread of the parent have been in the sink at the fork: nobody leaves it
-/// there any more.
+/// Replaces [`SINK`] in a forked child, if a thread of the parent was in the sink at the fork. That thread holds the
+/// lock, and does not exist in the child.
 static SINK_OF_A_CHILD: AtomicPtr<RwLock<Option<Sink>>> = AtomicPtr::new(ptr::null_mut());
 
-/// How long a forked child waits for a thread that may be of its own to leave the sink.
+/// How long a forked child waits for the lock of the sink, which a thread of its own may hold.
 const CHILD_PATIENCE: Duration = Duration::from_secs(2);
 
 fn sink() -> &'static RwLock<Option<Sink>> {
-    // SAFETY: it came from a leaked box.
+    // SAFETY: the pointer is NULL or came from a leaked box.
     unsafe { SINK_OF_A_CHILD.load(Ordering::Acquire).as_ref() }.unwrap_or(&SINK)
 }
 
-/// Puts another sink in place of this one, which nobody is in any more.
+/// Replaces the sink, and returns the old one. No thread is in the old one any more.
 fn exchange(new: Option<Sink>) -> Option<Sink> {
     let sink = sink();
     let held = match forks() {
@@ -96,7 +96,7 @@ struct Door;
 
 impl Log for Door {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // The database client says things of its own that are no news to anybody.
+        // Records below warning of other crates, such as the database client, are not of interest.
         metadata.target().starts_with("graphile_worker") || metadata.level() <= log::Level::Warn
     }
 
@@ -118,7 +118,7 @@ fn say(record: &Record) {
     let sink = sink().read();
     let Some(sink) = &*sink else {
         let fields: String = fields.0.iter().map(|(key, value)| format!(" {key}={value}")).collect();
-        // `eprintln!` would panic if it is a full disk or a closed pipe.
+        // `eprintln!` would panic if stderr is a full disk or a closed pipe.
         let _ = writeln!(std::io::stderr(), "[{}] {}: {message}{fields}", record.level(), record.target());
         return;
     };
@@ -142,7 +142,7 @@ fn say(record: &Record) {
         message: message.as_ptr(),
         fields: fields.as_ptr(),
     };
-    // SAFETY: the host gave both together, and the record lives until it returns.
+    // SAFETY: the caller passed function and `user_data` together, and the record lives until the function returns.
     unsafe { function(&record, user_data.pointer) };
 }
 
@@ -163,7 +163,7 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
-/// Takes the records of this process, unless a Rust program around us does so already.
+/// Receives the log records of this process, unless a Rust program has already installed a logger.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -173,9 +173,11 @@ pub(super) fn install() {
     });
 }
 
-/// Sends log records up to a level to a function of the host's, for the whole process; NULL: to standard error. Without
-/// a call, warnings and errors go to standard error. Returns when the function before is not called any more, and has
-/// freed its `user_data`. GW_ERR_DEADLOCK within such a function. Payloads and passwords are never logged.
+/// Sends log records up to `max_level` to `sink`, for the whole process. If `sink` is NULL, they go to standard error.
+/// Without any call, warnings and errors go to standard error. Payloads and passwords are never logged.
+///
+/// The call waits until no thread is in the previous function, and frees that function's `user_data` before it returns.
+/// GW_ERR_DEADLOCK within a log function. GW_ERR_INVALID for an unknown level.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_log_set_sink(
     sink: gw_log_fn,
@@ -189,17 +191,19 @@ pub unsafe extern "C" fn gw_log_set_sink(
     })
 }
 
-/// Keeps log records up to a level for `gw_log_next`, for the whole process, instead of calling a function on threads of
-/// the library's: for runtimes that cannot have that. At most 1024 wait; an event `EventsDropped` tells how many found
-/// no room. `gw_log_set_sink` ends it.
+/// Keeps log records up to `max_level` for `gw_log_next`, for the whole process. For runtimes that cannot run functions
+/// on threads of the library. At most 1024 records wait; an event `EventsDropped` reports how many were dropped.
+/// `gw_log_set_sink` ends the queue.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_log_set_queue(max_level: i32) -> gw_status_t {
     super::status_of(|| replace(Some(Sink::Queue(Arc::new(EventQueue::new()?))), max_level))
 }
 
-/// Gives the next log record that waits: an event whose name is its level (`error`, `warn`, `info`, `debug`, `trace`), and
-/// whose JSON has time_us, target, message and fields. GW_OK, GW_TIMEOUT, or GW_STOPPED if none are kept, or not any
-/// more. The caller frees it.
+/// Writes the next waiting log record to `record`: an event whose name is its level (`error`, `warn`, `info`, `debug`,
+/// `trace`), and whose JSON has time_us, target, message and fields. The caller frees it with `gw_event_free`.
+///
+/// GW_OK; GW_TIMEOUT after `timeout_ms`; GW_STOPPED if records are not queued, or no longer. GW_ERR_DEADLOCK if called
+/// with a timeout within a function that the library calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_log_next(
     timeout_ms: i64,
@@ -215,10 +219,10 @@ pub unsafe extern "C" fn gw_log_next(
     })
 }
 
-/// The names of levels, by their number.
+/// The names of the levels, by their number.
 const LEVELS: [&CStr; 6] = [c"off", c"error", c"warn", c"info", c"debug", c"trace"];
 
-/// From now on records go here.
+/// Sends all later records to `sink`.
 fn replace(sink: Option<Sink>, max_level: i32) -> Result<(), Failure> {
     let level = match max_level {
         GW_LOG_OFF => LevelFilter::Off,

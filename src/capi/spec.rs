@@ -1,4 +1,4 @@
-//! Jobs to add.
+//! Specifications of jobs to add.
 
 use super::handle::{self, Slab, Slabs, Value, give};
 use super::status::{Failure, GW_ERR_JSON, GW_OK, gw_error_t, gw_status_t};
@@ -12,32 +12,34 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::ffi::c_char;
 
-/// Key mode: a waiting job of the same key takes over everything of the new one.
+/// Key mode: the new job's settings replace all settings of a waiting job with this key.
 pub const GW_KEY_REPLACE: i32 = 1;
-/// Key mode: the same, but a job that was never tried keeps its time.
+/// Key mode: as GW_KEY_REPLACE, but a job that was never tried keeps its run_at.
 pub const GW_KEY_PRESERVE_RUN_AT: i32 = 2;
-/// Key mode: nothing changes if any job has the key, also one that runs or has failed for good.
+/// Key mode: if any job has this key, nothing changes, even if that job runs or has failed permanently.
 pub const GW_KEY_UNSAFE_DEDUPE: i32 = 3;
 
-/// Style of a statement: parameters are `$1` to `$9`.
+/// SQL style: parameters are `$1` to `$9`.
 pub const GW_SQL_DOLLAR: i32 = 1;
-/// Style of a statement: parameters are `%s`, in order.
+/// SQL style: parameters are `%s`, in order.
 pub const GW_SQL_FORMAT: i32 = 2;
-/// Style of a statement: parameters are `:identifier`, `:payload` and so on.
+/// SQL style: parameters are `:identifier`, `:payload` and so on.
 pub const GW_SQL_NAMED: i32 = 3;
-/// Style of a statement: parameters are `%(identifier)s`, `%(payload)s` and so on.
+/// SQL style: parameters are `%(identifier)s`, `%(payload)s` and so on.
 pub const GW_SQL_PYFORMAT: i32 = 4;
 
-/// A job to add. Thread-safe; freed with `gw_spec_free`. It can be added again and again.
+/// The specification of a job to add. Thread-safe. It can be used for any number of jobs. The caller frees it with
+/// `gw_spec_free`.
 pub struct gw_spec_t;
 
 pub(super) struct SpecValue(Mutex<Draft>);
 
-/// A job as it was told; what is outside its limits is told when it is checked.
+/// The fields as they were set. Their limits are checked when the job is checked or added.
 struct Draft {
     job: RawJob,
     run_at_us: Option<i64>,
-    /// What setters refused and was not set since, by field. They give a status only; the check says the rest.
+    /// The failures of setters, by field, until that field is set again. Setters return only a status; the check
+    /// returns the failure.
     refused: BTreeMap<&'static str, Failure>,
 }
 
@@ -51,7 +53,7 @@ impl Value for SpecValue {
 }
 
 impl SpecValue {
-    /// The job, once its limits were checked and its trace context stands in its payload.
+    /// The job, with all limits checked and its trace context in the payload.
     pub(super) fn checked(&self) -> Result<RawJob, Failure> {
         let (RawJob { identifier, payload, mut spec }, run_at_us) = {
             let draft = self.0.lock();
@@ -68,7 +70,7 @@ impl SpecValue {
             Some(traceparent) => {
                 trace::check(&traceparent)?;
                 trace::carry(&payload, &traceparent).ok_or_else(|| {
-                    Failure::config("traceparent: it travels in the payload, which must be a JSON object for that")
+                    Failure::config("traceparent: is stored in the payload, so the payload must be a JSON object")
                 })?
             }
         };
@@ -76,7 +78,7 @@ impl SpecValue {
     }
 }
 
-/// Changes a field of a spec; nothing is checked against its limits before it is added or checked.
+/// Changes a field of a spec. Limits are checked later, when the job is checked or added.
 fn change(
     spec: *mut gw_spec_t,
     field: &'static str,
@@ -89,7 +91,7 @@ fn change(
     })
 }
 
-/// Sets a field of a spec; what was refused for it before counts no more.
+/// Sets a field of a spec. This clears an earlier failure of the field.
 fn set(
     spec: *mut gw_spec_t,
     field: &'static str,
@@ -101,16 +103,17 @@ fn set(
     change(spec, field, work)
 }
 
-/// A time of C's.
+/// Converts a time from C, in microseconds since 1970.
 pub(super) fn time(name: &str, unix_us: i64) -> Result<DateTime<Utc>, Failure> {
     let time = DateTime::from_timestamp_micros(unix_us)
-        .ok_or_else(|| Failure::config(format!("{name}: {unix_us} microseconds are outside of the calendar")))?;
+        .ok_or_else(|| Failure::config(format!("{name}: {unix_us} microseconds since 1970 is outside the calendar")))?;
     check_run_at(time)?;
     Ok(time)
 }
 
-/// A job of this task, with payload `{}` and the database's defaults. NULL if the name is NULL or not UTF-8; its
-/// length is checked when it is added. The caller frees it.
+/// Makes a specification for a job of this task, 1 to 128 characters, with payload `{}` and the defaults of the
+/// database. The length is checked when the job is checked or added. NULL if `task` is NULL or not UTF-8. The caller
+/// frees it with `gw_spec_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_new(task: *const c_char) -> *mut gw_spec_t {
     read(std::ptr::null_mut(), || {
@@ -121,8 +124,8 @@ pub unsafe extern "C" fn gw_spec_new(task: *const c_char) -> *mut gw_spec_t {
     })
 }
 
-/// Sets the payload: JSON text, stored byte for byte. `len` may be GW_NUL. GW_ERR_JSON if it is none;
-/// `gw_spec_check` then tells line and column.
+/// Sets the payload: JSON text, copied and stored byte for byte. `len` is in bytes and may be GW_NUL. GW_ERR_JSON if it
+/// is not JSON; `gw_spec_check` then reports line and column.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_payload(spec: *mut gw_spec_t, payload: *const c_char, len: usize) -> gw_status_t {
     set(spec, "payload", |job| {
@@ -135,7 +138,8 @@ pub unsafe extern "C" fn gw_spec_set_payload(spec: *mut gw_spec_t, payload: *con
     })
 }
 
-/// Sets the named queue: its jobs run one after the other. At most 128 characters. NULL: none, the default.
+/// Sets the named queue, at most 128 characters. Jobs of one queue run one after the other. NULL sets none, the
+/// default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_queue(spec: *mut gw_spec_t, queue: *const c_char) -> gw_status_t {
     set(spec, "queue", |job| {
@@ -145,7 +149,8 @@ pub unsafe extern "C" fn gw_spec_set_queue(spec: *mut gw_spec_t, queue: *const c
     })
 }
 
-/// Sets before when the job does not start, within the years 1 to 9999. Default: now, by the database's clock.
+/// Sets the time before which the job does not start, in microseconds since 1970, within the years 1 to 9999. Default:
+/// now, by the database's clock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_run_at(spec: *mut gw_spec_t, unix_us: i64) -> gw_status_t {
     status_of(|| {
@@ -154,7 +159,7 @@ pub unsafe extern "C" fn gw_spec_set_run_at(spec: *mut gw_spec_t, unix_us: i64) 
     })
 }
 
-/// Sets how often it is tried, 1 to 32767. Default: 25.
+/// Sets how often the job is tried, 1 to 32767. Default: 25.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_max_attempts(spec: *mut gw_spec_t, max_attempts: i32) -> gw_status_t {
     set(spec, "max_attempts", |job| {
@@ -163,7 +168,7 @@ pub unsafe extern "C" fn gw_spec_set_max_attempts(spec: *mut gw_spec_t, max_atte
     })
 }
 
-/// Sets the priority, -32768 to 32767, lower first. Default: 0.
+/// Sets the priority, -32768 to 32767. Jobs with a lower number run first. Default: 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_priority(spec: *mut gw_spec_t, priority: i32) -> gw_status_t {
     set(spec, "priority", |job| {
@@ -172,8 +177,8 @@ pub unsafe extern "C" fn gw_spec_set_priority(spec: *mut gw_spec_t, priority: i3
     })
 }
 
-/// Sets the key, 1 to 512 characters, and what happens to a waiting job of the same key: one of GW_KEY_REPLACE,
-/// GW_KEY_PRESERVE_RUN_AT, GW_KEY_UNSAFE_DEDUPE. NULL: no key, the default.
+/// Sets the key, 1 to 512 characters, and the key mode: GW_KEY_REPLACE, GW_KEY_PRESERVE_RUN_AT or GW_KEY_UNSAFE_DEDUPE.
+/// The mode decides what happens if a job with this key exists. A NULL key sets none, the default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_char, mode: i32) -> gw_status_t {
     set(spec, "key", |job| {
@@ -191,7 +196,8 @@ pub unsafe extern "C" fn gw_spec_set_key(spec: *mut gw_spec_t, key: *const c_cha
     })
 }
 
-/// Adds a flag, by which workers can leave the job to others.
+/// Adds a flag. Workers can be configured to run only jobs with certain flags, or to leave them out. May be called
+/// repeatedly.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_add_flag(spec: *mut gw_spec_t, flag: *const c_char) -> gw_status_t {
     change(spec, "flag", |job| {
@@ -202,8 +208,8 @@ pub unsafe extern "C" fn gw_spec_add_flag(spec: *mut gw_spec_t, flag: *const c_c
     })
 }
 
-/// Sets the W3C trace context that the job belongs to. It travels in the payload, as `_trace.traceparent`, so that must
-/// be a JSON object. NULL: none, the default.
+/// Sets the W3C trace context of the job. It is stored in the payload as `_trace.traceparent`, so the payload must be a
+/// JSON object. NULL sets none, the default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_set_traceparent(spec: *mut gw_spec_t, traceparent: *const c_char) -> gw_status_t {
     set(spec, "traceparent", |job| {
@@ -213,8 +219,10 @@ pub unsafe extern "C" fn gw_spec_set_traceparent(spec: *mut gw_spec_t, tracepare
     })
 }
 
-/// Checks everything against its limits, as adding it would: GW_ERR_CONFIG names the field and the limit. What a setter
-/// refused is told here, and the job is not added, until that field is set again.
+/// Checks all fields against their limits, as adding the job does. GW_ERR_CONFIG names the field and the limit.
+///
+/// If a setter has refused a value, this call returns that error. The job is not added until the field is set again.
+/// Does not use the network.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_spec_check(spec: *const gw_spec_t, err: *mut *mut gw_error_t) -> gw_status_t {
     call(err, || handle::look::<SpecValue, _>(spec)?.checked().map(|_| GW_OK))
@@ -226,27 +234,32 @@ pub unsafe extern "C" fn gw_spec_free(spec: *mut gw_spec_t) {
     read((), || handle::free::<SpecValue, _>(spec));
 }
 
-/// The names of the statement's parameters, in their order.
+/// The names of the statement's parameters, in order.
 const PARAMETERS: [&str; 9] =
     ["identifier", "payload", "queue_name", "run_at", "max_attempts", "job_key", "priority", "flags", "job_key_mode"];
 
-/// A quoted name, the marks of parameters in it as PostgreSQL's Unicode escapes. Some drivers look for parameters within
-/// quotes too, and they do not agree on how a mark is doubled there.
+/// A quoted name, with `:` and `%` written as PostgreSQL's Unicode escapes. Some drivers look for parameters within
+/// quotes too, and they differ in how a doubled mark is read there.
 fn without_marks(name: &str) -> String {
     let name = name.replace('\\', r"\\").replace('"', "\"\"");
     format!("U&\"{}\"", name.replace(':', r"\003a").replace('%', r"\0025"))
 }
 
-/// The statement that adds a job, for a transaction of the caller's own. Parameters, in this order and by these names:
-/// identifier text, payload text (JSON), queue_name text, run_at timestamptz, max_attempts int4, job_key text, priority
-/// int4, flags text[], job_key_mode text (`replace`, `preserve_run_at` or `unsafe_dedupe`). All but the first two may be
-/// null; each is cast by the statement, so a driver may send text. `schema` NULL: `graphile_worker`. `style`: one of
-/// GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED, GW_SQL_PYFORMAT. A `:` or `%` in the schema's name is written as a Unicode
-/// escape in all but the first, so that no driver takes it for a parameter.
+/// Writes the SQL statement that adds a job to `sql`, for a transaction of the caller's own. The caller frees it with
+/// `gw_string_free`. Does not use the network.
 ///
-/// It answers one row, the job's, its id first. No row: a worker has just taken the job of this key, and nothing was
-/// added. Repeat it then, at most 20 times and some milliseconds apart, while the transaction is READ COMMITTED;
-/// under another isolation only a new transaction can succeed. Check what is sent with `gw_spec_check` before.
+/// The parameters, in this order and with these names: identifier text, payload text (JSON), queue_name text, run_at
+/// timestamptz, max_attempts int4, job_key text, priority int4, flags text[], job_key_mode text (`replace`,
+/// `preserve_run_at` or `unsafe_dedupe`). All but the first two may be null. The statement casts each, so a driver may
+/// send text. Check the values with `gw_spec_check` first.
+///
+/// `schema` NULL means `graphile_worker`. `style` is one of GW_SQL_DOLLAR, GW_SQL_FORMAT, GW_SQL_NAMED,
+/// GW_SQL_PYFORMAT. In all styles but GW_SQL_DOLLAR, a `:` or `%` in the schema's name is written as a Unicode escape,
+/// so that no driver takes it for a parameter.
+///
+/// The statement returns one row, the job, with its id first. If it returns no row, a worker has just taken the job
+/// with this key, and nothing was added. In a READ COMMITTED transaction, repeat the statement at most 20 times, some
+/// milliseconds apart. Under another isolation level, only a new transaction can succeed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_sql_add_job(
     schema: *const c_char,
@@ -276,7 +289,7 @@ pub unsafe extern "C" fn gw_sql_add_job(
             statement.push_str(parts.next().unwrap_or_default());
             for part in parts {
                 let (place, rest) = part.split_at(1);
-                statement.push_str(&parameter(place.parse::<usize>().expect("$1 to $9 in our own statement") - 1)?);
+                statement.push_str(&parameter(place.parse::<usize>().expect("the statement has only $1 to $9") - 1)?);
                 statement.push_str(rest);
             }
             statement.push('\n');

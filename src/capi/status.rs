@@ -1,4 +1,4 @@
-//! How calls end: statuses and error objects.
+//! The results of calls: statuses and error objects.
 
 use super::handle::{self, Slab, Slabs, Value};
 use super::{read, text};
@@ -6,33 +6,33 @@ use crate::{Error, ErrorKind};
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 
-/// How a call ended: 0 well; above 0 without an error, but not as hoped; below 0 with an error. New numbers may come:
-/// take an unknown one above 0 for "try again later", one below for an error.
+/// The result of a call. 0: success. Above 0: no error, but no result either. Below 0: an error. New numbers may be
+/// added: treat an unknown one above 0 as "try again later", and one below 0 as an error.
 pub type gw_status_t = i32;
 
-/// It went well.
+/// Success.
 pub const GW_OK: gw_status_t = 0;
-/// Nothing came in time.
+/// The timeout ended before there was a result.
 pub const GW_TIMEOUT: gw_status_t = 1;
-/// Nothing will come any more.
+/// The worker or the log queue delivers nothing more.
 pub const GW_STOPPED: gw_status_t = 2;
 /// `gw_worker_wakeup` was called.
 pub const GW_WOKEN: gw_status_t = 3;
-/// There is none.
+/// The named thing does not exist.
 pub const GW_NOT_FOUND: gw_status_t = 4;
-/// A job that was given out earlier is to end early.
+/// A job that was handed out earlier should end early.
 pub const GW_CANCELLED: gw_status_t = 5;
-/// An argument is NULL, or a number outside its range; the message names it.
+/// An argument is NULL, or a number is outside its range; the message names the argument.
 pub const GW_ERR_INVALID: gw_status_t = -1;
-/// Not now: the worker runs already, or does not run.
+/// The call is not possible in this state: the worker already runs, or does not run.
 pub const GW_ERR_STATE: gw_status_t = -2;
-/// The job has its outcome, or is no longer this worker's.
+/// The job already has an outcome, or this worker no longer holds it.
 pub const GW_ERR_ALREADY_FINISHED: gw_status_t = -3;
 /// The worker of this job has stopped.
 pub const GW_ERR_CLOSED: gw_status_t = -4;
-/// The handle is the parent process's.
+/// The handle belongs to the parent process.
 pub const GW_ERR_FORKED: gw_status_t = -5;
-/// The call would wait for the very thread that makes it.
+/// The call would wait for the thread that makes it.
 pub const GW_ERR_DEADLOCK: gw_status_t = -6;
 /// Library and header do not fit together.
 pub const GW_ERR_ABI: gw_status_t = -7;
@@ -40,7 +40,7 @@ pub const GW_ERR_ABI: gw_status_t = -7;
 pub const GW_ERR_NOMEM: gw_status_t = -8;
 /// The handle was freed, or is of another kind.
 pub const GW_ERR_HANDLE: gw_status_t = -9;
-/// The worker has stopped, but handlers did not return, or outcomes could not be written; the message names the jobs.
+/// The worker has stopped, but handlers did not return or outcomes could not be written; the message names the jobs.
 pub const GW_ERR_STUCK: gw_status_t = -10;
 /// An option or a field is outside its limits; the message names it. Nothing was written.
 pub const GW_ERR_CONFIG: gw_status_t = -20;
@@ -48,47 +48,48 @@ pub const GW_ERR_CONFIG: gw_status_t = -20;
 pub const GW_ERR_CRONTAB: gw_status_t = -21;
 /// A text is not the JSON that is needed; the message names the field, line and column.
 pub const GW_ERR_JSON: gw_status_t = -22;
-/// A text is not UTF-8, or has a NUL within it.
+/// A text is not UTF-8, or has a NUL in it.
 pub const GW_ERR_UTF8: gw_status_t = -23;
 /// The database could not be reached, or the connection broke.
 pub const GW_ERR_CONNECT: gw_status_t = -40;
-/// The database refused who we are.
+/// Authentication failed: wrong password, unknown role or database, or no right to connect.
 pub const GW_ERR_AUTH: gw_status_t = -41;
-/// TLS could not be set up as asked.
+/// TLS could not be set up as configured.
 pub const GW_ERR_TLS: gw_status_t = -42;
-/// The database answered an error; see `gw_error_sqlstate`.
+/// The database returned an error; see `gw_error_sqlstate`.
 pub const GW_ERR_DATABASE: gw_status_t = -43;
 /// The schema is missing, incomplete, too old or too new, or the role lacks a right on it.
 pub const GW_ERR_SCHEMA: gw_status_t = -44;
-/// The database did not answer in time.
+/// The database did not reply in time.
 pub const GW_ERR_DATABASE_TIMEOUT: gw_status_t = -45;
-/// A keyed job was taken by a worker again and again, and nothing was added.
+/// A worker took the keyed job at every attempt, and nothing was added.
 pub const GW_ERR_CONFLICT: gw_status_t = -46;
-/// The reply to the commit was lost, and the database could not be asked for the outcome: the change may have been made.
+/// The reply to the commit was lost, and the library could not query the outcome: the change may or may not have been
+/// made.
 pub const GW_ERR_UNKNOWN_OUTCOME: gw_status_t = -47;
-/// An interceptor skipped the job that was to be added.
+/// An interceptor skipped the job to add.
 pub const GW_ERR_SKIPPED: gw_status_t = -48;
-/// An interceptor refused the job that was to be added.
+/// An interceptor refused the job to add.
 pub const GW_ERR_REFUSED: gw_status_t = -49;
-/// Not in this build, or not on this system.
+/// Not supported by this build or on this system.
 pub const GW_ERR_UNSUPPORTED: gw_status_t = -80;
-/// A bug of the library, caught at its door; please report it.
+/// A bug in the library, caught in the C API; please report it.
 pub const GW_ERR_PANIC: gw_status_t = -99;
 
-/// Each status with its name and what it means.
+/// Each status with its name and its text.
 const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
-    (GW_OK, c"GW_OK", c"it went well"),
-    (GW_TIMEOUT, c"GW_TIMEOUT", c"nothing came in time"),
+    (GW_OK, c"GW_OK", c"success"),
+    (GW_TIMEOUT, c"GW_TIMEOUT", c"the timeout ended without a result"),
     (GW_STOPPED, c"GW_STOPPED", c"the worker has stopped"),
-    (GW_WOKEN, c"GW_WOKEN", c"somebody called gw_worker_wakeup"),
-    (GW_NOT_FOUND, c"GW_NOT_FOUND", c"there is none"),
-    (GW_CANCELLED, c"GW_CANCELLED", c"a job is to end early"),
+    (GW_WOKEN, c"GW_WOKEN", c"gw_worker_wakeup was called"),
+    (GW_NOT_FOUND, c"GW_NOT_FOUND", c"not found"),
+    (GW_CANCELLED, c"GW_CANCELLED", c"a job should end early"),
     (GW_ERR_INVALID, c"GW_ERR_INVALID", c"an argument is NULL or outside its range"),
     (GW_ERR_STATE, c"GW_ERR_STATE", c"not possible in this state"),
     (
         GW_ERR_ALREADY_FINISHED,
         c"GW_ERR_ALREADY_FINISHED",
-        c"the job has its outcome already, or is no longer this worker's",
+        c"the job already has an outcome, or this worker no longer holds it",
     ),
     (GW_ERR_CLOSED, c"GW_ERR_CLOSED", c"the worker of this job has stopped"),
     (GW_ERR_FORKED, c"GW_ERR_FORKED", c"the handle belongs to the parent process"),
@@ -102,20 +103,20 @@ const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
     (GW_ERR_JSON, c"GW_ERR_JSON", c"a text is not the JSON that is needed"),
     (GW_ERR_UTF8, c"GW_ERR_UTF8", c"a text is not UTF-8"),
     (GW_ERR_CONNECT, c"GW_ERR_CONNECT", c"the database could not be reached"),
-    (GW_ERR_AUTH, c"GW_ERR_AUTH", c"the database refused who we are"),
-    (GW_ERR_TLS, c"GW_ERR_TLS", c"TLS could not be set up as asked"),
-    (GW_ERR_DATABASE, c"GW_ERR_DATABASE", c"the database answered an error"),
+    (GW_ERR_AUTH, c"GW_ERR_AUTH", c"authentication failed"),
+    (GW_ERR_TLS, c"GW_ERR_TLS", c"TLS could not be set up as configured"),
+    (GW_ERR_DATABASE, c"GW_ERR_DATABASE", c"the database returned an error"),
     (GW_ERR_SCHEMA, c"GW_ERR_SCHEMA", c"the schema is missing, too old or too new, or the role may not use it"),
-    (GW_ERR_DATABASE_TIMEOUT, c"GW_ERR_DATABASE_TIMEOUT", c"the database did not answer in time"),
-    (GW_ERR_CONFLICT, c"GW_ERR_CONFLICT", c"a worker took the job of this key meanwhile, nothing was added"),
+    (GW_ERR_DATABASE_TIMEOUT, c"GW_ERR_DATABASE_TIMEOUT", c"the database did not reply in time"),
+    (GW_ERR_CONFLICT, c"GW_ERR_CONFLICT", c"a worker took the job with this key meanwhile; nothing was added"),
     (GW_ERR_UNKNOWN_OUTCOME, c"GW_ERR_UNKNOWN_OUTCOME", c"the change may or may not have been made"),
     (GW_ERR_SKIPPED, c"GW_ERR_SKIPPED", c"an interceptor skipped the job"),
     (GW_ERR_REFUSED, c"GW_ERR_REFUSED", c"an interceptor refused the job"),
     (GW_ERR_UNSUPPORTED, c"GW_ERR_UNSUPPORTED", c"not supported here"),
-    (GW_ERR_PANIC, c"GW_ERR_PANIC", c"a bug of the library"),
+    (GW_ERR_PANIC, c"GW_ERR_PANIC", c"a bug in the library"),
 ];
 
-/// Why a call failed, on its way to the caller.
+/// Why a call failed: the content of an error object.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) status: gw_status_t,
@@ -133,7 +134,7 @@ impl Failure {
         Self::new(GW_ERR_INVALID, message)
     }
 
-    /// The same, with words on where it was.
+    /// The same, with the place of the error in front.
     pub(super) fn within(mut self, place: impl std::fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
@@ -171,7 +172,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What went wrong. Immutable, for any thread; freed with `gw_error_free`.
+/// An error. Immutable and thread-safe. The caller frees it with `gw_error_free`.
 pub struct gw_error_t;
 
 pub(super) struct ErrorValue {
@@ -205,25 +206,25 @@ fn meaning(status: gw_status_t) -> Option<&'static (gw_status_t, &'static CStr, 
     STATUSES.iter().find(|known| known.0 == status)
 }
 
-/// The name of a status: `"GW_ERR_CONNECT"`; `"GW_UNKNOWN"` if it has none. Static text.
+/// The name of a status: `"GW_ERR_CONNECT"`. `"GW_UNKNOWN"` for an unknown number. Static text.
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_status_name(status: gw_status_t) -> *const c_char {
     meaning(status).map_or(c"GW_UNKNOWN", |known| known.1).as_ptr()
 }
 
-/// What a status means, in a few words. Static text.
+/// A short text that explains a status. Static text.
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_status_text(status: gw_status_t) -> *const c_char {
     meaning(status).map_or(c"a status that this version does not know", |known| known.2).as_ptr()
 }
 
-/// Every status, by its place from 0 on; INT32_MIN after the last. For those who generate bindings.
+/// The status at `index`, from 0; INT32_MIN after the last. For generating bindings.
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_status_at(index: usize) -> gw_status_t {
     STATUSES.get(index).map_or(i32::MIN, |known| known.0)
 }
 
-/// The status of the call that gave this error. GW_ERR_INVALID if it is NULL.
+/// The status of the call that returned this error. GW_ERR_INVALID if `error` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_error_status(error: *const gw_error_t) -> gw_status_t {
     match handle::look::<ErrorValue, _>(error) {
@@ -232,14 +233,15 @@ pub unsafe extern "C" fn gw_error_status(error: *const gw_error_t) -> gw_status_
     }
 }
 
-/// What went wrong, and what to do about it. Carries neither passwords nor payloads. Valid until the error is freed.
+/// The message: what went wrong, and what to do about it. It contains no passwords and no payloads. Valid until the
+/// error is freed. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_error_message(error: *const gw_error_t) -> *const c_char {
     read(ptr::null(), || Ok(handle::look::<ErrorValue, _>(error)?.message.as_ptr()))
 }
 
-/// The five characters by which PostgreSQL named the error; NULL if it was not the database that answered one. Valid
-/// until the error is freed.
+/// PostgreSQL's SQLSTATE, five characters; NULL if the error does not come from the database. Valid until the error is
+/// freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_error_sqlstate(error: *const gw_error_t) -> *const c_char {
     read(ptr::null(), || {
@@ -247,7 +249,8 @@ pub unsafe extern "C" fn gw_error_sqlstate(error: *const gw_error_t) -> *const c
     })
 }
 
-/// Whether trying the same again later may work: a broken connection, a deadlock, a server that is starting.
+/// Whether the same call may succeed later: after a broken connection, a deadlock, or while a server starts. false on a
+/// bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_error_is_retryable(error: *const gw_error_t) -> bool {
     read(false, || Ok(handle::look::<ErrorValue, _>(error)?.retryable))

@@ -1,17 +1,17 @@
-//! Text over the door: UTF-8 that ends with NUL, or comes with its length.
+//! Text across the C API: UTF-8 that ends with NUL or has a length.
 
 use super::status::{Failure, GW_ERR_UTF8};
 use std::ffi::{CStr, CString, c_char};
 
-/// In place of a length: the text ends with NUL.
+/// As a length: the text ends with NUL.
 pub const GW_NUL: usize = usize::MAX;
 
-/// The most bytes of a text that goes in: 1 GiB, as in PostgreSQL. GW_ERR_INVALID for a longer one.
+/// The most bytes of a text argument: 1 GiB, as in PostgreSQL. GW_ERR_INVALID for a longer one.
 pub const GW_TEXT_MAX: usize = 1 << 30;
-/// The most entries of a list that goes in or is filled. GW_ERR_INVALID for a longer one.
+/// The most entries of a list argument or of a list to fill: 16777216. GW_ERR_INVALID for a longer one.
 pub const GW_LIST_MAX: usize = 1 << 24;
 
-/// A text of ours, made when the library is compiled; must end with NUL.
+/// A static text of this library; it must end with NUL.
 pub(super) const fn constant(text: &'static str) -> &'static CStr {
     match CStr::from_bytes_with_nul(text.as_bytes()) {
         Ok(text) => text,
@@ -19,28 +19,28 @@ pub(super) const fn constant(text: &'static str) -> &'static CStr {
     }
 }
 
-/// A text of ours for C. A NUL within it, which the database cannot have sent, is left out.
+/// A text of this library for C. NUL characters are left out; the database cannot send any.
 pub(super) fn owned(text: impl Into<Vec<u8>>) -> CString {
     let mut bytes = text.into();
     bytes.retain(|&byte| byte != 0);
     CString::new(bytes).expect("no NUL is left")
 }
 
-/// A text that the caller frees with `gw_string_free`.
+/// A text for the caller, who frees it with `gw_string_free`.
 pub(super) fn give(text: impl Into<Vec<u8>>) -> *mut c_char {
     owned(text).into_raw()
 }
 
-/// A text of the caller's that must be there.
+/// Reads a text of the caller's; NULL is an error.
 ///
 /// # Safety
-/// `text` is NULL or ends with NUL, and stays as it is during the call.
+/// `text` is NULL or ends with NUL, and does not change during the call.
 pub(super) unsafe fn required<'a>(name: &str, text: *const c_char) -> Result<&'a str, Failure> {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller promises the same.
     unsafe { optional(name, text) }?.ok_or_else(|| Failure::invalid(format!("{name}: is NULL")))
 }
 
-/// A text of the caller's that may be NULL.
+/// Reads a text of the caller's that may be NULL.
 ///
 /// # Safety
 /// As [`required`].
@@ -48,12 +48,12 @@ pub(super) unsafe fn optional<'a>(name: &str, text: *const c_char) -> Result<Opt
     if text.is_null() {
         return Ok(None);
     }
-    // SAFETY: it is not NULL, and the caller says that it ends with NUL.
+    // SAFETY: `text` is not NULL, and the caller promises that it ends with NUL.
     let bytes = unsafe { bytes(name, text, GW_NUL) }?;
     utf8(name, bytes).map(Some)
 }
 
-/// A text of the caller's with its length, or [`GW_NUL`].
+/// Reads a text of the caller's with its length, or [`GW_NUL`].
 ///
 /// # Safety
 /// `text` is NULL, or has `length` bytes, or ends with NUL if `length` is [`GW_NUL`].
@@ -63,7 +63,7 @@ pub(super) unsafe fn sized<'a>(name: &str, text: *const c_char, length: usize) -
         (true, _) => return Err(Failure::invalid(format!("{name}: is NULL"))),
         _ => {}
     }
-    // SAFETY: it is not NULL, and the caller says the rest.
+    // SAFETY: `text` is not NULL, and the caller promises its length.
     let bytes = unsafe { bytes(name, text, length) }?;
     match bytes.contains(&0) {
         true => {
@@ -73,20 +73,20 @@ pub(super) unsafe fn sized<'a>(name: &str, text: *const c_char, length: usize) -
     }
 }
 
-/// The same for words about a failure: what is not UTF-8 in them is replaced, since a job must not hang on that.
+/// The same for error texts: bytes that are not UTF-8 are replaced, so that the job can still fail.
 ///
 /// # Safety
 /// As [`sized`].
 pub(super) unsafe fn repaired(name: &str, text: *const c_char, length: usize) -> Result<String, Failure> {
     if text.is_null() {
-        return Ok("a failure without a word".to_owned());
+        return Ok("the job failed without an error text".to_owned());
     }
-    // SAFETY: it is not NULL, and the caller says the rest.
+    // SAFETY: `text` is not NULL, and the caller promises its length.
     let bytes = unsafe { bytes(name, text, length) }?;
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// A list of the caller's.
+/// Reads a list of the caller's.
 ///
 /// # Safety
 /// `list` has `count` items, or `count` is 0.
@@ -97,17 +97,17 @@ pub(super) unsafe fn list<'a, T>(name: &str, list: *const T, count: usize) -> Re
         (_, true) => Err(Failure::invalid(format!("{name}: is NULL"))),
         (count, false) => {
             entries(name, count)?;
-            // SAFETY: it is not NULL, and the caller says that it has so many items.
+            // SAFETY: `list` is not NULL, and the caller promises that it has `count` items.
             Ok(unsafe { std::slice::from_raw_parts(list, count) })
         }
     }
 }
 
-/// Refuses a number of entries that no list has.
+/// Refuses a number of entries above [`GW_LIST_MAX`].
 pub(super) fn entries(name: &str, count: usize) -> Result<(), Failure> {
     match count <= GW_LIST_MAX {
         true => Ok(()),
-        false => Err(Failure::invalid(format!("{name}: {count} entries are more than a list may have, {GW_LIST_MAX}"))),
+        false => Err(Failure::invalid(format!("{name}: {count} entries exceed the limit of {GW_LIST_MAX}"))),
     }
 }
 
@@ -115,14 +115,14 @@ pub(super) fn entries(name: &str, count: usize) -> Result<(), Failure> {
 /// `text` has `length` bytes, or ends with NUL if `length` is [`GW_NUL`].
 unsafe fn bytes<'a>(name: &str, text: *const c_char, length: usize) -> Result<&'a [u8], Failure> {
     let length = match length {
-        // SAFETY: the caller says that it ends with NUL.
+        // SAFETY: the caller promises that it ends with NUL.
         GW_NUL => unsafe { CStr::from_ptr(text) }.count_bytes(),
         length => length,
     };
     if length > GW_TEXT_MAX {
-        return Err(Failure::invalid(format!("{name}: {length} bytes are more than a text may have, {GW_TEXT_MAX}")));
+        return Err(Failure::invalid(format!("{name}: {length} bytes exceed the limit of {GW_TEXT_MAX}")));
     }
-    // SAFETY: the caller says that it has so many bytes.
+    // SAFETY: the caller promises that `text` has `length` bytes.
     Ok(unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) })
 }
 
@@ -131,11 +131,11 @@ fn utf8<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Failure> {
         .map_err(|e| Failure::new(GW_ERR_UTF8, format!("{name}: is not UTF-8 at byte {}", e.valid_up_to())))
 }
 
-/// Frees a text that the library gave as `char *`. NULL does nothing. Free it once only.
+/// Frees a text that the library returned as `char *`. NULL does nothing. Free each text once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_string_free(text: *mut c_char) {
     if !text.is_null() {
-        // SAFETY: it came from `give`, and the header says that it is freed once.
+        // SAFETY: `text` came from `give`, and the caller promises to free it once.
         drop(unsafe { CString::from_raw(text) });
     }
 }

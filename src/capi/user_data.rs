@@ -1,17 +1,17 @@
-//! What comes with a function of the host's.
+//! The `user_data` of a function of the caller's.
 
 use std::ffi::c_void;
 
-/// Frees what a `user_data` points to. Called once, on any thread, also if the call that was given it failed.
+/// Frees what a `user_data` points to. Called once, on any thread, also if the call that received it failed.
 pub type gw_free_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Something of the caller's that comes with a function, freed by the last who needs it.
+/// A pointer of the caller's that belongs to a function. It is freed with its last user.
 pub(super) struct UserData {
     pub(super) pointer: *mut c_void,
     pub(super) free: gw_free_fn,
 }
 
-// SAFETY: the header says that it is used and freed on any thread.
+// SAFETY: the caller promises that `user_data` may be used and freed on any thread.
 unsafe impl Send for UserData {}
 // SAFETY: the same.
 unsafe impl Sync for UserData {}
@@ -19,7 +19,7 @@ unsafe impl Sync for UserData {}
 impl Drop for UserData {
     fn drop(&mut self) {
         if let Some(free) = self.free {
-            // SAFETY: the caller gave both together, and this is the only call.
+            // SAFETY: the caller passed pointer and function together, and this is the only call.
             unsafe { free(self.pointer) };
         }
     }

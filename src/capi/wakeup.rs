@@ -1,5 +1,5 @@
-//! A file descriptor that is readable while there may be something to come for. One end of a socket pair: its other
-//! end can be written to from a signal handler.
+//! A file descriptor that is readable while there may be something to fetch. It is one end of a socket pair, because a
+//! signal handler can write to the other end.
 
 use super::status::{Failure, GW_ERR_NOMEM};
 use std::io::{ErrorKind, Read, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Wakeup {
     reader: UnixStream,
     writer: UnixStream,
-    /// A byte is on its way or there: another would change nothing.
+    /// A byte is in the socket, or about to be written. Another byte would change nothing.
     notified: AtomicBool,
 }
 
@@ -30,15 +30,16 @@ impl Wakeup {
         self.reader.as_raw_fd()
     }
 
-    /// Makes it readable. Async-signal-safe: an atomic and a write.
+    /// Makes the descriptor readable. Async-signal-safe: one atomic operation and one write.
     pub(super) fn notify(&self) {
         if !self.notified.swap(true, Ordering::AcqRel) {
-            // The buffer is never full: a byte is sent only after the last was read.
+            // The buffer is never full: a byte is written only after the last one was read.
             let _ = (&self.writer).write(&[1]);
         }
     }
 
-    /// Makes it unreadable. The caller must look once more afterwards: a notify may have come before.
+    /// Makes the descriptor unreadable. The caller must check once more afterwards, because a notify may have come
+    /// before.
     pub(super) fn drain(&self) {
         let mut bytes = [0; 16];
         loop {
@@ -49,18 +50,21 @@ impl Wakeup {
                 Err(_) => break,
             }
         }
-        // A notify before this reset wrote no byte, so the caller must look again.
+        // A notify before this reset wrote no byte, so the caller must check again.
         self.notified.swap(false, Ordering::AcqRel);
     }
 
-    /// Waits until it is readable; false if that did not come by `deadline`.
+    /// Waits until the descriptor is readable. Returns false if it is not readable by `deadline`; `None` waits without
+    /// limit.
+    ///
+    /// One poll waits at most 2^30 ms, about 12 days, which fits in an `i32`. The loop repeats it until the deadline.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            // Rounded up, so that what is left of a millisecond is waited for and not spun through.
+            // Rounded up, so that the thread waits for the rest of a millisecond and does not spin.
             let millis = left.map_or(-1, |left| (left + Duration::from_micros(999)).as_millis().min(1 << 30) as i32);
             let mut poll = libc::pollfd { fd: self.fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one entry, which lives on our stack.
+            // SAFETY: `poll` is one entry, on this stack.
             let found = unsafe { libc::poll(&mut poll, 1, millis) };
             if found > 0 {
                 return true;
@@ -72,9 +76,9 @@ impl Wakeup {
     }
 }
 
-/// When a timeout of C's is over: never if it is below 0.
+/// When a timeout from C ends; `None`, for no limit, if it is below 0.
 pub(super) fn deadline(timeout_ms: i64) -> Option<Instant> {
-    // A thousand years, or for ever: nobody will know.
+    // At most 2^44 ms, about 557 years, so that the addition rarely overflows. An overflow means no limit.
     let timeout = Duration::from_millis(u64::try_from(timeout_ms).ok()?.min(1 << 44));
     Instant::now().checked_add(timeout)
 }
@@ -84,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bell_is_heard_until_it_is_silenced_however_often_it_was_rung() {
+    fn descriptor_is_readable_from_notify_until_drain() {
         let wakeup = Wakeup::new().unwrap();
         assert!(!wakeup.wait(deadline(0)));
         wakeup.notify();

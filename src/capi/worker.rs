@@ -1,4 +1,4 @@
-//! Workers: their tasks, their life, and the jobs that are pulled from them.
+//! Workers: their tasks, their start and stop, and pulling jobs from them.
 
 use super::client::{ClientValue, gw_client_t};
 use super::config::{ConfigValue, gw_config_t};
@@ -27,28 +27,28 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
 
-/// Stop: nothing more is claimed, running jobs have the grace period.
+/// Stop mode: the worker claims no more jobs. Running jobs may go on for `shutdown_grace_period`.
 pub const GW_STOP_GRACEFUL: i32 = 1;
-/// Stop: the same, and running jobs are cancelled at once.
+/// Stop mode: the worker claims no more jobs, and running jobs are cancelled at once.
 pub const GW_STOP_ABORT: i32 = 2;
 
-/// Run: until a stop.
+/// Run mode: the worker runs until a stop.
 pub const GW_RUN_FOREVER: i32 = 1;
-/// Run: until no job is due.
+/// Run mode: the worker ends when no job is due.
 pub const GW_RUN_ONCE: i32 = 2;
 
-/// State: not started yet.
+/// Worker state: not started.
 pub const GW_STATE_NEW: i32 = 0;
-/// State: it runs.
+/// Worker state: running.
 pub const GW_STATE_RUNNING: i32 = 1;
-/// State: it was asked to stop, and has not ended.
+/// Worker state: a stop was requested, and the worker has not ended.
 pub const GW_STATE_STOPPING: i32 = 2;
-/// State: it has ended.
+/// Worker state: ended without an error.
 pub const GW_STATE_STOPPED: i32 = 3;
-/// State: it has ended with an error, which `gw_worker_wait` tells.
+/// Worker state: ended with an error, which `gw_worker_wait` returns.
 pub const GW_STATE_FAILED: i32 = 4;
 
-/// A worker. Thread-safe; freed with `gw_worker_free`.
+/// A worker. Thread-safe. The caller frees it with `gw_worker_free`.
 pub struct gw_worker_t;
 
 pub(super) struct WorkerValue(Arc<Inner>);
@@ -66,47 +66,47 @@ struct Inner {
     values: Values,
     setup: Mutex<Setup>,
     state: AtomicI32,
-    /// Readable while there may be something to pull.
+    /// Readable while there may be a job to pull.
     wakeup: Arc<Wakeup>,
-    /// A start is under way. What it calls must not wait for it.
+    /// A start is in progress. Functions that it calls must not wait for it.
     starting: AtomicBool,
-    /// Wakes gw-control. A signal handler may ring it.
+    /// Wakes gw-control. A signal handler may notify it.
     control: Wakeup,
-    /// GW_STOP_..., or 0.
+    /// One of GW_STOP_..., or 0 for no stop.
     stop: AtomicI32,
     woken: AtomicBool,
-    /// Read recursively: functions of the host's are called while it is.
+    /// Read recursively, because callbacks run while a thread holds the read lock.
     current: RwLock<Option<Current>>,
-    /// Hosts wait here for long: see `lock.rs`.
+    /// A standard lock, because callers wait on it for long: see `lock.rs`.
     end: std::sync::Mutex<End>,
     ended: std::sync::Condvar,
     events: Arc<EventQueue>,
-    /// gw-worker and gw-control.
+    /// The threads gw-worker and gw-control.
     hands: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What is told before the start.
-/// How the last start ended; `None` while it runs.
+/// The result of the last start; `None` while the worker runs.
 type End = Option<Result<(), (gw_status_t, String)>>;
 
+/// The settings that the caller makes before the start.
 #[derive(Default)]
 struct Setup {
     tasks: Vec<TaskSetup>,
     crons: Vec<Cron>,
     hooks: Vec<Hook>,
-    /// There will be no other start.
+    /// The worker was freed: no further start is allowed.
     freed: bool,
 }
 
 struct TaskSetup {
     name: String,
-    /// `None` where jobs are pulled.
+    /// `None` if the task's jobs are pulled.
     function: Option<Arc<TaskFunction>>,
     timeout: Option<Duration>,
     backoff: Option<RetryPolicy>,
 }
 
-/// The start that runs now, or ran last.
+/// The running start, or the last one.
 struct Current {
     worker: Arc<Worker>,
     source: JobSource,
@@ -128,7 +128,8 @@ fn state_error<T>(text: &str) -> Result<T, Failure> {
     Err(Failure::new(GW_ERR_STATE, text))
 }
 
-/// What every thread of ours begins with, and what every process needs once.
+/// Installs the logger, and makes the library's helper threads begin with all signals blocked. May be called
+/// repeatedly.
 pub(super) fn prepare() {
     super::log::install();
     let _ = HELPER_BEGINS.set(block_signals);
@@ -138,12 +139,12 @@ fn block_signals() {
     std::mem::forget(SignalsBlocked::now());
 }
 
-/// While it lives no signal is delivered to this thread; threads that it starts inherit that, for good.
+/// While it lives, all signals are blocked on this thread. Threads that this thread starts meanwhile keep them blocked.
 pub(super) struct SignalsBlocked(libc::sigset_t);
 
 impl SignalsBlocked {
     pub(super) fn now() -> Self {
-        // SAFETY: both sets live on our stack; a signal set is plain bits.
+        // SAFETY: both sets live on this stack; a signal set is plain bits.
         unsafe {
             let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
             libc::sigfillset(&mut all);
@@ -155,12 +156,15 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        // SAFETY: it is the set that this thread had before.
+        // SAFETY: `self.0` is the signal set that this thread had before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
     }
 }
 
-/// A worker with this configuration, without any task. No network yet. The caller frees it.
+/// Makes a worker without tasks and writes it to `out`. The configuration is copied. Does not use the network.
+///
+/// GW_ERR_CONFIG if an option is outside its limits, GW_ERR_NOMEM if no sockets or handles are left. The caller frees
+/// the worker with `gw_worker_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_new(
     config: *const gw_config_t,
@@ -171,7 +175,7 @@ pub unsafe extern "C" fn gw_worker_new(
         wanted("out", out)?;
         prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
-        // What can be found out without the database is found out now.
+        // All checks that need no database are made here, and not only at the start.
         Reader(&values).options(None)?.check()?;
         let inner = Inner {
             values,
@@ -188,14 +192,19 @@ pub unsafe extern "C" fn gw_worker_new(
             events: Arc::new(EventQueue::new()?),
             hands: Mutex::default(),
         };
-        // SAFETY: it is not NULL; see "Rules" in the header.
+        // SAFETY: `out` is not NULL; see "Rules" in the header.
         unsafe { put(out, handle::try_give(WorkerValue(Arc::new(inner)))?) };
         Ok(GW_OK)
     })
 }
 
-/// Registers a task: `task` is called for each of its jobs, or NULL: they are pulled with `gw_worker_next`. A worker's
-/// tasks are either all called or all pulled. Before the start only.
+/// Registers a task. Only before the start.
+///
+/// `task` is called for each of the task's jobs, on threads of the library, several at once. If `task` is NULL, the
+/// caller pulls the jobs with `gw_worker_next`. All tasks of one worker must be of the same kind: called or pulled.
+///
+/// `free_fn(user_data)` is called once, as soon as the library no longer needs the function, also if this call fails.
+/// GW_ERR_CONFIG if the task is already registered. GW_ERR_STATE if the worker was started or the kinds differ.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_add_task(
     worker: *mut gw_worker_t,
@@ -226,8 +235,14 @@ pub unsafe extern "C" fn gw_worker_add_task(
     })
 }
 
-/// Sets an option of a task. `timeout`: how long one of its jobs may take before it is cancelled, as `30s`. `backoff`: how
-/// long a failed job waits: `fixed 10s`, `linear 10s 1h`, `exponential 10s 1h` (first, and most). Before the start only.
+/// Sets an option of a registered task. Only before the start.
+///
+/// - `timeout`: a duration such as `30s`. The library cancels a job that runs longer.
+/// - `backoff`: how long a failed job waits for its next attempt: `fixed 10s`, `linear 10s 1h` or `exponential 10s 1h`.
+///   The
+/// first duration is the first delay, the second one the longest.
+///
+/// GW_ERR_CONFIG for an unknown task, an unknown option or a value of another form. GW_ERR_STATE after the start.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_set_task_option(
     worker: *mut gw_worker_t,
@@ -250,7 +265,7 @@ pub unsafe extern "C" fn gw_worker_set_task_option(
                 "backoff" => task.backoff = Some(backoff(value)?),
                 _ => {
                     return Err(Failure::config(format!(
-                        "{key}: is no option of a task; there are timeout and backoff"
+                        "{key}: is not an option of a task; the options are timeout and backoff"
                     )));
                 }
             }
@@ -273,7 +288,8 @@ fn backoff(value: &str) -> Result<RetryPolicy, Failure> {
     })
 }
 
-/// Adds jobs by the clock: lines of crontab text. GW_ERR_CRONTAB names line and column. Before the start only.
+/// Makes the worker add jobs by the clock: `crontab` is lines of crontab text, as for `gw_crontab_parse`. May be called
+/// repeatedly, only before the start. GW_ERR_CRONTAB names line and column.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_add_crontab(
     worker: *mut gw_worker_t,
@@ -291,7 +307,7 @@ pub unsafe extern "C" fn gw_worker_add_crontab(
     })
 }
 
-/// For `events.rs`: registers a hook, before the start.
+/// For `events.rs`: registers a hook before the start.
 pub(super) fn add_hook(
     worker: *mut gw_worker_t,
     hook: impl FnOnce(&Arc<EventQueue>) -> Result<Hook, Failure>,
@@ -304,12 +320,12 @@ pub(super) fn add_hook(
     })
 }
 
-/// For `events.rs`: the events that wait to be pulled.
+/// For `events.rs`: the queue of events that wait to be pulled.
 pub(super) fn events(worker: *const gw_worker_t) -> Result<Arc<EventQueue>, Failure> {
     Ok(look(worker)?.0.events.clone())
 }
 
-/// A start that is under way, until it is dropped.
+/// Marks a start as in progress until it is dropped.
 struct Start<'a>(&'a AtomicBool);
 
 impl Drop for Start<'_> {
@@ -320,7 +336,7 @@ impl Drop for Start<'_> {
 
 impl Inner {
     fn change(&self, work: impl FnOnce(&mut Setup) -> Result<gw_status_t, Failure>) -> Result<gw_status_t, Failure> {
-        let too_late = || state_error("the worker was started already; tell it this before");
+        let too_late = || state_error("the worker has already been started; call this before the start");
         if self.starting.load(Ordering::Acquire) {
             return too_late();
         }
@@ -335,36 +351,36 @@ impl Inner {
         matches!(self.state.load(Ordering::Acquire), GW_STATE_RUNNING | GW_STATE_STOPPING)
     }
 
-    /// Waits for gw-worker and gw-control of a start that has ended.
+    /// Waits for the threads gw-worker and gw-control of a start that has ended.
     fn join(&self) {
         for hand in std::mem::take(&mut *self.hands.lock()) {
             let _ = hand.join();
         }
     }
 
-    /// Starts it, once at a time.
+    /// Starts the worker. Refuses a second start while one is in progress.
     fn start(self: &Arc<Self>, until_empty: bool) -> Result<(), Failure> {
         if self.starting.swap(true, Ordering::AcqRel) {
-            return state_error("the worker is being started already");
+            return state_error("another start of this worker is in progress");
         }
         let _start = Start(&self.starting);
         self.begin(until_empty)
     }
 
-    /// Checks, connects, and starts all threads.
+    /// Checks the setup, connects, and starts all threads.
     fn begin(self: &Arc<Self>, until_empty: bool) -> Result<(), Failure> {
         let setup = self.setup.lock();
         if self.runs() {
-            return state_error("the worker runs already");
+            return state_error("the worker is already running");
         }
         if setup.freed {
             return Err(Failure::new(GW_ERR_HANDLE, "this worker was freed"));
         }
-        // Those of the last start are on their way out, and must not take this one for theirs.
+        // The threads of the last start are ending. They read shared state, and must not act on this start.
         self.join();
         let _blocked = SignalsBlocked::now();
         let pulled = setup.tasks.first().is_some_and(|task| task.function.is_none());
-        // Known when the worker runs, and told before its first job.
+        // Set when the worker runs, before its first job.
         let home: Arc<OnceLock<Arc<Home>>> = Arc::default();
         let mut options = Reader(&self.values).options(pulled.then(|| self.wakeup.clone()))?;
         options = options.with_crons(setup.crons.iter().cloned()).add_plugin(Hooks(setup.hooks.clone()));
@@ -379,7 +395,7 @@ impl Inner {
         let hand = thread::Builder::new().name("gw-worker".into()).spawn(life).map_err(no_thread)?;
         self.hands.lock().push(hand);
         if wait.recv().is_err() {
-            // It has ended before it began, and said why.
+            // The start failed; gw-worker has stored the reason.
             let end = self.end().take();
             let (status, message) =
                 end.and_then(Result::err).unwrap_or((GW_ERR_NOMEM, "the worker did not start".into()));
@@ -399,7 +415,7 @@ impl Inner {
         }
     }
 
-    /// gw-worker: one start of the worker, to its end.
+    /// gw-worker: runs one start of the worker until it ends.
     fn live(
         &self,
         worker: &Arc<Worker>,
@@ -432,18 +448,18 @@ impl Inner {
         });
         let mut end = self.end();
         *end = Some(result);
-        // Before anybody can hear of the end.
+        // Stored before any waiting thread is notified of the end.
         self.state.store(state, Ordering::Release);
         drop(end);
         self.ended.notify_all();
         self.wakeup.notify();
         self.control.notify();
         self.events.close();
-        // Last: whoever waits for the start in vain reads the reason above.
+        // Dropped last: if the start failed, the waiting caller then reads the result stored above.
         drop(started);
     }
 
-    /// gw-control: does what a signal handler may only ask for.
+    /// gw-control: carries out the stops that a signal handler may only request.
     fn obey(&self, worker: &Worker) {
         while self.runs() {
             match self.stop.load(Ordering::Acquire) {
@@ -460,7 +476,7 @@ impl Inner {
         held(self.end.lock())
     }
 
-    /// Waits for the end of the start that runs.
+    /// Waits for the end of the running start.
     fn wait(&self, until: Option<Instant>) -> Result<gw_status_t, Failure> {
         let mut end = self.end();
         loop {
@@ -479,7 +495,7 @@ impl Inner {
         }
     }
 
-    /// Gives what `find` finds, as soon as it does.
+    /// Calls `find` until it finds something or the timeout is over.
     fn pull<T>(
         &self,
         timeout_ms: i64,
@@ -493,7 +509,7 @@ impl Inner {
         loop {
             match self.look(&mut find) {
                 Ok(Found::Status(GW_TIMEOUT)) if !looked_twice => {
-                    // What comes after this look rings again.
+                    // After the drain, a new job or event notifies again. Look once more for an earlier one.
                     self.wakeup.drain();
                     looked_twice = true;
                 }
@@ -504,7 +520,7 @@ impl Inner {
                     looked_twice = false;
                 }
                 found => {
-                    // There may be more, and it is silent.
+                    // The descriptor was drained, but there may be more: notify the next caller.
                     if looked_twice || matches!(found, Ok(Found::Status(GW_STOPPED))) {
                         self.wakeup.notify();
                     }
@@ -514,7 +530,7 @@ impl Inner {
         }
     }
 
-    /// One look at what there is.
+    /// Looks once, without waiting.
     fn look<T>(&self, find: &mut impl FnMut(&Current) -> Result<Found<T>, Failure>) -> Result<Found<T>, Failure> {
         if self.woken.swap(false, Ordering::AcqRel) {
             return Ok(Found::Status(GW_WOKEN));
@@ -530,7 +546,7 @@ impl Inner {
     }
 }
 
-/// What somebody who came for jobs is answered.
+/// The result of a pull.
 enum Found<T> {
     Something(gw_status_t, T),
     Status(gw_status_t),
@@ -543,7 +559,7 @@ impl TaskSetup {
             Some(function) => {
                 let (function, home) = (function.clone(), home.clone());
                 Runner::Give(Box::new(move |started| {
-                    function.run(started, home.get().expect("the start is told of before its first job"));
+                    function.run(started, home.get().expect("`home` is set before the first job"));
                 }))
             }
         };
@@ -562,7 +578,7 @@ fn no_thread(error: std::io::Error) -> Failure {
     Failure::new(GW_ERR_NOMEM, format!("cannot start a thread: {error}"))
 }
 
-/// Whoever waits on a thread that the worker needs would wait for ever.
+/// Refuses a call that waits on a thread of the library: it could wait for itself.
 fn not_inside(doing: &str) -> Result<(), Failure> {
     match is_inside() {
         true => Err(Failure::new(GW_ERR_DEADLOCK, format!("a function that the library calls must not {doing}"))),
@@ -570,9 +586,11 @@ fn not_inside(doing: &str) -> Result<(), Failure> {
     }
 }
 
-/// Checks, connects, installs or takes over the schema, starts all threads, and returns. `mode`: GW_RUN_FOREVER, until a
-/// stop, or GW_RUN_ONCE, until no job is due. Errors as they are found: GW_ERR_CONFIG, GW_ERR_CONNECT, GW_ERR_AUTH,
-/// GW_ERR_SCHEMA and others; nothing runs then. A worker that has ended can be started again.
+/// Checks the options, connects, installs the schema or updates the existing one, starts all threads, and returns.
+///
+/// `mode`: GW_RUN_FOREVER, until a stop; GW_RUN_ONCE, until no job is due. If the start fails, nothing runs:
+/// GW_ERR_CONFIG, GW_ERR_CONNECT, GW_ERR_AUTH, GW_ERR_SCHEMA and others. GW_ERR_STATE if the worker runs or another
+/// start is in progress. A worker that has ended can be started again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_start(
     worker: *mut gw_worker_t,
@@ -590,14 +608,15 @@ pub unsafe extern "C" fn gw_worker_start(
     })
 }
 
-/// `gw_worker_start` with GW_RUN_FOREVER, and `gw_worker_wait` for ever.
+/// Calls `gw_worker_start` with GW_RUN_FOREVER, then `gw_worker_wait` without a timeout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_run(worker: *mut gw_worker_t, err: *mut *mut gw_error_t) -> gw_status_t {
     start_and_wait(worker, false, err)
 }
 
-/// `gw_worker_start` with GW_RUN_ONCE, and `gw_worker_wait` for ever. Where jobs are pulled, other threads must do so.
-/// Such a run adds no jobs of the crontab, those that `fill` would make up for included, and recovers no jobs of dead workers.
+/// Calls `gw_worker_start` with GW_RUN_ONCE, then `gw_worker_wait` without a timeout. If the tasks are pulled, other
+/// threads must pull the jobs. Such a run adds no jobs of the crontab, not even those that `fill` would make up for. It
+/// recovers no jobs of dead workers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_run_once(worker: *mut gw_worker_t, err: *mut *mut gw_error_t) -> gw_status_t {
     start_and_wait(worker, true, err)
@@ -612,26 +631,32 @@ fn start_and_wait(worker: *mut gw_worker_t, until_empty: bool, err: *mut *mut gw
     })
 }
 
-/// Asks the worker to stop, and returns at once. ASYNC-SIGNAL-SAFE. `mode`: GW_STOP_GRACEFUL, or GW_STOP_ABORT, also after
-/// it. Before the start: it will stop as soon as it was started.
+/// Requests a stop, and returns at once. ASYNC-SIGNAL-SAFE.
+///
+/// `mode`: GW_STOP_GRACEFUL or GW_STOP_ABORT; every other number counts as GW_STOP_GRACEFUL. An abort may follow a
+/// graceful stop. If the worker is not running, the next start stops as soon as the worker runs. A bad handle does
+/// nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_request_stop(worker: *mut gw_worker_t, mode: i32) {
-    // No lock, no allocation, nothing that can panic: a use is counted, a number stored, a byte written.
+    // Async-signal-safe: no lock, no allocation, no panic. It counts a use, stores a number and writes a byte.
     let Ok(worker) = look(worker) else { return };
     let mode = if mode == GW_STOP_ABORT { GW_STOP_ABORT } else { GW_STOP_GRACEFUL };
     let ran = worker.0.runs();
     worker.0.stop.fetch_max(mode, Ordering::AcqRel);
     let _ = worker.0.state.compare_exchange(GW_STATE_RUNNING, GW_STATE_STOPPING, Ordering::AcqRel, Ordering::Acquire);
     if ran && !worker.0.runs() {
-        // It has ended meanwhile, and the next start is not meant.
+        // The worker has ended meanwhile. The request must not stop the next start.
         let _ = worker.0.stop.compare_exchange(mode, 0, Ordering::AcqRel, Ordering::Acquire);
     }
     worker.0.control.notify();
 }
 
-/// Waits until the worker has ended: GW_OK, or GW_TIMEOUT. GW_ERR_STUCK, naming job, task and thread, if handlers did not
-/// return in time: their jobs were given back. GW_ERR_STUCK, naming job, task and outcome, also if outcomes could not be
-/// written: these jobs may run again. A worker ends within its grace period and a second after a stop.
+/// Waits until the worker has ended: GW_OK, or GW_TIMEOUT after `timeout_ms`. Later calls return the same result until
+/// the next start.
+///
+/// GW_ERR_STUCK, naming job, task and thread, if handlers did not return in time; their jobs were given back.
+/// GW_ERR_STUCK, naming job, task and outcome, if outcomes could not be written; these jobs may run again. GW_ERR_STATE
+/// if the worker was not started. After a stop, a worker ends within `shutdown_grace_period` and one second.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_wait(
     worker: *mut gw_worker_t,
@@ -647,7 +672,8 @@ pub unsafe extern "C" fn gw_worker_wait(
     })
 }
 
-/// Waits until every outcome that was given by now is in the database: GW_OK, or GW_TIMEOUT.
+/// Waits until the database has every outcome that was reported before the call: GW_OK, or GW_TIMEOUT after
+/// `timeout_ms`. Returns GW_OK if the worker was never started.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_flush(
     worker: *mut gw_worker_t,
@@ -673,22 +699,24 @@ pub unsafe extern "C" fn gw_worker_flush(
     })
 }
 
-/// Frees a worker; one that runs is aborted first, and waited for until its stop is over. NULL does nothing. Handles of
-/// its jobs stay good. What came with its functions has been freed when this returns, if none of them still runs and no
-/// handle of a job is left. From within a function that the library calls it stops the worker, and frees nothing.
+/// Frees a worker. If it runs, the call aborts it and waits until its stop is over. NULL does nothing.
+///
+/// Handles of its jobs stay valid and must still be freed. When this call returns, every `user_data` of the worker has
+/// been freed, unless one of its functions still runs or a handle of one of its jobs is left. Within a function that
+/// the library calls, a running worker is only stopped, and nothing is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
     read((), || {
         let inner = look(worker)?.0.clone();
         if inner.runs() || inner.starting.load(Ordering::Acquire) {
-            // SAFETY: it is good for any pointer.
+            // SAFETY: the function accepts any pointer.
             unsafe { gw_worker_request_stop(worker, GW_STOP_ABORT) };
             if is_inside() {
-                warn!("a worker was freed by a function that it calls: it stops, and its handle is left as it is");
+                warn!("a callback freed its own worker: the worker stops, and its handle stays valid");
                 return Ok(());
             }
         }
-        // A start that is under way ends first, and none begins any more.
+        // The lock waits for a start that is in progress; the mark prevents any other.
         inner.setup.lock().freed = true;
         if inner.runs() {
             // SAFETY: the same.
@@ -696,21 +724,22 @@ pub unsafe extern "C" fn gw_worker_free(worker: *mut gw_worker_t) {
             let _ = inner.wait(None);
         }
         handle::free::<WorkerValue, _>(worker)?;
-        // Whoever waits for an event of a worker that never ran.
+        // Wakes up threads that wait for events of a worker that never ran.
         inner.events.close();
-        // What came with the caller's functions is freed before this returns, unless one of them has not.
+        // Waits for gw-worker and gw-control, so that each `user_data` is freed before this call returns.
         inner.join();
         Ok(())
     });
 }
 
-/// One of GW_STATE_.... -1 on a bad handle.
+/// Returns one of GW_STATE_..., or -1 on a bad handle. Never waits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_state(worker: *const gw_worker_t) -> i32 {
     look(worker).map_or(-1, |worker| worker.0.state.load(Ordering::Acquire))
 }
 
-/// The id under which the worker holds jobs, a new one at each start. NULL before the first. Valid until the next start.
+/// The id under which the worker locks jobs. Each start has a new one. NULL before the first start. Valid until the
+/// next start or `gw_worker_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_id(worker: *const gw_worker_t) -> *const c_char {
     read(ptr::null(), || {
@@ -719,7 +748,8 @@ pub unsafe extern "C" fn gw_worker_id(worker: *const gw_worker_t) -> *const c_ch
     })
 }
 
-/// The worker's client. Borrowed; NULL before the first start, good until the next one.
+/// The worker's client, borrowed: `gw_client_free` does nothing to it. NULL before the first start. Valid until the
+/// next start or `gw_worker_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_client(worker: *mut gw_worker_t) -> *mut gw_client_t {
     read(ptr::null_mut(), || {
@@ -729,10 +759,18 @@ pub unsafe extern "C" fn gw_worker_client(worker: *mut gw_worker_t) -> *mut gw_c
     })
 }
 
-/// Gives the next job, started; the caller ends it with `gw_job_complete` or `gw_job_fail`, and frees it. At most
-/// `concurrency` jobs that have not ended are out at once. GW_TIMEOUT: none came in time. GW_WOKEN: `gw_worker_wakeup`
-/// was called. GW_STOPPED: none will come any more, which every caller is told, for ever. With `deliver_cancellations`
-/// GW_CANCELLED: `*job` is a further handle, to be freed, of a job that was given out earlier and is to end early.
+/// Pulls the next job, already started, and writes it to `job`. The caller ends it with `gw_job_complete` or
+/// `gw_job_fail`, and frees it with `gw_job_free`. Several threads may call this at once. At most `concurrency` jobs
+/// without an outcome are handed out at once.
+///
+/// - GW_OK: `job` has a job.
+/// - GW_TIMEOUT: no job was available within `timeout_ms`.
+/// - GW_WOKEN: `gw_worker_wakeup` was called.
+/// - GW_STOPPED: the worker hands out no more jobs. Every call returns this until the next start.
+/// - GW_CANCELLED, only with the option `deliver_cancellations`: `job` has a further handle of a job that was handed
+///   out
+/// earlier and should end early. The caller frees it; it cannot end the job.
+/// - GW_ERR_STATE: the worker was not started, or its tasks are called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_next(
     worker: *mut gw_worker_t,
@@ -755,7 +793,7 @@ pub unsafe extern "C" fn gw_worker_next(
         match found {
             Found::Status(status) => Ok(status),
             Found::Something(status, found) => {
-                // SAFETY: it is not NULL; see "Rules" in the header.
+                // SAFETY: `job` is not NULL; see "Rules" in the header.
                 unsafe { put(job, found) };
                 Ok(status)
             }
@@ -763,8 +801,11 @@ pub unsafe extern "C" fn gw_worker_next(
     })
 }
 
-/// The same for up to `capacity` jobs at once; how many came is written to `count`. Waits for the first only. Tells of no
-/// cancelled jobs: those come by `gw_worker_next`, for which GW_WOKEN says that one waits.
+/// Pulls up to `capacity` jobs at once. Waits for the first one only. `capacity` is 1 to GW_LIST_MAX, and `jobs` has
+/// room for as many handles. The number of handles is written to `count`. Otherwise as `gw_worker_next`.
+///
+/// Does not deliver cancelled jobs: if one waits and no job is available, it returns GW_WOKEN, and `gw_worker_next`
+/// delivers it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_next_batch(
     worker: *mut gw_worker_t,
@@ -788,12 +829,12 @@ pub unsafe extern "C" fn gw_worker_next_batch(
                 match current.source.next_job() {
                     Next::Job(started) => match job::give(Life::of_started(started, current.home.clone())) {
                         Ok(given) => {
-                            // SAFETY: the header says that there is room for `capacity` jobs.
+                            // SAFETY: the caller promises room for `capacity` jobs.
                             unsafe { *jobs.add(came) = given };
                             came += 1;
                         }
                         Err(failure) if came == 0 => return Err(failure),
-                        // Those before it are the caller's.
+                        // The caller gets the jobs before the failure.
                         Err(_) => break,
                     },
                     Next::Over if came == 0 => return Ok(Found::Status(GW_STOPPED)),
@@ -801,7 +842,7 @@ pub unsafe extern "C" fn gw_worker_next_batch(
                 }
             }
             Ok(match came {
-                // Not ours to take, and nobody must miss it because we found nothing and silenced the wakeup.
+                // A notice is left for `gw_worker_next`. This pull drained the descriptor, so it must report it.
                 0 if current.source.has_notices() => Found::Status(GW_WOKEN),
                 0 => Found::Status(GW_TIMEOUT),
                 _ => Found::Something(GW_OK, came),
@@ -810,7 +851,7 @@ pub unsafe extern "C" fn gw_worker_next_batch(
         match found {
             Found::Status(status) => Ok(status),
             Found::Something(status, came) => {
-                // SAFETY: it is not NULL; see "Rules" in the header.
+                // SAFETY: `count` is not NULL; see "Rules" in the header.
                 unsafe { put(count, came) };
                 Ok(status)
             }
@@ -818,16 +859,17 @@ pub unsafe extern "C" fn gw_worker_next_batch(
     })
 }
 
-/// A file descriptor to poll for reading: readable while `gw_worker_next` with a timeout of 0 would not answer GW_TIMEOUT,
-/// and perhaps once too often. It is the library's: neither read nor close it. Edge-triggered pollers call
-/// `gw_worker_next` after each wake until GW_TIMEOUT. The same from `gw_worker_new` to `gw_worker_free`; -1 on a bad
-/// handle.
+/// A file descriptor to poll for reading. It is readable while `gw_worker_next` with a timeout of 0 would return
+/// anything but GW_TIMEOUT. It may also be readable once when there is nothing.
+///
+/// The library owns it: do not read or close it. An edge-triggered poller calls `gw_worker_next` after each wakeup
+/// until GW_TIMEOUT. The descriptor stays the same from `gw_worker_new` to `gw_worker_free`. -1 on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_fd(worker: *const gw_worker_t) -> i32 {
     look(worker).map_or(-1, |worker| worker.0.wakeup.fd())
 }
 
-/// Lets one waiting or later `gw_worker_next` answer GW_WOKEN. ASYNC-SIGNAL-SAFE.
+/// Makes one waiting or later `gw_worker_next` return GW_WOKEN. ASYNC-SIGNAL-SAFE. A bad handle does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_wakeup(worker: *mut gw_worker_t) {
     let Ok(worker) = look(worker) else { return };
@@ -835,45 +877,45 @@ pub unsafe extern "C" fn gw_worker_wakeup(worker: *mut gw_worker_t) {
     worker.0.wakeup.notify();
 }
 
-/// What a worker has done since its last start, and what it is doing. Set `struct_size` before the call; fields are only
-/// ever added, at the end.
+/// Counters of a worker since its last start, and its current load. Set `struct_size` before the call. New fields are
+/// only added at the end.
 #[repr(C)]
 pub struct gw_stats_t {
-    /// The size of this struct as the caller knows it.
+    /// The size of this struct in bytes, as the caller was compiled: `sizeof(gw_stats_t)`.
     pub struct_size: usize,
     /// Jobs claimed.
     pub claimed: u64,
-    /// Jobs that succeeded.
+    /// Jobs that succeeded and were deleted.
     pub completed: u64,
-    /// Attempts that failed.
+    /// Attempts that failed, the last ones included.
     pub failed: u64,
-    /// Attempts that failed and are tried again.
+    /// Attempts that failed and are retried.
     pub retried: u64,
-    /// Jobs that failed for good.
+    /// Jobs that failed permanently.
     pub permanently_failed: u64,
     /// Jobs given back before they started, or interrupted by a stop.
     pub returned: u64,
-    /// Jobs that asked to be run again later.
+    /// Jobs whose handler asked to run again later, without using an attempt.
     pub snoozed: u64,
-    /// Jobs that took longer than their task may.
+    /// Jobs that were cancelled because they ran longer than their task's timeout.
     pub timed_out: u64,
-    /// Jobs that went on after that.
+    /// Jobs that went on for longer than the grace period after their timeout.
     pub stuck: u64,
-    /// Outcomes that the database refused, because the job was no longer this worker's.
+    /// Outcomes that the database refused because the worker no longer held the job.
     pub lost: u64,
-    /// Jobs that the database held for the worker without its knowing.
+    /// Jobs that the database held for the worker without the worker's knowledge, given back.
     pub reconciled: u64,
-    /// Database calls that failed and were tried again.
+    /// Database calls that failed and were retried.
     pub database_errors: u64,
-    /// Jobs that wait for a thread, now.
+    /// Jobs claimed and waiting for a thread, now.
     pub held: u64,
-    /// Jobs that run, now.
+    /// Jobs running, now.
     pub running: u64,
-    /// Jobs claimed and not settled, now.
+    /// Jobs claimed and not settled, now: held, running, or waiting to be settled.
     pub in_flight: u64,
-    /// For how long the oldest outcome has waited to be written, in microseconds.
+    /// How long the oldest outcome has been waiting to be written, now, in microseconds; 0 if none waits.
     pub settle_lag_us: u64,
-    /// Events that nobody was told of.
+    /// Events that were dropped because the observers could not keep up.
     pub events_dropped: u64,
 }
 
@@ -882,13 +924,14 @@ fn statistics(worker: *const gw_worker_t) -> Result<WorkerStats, Failure> {
     Ok(worker.map(|worker| worker.stats()).unwrap_or_default())
 }
 
-/// Reads the worker's statistics; all zero before the first start. `stats->struct_size` says how much the caller knows.
+/// Writes the worker's statistics to `stats`; all 0 before the first start. The caller sets `stats->struct_size`, and
+/// only the fields within that size are written. GW_ERR_INVALID if it is not set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_stats(worker: *const gw_worker_t, stats: *mut gw_stats_t) -> gw_status_t {
     super::status_of(|| {
         wanted("stats", stats)?;
         let read = statistics(worker)?;
-        // SAFETY: it is not NULL, and the header says that `struct_size` is set.
+        // SAFETY: `stats` is not NULL, and the caller promises that `struct_size` is set.
         let struct_size = unsafe { (*stats).struct_size };
         if struct_size < size_of::<usize>() {
             return Err(Failure::invalid("stats->struct_size: is not set"));
@@ -914,14 +957,14 @@ pub unsafe extern "C" fn gw_worker_stats(worker: *const gw_worker_t, stats: *mut
             events_dropped: read.events_dropped,
         };
         let known = struct_size.min(size_of::<gw_stats_t>());
-        // SAFETY: the caller's struct has at least so many bytes, as ours has.
+        // SAFETY: the caller's struct and `full` have at least `known` bytes.
         unsafe { ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), stats.cast::<u8>(), known) };
         Ok(())
     })
 }
 
-/// All statistics as JSON, with open sessions and the sizes and times of claims, statements and handlers. NULL on a bad
-/// handle. The caller frees it.
+/// All statistics as a JSON object: also the open sessions, and the sizes and times of claims, statements and handlers.
+/// The caller frees it with `gw_string_free`. NULL on a bad handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_stats_json(worker: *const gw_worker_t) -> *mut c_char {
     read(ptr::null_mut(), || Ok(text::give(json::stats(&statistics(worker)?).to_string())))

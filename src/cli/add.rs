@@ -1,4 +1,4 @@
-//! `add`: one job.
+//! `add`: adds one job.
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::screen::{Screen, one_line};
@@ -13,44 +13,44 @@ use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(crate) struct Add {
-    /// The task that runs it.
+    /// The task that runs the job.
     identifier: String,
-    /// JSON, kept byte for byte. Defaults to {}.
+    /// The payload: JSON, stored byte for byte. Defaults to {}.
     #[arg(long, value_name = "JSON", conflicts_with = "payload_file", allow_hyphen_values = true)]
     payload: Option<String>,
     /// A file with the payload, or - for standard input.
     #[arg(long, value_name = "PATH")]
     payload_file: Option<PathBuf>,
-    /// Its named queue: jobs of one queue run one after the other.
+    /// The named queue. Jobs of one queue run one after the other.
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
-    /// Not started before: a time as in RFC 3339, or now. Defaults to now.
+    /// The earliest start: an RFC 3339 time, or now. Defaults to now.
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     run_at: Option<Moment>,
-    /// After how many failed attempts it stays failed, 1 to 32767. Defaults to 25.
+    /// The number of failed attempts after which the job fails permanently, 1 to 32767. Defaults to 25.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     max_attempts: Option<i32>,
-    /// A key that at most one waiting job has.
+    /// The job key. At most one waiting job has it.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// What happens to a waiting job of the same key. Defaults to replace.
+    /// What happens to a waiting job with the same key. Defaults to replace.
     #[arg(long, value_enum, value_name = "MODE", requires = "key")]
     job_key_mode: Option<Mode>,
-    /// Lower runs first, -32768 to 32767. Defaults to 0.
+    /// The priority, -32768 to 32767. Lower numbers run first. Defaults to 0.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// A mark by which workers leave the job to others. May be repeated.
+    /// A flag. Workers can be configured to leave out jobs with it. May be repeated.
     #[arg(long = "flag", value_name = "FLAG")]
     flags: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Mode {
-    /// It takes over everything of the new one
+    /// The new job replaces all its settings
     Replace,
-    /// The same, but it keeps its time if it was never tried
+    /// As replace, but a job that was never tried keeps its run-at
     PreserveRunAt,
-    /// It stays as it is, even one that runs or has failed for good
+    /// Nothing changes, even if the job runs or has failed permanently
     UnsafeDedupe,
 }
 
@@ -64,7 +64,7 @@ impl Mode {
     }
 }
 
-/// A job as it was added.
+/// An added job, as JSON.
 #[derive(Serialize)]
 struct Added {
     id: i64,
@@ -86,7 +86,7 @@ impl Add {
         let job = RawJob { identifier: self.identifier.clone(), payload: self.payload()?, spec: self.spec() };
         let job = utils.add_raw_jobs(vec![job])?.remove(0);
         screen.say(&added(&job)?, |job| {
-            let again = if job.revision > 0 { "there already, now in revision" } else { "added, revision" };
+            let again = if job.revision > 0 { "already exists, now at revision" } else { "added, revision" };
             format!("job {} of task {}: {again} {}", job.id, one_line(&job.task_identifier), job.revision)
         })?;
         Ok(Exit::Success)
@@ -96,7 +96,7 @@ impl Add {
         JobSpec {
             queue_name: self.queue.clone(),
             run_at: match self.run_at {
-                // What is not said is the database's now.
+                // Without a time, the database uses its now().
                 None | Some(Moment::Now) => None,
                 Some(Moment::At(time)) => Some(time),
             },
@@ -117,7 +117,7 @@ impl Add {
             }
             (None, None) => "{}".to_owned(),
         };
-        // The error says where, and nothing of what stands there.
+        // The error has the position, and nothing of the payload.
         match serde_json::from_str::<&RawValue>(&text) {
             Ok(_) => Ok(text),
             Err(error) => Err(Failure::usage(format!("the payload is not JSON: {error}"))),

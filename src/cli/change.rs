@@ -9,7 +9,7 @@ use serde_json::json;
 
 #[derive(Args)]
 pub(crate) struct DryRun {
-    /// Say what would happen, and change nothing.
+    /// Print what would happen, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -19,7 +19,7 @@ impl DryRun {
         if self.dry_run { utils.dry_run() } else { utils }
     }
 
-    /// The word for what was done, or would be.
+    /// The verb for the change: done, or only simulated.
     pub(crate) fn word(&self, done: &str, would: &str) -> String {
         if self.dry_run { format!("would {would}") } else { done.to_owned() }
     }
@@ -27,7 +27,7 @@ impl DryRun {
 
 #[derive(Args)]
 pub(crate) struct Complete {
-    /// Their ids.
+    /// The ids of the jobs.
     #[arg(required = true)]
     ids: Vec<i64>,
     #[command(flatten)]
@@ -43,10 +43,10 @@ impl Complete {
 
 #[derive(Args)]
 pub(crate) struct Fail {
-    /// Their ids.
+    /// The ids of the jobs.
     #[arg(required = true)]
     ids: Vec<i64>,
-    /// Why.
+    /// The reason, stored as the jobs' last_error.
     #[arg(short, long, value_name = "TEXT", default_value = "Manually marked as failed")]
     reason: String,
     #[command(flatten)]
@@ -62,7 +62,7 @@ impl Fail {
 
 #[derive(Args)]
 pub(crate) struct Reschedule {
-    /// Their ids.
+    /// The ids of the jobs.
     #[arg(required = true)]
     ids: Vec<i64>,
     #[command(flatten)]
@@ -71,23 +71,23 @@ pub(crate) struct Reschedule {
     dry_run: DryRun,
 }
 
-/// What to change; the rest stays as it is.
+/// The fields to change; the others stay unchanged.
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 struct Change {
-    /// They may start now, by the database's clock.
+    /// Let the jobs start now, by the database's clock.
     #[arg(long, conflicts_with = "run_at")]
     now: bool,
-    /// Not started before: a time as in RFC 3339, or now.
+    /// The earliest start: an RFC 3339 time, or now.
     #[arg(long, value_name = "TIME", value_parser = values::moment)]
     run_at: Option<Moment>,
-    /// Lower runs first, -32768 to 32767.
+    /// The priority, -32768 to 32767. Lower numbers run first.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// How often they count as tried, 0 to 32767. 0 brings a failed job back.
+    /// The number of used attempts, 0 to 32767. 0 makes a failed job available again.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     attempts: Option<i32>,
-    /// After how many failed attempts they stay failed, 1 to 32767.
+    /// The number of failed attempts after which the jobs fail permanently, 1 to 32767.
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     max_attempts: Option<i32>,
 }
@@ -109,7 +109,7 @@ impl Reschedule {
     }
 }
 
-/// Says which jobs were changed, and which of those that were named were not.
+/// Prints which jobs were changed, and fails if a named job was not.
 fn changed(screen: &Screen, what: &str, ids: &[i64], jobs: &[ListedJob]) -> Result<Exit, Failure> {
     screen.say(&jobs, |jobs| match jobs {
         [] => format!("{what} no job"),
@@ -120,13 +120,13 @@ fn changed(screen: &Screen, what: &str, ids: &[i64], jobs: &[ListedJob]) -> Resu
     left.dedup();
     match left.is_empty() {
         true => Ok(Exit::Success),
-        false => Err(Failure::not_found(format!("not there, or held by a worker: {}", list(left)))),
+        false => Err(Failure::not_found(format!("not found, or held by a worker: {}", list(left)))),
     }
 }
 
 #[derive(Args)]
 pub(crate) struct Remove {
-    /// Its key.
+    /// The key of the job.
     key: String,
     #[command(flatten)]
     dry_run: DryRun,

@@ -1,4 +1,4 @@
-//! How the process ends: its status, and what it says when something went wrong.
+//! The exit status of the process, and its error messages.
 
 use crate::cli::screen::lines;
 use graphile_worker::{Error, ErrorKind};
@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::{fmt, io, thread};
 
-/// What the process answers to whoever started it.
+/// The exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Success = 0,
@@ -27,13 +27,13 @@ impl Exit {
 
     fn meaning(self) -> &'static str {
         match self {
-            Self::Success => "all was done",
-            Self::Failure => "something went wrong that is none of the below",
-            Self::Usage => "the command line, the environment or a value in them is wrong; nothing was done",
-            Self::Database => "the database cannot be reached, refuses us, or does not answer in time",
-            Self::Schema => "there is no queue in the schema, or none that this version or the role can use",
-            Self::NotFound => "some of what was named is not there, or a worker holds it; the rest was done",
-            Self::Interrupted => "ended by Ctrl-C or SIGTERM; what was not committed is undone",
+            Self::Success => "success",
+            Self::Failure => "an error that has no status of its own below",
+            Self::Usage => "the command line, the environment or a value in them is invalid; nothing was done",
+            Self::Database => "the database cannot be reached, refuses the login, reports an error, or is too slow",
+            Self::Schema => "the schema has no queue, or this version or the role cannot use it",
+            Self::NotFound => "a named job or worker was not found, or a worker holds the job; the rest was done",
+            Self::Interrupted => "ended by Ctrl-C or SIGTERM; uncommitted changes were undone",
         }
     }
 }
@@ -44,7 +44,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The statuses, for the end of `--help`.
+/// The exit statuses, for the end of `--help`.
 pub(crate) fn help() -> String {
     let mut text = String::from("Exit status:\n");
     for exit in Exit::ALL {
@@ -57,7 +57,7 @@ pub(crate) fn help() -> String {
 pub(crate) struct Failure {
     exit: Exit,
     text: String,
-    /// Whether nothing is installed where we looked.
+    /// The schema has no queue.
     nothing_there: bool,
 }
 
@@ -74,7 +74,7 @@ impl Failure {
         Self::new(Exit::NotFound, text)
     }
 
-    /// Says it on stderr, and answers how to end.
+    /// Prints the error to stderr. Returns the exit status.
     pub(crate) fn tell(&self, schema: &str) -> Exit {
         if !self.text.is_empty() {
             say(format_args!("{}", lines(&self.text)));
@@ -108,9 +108,9 @@ impl From<Error> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // Whoever read us, such as head, has seen enough.
+            // The reader of the pipe, such as head, has closed it.
             io::ErrorKind::BrokenPipe => Self::new(Exit::Success, ""),
-            _ => Self::new(Exit::Failure, format!("writing the answer: {error}")),
+            _ => Self::new(Exit::Failure, format!("writing the output: {error}")),
         }
     }
 }
@@ -120,7 +120,7 @@ pub(crate) fn say(text: fmt::Arguments) {
     let _ = writeln!(io::stderr(), "graphile-worker: {text}");
 }
 
-/// Does `then`, once, on Ctrl-C or SIGTERM, on a thread of its own. The next signal ends the process.
+/// Calls `then` once, on Ctrl-C or SIGTERM, on a thread of its own. The next signal ends the process.
 pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().spawn(move || {
@@ -135,8 +135,8 @@ pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<(
     Ok(())
 }
 
-/// Ends the process. Every change is one transaction, so that there is nothing to undo; a cleanup keeps the
-/// batches that it has done.
+/// Ends the process. Every change is one transaction, so there is nothing to undo. A cleanup keeps its committed
+/// batches.
 pub(crate) fn interrupted() {
     say(format_args!("interrupted"));
     std::process::exit(Exit::Interrupted as i32);

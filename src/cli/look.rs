@@ -1,4 +1,4 @@
-//! `list`, `show`, `stats`, `queues`, `workers`: looks that change nothing.
+//! `list`, `show`, `stats`, `queues`, `workers`: commands that only read.
 
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::screen::{Screen, lines, one_line, or_dash, table, time};
@@ -21,17 +21,17 @@ pub(crate) struct List {
     /// Only jobs in this state.
     #[arg(long, value_enum, value_name = "STATE", default_value_t = State::All)]
     state: State,
-    /// At most so many.
+    /// The most jobs to list.
     #[arg(long, value_name = "NUMBER", default_value_t = 50, allow_negative_numbers = true)]
     limit: i64,
-    /// After so many.
+    /// The number of jobs to skip.
     #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
     offset: i64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum State {
-    /// Whatever its state
+    /// Jobs in any state
     All,
     /// Waits, and may start now
     Ready,
@@ -86,7 +86,7 @@ fn row(job: &ListedJob) -> [String; 9] {
 
 #[derive(Args)]
 pub(crate) struct Show {
-    /// Its id.
+    /// The id of the job.
     id: i64,
 }
 
@@ -94,7 +94,7 @@ impl Show {
     pub(crate) fn run(&self, utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failure> {
         let Some(job) = utils.job(self.id)? else {
             return Err(Failure::not_found(format!(
-                "there is no job {}: it was done or removed, or never was",
+                "there is no job {}: it succeeded, was removed, or never existed",
                 self.id
             )));
         };
@@ -153,18 +153,18 @@ pub(crate) fn queues(utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failur
 
 #[derive(Args)]
 pub(crate) struct Workers {
-    /// After how long a silence a worker is stale: 300, 30s, 5m, 2h.
+    /// How long a stale worker has sent no heartbeat: 300, 30s, 5m, 2h.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::duration)]
     sweep_threshold: Duration,
 }
 
-/// A worker as the tables know it.
+/// A worker with a heartbeat, or one that holds jobs or queues.
 #[derive(Default, Serialize)]
 struct WorkerRow {
     worker_id: String,
     locked_jobs: i64,
     locked_queues: i64,
-    /// Of a worker that says that it lives; Node's say nothing.
+    /// `None` if the worker sends no heartbeat; Node's workers send none.
     last_heartbeat_at: Option<DateTime<Utc>>,
     started_at: Option<DateTime<Utc>>,
     is_stale: Option<bool>,

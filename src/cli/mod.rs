@@ -1,5 +1,5 @@
-//! The command line: what can be said, where the queue is, and how the process ends.
-//! Each command stands in a file of its own or with its like; what they print goes through `screen.rs`.
+//! The command line: commands, global options, and the exit status of the process.
+//! Each file has one command or a group of similar commands. All output goes through `screen.rs`.
 
 mod add;
 mod change;
@@ -16,30 +16,30 @@ use graphile_worker::{Schema, WorkerUtils};
 use screen::Screen;
 use std::time::Duration;
 
-/// Graphile Worker's PostgreSQL job queue: installs, fills, inspects and mends it.
+/// Administers Graphile Worker's PostgreSQL job queue: installs it, adds jobs, inspects and repairs it.
 #[derive(Parser)]
 #[command(name = "graphile-worker", version, arg_required_else_help = true, after_help = exit::help())]
 struct Cli {
     #[command(flatten)]
     place: Place,
-    /// Print JSON for programs instead of text for people.
+    /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
-/// Which queue of which database. Before or after the command.
+/// The queue: database and schema. These options are allowed before and after the command.
 #[derive(Args)]
 struct Place {
-    /// Where the database is: a URL or key=value string, as libpq reads it.
-    // Its value may hold a password, which help must not print.
+    /// The database: a URL or key=value string, as libpq reads it.
+    // The value may contain a password, which `--help` must not print.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// The schema of the queue.
     #[arg(long, env = SCHEMA_VARIABLE, global = true, value_name = "NAME", default_value = "graphile_worker")]
     schema: String,
-    /// How many connections may be open at once.
+    /// The most connections to open at once.
     #[arg(long, global = true, value_name = "NUMBER", default_value_t = 5)]
     max_connections: u32,
     /// How long to wait for the database: 300, 30s, 5m, 2h.
@@ -47,7 +47,7 @@ struct Place {
     timeout: Duration,
 }
 
-/// The variables of libpq that say where a database is, when no URL does.
+/// libpq's variables that select a database if there is no URL.
 const PLACES: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"];
 
 impl Place {
@@ -61,7 +61,7 @@ impl Place {
         let says_where = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
         if url.is_empty() && !PLACES.into_iter().any(says_where) {
             return Err(Failure::usage(format!(
-                "where is the database? Say --database-url URL, or set DATABASE_URL or one of {}",
+                "no database selected; use --database-url URL, or set DATABASE_URL or one of {}",
                 PLACES.join(", ")
             )));
         }
@@ -71,7 +71,7 @@ impl Place {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Installs the queue's schema, or takes over the one that is there. Safe to repeat.
+    /// Installs the queue's schema, or updates the existing one. Safe to repeat.
     Migrate,
     /// Adds a job.
     Add(add::Add),
@@ -79,28 +79,28 @@ enum Command {
     List(look::List),
     /// Shows one job, with its payload.
     Show(look::Show),
-    /// Deletes jobs as if they had succeeded. Jobs that run are left alone.
+    /// Deletes jobs as if they had succeeded. Running jobs are left unchanged.
     Complete(change::Complete),
-    /// Fails jobs for good. Jobs that run are left alone.
+    /// Fails jobs permanently. Running jobs are left unchanged.
     Fail(change::Fail),
-    /// Changes when, how urgently and how often jobs are tried. Jobs that run are left alone.
+    /// Changes run time, priority and attempts of jobs. Running jobs are left unchanged.
     Reschedule(change::Reschedule),
-    /// Removes the job with a key. One that runs goes on, and is not tried again.
+    /// Removes the job with a key. A running job keeps running, and is not retried.
     Remove(change::Remove),
-    /// Deletes rows that nobody needs any more. Safe beside workers and enqueues.
+    /// Deletes rows that are no longer needed. Safe while workers run and jobs are added.
     Cleanup(upkeep::Cleanup),
     /// Unlocks the jobs and queues of workers that are known to be dead.
     ForceUnlock(upkeep::ForceUnlock),
     /// Counts jobs by state.
     Stats,
-    /// Lists the named queues, and who holds them.
+    /// Lists the named queues and the workers that hold them.
     Queues,
-    /// Lists the workers that hold something, or say that they live.
+    /// Lists the workers that hold jobs or queues, or have sent a heartbeat.
     Workers(look::Workers),
-    /// Recovers the jobs of workers that have stopped saying that they live.
+    /// Recovers the jobs of workers that send no heartbeat any more.
     SweepStaleWorkers(upkeep::SweepStaleWorkers),
-    /// Starts a private PostgreSQL with the schema in it, prints its URL, and stays until Ctrl-C;
-    /// then server and data are gone.
+    /// Starts a private PostgreSQL with the schema, prints its URL, and runs until Ctrl-C;
+    /// then it deletes server and data.
     Dev,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            // It quotes the command line, into which a script may have put anything.
+            // The error quotes the command line, which may contain control characters.
             eprint!("{}", screen::lines(&error.to_string()));
             return Exit::Usage;
         }
@@ -118,15 +118,16 @@ pub(crate) fn main() -> Exit {
     cli.run().unwrap_or_else(|failure| failure.tell(&cli.place.schema))
 }
 
-/// The options of the command line that the environment may have under this prefix. Workers read others.
+/// The only variable with the prefix `GRAPHILE_WORKER_` that the command line reads. Workers read others.
 const SCHEMA_VARIABLE: &str = "GRAPHILE_WORKER_SCHEMA";
 
-/// Refuses a variable whose name is that of an option but for two letters: a misspelled schema would be another queue.
+/// Refuses a variable whose name differs from an option's by at most two letters: a misspelled schema would select
+/// another queue.
 fn check_environment(names: impl Iterator<Item = String>) -> Result<(), Failure> {
     for name in names.filter(|name| name != SCHEMA_VARIABLE && name.to_ascii_uppercase().starts_with("GRAPHILE")) {
         if strsim::damerau_levenshtein(&name.to_ascii_uppercase(), SCHEMA_VARIABLE) <= 2 {
             return Err(Failure::usage(format!(
-                "the environment has {name}, which is no option; did you mean {SCHEMA_VARIABLE}?"
+                "unknown environment variable {name}; did you mean {SCHEMA_VARIABLE}?"
             )));
         }
     }
@@ -140,7 +141,7 @@ impl Cli {
         if matches!(self.command, Command::Dev) {
             return dev::run(self.place.schema()?, screen);
         }
-        // Without a handler the signal ends us all the same.
+        // Without a handler, the signal still ends the process.
         let _ = exit::on_interrupt(exit::interrupted);
         let utils = self.place.utils()?;
         match &self.command {
@@ -158,7 +159,7 @@ impl Cli {
             Command::Queues => look::queues(utils, screen),
             Command::Workers(workers) => workers.run(utils, screen),
             Command::SweepStaleWorkers(sweep) => sweep.run(utils, screen),
-            Command::Dev => unreachable!("it needs no database, and was run above"),
+            Command::Dev => unreachable!("`dev` needs no database, and was run above"),
         }
     }
 }

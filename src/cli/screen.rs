@@ -1,4 +1,4 @@
-//! What a command says: JSON for programs, text for people. Nothing of what it says can steer a terminal.
+//! The output of a command: JSON or text. It escapes control characters, so that no text can control the terminal.
 
 use crate::cli::exit::say;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -7,13 +7,13 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Where answers go.
+/// Prints the results of commands to stdout.
 pub(crate) struct Screen {
     pub(crate) json: bool,
 }
 
 impl Screen {
-    /// Says an answer as JSON, or in the words that `in_words` has for it.
+    /// Prints a result as JSON, or as the text that `in_words` makes of it.
     pub(crate) fn say<T: Serialize>(&self, answer: &T, in_words: impl FnOnce(&T) -> String) -> io::Result<()> {
         let mut text = match self.json {
             true => json(&serde_json::to_string_pretty(answer)?),
@@ -28,7 +28,7 @@ impl Screen {
     }
 }
 
-/// Rows under their header, one line each, in columns that two spaces keep apart.
+/// Rows under their header, one line each. Two spaces separate the columns.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut lines = vec![header.map(str::to_owned)];
     lines.extend(rows.into_iter().map(|row| row.map(|cell| one_line(&cell))));
@@ -46,12 +46,12 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
     text
 }
 
-/// A value that may be missing.
+/// A value, or `-` if it is missing.
 pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// A time to the second; JSON has it to the microsecond.
+/// A time with second precision; JSON has microseconds.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -62,17 +62,17 @@ pub(crate) fn count(number: impl TryInto<i64>, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Numbers or names as a list.
+/// Numbers or names, separated by commas.
 pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     one_line(&items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", "))
 }
 
-/// Anybody may put anything into a job, and a terminal obeys control characters.
+/// Escapes all control characters. Any client can put them into a job, and a terminal obeys them.
 pub(crate) fn one_line(text: &str) -> String {
     escape(text, "")
 }
 
-/// The same, keeping lines.
+/// The same, but keeps line breaks and tabs.
 pub(crate) fn lines(text: &str) -> String {
     escape(text, "\n\t")
 }
@@ -88,13 +88,13 @@ fn escape(text: &str, keep: &str) -> String {
     safe
 }
 
-/// JSON text of the same value, in which such characters are escaped. They stand in its strings, but for white space.
+/// JSON text of the same value, with such characters escaped. Outside strings, JSON has only white space of that kind.
 fn json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' | '\t' => safe.push(c),
-            // Between the values of a payload; it would let what follows overwrite the line.
+            // White space between the values of a payload. On a terminal, later text would overwrite the line.
             '\r' => safe.push(' '),
             c if is_unseen(c) => {
                 let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
@@ -106,18 +106,18 @@ fn json(text: &str) -> String {
     safe
 }
 
-/// Whether a terminal obeys a character, or shows nothing of it: it could hide what a text says.
+/// Whether a terminal obeys a character or does not show it. Such a character could hide a part of a text.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
-            // Of no width, and what turns the direction of writing around.
+            // Characters without width, and those that change the direction of writing.
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            // Notes to texts and music, and tags.
+            // Annotations, musical format characters, and tags.
             | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Lets the library's warnings be seen, on stderr.
+/// Prints the library's warnings and errors to stderr.
 pub(crate) fn show_warnings() {
     struct Stderr;
     impl log::Log for Stderr {
@@ -150,21 +150,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell_and_lines_end_with_their_text() {
+    fn columns_fit_their_widest_cell_and_lines_have_no_trailing_space() {
         let rows = [["1".into(), "größer".into()], ["1000".into(), String::new()]];
         assert_eq!(table(["id", "task"], rows), "id    task\n1     größer\n1000\n");
         assert_eq!(table(["id"], []), "id\n");
     }
 
     #[test]
-    fn nothing_can_steer_a_terminal() {
+    fn text_cannot_control_the_terminal() {
         assert_eq!(one_line("a\x1b[2J\nb\u{9b}\u{202e}ä"), "a\\u{1b}[2J\\nb\\u{9b}\\u{202e}ä");
         assert_eq!(lines("{\n\t\u{7f}}"), "{\n\t\\u{7f}}");
         assert_eq!(one_line("a\u{200b}b\u{2028}\u{feff}\u{e0041}"), "a\\u{200b}b\\u{2028}\\u{feff}\\u{e0041}");
     }
 
     #[test]
-    fn json_is_the_same_value_without_what_cannot_be_seen() {
+    fn json_escapes_invisible_characters_and_keeps_the_value() {
         let unseen: String = (0..=u32::from(char::MAX)).filter_map(char::from_u32).filter(|&c| is_unseen(c)).collect();
         let text = serde_json::to_string_pretty(&["ä\r", &unseen]).unwrap();
         let safe = json(&text);

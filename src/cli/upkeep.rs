@@ -1,4 +1,4 @@
-//! `migrate`, `cleanup`, `force-unlock`, `sweep-stale-workers`: what keeps the queue in order.
+//! `migrate`, `cleanup`, `force-unlock`, `sweep-stale-workers`: maintenance of the queue.
 
 use crate::cli::change::DryRun;
 use crate::cli::exit::{Exit, Failure};
@@ -17,10 +17,10 @@ pub(crate) fn migrate(utils: WorkerUtils, schema: &str, screen: &Screen) -> Resu
 
 #[derive(Args)]
 pub(crate) struct Cleanup {
-    /// What to delete. Everything, if nothing is named.
+    /// What to delete. Without a name: everything.
     #[arg(value_enum)]
     tasks: Vec<Rows>,
-    /// A task to keep although no job is of it. May be repeated.
+    /// A task to keep although it has no job. May be repeated.
     #[arg(long = "keep-task", value_name = "TASK")]
     keep_tasks: Vec<String>,
     #[command(flatten)]
@@ -29,11 +29,11 @@ pub(crate) struct Cleanup {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Rows {
-    /// Jobs that have failed for good
+    /// Jobs that have failed permanently
     DeletePermanentlyFailedJobs,
-    /// Tasks that no job is of. Workers of Node or the async crate that know them must be stopped first
+    /// Tasks that have no job. First stop the Node and async crate workers that have these tasks
     GcTaskIdentifiers,
-    /// Named queues that no job belongs to and nobody holds
+    /// Named queues that have no job and that no worker holds
     GcJobQueues,
 }
 
@@ -79,7 +79,7 @@ impl Cleanup {
 
 #[derive(Args)]
 pub(crate) struct ForceUnlock {
-    /// The workers, as `workers` names them.
+    /// The ids of the workers, as `workers` prints them.
     #[arg(required = true)]
     worker_ids: Vec<String>,
     #[command(flatten)]
@@ -103,14 +103,14 @@ impl ForceUnlock {
         let idle: Vec<&String> = self.worker_ids.iter().filter(|id| !holders.contains(id)).collect();
         match idle.is_empty() {
             true => Ok(Exit::Success),
-            false => Err(Failure::not_found(format!("held nothing: {}", list(idle)))),
+            false => Err(Failure::not_found(format!("held no job and no queue: {}", list(idle)))),
         }
     }
 }
 
 #[derive(Args)]
 pub(crate) struct SweepStaleWorkers {
-    /// After how long a silence a worker is dead: 300, 30s, 5m, 2h. Defaults to 5m. Raised to three heartbeats of a
+    /// How long a dead worker has sent no heartbeat: 300, 30s, 5m, 2h. Defaults to 5m. Raised to three heartbeats of a
     /// worker that sends them less often
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     sweep_threshold: Option<Duration>,
@@ -142,7 +142,7 @@ impl SweepStaleWorkers {
                 }
             };
             let raised =
-                swept.raised_thresholds.iter().map(|raised| one_line(&format!("too short a threshold: {raised}")));
+                swept.raised_thresholds.iter().map(|raised| one_line(&format!("threshold too short: {raised}")));
             [found].into_iter().chain(raised).collect::<Vec<_>>().join("\n")
         })?;
         Ok(Exit::Success)

@@ -1,9 +1,9 @@
-//! Reads the durations and times of the command line, as the deployment guide writes them.
+//! Parses the durations and times of the command line, in the forms of the deployment guide.
 
 use chrono::{DateTime, Utc};
 use std::time::Duration;
 
-/// A number of seconds, or one with a unit: `300`, `30s`, `5m`, `2h`.
+/// Parses a number of seconds, or a number with a unit: `300`, `30s`, `5m`, `2h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -16,20 +16,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| "is not a duration; write 300, 30s, 5m or 2h")?;
     match number.checked_mul(seconds) {
-        // A longer one overflows intervals and dates further on.
+        // Longer durations would overflow intervals and dates.
         Some(seconds) if seconds <= 100 * 366 * 86400 => Ok(Duration::from_secs(seconds)),
         _ => Err("is longer than a hundred years".into()),
     }
 }
 
-/// A moment of the calendar, or the database's now at the time of the change.
+/// A point in time, or the database's `now()` at the time of the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     Now,
     At(DateTime<Utc>),
 }
 
-/// `now`, or RFC 3339: `2031-01-02T03:04:05Z`.
+/// Parses `now`, or an RFC 3339 time: `2031-01-02T03:04:05Z`.
 pub(crate) fn moment(text: &str) -> Result<Moment, String> {
     if text.eq_ignore_ascii_case("now") {
         return Ok(Moment::Now);

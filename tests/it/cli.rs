@@ -60,7 +60,10 @@ fn a_misspelled_variable_is_refused_and_a_foreign_one_is_not() {
     for name in ["GRAPHILE_WORKER_SHEMA", "GRAPHILE_WORKERS_SCHEMA", "GRAPHILE_WORKER_schema"] {
         let output = with(name);
         assert_eq!(output.status.code(), Some(2), "{name}");
-        assert!(stderr(&output).contains(&format!("{name}, which is no option; did you mean GRAPHILE_WORKER_SCHEMA?")));
+        assert!(
+            stderr(&output)
+                .contains(&format!("unknown environment variable {name}; did you mean GRAPHILE_WORKER_SCHEMA?"))
+        );
     }
     for name in ["GRAPHILE_WORKER_CONCURRENCY", "GRAPHILE_WORKER_SERVICE_HOST", "GRAPHILE_WORKER_JOB_ID"] {
         let output = with(name);
@@ -193,7 +196,7 @@ fn wrong_input_is_named_and_changes_nothing() {
         (&["show", "first"], 2, "'first' for '<ID>'"),
         (&["show", "4711"], 5, "there is no job 4711"),
         (&["complete"], 2, "<IDS>..."),
-        (&["complete", "4711"], 5, "not there, or held by a worker: 4711"),
+        (&["complete", "4711"], 5, "not found, or held by a worker: 4711"),
         (&["fail", &id, "--reason", &"x".repeat(65_537)], 2, "reason: has 65537 characters"),
         (
             &["reschedule", &id],
@@ -483,7 +486,7 @@ fn a_threshold_too_short_for_a_living_worker_is_reported() {
     );
     for options in [&["--dry-run"][..], &[]] {
         let text = said(&on(&db, &[&["sweep-stale-workers", "--sweep-threshold", "1s"], options].concat()));
-        let warning = "too short a threshold: worker slow sends a heartbeat every 30s, so it is stale after 90s";
+        let warning = "threshold too short: worker slow sends a heartbeat every 30s, so it is stale after 90s";
         assert_eq!(text.lines().collect::<Vec<_>>(), ["no stale worker", warning]);
     }
     let still = format!("select locked_by from graphile_worker._private_jobs where id = {job}");

@@ -158,7 +158,7 @@ fn the_manual_has_every_command_with_example_and_options() {
         assert!(called || command == "dev", "{command} has no example");
     }
     let global: BTreeSet<String> =
-        first_cells(&part(&manual, "## Where the queue is")).iter().flat_map(|cell| options(cell)).collect();
+        first_cells(&part(&manual, "## Global options")).iter().flat_map(|cell| options(cell)).collect();
     let help: BTreeSet<String> = ["--help", "--version"].map(str::to_owned).into();
     assert_eq!(global, everywhere().difference(&help).cloned().collect());
 }
@@ -168,7 +168,7 @@ fn the_statuses_of_the_manual_are_those_of_help() {
     let help = stdout(&run(&["--help"]));
     let of_help = help.split_once("Exit status:\n").expect("help lists them").1;
     let of_help: Vec<String> = of_help.lines().map(|line| line.trim().replacen("  ", " | ", 1)).collect();
-    let part = part(&manual(), "## How it ends");
+    let part = part(&manual(), "## Exit status");
     let rows = part.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     let of_the_manual: Vec<String> =
         rows.filter(|row| row.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned).collect();
@@ -238,7 +238,7 @@ const ASYNC_TOOL: [(&str, &[&str]); 14] = [
 #[test]
 fn no_command_or_option_of_the_async_crates_program_is_missing() {
     let manual = manual();
-    let part = part(&manual, "## For those who come from the async crate's tool");
+    let part = part(&manual, "## Differences from the async crate's program");
     let rows: Vec<Vec<&str>> = first_cells(&part).into_iter().map(quoted).collect();
     let is_listed = |words: &str| rows.iter().any(|row| row.first().is_some_and(|head| head.starts_with(words)));
     for option in ["--database-url", "--schema", "--max-connections", "--json"] {

@@ -1,15 +1,15 @@
-/* deferred.c: a task hands its job to another thread, which finishes it; no worker thread waits meanwhile. */
+/* deferred.c: a task hands its job to another thread, which ends it. No worker thread waits meanwhile. */
 #include <graphile_worker.h>
 #include <pthread.h>
 #include <stdio.h>
 
 static pthread_t post;
 
-/* Stands for the callback of an HTTP client, on a thread of its own. It may well run before push has returned. */
+/* Simulates the callback of an HTTP client, on a thread of its own. It may run before push has returned. */
 static void *answered(void *job) {
     printf("%s: delivered\n", gw_job_payload(job, NULL));
     gw_job_complete(job, NULL); /* or gw_job_fail(job, "refused", GW_NUL, NULL) */
-    gw_job_free(job);           /* Freed without an outcome, the job fails. */
+    gw_job_free(job);           /* Without an outcome, the job would fail here. */
     return NULL;
 }
 

@@ -1,4 +1,4 @@
-/* hello.c: adds a job, and runs it.   cc hello.c $(pkg-config --cflags --libs graphile_worker) && DATABASE_URL=… ./a.out */
+/* hello.c: adds a job and runs it.   cc hello.c $(pkg-config --cflags --libs graphile_worker) && DATABASE_URL=… ./a.out */
 #include <graphile_worker.h>
 #include <stdio.h>
 
@@ -30,7 +30,7 @@ int main(void) {
         gw_client_add_job(client, spec, NULL, &error) < 0 ||
         gw_worker_new(config, &worker, &error) < 0 ||
         gw_worker_add_task(worker, "hello", hello, NULL, NULL, &error) < 0 ||
-        gw_worker_run_once(worker, &error) < 0) { /* gw_worker_run goes on until gw_worker_request_stop. */
+        gw_worker_run_once(worker, &error) < 0) { /* gw_worker_run runs until gw_worker_request_stop. */
         return say(error);
     }
 

@@ -1,4 +1,4 @@
-/* loop.c: jobs within the program's own poll() loop, on its own thread, until there is no more input on stdin. */
+/* loop.c: runs jobs in the program's own poll() loop, on its own thread, until stdin ends. */
 #include <graphile_worker.h>
 #include <poll.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@ static int say(gw_error_t *error) {
     return 1;
 }
 
-/* Runs every job that is there; answers GW_TIMEOUT when there is none, GW_STOPPED when none will come any more. */
+/* Runs all available jobs. Returns GW_TIMEOUT when there is none, and GW_STOPPED when the worker has stopped. */
 static gw_status_t work(gw_worker_t *worker, gw_error_t **error) {
     gw_job_t *job;
     gw_status_t status;
@@ -41,7 +41,7 @@ int main(void) {
         poll(ready, 2, -1);
         if ((status = work(worker, &error)) < 0) return say(error);
         if (ready[1].revents == 0) continue;
-        if (read(STDIN_FILENO, line, sizeof line) > 0) { /* Something came in: make it a job. */
+        if (read(STDIN_FILENO, line, sizeof line) > 0) { /* Input: add a job. */
             gw_spec_set_payload(spec, "{\"from\": \"stdin\"}", GW_NUL);
             if (gw_client_add_job(gw_worker_client(worker), spec, NULL, &error) < 0) return say(error);
         } else {

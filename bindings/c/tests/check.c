@@ -1,5 +1,5 @@
 /* check.c: runs the registered tests one after the other, each in a child process with a time limit.
- * Usage: PROGRAM [PART OF A NAME]...   Environment: CHECK_TIMEOUT seconds a test (default 60), CHECK_SCALE, CHECK_SLOW, CHECK_PART. */
+ * Usage: PROGRAM [PART OF A NAME]...   Environment: CHECK_TIMEOUT: seconds for each test (default 60), CHECK_SCALE, CHECK_SLOW, CHECK_PART. */
 #define _GNU_SOURCE
 #include "check.h"
 
@@ -22,9 +22,9 @@ static struct {
   bool beside_threads;
 } tests[MOST_TESTS];
 static size_t test_count;
-static int notes = -1; /* Where check_note writes to: the runner's stdout, which children do not have. */
+static int notes = -1; /* check_note writes here: the runner's stdout, which children do not have. */
 
-static bool may_fork_beside_threads; /* Whether the test of this process may. */
+static bool may_fork_beside_threads; /* Whether this process's test may fork while it has other threads. */
 
 #if defined(__SANITIZE_ADDRESS__)
 static const bool has_address_sanitizer = true;
@@ -48,11 +48,11 @@ void check_fail(const char *file, int line, const char *format, ...) {
   va_end(arguments);
   fputc('\n', stderr);
   fflush(stderr);
-  _exit(FAILED); /* Not exit: other threads may be in the middle of something. */
+  _exit(FAILED); /* Not exit, because other threads may still run. */
 }
 
 void check_that(const char *file, int line, const char *expression, bool holds) {
-  if (!holds) check_fail(file, line, "%s does not hold", expression);
+  if (!holds) check_fail(file, line, "%s is false", expression);
 }
 
 void check_int(const char *file, int line, const char *expression, long long actual, long long expected) {
@@ -87,7 +87,7 @@ bool check_times_count(void) { return getenv("CHECK_SLOW") == NULL; }
 
 pid_t check_fork(void) {
   struct stat threads;
-  /* Each thread is a folder there. Elsewhere than on Linux there is none, and the check is left out. */
+  /* Each thread is a folder in it. Only Linux has it; elsewhere the check is skipped. */
   if (!may_fork_beside_threads && stat("/proc/self/task", &threads) == 0 && threads.st_nlink > 3)
     check_fail(__FILE__, __LINE__, "the test forks while it has %d threads", (int)threads.st_nlink - 2);
   return fork();
@@ -106,7 +106,7 @@ static bool wanted(const char *name, char **parts) {
   return false;
 }
 
-/* What a child wrote, shown only when it failed. */
+/* Prints the output of a failed child. */
 static void show(FILE *output) {
   char buffer[4096];
   size_t length;
@@ -114,7 +114,7 @@ static void show(FILE *output) {
   while ((length = fread(buffer, 1, sizeof buffer, output)) > 0) fwrite(buffer, 1, length, stdout);
 }
 
-/* Waits for a child; answers false when the time is over and the child killed. */
+/* Waits for a child. If the time is over, kills it and returns false. */
 static bool ended_in_time(pid_t child, int *status, long limit) {
   sigset_t only_children;
   long deadline = now_ms() + limit * 1000;
@@ -130,7 +130,7 @@ static bool ended_in_time(pid_t child, int *status, long limit) {
     }
     sigtimedwait(&only_children, NULL, &timeout);
   }
-  kill(-child, SIGKILL); /* Whatever it has started and left behind. */
+  kill(-child, SIGKILL); /* Kills processes that the child started and left behind. */
   return true;
 }
 
@@ -148,7 +148,7 @@ static bool passes(const char *name, void (*run)(void), long limit, const sigset
     dup2(fileno(output), STDOUT_FILENO);
     dup2(fileno(output), STDERR_FILENO);
     run();
-    exit(0); /* Not _exit: checkers of leaks look now. */
+    exit(0); /* Not _exit, because leak checkers run at exit. */
   }
   setpgid(child, child);
   bool in_time = ended_in_time(child, &status, limit);
@@ -162,12 +162,12 @@ static bool passes(const char *name, void (*run)(void), long limit, const sigset
   return passed;
 }
 
-/* CHECK_PART=2/3 runs every third test, from the second: several processes share them then. */
+/* CHECK_PART=2/3 runs every third test, from the second, so that several processes can share the tests. */
 static void part(size_t *first, size_t *step) {
   const char *part = getenv("CHECK_PART");
   *first = *step = 1;
   if (part && (sscanf(part, "%zu/%zu", first, step) != 2 || *first < 1 || *first > *step)) {
-    fprintf(stderr, "CHECK_PART is 1/2 or the like, not %s\n", part);
+    fprintf(stderr, "CHECK_PART must have the form 1/2, not %s\n", part);
     exit(2);
   }
 }

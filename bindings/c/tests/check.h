@@ -1,4 +1,4 @@
-/* check.h: a test runner. Each test is a function whose name is a sentence, and runs in a process of its own.
+/* check.h: a test runner. Each test is a function and runs in a process of its own.
  * Knows nothing of jobs. C99 with GNU attributes; the C++ tests use it too. */
 #ifndef CHECK_H
 #define CHECK_H
@@ -14,8 +14,8 @@ extern "C" {
 /* Defines a test, and registers it before main starts. */
 #define TEST(name) CHECK_TEST_(name, false)
 
-/* The same for a test of what a child can do that is forked while other threads run. It is skipped in a program with
- * AddressSanitizer: the allocator of that may be locked for ever in such a child. */
+/* The same for a test that forks while other threads run. It is skipped in a program with AddressSanitizer, because its
+ * allocator may stay locked in such a child. */
 #define TEST_THAT_FORKS_BESIDE_THREADS(name) CHECK_TEST_(name, true)
 
 #define CHECK_TEST_(name, beside_threads)                                                                    \
@@ -23,7 +23,7 @@ extern "C" {
   __attribute__((constructor)) static void register_##name(void) { check_add(#name, name, beside_threads); } \
   static void name(void)
 
-/* A test is over with the first check that does not hold, on whatever thread it is. */
+/* The first check that fails ends the test, on any thread. */
 #define CHECK(condition) check_that(__FILE__, __LINE__, #condition, (condition))
 #define CHECK_INT(actual, expected) \
   check_int(__FILE__, __LINE__, #actual, (long long)(actual), (long long)(expected))
@@ -40,13 +40,13 @@ void check_text(const char *file, int line, const char *expression, const char *
 void check_has(const char *file, int line, const char *expression, const char *text, const char *part);
 __attribute__((format(printf, 3, 4), noreturn)) void check_fail(const char *file, int line, const char *format, ...);
 
-/* A line that is shown although the test succeeds: something measured. */
+/* Prints a line, such as a measurement, even if the test succeeds. */
 __attribute__((format(printf, 1, 2))) void check_note(const char *format, ...);
 
-/* How many to take of what a test would take 10,000 of; smaller where the machine is made slow (CHECK_SCALE=0.03). */
+/* Scales a count, for example 10,000 jobs. It is smaller in slow environments (CHECK_SCALE=0.03), and at least 1. */
 size_t check_scaled(size_t count);
 
-/* Whether times mean anything: not under valgrind (CHECK_SLOW=1). */
+/* Whether measured times are meaningful. They are not under valgrind (CHECK_SLOW=1). */
 bool check_times_count(void);
 
 #ifdef __cplusplus

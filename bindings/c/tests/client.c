@@ -7,7 +7,7 @@
 
 #include "fixture.h"
 
-/* The URL of the test database with something of it replaced. */
+/* The URL of the test database with one part replaced. */
 static char *url_with(const char *from, const char *to) {
   const char *url = database_url(), *at = strstr(url, from);
   if (!at) check_fail(__FILE__, __LINE__, "no %s in %s", from, url);
@@ -23,12 +23,12 @@ static void connecting_answers(gw_status_t expected, const char *sqlstate, const
   ANSWERS(expected, gw_client_new(config, &client, &err));
   CHECK_TEXT(said_sqlstate(), sqlstate);
   CHECK(client == NULL);
-  if (check_times_count()) CHECK(clock_ns() - start < 2000000000); /* At once, and not after a timeout. */
+  if (check_times_count()) CHECK(clock_ns() - start < 2000000000); /* Before any timeout. */
   gw_config_free(config);
 }
 
-TEST(a_database_that_says_nothing_is_waited_for_as_long_as_the_config_has_it) {
-  int listener = socket(AF_INET, SOCK_STREAM, 0); /* Connects, and never answers. */
+TEST(connect_to_silent_server_fails_after_database_timeout) {
+  int listener = socket(AF_INET, SOCK_STREAM, 0); /* Accepts connections, and never replies. */
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
   socklen_t length = sizeof address;
   char url[80];
@@ -46,7 +46,7 @@ TEST(a_database_that_says_nothing_is_waited_for_as_long_as_the_config_has_it) {
   close(listener);
 }
 
-TEST(a_database_that_cannot_be_reached_or_refuses_is_told_at_once) {
+TEST(unreachable_server_or_refused_login_fails_at_once) {
   char *nobody = url_with("postgres@", "nobody_of_that_name@");
   connecting_answers(GW_ERR_CONNECT, NULL, "postgres://postgres@127.0.0.1:1/postgres");
   connecting_answers(GW_ERR_AUTH, "28000", nobody);
@@ -54,14 +54,14 @@ TEST(a_database_that_cannot_be_reached_or_refuses_is_told_at_once) {
   free(nobody);
 }
 
-TEST(a_client_sees_whether_its_database_answers) {
+TEST(client_check_succeeds_while_the_database_replies) {
   gw_client_t *client = a_client();
   OK(gw_client_check(client, 5000, &err));
   OK(gw_client_migrate(client, &err)); /* Safe to repeat. */
   gw_client_free(client);
 }
 
-TEST(a_queue_that_is_not_installed_is_named) {
+TEST(missing_schema_is_named_in_the_error) {
   gw_config_t *config = a_config_with("migrate", "false", NULL);
   gw_client_t *client = NULL;
   gw_spec_t *spec = gw_spec_new("task");
@@ -73,7 +73,7 @@ TEST(a_queue_that_is_not_installed_is_named) {
   gw_config_free(config);
 }
 
-TEST(a_job_is_stored_as_its_spec_says) {
+TEST(job_is_stored_with_all_fields_of_its_spec) {
   gw_client_t *client = a_client();
   gw_spec_t *spec = gw_spec_new("send_email");
   int64_t id = 0;
@@ -104,7 +104,7 @@ TEST(a_job_is_stored_as_its_spec_says) {
   gw_client_free(client);
 }
 
-TEST(a_payload_is_taken_by_its_length_or_up_to_its_nul) {
+TEST(payload_ends_at_its_length_or_its_nul) {
   gw_client_t *client = a_client();
   gw_spec_t *spec = gw_spec_new("task");
   int64_t id = 0;
@@ -115,7 +115,7 @@ TEST(a_payload_is_taken_by_its_length_or_up_to_its_nul) {
   OK(gw_client_add_job(client, spec, &id, &err));
   CHECK_JOB(client, id, "payload", "[3]");
   gw_spec_free(spec);
-  spec = gw_spec_new("task"); /* Without one. */
+  spec = gw_spec_new("task"); /* Without a payload. */
   OK(gw_client_add_job(client, spec, &id, &err));
   CHECK_JOB(client, id, "payload", "{}");
   gw_spec_free(spec);
@@ -133,7 +133,7 @@ static gw_spec_t *spec_of(gw_status_t status, gw_spec_t *spec) {
   return spec;
 }
 
-TEST(a_spec_that_the_database_would_refuse_names_its_field) {
+TEST(invalid_spec_names_its_field) {
   char longer[600];
   gw_spec_t *spec;
   memset(longer, 'x', sizeof longer - 1);
@@ -157,7 +157,7 @@ TEST(a_spec_that_the_database_would_refuse_names_its_field) {
   spec_refused(spec_of(gw_spec_set_key(spec, longer, GW_KEY_REPLACE), spec), GW_ERR_CONFIG, "key");
 }
 
-TEST(many_jobs_are_added_in_their_order_all_or_none) {
+TEST(add_jobs_adds_all_in_order_or_none) {
   gw_client_t *client = a_client();
   gw_spec_t *good = gw_spec_new("good"), *other = gw_spec_new("other"), *third = gw_spec_new("third"), *bad = gw_spec_new("");
   const gw_spec_t *three[] = {good, other, third}, *one_bad[] = {good, bad};
@@ -187,7 +187,7 @@ static int64_t add_with_key(gw_client_t *client, const char *payload, int32_t mo
   return id;
 }
 
-TEST(a_key_replaces_or_keeps_the_waiting_job_and_removes_it) {
+TEST(key_replaces_keeps_or_removes_the_waiting_job) {
   gw_client_t *client = a_client();
   int64_t id = add_with_key(client, "1", GW_KEY_REPLACE);
   CHECK_INT(add_with_key(client, "2", GW_KEY_REPLACE), id);
@@ -202,7 +202,7 @@ TEST(a_key_replaces_or_keeps_the_waiting_job_and_removes_it) {
   gw_client_free(client);
 }
 
-TEST(a_key_can_keep_the_time_of_the_waiting_job) {
+TEST(preserve_run_at_keeps_the_time_of_the_waiting_job) {
   gw_client_t *client = a_client();
   gw_spec_t *spec = gw_spec_new("task");
   int64_t id = 0;
@@ -217,7 +217,7 @@ TEST(a_key_can_keep_the_time_of_the_waiting_job) {
   gw_client_free(client);
 }
 
-TEST(an_error_says_whether_the_same_may_work_later) {
+TEST(error_reports_whether_a_retry_may_succeed) {
   gw_config_t *config = a_config_with("database_url", "postgres://postgres@127.0.0.1:1/postgres", NULL);
   gw_client_t *client = NULL;
   gw_error_t *error = NULL;
@@ -231,7 +231,7 @@ TEST(an_error_says_whether_the_same_may_work_later) {
   gw_config_free(config);
 }
 
-TEST(a_trace_context_travels_with_the_payload) {
+TEST(trace_context_is_stored_in_the_payload) {
   static const char context[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
@@ -240,7 +240,7 @@ TEST(a_trace_context_travels_with_the_payload) {
   OK(gw_spec_set_payload(spec, "{\"a\": 1}", GW_NUL));
   OK(gw_spec_set_traceparent(spec, context));
   OK(gw_client_add_job(client, spec, NULL, &err));
-  OK(gw_spec_set_payload(spec, "[1]", GW_NUL)); /* No place for it there. */
+  OK(gw_spec_set_payload(spec, "[1]", GW_NUL)); /* An array cannot hold it. */
   ANSWERS(GW_ERR_CONFIG, gw_client_add_job(client, spec, NULL, &err));
   gw_spec_free(spec);
   add_job(client, "task", "{}");
@@ -295,7 +295,7 @@ TEST(jobs_are_listed_counted_completed_failed_and_rescheduled) {
   gw_client_free(client);
 }
 
-TEST(options_that_are_no_json_or_unknown_are_refused_by_name) {
+TEST(invalid_or_unknown_options_are_refused_by_name) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "a", "1");
   char *json = NULL;
@@ -311,14 +311,14 @@ TEST(options_that_are_no_json_or_unknown_are_refused_by_name) {
   gw_client_free(client);
 }
 
-TEST(a_client_that_runs_dry_changes_nothing) {
+TEST(client_with_dry_run_changes_nothing) {
   gw_client_t *client = a_client(), *dry = NULL;
   gw_config_t *config = a_config_with("dry_run", "true", NULL);
   int64_t id = add_job(client, "task", "{}");
   char *json = NULL;
   OK(gw_client_new(config, &dry, &err));
   OK(gw_client_complete_jobs(dry, &id, 1, &json, &err));
-  CHECK_INT(json_number(json, "id"), id); /* What would have been. */
+  CHECK_INT(json_number(json, "id"), id); /* The job as it would be. */
   gw_string_free(json);
   CHECK(job_exists(client, id));
   gw_client_free(dry);
@@ -326,7 +326,7 @@ TEST(a_client_that_runs_dry_changes_nothing) {
   gw_client_free(client);
 }
 
-TEST(who_holds_what_is_seen_and_can_be_freed) {
+TEST(locked_workers_are_listed_and_can_be_unlocked) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   gw_spec_t *spec = gw_spec_new("task");
@@ -353,7 +353,7 @@ TEST(who_holds_what_is_seen_and_can_be_freed) {
   CHECK_HAS(json, holder);
   gw_string_free(json);
   OK(gw_client_sweep_stale_workers(client, "{\"sweep_threshold_ms\": 3600000, \"dry_run\": true}", &json, &err));
-  CHECK(strstr(json, holder) == NULL); /* It lives. */
+  CHECK(strstr(json, holder) == NULL); /* The worker is alive. */
   gw_string_free(json);
   OK(gw_client_force_unlock(client, &holder, 1, &json, &err));
   CHECK_INT(json_number(json, "jobs"), 1); /* The worker may take it again at once. */
@@ -364,7 +364,7 @@ TEST(who_holds_what_is_seen_and_can_be_freed) {
   gw_client_free(client);
 }
 
-TEST(the_statement_adds_a_job_within_the_transaction_of_the_caller_if_it_commits) {
+TEST(statement_adds_a_job_when_the_callers_transaction_commits) {
   gw_client_t *client = a_client();
   char *sql = NULL, *json = NULL, script[8192];
   OK(gw_sql_add_job(schema(), GW_SQL_DOLLAR, &sql, &err));
@@ -395,7 +395,7 @@ TEST(the_statement_adds_a_job_within_the_transaction_of_the_caller_if_it_commits
 static void statement_has(int32_t style, char sigil, const char *const parameters[9]) {
   char *sql = NULL;
   OK(gw_sql_add_job("a%b:c", style, &sql, &err));
-  /* Drivers with other styles may look for parameters within quotes too. */
+  /* Drivers with other styles may find parameters within quotes too. */
   CHECK_HAS(sql, sigil == '$' ? "\"a%b:c\".add_job(" : "U&\"a\\0025b\\003ac\".add_job(");
   const char *at = strstr(sql, ".add_job(");
   for (int i = 0; i < 9; i++) {
@@ -409,7 +409,7 @@ static void statement_has(int32_t style, char sigil, const char *const parameter
   gw_string_free(sql);
 }
 
-TEST(the_statement_is_written_in_the_style_of_the_driver) {
+TEST(statement_has_the_parameter_style_of_the_driver) {
   statement_has(GW_SQL_DOLLAR, '$', (const char *const[]){"$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9"});
   statement_has(GW_SQL_FORMAT, '%', (const char *const[]){"%s", "%s", "%s", "%s", "%s", "%s", "%s", "%s", "%s"});
   statement_has(GW_SQL_NAMED, ':', (const char *const[]){":identifier", ":payload", ":queue_name", ":run_at", ":max_attempts",
@@ -419,7 +419,7 @@ TEST(the_statement_is_written_in_the_style_of_the_driver) {
                                                             "%(job_key_mode)s"});
 }
 
-TEST(jobs_are_listed_by_queue_and_state_and_brought_back_with_new_limits) {
+TEST(jobs_are_listed_by_queue_and_state_and_rescheduled) {
   gw_client_t *client = a_client();
   gw_spec_t *spec = gw_spec_new("queued");
   int64_t failed = add_job(client, "a", "1"), queued = 0;
@@ -446,7 +446,7 @@ TEST(jobs_are_listed_by_queue_and_state_and_brought_back_with_new_limits) {
   CHECK_JOB(client, queued, "state", "ready");
   OK(gw_client_fail_jobs(client, &failed, 1, "gave up", &json, &err));
   gw_string_free(json);
-  OK(gw_client_cleanup(client, GW_CLEANUP_GC_TASKS, &json, &err)); /* Only what was asked for. */
+  OK(gw_client_cleanup(client, GW_CLEANUP_GC_TASKS, &json, &err)); /* Deletes tasks only. */
   gw_string_free(json);
   CHECK(job_exists(client, failed));
   gw_client_free(client);

@@ -1,4 +1,4 @@
-/* Configuration: every key explains itself, is checked when it is set, and is copied when it is used. */
+/* Configuration: every key has a description, its values are checked when set, and workers copy the configuration. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,7 +19,7 @@ TEST(every_key_has_info_can_be_set_to_its_default_and_read_back) {
     CHECK(doc && strlen(doc) > 10);
     CHECK(whose && (!strcmp(whose, "worker") || !strcmp(whose, "client") || !strcmp(whose, "both")));
     CHECK(initial != NULL);
-    if (strcmp(initial, "null") == 0) { /* None: nothing to read before it is set. */
+    if (strcmp(initial, "null") == 0) { /* No default: not found before it is set. */
       ANSWERS(GW_NOT_FOUND, gw_config_get(config, key, &value, &err));
       CHECK(value == NULL);
     } else {
@@ -38,7 +38,7 @@ TEST(every_key_has_info_can_be_set_to_its_default_and_read_back) {
   gw_config_free(config);
 }
 
-TEST(the_keys_that_programs_rely_on_are_there) {
+TEST(documented_keys_exist) {
   static const char *const keys[] = {
       "database_url", "max_pg_conn", "database_timeout", "schema", "migrate", "concurrency", "threads", "poll_interval",
       "use_notification_delivery", "use_local_time", "shutdown_grace_period", "shutdown_interrupted_job_retry_delay",
@@ -66,16 +66,16 @@ TEST(an_unknown_key_is_refused_by_name) {
 
 static void refused(const char *key, const char *value) {
   gw_config_t *config = gw_config_new();
-  if (gw_config_set(config, key, value, NULL) == GW_OK) check_fail(__FILE__, __LINE__, "%s = '%s' is taken", key, value);
+  if (gw_config_set(config, key, value, NULL) == GW_OK) check_fail(__FILE__, __LINE__, "%s = '%s' is accepted", key, value);
   ANSWERS(GW_ERR_CONFIG, gw_config_set(config, key, value, &err));
   CHECK_HAS(said(), key);
   gw_config_free(config);
 }
 
-TEST(a_value_that_does_not_fit_its_key_is_refused_when_it_is_set) {
+TEST(value_of_wrong_form_is_refused_when_set) {
   refused("concurrency", "many");
   refused("concurrency", "");
-  refused("poll_interval", "2"); /* Of what? A unit is required. */
+  refused("poll_interval", "2"); /* The unit is missing. */
   refused("poll_interval", "2 fortnights");
   refused("poll_interval", "-2s");
   refused("migrate", "perhaps");
@@ -91,7 +91,7 @@ static void kept(const char *key, const char *value) {
   gw_config_free(config);
 }
 
-TEST(a_value_outside_its_limits_is_refused_by_what_is_made_of_the_config) {
+TEST(value_outside_its_limits_is_refused_by_worker_new) {
   gw_config_t *config = a_config_with("concurrency", "0", NULL);
   gw_worker_t *worker = NULL;
   ANSWERS(GW_ERR_CONFIG, gw_worker_new(config, &worker, &err));
@@ -100,7 +100,7 @@ TEST(a_value_outside_its_limits_is_refused_by_what_is_made_of_the_config) {
   gw_config_free(config);
 }
 
-TEST(every_unit_and_kind_of_value_is_understood_and_read_back_as_it_was_set) {
+TEST(every_form_of_value_is_read_back_as_it_was_set) {
   kept("poll_interval", "250ms");
   kept("poll_interval", "30s");
   kept("poll_interval", "5m");
@@ -137,7 +137,7 @@ TEST(the_environment_sets_keys_and_a_wrong_value_names_its_variable) {
   gw_config_free(config);
 }
 
-TEST(a_worker_keeps_what_its_config_said_when_it_was_made) {
+TEST(worker_copies_its_config_when_it_is_made) {
   gw_client_t *client = a_client();
   gw_config_t *config = a_config();
   gw_worker_t *worker = NULL;
@@ -154,7 +154,7 @@ TEST(a_worker_keeps_what_its_config_said_when_it_was_made) {
   gw_client_free(client);
 }
 
-TEST(without_a_url_the_variables_of_libpq_say_where_the_database_is) {
+TEST(without_a_url_libpq_variables_select_the_database) {
   gw_config_t *config = gw_config_new();
   gw_client_t *client = NULL;
   char *value = NULL;
@@ -172,7 +172,7 @@ TEST(without_a_url_the_variables_of_libpq_say_where_the_database_is) {
   gw_config_free(config);
 }
 
-TEST(a_worker_without_a_database_url_or_a_task_is_told_what_is_missing) {
+TEST(missing_database_url_or_task_is_named) {
   gw_config_t *config = gw_config_new();
   gw_worker_t *worker = NULL;
   gw_client_t *client = NULL;

@@ -1,4 +1,4 @@
-/* Crontab text: previews, and errors that say where. */
+/* Crontab text: previews, and errors with line and column. */
 #include <stdio.h>
 #include <string.h>
 
@@ -30,7 +30,7 @@ TEST(a_crontab_lists_its_entries) {
 
 #define SECONDS(seconds) ((int64_t)(seconds) * 1000000)
 
-TEST(a_preview_says_when_an_entry_comes_due) {
+TEST(preview_returns_the_next_times_of_an_entry) {
   gw_crontab_t *crontab = parsed("0 8 * * 1 report"); /* Mondays at eight. */
   int64_t times[3] = {0};
   CHECK_INT(gw_crontab_next(crontab, 0, SECONDS(1763974800), times, 3), 3); /* Monday, 24 November 2025, 09:00 UTC */
@@ -38,11 +38,11 @@ TEST(a_preview_says_when_an_entry_comes_due) {
   CHECK_INT(times[1], SECONDS(1764576000 + 7 * 86400));
   CHECK_INT(times[2], SECONDS(1764576000 + 14 * 86400));
   CHECK_INT(gw_crontab_next(crontab, 0, SECONDS(1764576000), times, 1), 1);
-  CHECK_INT(times[0], SECONDS(1764576000 + 7 * 86400)); /* After, and not at. */
+  CHECK_INT(times[0], SECONDS(1764576000 + 7 * 86400)); /* Later than `after_us`, never equal. */
   gw_crontab_free(crontab);
 }
 
-TEST(a_preview_keeps_to_the_time_zone_of_its_entry) {
+TEST(preview_uses_the_time_zone_of_the_entry) {
   gw_crontab_t *crontab = parsed("0 8 * * * report ?tz=Europe/Berlin");
   int64_t times[2] = {0};
   CHECK_INT(gw_crontab_next(crontab, 0, SECONDS(1774598400), times, 2), 2); /* 27 March 2026, 08:00 UTC */
@@ -51,7 +51,7 @@ TEST(a_preview_keeps_to_the_time_zone_of_its_entry) {
   gw_crontab_free(crontab);
 }
 
-TEST(an_entry_that_never_comes_due_has_no_times) {
+TEST(entry_that_is_never_due_has_no_times) {
   gw_crontab_t *crontab = parsed("0 0 30 2 * never");
   int64_t time = -1;
   CHECK_INT(gw_crontab_next(crontab, 0, 0, &time, 1), 0);
@@ -70,7 +70,7 @@ static void refused(const char *text, const char *where) {
   gw_worker_free(worker);
 }
 
-TEST(an_error_in_a_crontab_says_its_line_and_column) {
+TEST(crontab_error_has_line_and_column) {
   refused("0 8 * * * report\n61 * * * * often\n", "line 2, column 1");
   refused("0 25 * * * report", "line 1, column 3");
   refused("0 8 * * *", "line 1");
@@ -78,7 +78,7 @@ TEST(an_error_in_a_crontab_says_its_line_and_column) {
   refused("0 8 * * * report {not json", "line 1");
 }
 
-TEST(a_worker_schedules_the_crontab_of_its_config_and_what_was_added) {
+TEST(worker_schedules_crontabs_of_config_and_add_crontab) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("crontab", "0 0 1 1 * task ?id=config", NULL);
   char query[128];
@@ -86,7 +86,7 @@ TEST(a_worker_schedules_the_crontab_of_its_config_and_what_was_added) {
   add_task(worker, "task", succeed, NULL);
   start(worker);
   snprintf(query, sizeof query, "select identifier from %s._private_known_crontabs order by 1", schema());
-  /* The scheduler registers them on a thread of its own, and tells nobody. */
+  /* The scheduler registers them on its own thread. There is no event to wait for. */
   for (int64_t until = clock_ns() + 30000000000; ; ) {
     char *known = psql(query);
     bool registered = strcmp(known, "added\nconfig\n") == 0;
@@ -98,7 +98,7 @@ TEST(a_worker_schedules_the_crontab_of_its_config_and_what_was_added) {
   gw_client_free(client);
 }
 
-TEST(a_config_refuses_a_crontab_that_is_wrong) {
+TEST(config_refuses_an_invalid_crontab) {
   gw_config_t *config = gw_config_new();
   ANSWERS(GW_ERR_CRONTAB, gw_config_set(config, "crontab", "0 25 * * * report", &err));
   CHECK_HAS(said(), "line 1, column 3");

@@ -1,10 +1,10 @@
-/* Deferred jobs: a task keeps its job and answers PENDING; another thread finishes it, or nobody does. */
+/* Deferred jobs: a task keeps its job and returns PENDING. Another thread ends the job, or no thread does. */
 #include <stdio.h>
 #include <string.h>
 
 #include "fixture.h"
 
-/* A job on its way from a task to the test. */
+/* Passes a job from a task to the test. */
 struct parcel {
   gw_job_t *job;
   struct latch sent, told;
@@ -41,8 +41,8 @@ static void deferred_is(gw_status_t (*finish)(gw_job_t *), const char *last_erro
 static gw_status_t complete(gw_job_t *job) { return gw_job_complete(job, NULL); }
 static gw_status_t refuse(gw_job_t *job) { return gw_job_fail(job, "refused and more", 7, NULL); }
 
-TEST(a_deferred_job_is_done_when_another_thread_says_so) { deferred_is(complete, NULL); }
-TEST(a_deferred_job_fails_when_another_thread_says_so) { deferred_is(refuse, "refused"); }
+TEST(deferred_job_succeeds_when_another_thread_completes_it) { deferred_is(complete, NULL); }
+TEST(deferred_job_fails_when_another_thread_fails_it) { deferred_is(refuse, "refused"); }
 
 TEST(a_deferred_job_stays_locked_until_its_outcome) {
   gw_client_t *client = a_client();
@@ -77,7 +77,7 @@ static gw_outcome_t wait_until_it_is_complete(gw_job_t *job, void *user_data) {
   return outcome;
 }
 
-TEST(a_job_may_be_complete_before_its_task_answers_pending) {
+TEST(job_may_be_complete_before_its_task_returns_pending) {
   gw_client_t *client = a_client();
   struct parcel parcel = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{}");
@@ -88,7 +88,7 @@ TEST(a_job_may_be_complete_before_its_task_answers_pending) {
   gw_client_free(client);
 }
 
-TEST(the_second_outcome_of_a_job_is_answered_and_changes_nothing) {
+TEST(second_outcome_is_refused_and_changes_nothing) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct parcel parcel = {NULL, LATCH, LATCH};
@@ -109,7 +109,7 @@ TEST(the_second_outcome_of_a_job_is_answered_and_changes_nothing) {
   gw_client_free(client);
 }
 
-TEST(the_last_handle_of_an_unfinished_job_fails_it) {
+TEST(freeing_the_last_handle_without_an_outcome_fails_the_job) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct parcel parcel = {NULL, LATCH, LATCH};
@@ -122,7 +122,7 @@ TEST(the_last_handle_of_an_unfinished_job_fails_it) {
   ANSWERS(GW_ERR_HANDLE, gw_job_complete(parcel.job, &err));
   CHECK_INT(gw_job_id(another), id);
   OK(gw_worker_flush(worker, -1, &err));
-  CHECK_JOB(client, id, "last_error", "null"); /* There is a handle left. */
+  CHECK_JOB(client, id, "last_error", "null"); /* One handle is left. */
   gw_job_free(another);
   end(worker);
   CHECK_JOB(client, id, "last_error", "handle dropped without a result");
@@ -134,7 +134,7 @@ static gw_outcome_t forget_to_retain(gw_job_t *job, void *user_data) {
   return GW_TASK_PENDING;
 }
 
-TEST(a_task_that_answers_pending_without_a_handle_fails_at_once) {
+TEST(pending_without_a_retained_handle_fails_at_once) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", forget_to_retain, NULL);
@@ -145,7 +145,7 @@ TEST(a_task_that_answers_pending_without_a_handle_fails_at_once) {
   gw_client_free(client);
 }
 
-TEST(a_borrowed_job_that_was_kept_without_retain_is_no_handle_any_more) {
+TEST(freed_job_handle_is_refused) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct parcel parcel = {NULL, LATCH, LATCH};
@@ -161,7 +161,7 @@ TEST(a_borrowed_job_that_was_kept_without_retain_is_no_handle_any_more) {
   gw_client_free(client);
 }
 
-TEST(a_job_outlives_its_worker_and_says_that_it_is_closed) {
+TEST(job_handle_outlives_its_worker_and_returns_closed) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "50ms", NULL);
   struct parcel parcel = {NULL, LATCH, LATCH};
@@ -173,15 +173,15 @@ TEST(a_job_outlives_its_worker_and_says_that_it_is_closed) {
   CHECK_INT(gw_job_id(parcel.job), id);
   CHECK_TEXT(gw_job_payload(parcel.job, NULL), "{\"a\": 1}");
   CHECK(gw_job_is_cancelled(parcel.job));
-  ANSWERS(GW_ERR_CLOSED, gw_job_complete(parcel.job, &err)); /* It was given back. */
+  ANSWERS(GW_ERR_CLOSED, gw_job_complete(parcel.job, &err)); /* The job was given back. */
   ANSWERS(GW_ERR_CLOSED, gw_job_fail(parcel.job, "no", GW_NUL, &err));
   gw_job_free(parcel.job);
-  /* A stop gives the database only so long to take it back. */
+  /* A stop waits for the database only for a limited time, so on a slow machine the job may stay locked. */
   if (check_times_count()) CHECK_JOB(client, id, "locked_by", "null");
   gw_client_free(client);
 }
 
-TEST(a_pending_job_keeps_its_place_but_no_thread) {
+TEST(pending_job_holds_a_slot_but_no_thread) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("concurrency", "3", "threads", "1", NULL);
   struct parcel parcels[3] = {{NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}};
@@ -197,9 +197,9 @@ TEST(a_pending_job_keeps_its_place_but_no_thread) {
   for (int i = 0; i < 3; i++) wait_for(&parcels[i].sent, 1); /* On one thread. */
   add_job(client, "d", "{}");
   OK(gw_worker_flush(worker, -1, &err));
-  CHECK_INT(counted(&ran), 0); /* There is no place for a fourth, */
+  CHECK_INT(counted(&ran), 0); /* All three slots are taken. */
   OK(gw_job_complete(parcels[0].job, &err));
-  wait_for(&ran, 1); /* until one comes free. */
+  wait_for(&ran, 1); /* A slot became free. */
   OK(gw_job_complete(parcels[1].job, &err));
   OK(gw_job_complete(parcels[2].job, &err));
   for (int i = 0; i < 3; i++) gw_job_free(parcels[i].job);
@@ -207,7 +207,7 @@ TEST(a_pending_job_keeps_its_place_but_no_thread) {
   gw_client_free(client);
 }
 
-/* Very many at once, finished by several threads in random order. */
+/* Many deferred jobs at once, ended by several threads in random order. */
 struct crowd {
   pthread_mutex_t lock;
   gw_job_t **jobs;
@@ -225,7 +225,7 @@ static gw_outcome_t join_the_crowd(gw_job_t *job, void *user_data) {
   return GW_TASK_PENDING;
 }
 
-/* Takes any one out; NULL when all have gone. */
+/* Takes a random job; NULL if none is left. */
 static gw_job_t *take_one(struct crowd *crowd, unsigned *seed) {
   gw_job_t *job = NULL;
   pthread_mutex_lock(&crowd->lock);
@@ -246,7 +246,7 @@ static void *finish_some(void *user_data) {
     switch (rand_r(&seed) % 3) {
       case 0: OK(gw_job_complete(job, &err)), done++; break;
       case 1: OK(gw_job_fail(job, "no", GW_NUL, &err)), failed++; break;
-      default: failed++; /* Forgotten. */
+      default: failed++; /* Freed without an outcome. */
     }
     gw_job_free(job);
   }
@@ -257,7 +257,7 @@ static void *finish_some(void *user_data) {
   return NULL;
 }
 
-TEST(ten_thousand_deferred_jobs_finished_by_other_threads_in_any_order_all_have_their_outcome) {
+TEST(ten_thousand_deferred_jobs_all_get_their_outcome) {
   size_t count = check_scaled(10000);
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("concurrency", "10000", "threads", "2", NULL);
@@ -278,7 +278,7 @@ TEST(ten_thousand_deferred_jobs_finished_by_other_threads_in_any_order_all_have_
   CHECK_INT(stats.permanently_failed, crowd.failed);
   CHECK_INT(stats.in_flight, 0);
   json = gw_worker_stats_json(worker);
-  /* Jobs that nobody works on keep no thread from being claimed for: it went by hundreds, and not one by one. */
+  /* Deferred jobs occupy no thread, so the worker claims jobs by hundreds and not one by one. */
   CHECK(json_number(json, "claims") < (long long)(100 + count / 50));
   gw_string_free(json);
   end(worker);

@@ -1,4 +1,4 @@
-/* Events: observers that are called or that pull, and interceptors that decide. */
+/* Events: called and pulling observers, and interceptors. */
 #define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
@@ -61,9 +61,9 @@ static void observer_sees(const char *name, gw_task_fn task, int32_t attempts, c
 
 TEST(an_observer_sees_a_job_being_fetched) { observer_sees("JobFetch", succeed, 25, "worker_id"); }
 TEST(an_observer_sees_a_job_start) { observer_sees("JobStart", succeed, 25, "worker_id"); }
-TEST(an_observer_sees_a_job_being_done) { observer_sees("JobComplete", succeed, 25, "duration"); }
+TEST(an_observer_sees_a_job_succeed) { observer_sees("JobComplete", succeed, 25, "duration"); }
 TEST(an_observer_sees_a_job_fail) { observer_sees("JobFail", fail, 25, "out of paper"); }
-TEST(an_observer_sees_a_job_fail_for_good) { observer_sees("JobPermanentlyFail", fail, 1, "out of paper"); }
+TEST(an_observer_sees_a_job_fail_permanently) { observer_sees("JobPermanentlyFail", fail, 1, "out of paper"); }
 
 TEST(an_observer_sees_a_worker_start_and_stop) {
   gw_client_t *client = a_client();
@@ -146,7 +146,7 @@ TEST(a_handler_that_frees_its_borrowed_event_does_no_harm) {
   gw_client_free(client);
 }
 
-TEST(events_that_find_no_room_are_counted_by_the_next_that_does) {
+TEST(dropped_events_are_counted_before_the_next_event) {
   enum { TIMES = 20, ROOM = 1024, DROPPED = 16 };
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
@@ -174,7 +174,7 @@ TEST(events_that_find_no_room_are_counted_by_the_next_that_does) {
   gw_client_free(client);
 }
 
-/* A worker that its own functions would wait for. */
+/* A worker whose own functions try to wait for it. */
 struct waiter {
   gw_worker_t *worker;
   struct latch asked;
@@ -184,7 +184,7 @@ static void wait_in_vain(struct waiter *waiter) {
   gw_event_t *event = NULL;
   ANSWERS(GW_ERR_DEADLOCK, gw_worker_wait(waiter->worker, -1, &err));
   ANSWERS(GW_ERR_DEADLOCK, gw_worker_next_event(waiter->worker, -1, &event, &err));
-  ANSWERS(GW_TIMEOUT, gw_worker_next_event(waiter->worker, 0, &event, &err)); /* Looking is allowed. */
+  ANSWERS(GW_TIMEOUT, gw_worker_next_event(waiter->worker, 0, &event, &err)); /* A call that does not wait is allowed. */
   count_up(&waiter->asked);
 }
 
@@ -199,7 +199,7 @@ static int32_t decide_and_wait(const gw_event_t *event, gw_decision_t *decision,
   return GW_DECIDE_CONTINUE;
 }
 
-TEST(an_observer_and_an_interceptor_that_would_wait_are_told_so) {
+TEST(waiting_in_an_observer_or_interceptor_is_a_deadlock_error) {
   gw_client_t *client = a_client();
   struct waiter waiter = {a_worker(), LATCH};
   add_job(client, "task", "{}");
@@ -212,7 +212,7 @@ TEST(an_observer_and_an_interceptor_that_would_wait_are_told_so) {
   gw_client_free(client);
 }
 
-/* What an interceptor answers. */
+/* The decision of an interceptor. */
 struct verdict {
   int32_t decision;
   const char *text;
@@ -231,7 +231,7 @@ static int32_t decide(const gw_event_t *event, gw_decision_t *decision, void *us
   return verdict->decision;
 }
 
-TEST(events_and_interceptors_are_registered_by_names_that_exist) {
+TEST(unknown_event_names_are_refused) {
   gw_worker_t *worker = a_worker();
   struct latch freed = LATCH;
   ANSWERS(GW_ERR_CONFIG, gw_worker_on_event(worker, "JobCompleted", look, &freed, count_free, &err));
@@ -243,7 +243,7 @@ TEST(events_and_interceptors_are_registered_by_names_that_exist) {
   gw_worker_free(worker);
 }
 
-/* Runs one job under an interceptor. Answers its id, and how often its task ran. */
+/* Runs one job with an interceptor. Returns its id, and writes to `ran` how often its task ran. */
 static int64_t intercepted(gw_client_t *client, const char *name, struct verdict *verdict, gw_task_fn task, size_t *ran) {
   gw_worker_t *worker = a_worker();
   struct latch runs = LATCH;
@@ -257,7 +257,7 @@ static int64_t intercepted(gw_client_t *client, const char *name, struct verdict
   return id;
 }
 
-TEST(before_a_run_an_interceptor_may_let_it_go_on) {
+TEST(before_job_run_can_continue) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_CONTINUE, .asked = LATCH};
   size_t ran;
@@ -268,7 +268,7 @@ TEST(before_a_run_an_interceptor_may_let_it_go_on) {
   gw_client_free(client);
 }
 
-TEST(before_a_run_an_interceptor_may_have_it_count_as_done) {
+TEST(before_job_run_can_skip_the_job) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_SKIP, .asked = LATCH};
   size_t ran;
@@ -278,7 +278,7 @@ TEST(before_a_run_an_interceptor_may_have_it_count_as_done) {
   gw_client_free(client);
 }
 
-TEST(before_a_run_an_interceptor_may_fail_it) {
+TEST(before_job_run_can_fail_the_attempt) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_FAIL, .text = "not on a Sunday", .asked = LATCH};
   size_t ran;
@@ -289,18 +289,18 @@ TEST(before_a_run_an_interceptor_may_fail_it) {
   gw_client_free(client);
 }
 
-TEST(before_a_run_an_answer_that_is_no_decision_fails_it) {
+TEST(before_job_run_invalid_decision_fails_the_attempt) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = 0, .asked = LATCH};
   size_t ran;
   int64_t id = intercepted(client, "BeforeJobRun", &verdict, count_and_succeed, &ran);
   CHECK_INT(ran, 0);
   CHECK_JOB(client, id, "attempts", "1");
-  CHECK_JOB(client, id, "last_error", "an interceptor of BeforeJobRun answered 0, which is no decision over it");
+  CHECK_JOB(client, id, "last_error", "an interceptor of BeforeJobRun returned 0, which is not a decision for this event");
   gw_client_free(client);
 }
 
-TEST(after_a_run_an_interceptor_may_fail_what_succeeded) {
+TEST(after_job_run_can_fail_a_successful_job) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_FAIL, .text = "not good enough", .asked = LATCH};
   size_t ran;
@@ -310,7 +310,7 @@ TEST(after_a_run_an_interceptor_may_fail_what_succeeded) {
   gw_client_free(client);
 }
 
-TEST(after_a_run_an_interceptor_may_forgive_what_failed) {
+TEST(after_job_run_can_skip_a_failure) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_SKIP, .asked = LATCH};
   size_t ran;
@@ -320,7 +320,7 @@ TEST(after_a_run_an_interceptor_may_forgive_what_failed) {
   gw_client_free(client);
 }
 
-TEST(after_a_run_an_answer_that_is_no_decision_changes_nothing) {
+TEST(after_job_run_invalid_decision_changes_nothing) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = 99, .asked = LATCH};
   size_t ran;
@@ -329,7 +329,7 @@ TEST(after_a_run_an_answer_that_is_no_decision_changes_nothing) {
   gw_client_free(client);
 }
 
-/* Adds a job through the client of a worker with this interceptor; answers the status. */
+/* Adds a job through the client of a worker with this interceptor. Returns the status. */
 static gw_status_t schedule(struct verdict *verdict, int64_t *id, char *text, size_t capacity) {
   gw_worker_t *worker = a_worker();
   gw_spec_t *spec = gw_spec_new("another");
@@ -348,7 +348,7 @@ static gw_status_t schedule(struct verdict *verdict, int64_t *id, char *text, si
   return status;
 }
 
-TEST(before_a_job_is_added_an_interceptor_may_change_its_payload) {
+TEST(before_job_schedule_can_change_the_payload) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_PAYLOAD, .text = "{\"b\": 2}", .asked = LATCH};
   char text[200];
@@ -361,7 +361,7 @@ TEST(before_a_job_is_added_an_interceptor_may_change_its_payload) {
   gw_client_free(client);
 }
 
-TEST(before_a_job_is_added_an_interceptor_may_leave_it_out) {
+TEST(before_job_schedule_can_skip_the_job) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_SKIP, .asked = LATCH};
   char text[200], *json = NULL;
@@ -374,7 +374,7 @@ TEST(before_a_job_is_added_an_interceptor_may_leave_it_out) {
   gw_client_free(client);
 }
 
-TEST(before_a_job_is_added_an_interceptor_may_refuse_it_with_a_reason) {
+TEST(before_job_schedule_can_refuse_the_job_with_a_reason) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_FAIL, .text = "quota exceeded", .asked = LATCH};
   char text[200];
@@ -384,18 +384,18 @@ TEST(before_a_job_is_added_an_interceptor_may_refuse_it_with_a_reason) {
   gw_client_free(client);
 }
 
-TEST(before_a_job_is_added_an_answer_that_is_no_decision_refuses_it) {
+TEST(before_job_schedule_invalid_decision_refuses_the_job) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .asked = LATCH};
   char text[200];
   int64_t id = 0;
   CHECK_INT(schedule(&verdict, &id, text, sizeof text), GW_ERR_REFUSED);
-  CHECK_HAS(text, "no decision");
+  CHECK_HAS(text, "not a decision");
   CHECK_INT(id, 0);
   gw_client_free(client);
 }
 
-TEST(a_payload_that_is_no_json_refuses_the_job) {
+TEST(before_job_schedule_invalid_payload_refuses_the_job) {
   gw_client_t *client = a_client();
   struct verdict verdict = {.decision = GW_DECIDE_PAYLOAD, .text = "{not json", .asked = LATCH};
   char text[200];
@@ -413,13 +413,13 @@ static gw_outcome_t say_so_and_hang(gw_job_t *job, void *pipe) {
   return GW_TASK_DONE;
 }
 
-/* A job whose worker was killed while it ran it. Called before the test has a client: a forked child must not find
- * locks of threads that it does not have. */
+/* A job whose worker was killed while the job ran. Called before the test has a client, so that the forked child inherits
+ * no locks of threads that it does not have. */
 static int64_t orphan(void) {
   int64_t id = 0;
   int ids[2], ends[2];
   char signal;
-  schema(); /* The child's is ours. */
+  schema(); /* Parent and child use the same schema. */
   CHECK_INT(pipe(ids), 0);
   CHECK_INT(pipe(ends), 0);
   pid_t child = check_fork();
@@ -431,7 +431,7 @@ static int64_t orphan(void) {
     gw_worker_run(worker, NULL);
     _exit(1);
   }
-  close(ids[1]), close(ends[1]); /* If the child fails, the reads below end. */
+  close(ids[1]), close(ends[1]); /* If the child fails, the reads below return. */
   CHECK_INT(read(ids[0], &id, sizeof id), sizeof id);
   CHECK_INT(read(ends[0], &signal, 1), 1);
   kill(child, SIGKILL);
@@ -440,7 +440,7 @@ static int64_t orphan(void) {
   return id;
 }
 
-/* Lets a worker recover it under this interceptor. */
+/* Lets a worker with this interceptor recover the job. */
 static int64_t recovered(gw_client_t **client, struct verdict *verdict) {
   int64_t id = orphan();
   *client = a_client();
@@ -456,7 +456,7 @@ static int64_t recovered(gw_client_t **client, struct verdict *verdict) {
   return id;
 }
 
-TEST(over_the_job_of_a_dead_worker_an_interceptor_may_let_things_go_on) {
+TEST(job_recovery_can_continue) {
   gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_CONTINUE, .asked = LATCH};
   int64_t id = recovered(&client, &verdict);
@@ -465,7 +465,7 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_let_things_go_on) {
   gw_client_free(client);
 }
 
-TEST(over_the_job_of_a_dead_worker_an_interceptor_may_say_when_it_runs_again) {
+TEST(job_recovery_can_reschedule_the_job) {
   gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .run_at = 1924995845000000, .attempts = 7, .asked = LATCH};
   int64_t id = recovered(&client, &verdict);
@@ -475,7 +475,7 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_say_when_it_runs_again) {
   gw_client_free(client);
 }
 
-TEST(over_the_job_of_a_dead_worker_to_run_it_again_at_no_time_changes_nothing) {
+TEST(job_recovery_reschedule_without_a_time_changes_nothing) {
   gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .asked = LATCH};
   int64_t id = recovered(&client, &verdict);
@@ -493,7 +493,7 @@ static int32_t decide_beyond_time(const gw_event_t *event, gw_decision_t *decisi
   return GW_DECIDE_CONTINUE;
 }
 
-TEST(a_time_outside_of_the_calendar_or_more_attempts_than_a_row_holds_are_refused) {
+TEST(decision_refuses_invalid_time_or_attempts) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct latch asked = LATCH;
@@ -506,7 +506,7 @@ TEST(a_time_outside_of_the_calendar_or_more_attempts_than_a_row_holds_are_refuse
   gw_client_free(client);
 }
 
-TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_the_attempts_as_they_are) {
+TEST(job_recovery_reschedule_can_keep_the_attempts) {
   gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_RESCHEDULE, .run_at = 1924995845000000, .attempts = -1, .asked = LATCH};
   int64_t id = recovered(&client, &verdict);
@@ -516,7 +516,7 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_the_attempts_as_they
   gw_client_free(client);
 }
 
-TEST(over_the_job_of_a_dead_worker_an_interceptor_may_count_the_attempt) {
+TEST(job_recovery_can_count_the_attempt) {
   gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_FAIL_WITH_BACKOFF, .asked = LATCH};
   int64_t id = recovered(&client, &verdict);
@@ -525,7 +525,7 @@ TEST(over_the_job_of_a_dead_worker_an_interceptor_may_count_the_attempt) {
   gw_client_free(client);
 }
 
-TEST(over_the_job_of_a_dead_worker_an_interceptor_may_leave_it_locked) {
+TEST(job_recovery_can_leave_the_job_locked) {
   gw_client_t *client;
   struct verdict verdict = {.decision = GW_DECIDE_SKIP, .asked = LATCH};
   int64_t id = recovered(&client, &verdict);
@@ -543,7 +543,7 @@ static void change_it(const gw_event_t *event, void *worker) {
   answers[1] = gw_worker_start(*(gw_worker_t **)worker, GW_RUN_ONCE, NULL);
 }
 
-TEST(a_worker_that_is_being_started_is_not_changed_by_what_its_start_calls) {
+TEST(callbacks_of_a_start_cannot_change_the_worker) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   add_task(worker, "task", succeed, NULL);
@@ -569,7 +569,7 @@ static void *free_it(void *worker) {
   return NULL;
 }
 
-TEST(a_worker_that_is_freed_while_it_starts_is_gone_when_that_returns) {
+TEST(freeing_a_starting_worker_waits_for_its_end) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct latch freed = LATCH;
@@ -578,7 +578,7 @@ TEST(a_worker_that_is_freed_while_it_starts_is_gone_when_that_returns) {
   pthread_t starter = start_thread(start_it, worker);
   wait_for(&begun, 1);
   pthread_t freer = start_thread(free_it, worker);
-  usleep(50000); /* It waits, and nothing tells of that. */
+  usleep(50000); /* gw_worker_free waits. There is no event to wait for. */
   count_up(&go_on);
   pthread_join(freer, NULL);
   CHECK_INT(gw_worker_state(worker), -1);
@@ -592,11 +592,11 @@ static void *wait_for_an_event(void *worker) {
   gw_status_t status;
   count_up(&begun);
   status = gw_worker_next_event(worker, -1, &event, NULL);
-  if (status != GW_ERR_HANDLE) CHECK_INT(status, GW_STOPPED); /* It may have been freed before. */
+  if (status != GW_ERR_HANDLE) CHECK_INT(status, GW_STOPPED); /* The worker may have been freed before the call. */
   return NULL;
 }
 
-TEST(whoever_waits_for_events_of_a_worker_that_never_ran_hears_that_it_was_freed) {
+TEST(freeing_an_unstarted_worker_wakes_event_waiters) {
   gw_worker_t *worker = a_worker();
   pthread_t waiter = start_thread(wait_for_an_event, worker);
   wait_for(&begun, 1);
@@ -619,7 +619,7 @@ static void *pull_one(void *worker) {
   return NULL;
 }
 
-TEST(an_interceptor_may_ask_for_statistics_while_its_worker_is_started_again) {
+TEST(interceptor_can_read_stats_during_a_restart) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "0", NULL);
   add_task(worker, "task", NULL, NULL);
@@ -631,7 +631,7 @@ TEST(an_interceptor_may_ask_for_statistics_while_its_worker_is_started_again) {
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
   ANSWERS(GW_ERR_STUCK, gw_worker_wait(worker, -1, &err));
   pthread_t starter = start_thread(start_it, worker);
-  usleep(200000); /* It waits for the interceptor, and nothing tells of that. */
+  usleep(200000); /* The start waits for the interceptor. There is no event to wait for. */
   count_up(&go_on);
   pthread_join(puller, NULL);
   pthread_join(starter, NULL);

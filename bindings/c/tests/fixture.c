@@ -23,7 +23,7 @@ void check_status(const char *file, int line, const char *call, gw_status_t actu
     snprintf(message, sizeof message, "%s", gw_error_message(err));
     snprintf(sqlstate, sizeof sqlstate, "%s", state ? state : "");
     if (gw_error_status(err) != actual)
-      check_fail(file, line, "%s answers %s, and an error of %s", call, gw_status_name(actual),
+      check_fail(file, line, "%s returns %s, but an error with %s", call, gw_status_name(actual),
                  gw_status_name(gw_error_status(err)));
     gw_error_free(err);
     err = NULL;
@@ -212,7 +212,7 @@ void wait_for(struct latch *latch, size_t count) {
   pthread_mutex_lock(&latch->lock);
   while (latch->count < count)
     if (pthread_cond_timedwait(&latch->changed, &latch->lock, &until) == ETIMEDOUT)
-      check_fail(__FILE__, __LINE__, "waited for %zu, and only %zu came", count, latch->count);
+      check_fail(__FILE__, __LINE__, "waited for %zu, but the count is only %zu", count, latch->count);
   pthread_mutex_unlock(&latch->lock);
 }
 

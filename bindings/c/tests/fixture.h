@@ -1,5 +1,5 @@
-/* fixture.h: what the tests share: a queue of their own each, clients, workers, latches, a look into JSON.
- * Decides nothing about what is right. */
+/* fixture.h: what the tests share: a queue for each test, clients, workers, latches, reading JSON.
+ * It does not decide what is correct. */
 #ifndef FIXTURE_H
 #define FIXTURE_H
 
@@ -9,10 +9,10 @@
 
 #include "check.h"
 
-/* The error object that the macros below look at; each thread has its own. */
+/* The error object that the macros below read; each thread has its own. */
 extern _Thread_local gw_error_t *err;
 
-/* A call that must answer GW_OK, or another status. What an expected error said is in said() afterwards. */
+/* A call that must return GW_OK, or another status. said() then has the message of an expected error. */
 #define OK(call) ANSWERS(GW_OK, call)
 #define ANSWERS(status, call) (forget_error(), check_status(__FILE__, __LINE__, #call, (call), (status)))
 void forget_error(void);
@@ -22,7 +22,7 @@ void check_status(const char *file, int line, const char *call, gw_status_t actu
 const char *said(void);
 const char *said_sqlstate(void);
 
-/* A config for a queue that no other test has. Freed by the caller. */
+/* A config for this test's own queue. The caller frees it. */
 gw_config_t *a_config(void);
 /* The same with keys set: a_config_with("concurrency", "2", NULL). */
 gw_config_t *a_config_with(const char *key, ...);
@@ -30,17 +30,17 @@ gw_config_t *a_config_with(const char *key, ...);
 const char *schema(void);
 const char *database_url(void);
 
-/* A client and a worker for this test's queue. The client has installed the schema. Freed by the caller. */
+/* A client and a worker for this test's queue. The client has installed the schema. The caller frees both. */
 gw_client_t *a_client(void);
 gw_worker_t *a_worker(void);
 gw_worker_t *a_worker_with(const char *key, ...);
 
-/* A worker with one task, started. */
+/* Registers a task; starts a worker. */
 void add_task(gw_worker_t *worker, const char *name, gw_task_fn task, void *user_data);
 void start(gw_worker_t *worker);
-/* Ends a worker gracefully, waits for it, frees it. */
+/* Stops a worker gracefully, waits for its end, and frees it. */
 void end(gw_worker_t *worker);
-/* Runs what is due in the queue with this task, and waits for the end. */
+/* Runs the due jobs of the queue with this task, and waits for the end. */
 void run_once(const char *name, gw_task_fn task, void *user_data);
 
 int64_t add_job(gw_client_t *client, const char *task, const char *payload);
@@ -48,7 +48,7 @@ int64_t add_job(gw_client_t *client, const char *task, const char *payload);
 int64_t add_job_once(gw_client_t *client, const char *task, const char *payload);
 void add_jobs(gw_client_t *client, const char *task, size_t count);
 
-/* Whether a job has a row; what a field of it says (JSON text without quotes, freed by the caller). */
+/* Whether a job has a row; the value of one of its fields (JSON text without quotes; the caller frees it). */
 bool job_exists(gw_client_t *client, int64_t id);
 char *job_field(gw_client_t *client, int64_t id, const char *field);
 #define CHECK_JOB(client, id, field, expected)           \
@@ -57,16 +57,16 @@ char *job_field(gw_client_t *client, int64_t id, const char *field);
     CHECK_TEXT(found_, expected);                        \
     free(found_);                                        \
   } while (0)
-/* The value of a field of a JSON object, wherever it stands; NULL if it is not there. Freed by the caller. */
+/* The value of a field of a JSON object, at any depth; NULL if there is no such field. The caller frees it. */
 char *json_field(const char *json, const char *field);
 long long json_number(const char *json, const char *field);
 
-/* Runs a script with psql; answers what it printed. Freed by the caller. */
+/* Runs a script with psql. Returns its output, which the caller frees. */
 char *psql(const char *script);
 
 gw_stats_t stats_of(gw_worker_t *worker);
 
-/* Counts what happens on other threads, and waits for it. */
+/* Counts events on other threads, and waits for them. */
 struct latch {
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -87,7 +87,7 @@ void count_free(void *latch);
 /* Simple tasks. */
 gw_outcome_t succeed(gw_job_t *job, void *user_data);
 gw_outcome_t fail(gw_job_t *job, void *user_data);
-/* Says what is in `user_data`, a latch, and succeeds. */
+/* Counts up `user_data`, a latch, and succeeds. */
 gw_outcome_t count_and_succeed(gw_job_t *job, void *user_data);
 
 #endif

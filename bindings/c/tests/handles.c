@@ -1,4 +1,4 @@
-/* Handles: NULL, freed, of another kind, inherited by a forked child. Every function that takes one is called with each. */
+/* Handles: NULL, freed, of another kind, and inherited by a forked child. Every function with a handle is called with each. */
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static int32_t go_on(const gw_event_t *event, gw_decision_t *decision, void *use
 
 static void nothing_is_written(void *output) { CHECK(output == NULL); }
 
-/* Calls everything that takes a handle, with everything else in order. */
+/* Calls every function that takes a handle, with valid other arguments. */
 static void every_call_answers(gw_status_t expected, const struct handles *h) {
   char *text = NULL;
   gw_client_t *client = NULL;
@@ -93,7 +93,7 @@ static void every_call_answers(gw_status_t expected, const struct handles *h) {
   ANSWERS(expected, gw_spec_set_traceparent(h->spec, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
   ANSWERS(expected, gw_spec_check(h->spec, &err));
 
-  /* Worker. What is handed over is freed by the library all the same. */
+  /* Worker. The library frees the user data although the calls fail. */
   ANSWERS(expected, gw_worker_new(h->config, &worker, &err));
   ANSWERS(expected, gw_worker_add_task(h->worker, "task", succeed, &freed, count_free, &err));
   ANSWERS(expected, gw_worker_on_event(h->worker, "JobComplete", NULL, &freed, count_free, &err));
@@ -159,14 +159,14 @@ static void every_call_answers(gw_status_t expected, const struct handles *h) {
   CHECK_INT(count, 7);
 }
 
-/* The decision of a job that this interceptor saw; used after it is gone. */
+/* Keeps the decision handle, so that a test can use it after the interceptor has returned. */
 static int32_t remember_decision(const gw_event_t *event, gw_decision_t *decision, void *place) {
   (void)event;
   *(gw_decision_t **)place = decision;
   return GW_DECIDE_CONTINUE;
 }
 
-/* One of each kind, alive. */
+/* One valid handle of each kind. */
 static struct handles all_kinds(void) {
   struct handles h = {.config = a_config_with("worker_recovery", "false", NULL), .client = a_client()};
   gw_crontab_parse("* * * * * task", &h.crontab, NULL);
@@ -183,7 +183,7 @@ static struct handles all_kinds(void) {
   return h;
 }
 
-TEST(every_function_answers_null_without_a_crash) {
+TEST(every_function_refuses_null) {
   struct handles none = {0};
   every_call_answers(GW_ERR_INVALID, &none);
   free_all(&none);
@@ -191,7 +191,7 @@ TEST(every_function_answers_null_without_a_crash) {
   CHECK(gw_spec_new(NULL) == NULL);
 }
 
-TEST(every_function_answers_a_freed_handle_without_a_crash) {
+TEST(every_function_refuses_a_freed_handle) {
   struct handles freed = all_kinds();
   OK(gw_job_complete(freed.job, &err));
   free_all(&freed);
@@ -203,13 +203,13 @@ TEST(every_handle_can_be_freed_twice) {
   OK(gw_job_complete(freed.job, &err));
   free_all(&freed);
   free_all(&freed);
-  gw_client_t *client = a_client(); /* And what comes after it is not what is freed. */
+  gw_client_t *client = a_client(); /* The third free must not free this new handle. */
   free_all(&freed);
   add_job(client, "task", "{}");
   gw_client_free(client);
 }
 
-TEST(what_takes_the_place_of_a_freed_handle_is_its_own_and_is_not_freed_with_it) {
+TEST(freeing_twice_does_not_free_a_new_handle_in_the_slot) {
   gw_config_t *freed = gw_config_new(), *one, *other;
   char *value = NULL;
   gw_config_free(freed);
@@ -229,14 +229,14 @@ TEST(what_takes_the_place_of_a_freed_handle_is_its_own_and_is_not_freed_with_it)
   gw_config_free(other);
 }
 
-TEST(every_function_answers_a_handle_of_another_kind_without_a_crash) {
+TEST(every_function_refuses_a_handle_of_another_kind) {
   struct handles h = all_kinds();
   struct handles wrong = {(gw_config_t *)h.client, (gw_client_t *)h.spec,    (gw_spec_t *)h.worker,
                           (gw_worker_t *)h.job,    (gw_job_t *)h.crontab,    (gw_crontab_t *)h.event,
                           (gw_event_t *)h.error,   (gw_error_t *)h.decision, (gw_decision_t *)h.config};
   every_call_answers(GW_ERR_HANDLE, &wrong);
   free_all(&wrong);
-  /* None of them was harmed. */
+  /* All handles still work. */
   OK(gw_client_check(h.client, 5000, &err));
   OK(gw_spec_check(h.spec, &err));
   CHECK_TEXT(gw_event_name(h.event), "JobStart");
@@ -246,7 +246,7 @@ TEST(every_function_answers_a_handle_of_another_kind_without_a_crash) {
   free_all(&h);
 }
 
-TEST(a_pointer_that_never_was_a_handle_is_answered_too) {
+TEST(pointer_that_is_not_a_handle_is_refused) {
   int64_t stack[8] = {0};
   gw_job_t *job = (gw_job_t *)stack, *low = (gw_job_t *)(uintptr_t)8, *odd = (gw_job_t *)UINTPTR_MAX;
   ANSWERS(GW_ERR_HANDLE, gw_job_complete(job, &err));
@@ -255,8 +255,8 @@ TEST(a_pointer_that_never_was_a_handle_is_answered_too) {
   gw_job_free(job), gw_job_free(low), gw_job_free(odd);
 }
 
-/* A check that fails ends the child with 1. One that holds out kills itself: what it inherits of threads that it does not
- * have is lost on purpose, and no checker of leaks should look. */
+/* A failed check ends the child with 1. A successful child kills itself, so that leak checkers ignore the memory of the
+ * parent's threads, which the child leaks on purpose. */
 static void in_a_child(void (*body)(void *), void *argument) {
   int status = 0;
   pid_t child = check_fork();
@@ -276,10 +276,10 @@ static void use_and_free_everything(void *inherited) {
   free_all(inherited);
 }
 
-TEST_THAT_FORKS_BESIDE_THREADS(a_forked_child_can_neither_use_nor_harm_what_it_inherits) {
+TEST_THAT_FORKS_BESIDE_THREADS(forked_child_cannot_use_or_damage_inherited_handles) {
   struct handles h = all_kinds();
   in_a_child(use_and_free_everything, &h);
-  /* The parent goes on, over the same sockets. */
+  /* The parent goes on with the same sockets. */
   OK(gw_job_complete(h.job, &err));
   OK(gw_worker_flush(h.worker, 10000, &err));
   CHECK_INT(stats_of(h.worker).completed, 1);
@@ -301,15 +301,15 @@ static void add_and_run_one(void *unused) {
   gw_client_free(client);
 }
 
-TEST_THAT_FORKS_BESIDE_THREADS(a_forked_child_can_have_clients_and_workers_of_its_own) {
+TEST_THAT_FORKS_BESIDE_THREADS(forked_child_can_make_clients_and_workers) {
   struct handles h = all_kinds();
-  /* Again and again: what the parent's threads leave behind shows only where the child's come to stand. */
+  /* Repeated, because the child fails only if its threads get the stack addresses of the parent's threads. */
   for (size_t i = 0; i < check_scaled(30); i++) in_a_child(add_and_run_one, NULL);
   OK(gw_job_complete(h.job, &err));
   free_all(&h);
 }
 
-/* Its own come to stand where the parent's do. */
+/* The child's own handles get the same slots as the parent's. */
 static void have_ones_own_and_use_what_is_inherited(void *inherited) {
   struct handles own = {.config = a_config(), .spec = gw_spec_new("task")};
   gw_config_set(own.config, "no such key", "", &own.error);
@@ -323,14 +323,14 @@ static void have_ones_own_and_use_what_is_inherited(void *inherited) {
   free_all(&own);
 }
 
-TEST_THAT_FORKS_BESIDE_THREADS(a_forked_child_is_never_given_its_own_for_what_it_inherits) {
+TEST_THAT_FORKS_BESIDE_THREADS(inherited_handle_never_resolves_to_a_childs_value) {
   struct handles h = all_kinds();
   in_a_child(have_ones_own_and_use_what_is_inherited, &h);
   OK(gw_job_complete(h.job, &err));
   free_all(&h);
 }
 
-static bool enough; /* Of what the threads below do. */
+static bool enough; /* Ends the threads below. */
 
 static void *make_handles(void *unused) {
   (void)unused;
@@ -343,10 +343,10 @@ static void make_one(void *unused) {
   gw_config_free(gw_config_new());
 }
 
-TEST_THAT_FORKS_BESIDE_THREADS(a_child_forked_while_other_threads_make_handles_is_not_held_up) {
+TEST_THAT_FORKS_BESIDE_THREADS(child_forked_while_threads_make_handles_does_not_block) {
   size_t forks = check_scaled(200);
   pthread_t threads[2];
-  make_one(NULL); /* What a process does once is done before. */
+  make_one(NULL); /* The initialization of the process happens before the threads start. */
   for (int i = 0; i < 2; i++) threads[i] = start_thread(make_handles, NULL);
   for (size_t i = 0; i < forks; i++) in_a_child(make_one, NULL);
   __atomic_store_n(&enough, true, __ATOMIC_RELAXED);
@@ -400,7 +400,7 @@ TEST(a_missing_argument_is_refused) {
 
 #define NO_UTF8 "\xff\xfe"
 
-TEST(text_that_is_no_utf8_is_refused_wherever_it_is_given) {
+TEST(every_text_argument_refuses_invalid_utf8) {
   struct handles h = all_kinds();
   gw_worker_t *worker = a_worker();
   const char *bad[] = {NO_UTF8};
@@ -432,14 +432,14 @@ TEST(text_that_is_no_utf8_is_refused_wherever_it_is_given) {
   free_all(&h);
 }
 
-TEST(a_text_that_has_a_nul_within_its_length_is_refused) {
+TEST(text_with_a_nul_within_its_length_is_refused) {
   gw_spec_t *spec = gw_spec_new("task");
   ANSWERS(GW_ERR_UTF8, gw_spec_set_payload(spec, "1\0 ", 3));
   ANSWERS(GW_ERR_UTF8, gw_spec_set_payload(spec, "\"a\0b\"", 5));
   gw_spec_free(spec);
 }
 
-TEST(an_error_text_that_is_no_utf8_does_not_keep_a_job_from_failing) {
+TEST(job_fails_with_an_error_text_that_is_not_utf8) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   gw_job_t *job = NULL;

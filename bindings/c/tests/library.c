@@ -1,11 +1,11 @@
-/* The library as a whole: versions, numbers that never change, statuses, errors. */
+/* The library as a whole: versions, stable numbers, statuses, errors. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "fixture.h"
 
-TEST(the_header_and_the_library_are_of_one_version) {
+TEST(header_and_library_have_the_same_version) {
   char expected[32];
   snprintf(expected, sizeof expected, "%u.%u.%u", gw_version() >> 16, gw_version() >> 8 & 0xff, gw_version() & 0xff);
   CHECK_TEXT(gw_version_string(), expected);
@@ -60,7 +60,7 @@ static const struct {
 };
 enum { STATUSES = sizeof statuses / sizeof *statuses };
 
-TEST(every_status_has_its_number_its_name_and_a_text_of_its_own) {
+TEST(every_status_has_number_name_and_text) {
   for (size_t i = 0; i < STATUSES; i++) {
     CHECK_TEXT(gw_status_name(statuses[i].status), statuses[i].name);
     CHECK(strlen(gw_status_text(statuses[i].status)) > 0);
@@ -73,7 +73,7 @@ TEST(every_status_has_its_number_its_name_and_a_text_of_its_own) {
   CHECK(gw_status_text(12345) != NULL);
 }
 
-TEST(all_statuses_can_be_enumerated_and_there_are_no_others) {
+TEST(status_at_enumerates_all_statuses) {
   size_t count = 0;
   for (; gw_status_at(count) != INT32_MIN; count++) {
     bool known = false;
@@ -153,21 +153,21 @@ TEST(the_public_structs_have_their_documented_layout) {
   CHECK(sizeof(gw_stats_t) >= 144);
 }
 
-TEST(stats_are_written_as_far_as_the_caller_has_room) {
+TEST(stats_are_written_up_to_the_callers_struct_size) {
   gw_worker_t *worker = a_worker();
   gw_stats_t stats;
   memset(&stats, 0x5a, sizeof stats);
-  stats.struct_size = offsetof(gw_stats_t, failed); /* A program compiled when there were two counters. */
+  stats.struct_size = offsetof(gw_stats_t, failed); /* As a program that was compiled when there were two counters. */
   OK(gw_worker_stats(worker, &stats));
   CHECK_INT(stats.claimed, 0);
   CHECK_INT(stats.completed, 0);
   CHECK(stats.failed == 0x5a5a5a5a5a5a5a5aULL);
-  stats.struct_size = 0; /* Nobody has said how much room there is. */
+  stats.struct_size = 0; /* Not set. */
   ANSWERS(GW_ERR_INVALID, gw_worker_stats(worker, &stats));
   gw_worker_free(worker);
 }
 
-TEST(an_error_is_written_always_and_tells_its_status_its_text_and_the_sqlstate) {
+TEST(error_has_status_message_and_sqlstate) {
   gw_config_t *config = gw_config_new();
   gw_error_t *error = (gw_error_t *)"not written";
   CHECK_INT(gw_config_set(config, "concurrency", "2", &error), GW_OK);

@@ -1,13 +1,13 @@
-/* limits.c: lengths and counts that nothing has, results without a place, JSON that is none: each is named. */
+/* limits.c: excessive lengths and counts, NULL result pointers and invalid JSON are refused by name. */
 #include "fixture.h"
 
 #include <string.h>
 
-/* What each function is called with. The last is not GW_NUL. */
+/* The lengths and counts that each function is called with. The last is not GW_NUL. */
 static const size_t beyond[] = {(size_t)1 << 31, (size_t)1 << 32, (size_t)1 << 40, (size_t)1 << 62, SIZE_MAX - 1};
 enum { BEYOND = sizeof beyond / sizeof *beyond };
 
-/* What the functions below need: a job that was pulled, and what belongs to it. */
+/* The handles that the functions below need: a pulled job with its worker and client. */
 struct lent {
   gw_client_t *client;
   gw_worker_t *worker;
@@ -18,7 +18,7 @@ struct lent {
 
 static gw_status_t spec_payload(struct lent *lent, size_t length) {
   gw_status_t status = gw_spec_set_payload(lent->spec, "1", length);
-  CHECK_INT(gw_spec_check(lent->spec, &err), status); /* Only the check has words. */
+  CHECK_INT(gw_spec_check(lent->spec, &err), status); /* Only the check has a message. */
   return status;
 }
 static gw_status_t job_set_error(struct lent *lent, size_t length) { return gw_job_set_error(lent->job, "x", length); }
@@ -53,8 +53,8 @@ static gw_status_t next_batch(struct lent *lent, size_t capacity) {
   return status;
 }
 
-/* Every function that takes a length or a count and answers a status, with its parameter's name and limit. The one that
- * is not here, gw_decision_set_text, can be called by interceptors only. */
+/* Every function that takes a length or a count and returns a status, with its parameter's name and limit. Only
+ * gw_decision_set_text is missing, because only interceptors can call it. */
 static const struct {
   const char *function, *parameter, *limit;
   gw_status_t (*call)(struct lent *lent, size_t number);
@@ -71,7 +71,7 @@ static const struct {
     {"gw_worker_next_batch", "capacity", "16777216", next_batch},
 };
 
-/* A job that is pulled by a worker of its own. */
+/* A job, pulled from a worker of its own. */
 static struct lent a_pulled_job(void) {
   struct lent lent = {.client = a_client(), .worker = a_worker(), .spec = gw_spec_new("task")};
   add_task(lent.worker, "task", NULL, NULL);
@@ -88,7 +88,7 @@ static void give_back(struct lent *lent) {
   gw_client_free(lent->client);
 }
 
-TEST(a_length_or_a_count_beyond_any_limit_is_refused_by_name_and_changes_nothing) {
+TEST(excessive_length_or_count_is_refused_by_name) {
   struct lent lent = a_pulled_job();
   for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
     for (size_t j = 0; j < BEYOND; j++) {
@@ -101,7 +101,7 @@ TEST(a_length_or_a_count_beyond_any_limit_is_refused_by_name_and_changes_nothing
   CHECK(lent.json == NULL);
   OK(gw_spec_set_payload(lent.spec, "1", GW_NUL));
   OK(gw_spec_check(lent.spec, &err));
-  OK(gw_job_complete(lent.job, &err)); /* None of them gave it an outcome. */
+  OK(gw_job_complete(lent.job, &err)); /* The job has no outcome yet. */
   give_back(&lent);
 }
 
@@ -112,7 +112,7 @@ static int32_t decide_at_length(const gw_event_t *event, gw_decision_t *decision
   return GW_DECIDE_CONTINUE;
 }
 
-TEST(a_decisions_text_beyond_any_limit_is_refused) {
+TEST(excessive_decision_text_is_refused) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct latch asked = LATCH;
@@ -125,7 +125,7 @@ TEST(a_decisions_text_beyond_any_limit_is_refused) {
   gw_client_free(client);
 }
 
-TEST(a_place_or_a_capacity_beyond_any_limit_has_nothing) {
+TEST(excessive_index_or_capacity_returns_nothing) {
   gw_crontab_t *crontab = NULL;
   int64_t times[1] = {7};
   OK(gw_crontab_parse("* * * * * task", &crontab, &err));
@@ -138,7 +138,7 @@ TEST(a_place_or_a_capacity_beyond_any_limit_has_nothing) {
     CHECK(gw_crontab_item_json(crontab, beyond[i]) == NULL);
     CHECK_INT(gw_crontab_next(crontab, beyond[i], 0, times, 1), 0);
     CHECK_INT(gw_crontab_next(crontab, 0, 0, times, beyond[i]), 0);
-    OK(gw_worker_stats(worker, &stats)); /* Only what the library knows is written. */
+    OK(gw_worker_stats(worker, &stats)); /* The library writes only its own fields. */
     CHECK_INT(stats.claimed, 0);
     gw_worker_free(worker);
   }
@@ -146,7 +146,7 @@ TEST(a_place_or_a_capacity_beyond_any_limit_has_nothing) {
   gw_crontab_free(crontab);
 }
 
-TEST(a_text_of_many_megabytes_and_a_list_of_many_thousands_are_taken) {
+TEST(large_text_and_long_list_are_accepted) {
   gw_client_t *client = a_client();
   size_t count = check_scaled(100000), length = 16 << 20;
   int64_t *many = calloc(count, sizeof *many);
@@ -167,7 +167,7 @@ TEST(a_text_of_many_megabytes_and_a_list_of_many_thousands_are_taken) {
   gw_client_free(client);
 }
 
-TEST(a_result_without_a_place_is_refused_before_anything_is_done) {
+TEST(null_result_pointer_is_refused_before_any_change) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   const char *workers[] = {"worker"};
@@ -194,7 +194,7 @@ TEST(a_result_without_a_place_is_refused_before_anything_is_done) {
   gw_client_free(client);
 }
 
-/* The message names the option, where it stands, and what is wrong. */
+/* The message names the option, its line and column, and the error. */
 #define WRONG_OPTIONS(call, option, place) \
   do {                                     \
     ANSWERS(GW_ERR_JSON, call);            \
@@ -202,7 +202,7 @@ TEST(a_result_without_a_place_is_refused_before_anything_is_done) {
     CHECK_HAS(said(), place);              \
   } while (0)
 
-TEST(an_option_that_is_not_what_it_should_be_is_named_with_its_place) {
+TEST(invalid_option_is_named_with_line_and_column) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   char *json = NULL;
@@ -223,7 +223,7 @@ TEST(an_option_that_is_not_what_it_should_be_is_named_with_its_place) {
   gw_client_free(client);
 }
 
-TEST(what_a_setter_refused_is_told_by_the_check_and_keeps_the_job_from_being_added) {
+TEST(refused_setter_fails_the_check_and_the_add) {
   gw_client_t *client = a_client();
   gw_spec_t *spec = gw_spec_new("task"), *good = gw_spec_new("task");
   const gw_spec_t *both[] = {good, spec};
@@ -247,7 +247,7 @@ TEST(what_a_setter_refused_is_told_by_the_check_and_keeps_the_job_from_being_add
   OK(gw_spec_set_queue(spec, NULL));
   OK(gw_client_add_job(client, spec, &id, &err));
   ANSWERS(GW_ERR_UTF8, gw_spec_add_flag(spec, "\xff"));
-  OK(gw_spec_add_flag(spec, "another")); /* Adds one more, and does not stand for the one before. */
+  OK(gw_spec_add_flag(spec, "another")); /* Adds another flag; the refused one is still an error. */
   ANSWERS(GW_ERR_UTF8, gw_spec_check(spec, &err));
   gw_spec_free(spec), gw_spec_free(good);
   gw_client_free(client);

@@ -1,4 +1,4 @@
-/* The log sink: process-wide, replaced at any time, idle once it is replaced. */
+/* The log sink: for the whole process, replaceable at any time, and not called after it was replaced. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 struct sink {
   struct latch lines, freed;
-  int32_t worst, finest; /* The levels that came. */
+  int32_t worst, finest; /* The most and the least severe level received. */
   bool well_formed;
 };
 #define SINK {LATCH, LATCH, GW_LOG_TRACE, GW_LOG_ERROR, true}
@@ -36,7 +36,7 @@ static void work_a_little(void) {
   gw_client_free(client);
 }
 
-TEST(a_sink_gets_whole_records_up_to_its_level_and_is_freed_once) {
+TEST(sink_receives_complete_records_and_is_freed_once) {
   struct sink info = SINK, all = SINK;
   OK(gw_log_set_sink(note_line, &info, count_sink_freed, GW_LOG_INFO));
   work_a_little();
@@ -55,7 +55,7 @@ TEST(a_sink_gets_whole_records_up_to_its_level_and_is_freed_once) {
   CHECK_INT(counted(&all.lines), lines);
 }
 
-TEST(a_level_that_does_not_exist_is_refused_and_what_came_with_it_freed) {
+TEST(unknown_log_level_is_refused_and_user_data_freed) {
   struct sink sink = SINK;
   ANSWERS(GW_ERR_INVALID, gw_log_set_sink(note_line, &sink, count_sink_freed, 99));
   CHECK_INT(counted(&sink.freed), 1);
@@ -76,7 +76,7 @@ TEST(without_a_sink_warnings_go_to_stderr_and_nothing_goes_to_stdout) {
   CHECK(strstr(text, "\033[") == NULL);
 }
 
-TEST(the_log_can_be_pulled_instead_until_there_is_a_sink_again) {
+TEST(log_can_be_pulled_until_a_sink_is_set) {
   gw_event_t *line = NULL;
   ANSWERS(GW_STOPPED, gw_log_next(0, &line, &err));
   ANSWERS(GW_ERR_INVALID, gw_log_set_queue(99));
@@ -99,12 +99,12 @@ static void *take_the_next_line(void *status) {
   return NULL;
 }
 
-TEST(who_waits_for_the_log_is_told_when_none_is_kept_any_more) {
+TEST(ending_the_log_queue_wakes_waiting_threads) {
   gw_status_t status = GW_OK;
   struct timespec moment = {0, 50000000};
   OK(gw_log_set_queue(GW_LOG_ERROR));
   pthread_t thread = start_thread(take_the_next_line, &status);
-  nanosleep(&moment, NULL); /* A chance to wait; without it the answer is the same. */
+  nanosleep(&moment, NULL); /* Gives the thread time to wait; the result is the same without. */
   OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
   pthread_join(thread, NULL);
   CHECK_INT(status, GW_STOPPED);
@@ -118,16 +118,16 @@ static void replace_the_sink(const gw_log_record_t *line, void *user_data) {
   count_up(&sink->lines);
 }
 
-TEST(a_sink_that_would_replace_itself_is_told_so) {
+TEST(replacing_the_sink_from_within_is_a_deadlock_error) {
   struct sink sink = SINK;
   OK(gw_log_set_sink(replace_the_sink, &sink, NULL, GW_LOG_INFO));
   work_a_little();
   OK(gw_log_set_sink(NULL, NULL, NULL, GW_LOG_OFF));
   CHECK(counted(&sink.lines) > 0);
-  CHECK_INT(counted(&sink.freed), counted(&sink.lines)); /* What came with each. */
+  CHECK_INT(counted(&sink.freed), counted(&sink.lines)); /* Each call freed its user data. */
 }
 
-/* A sink in which the first line waits. */
+/* A sink that blocks in its first call. */
 struct slow_sink {
   struct latch inside, release, done, freed;
 };
@@ -168,14 +168,14 @@ TEST(replacing_a_sink_returns_only_when_no_thread_is_in_the_old_one) {
   pthread_t worker = start_thread(work, NULL);
   wait_for(&sink.inside, 1);
   pthread_t replacer = start_thread(take_away, &sink);
-  nanosleep(&moment, NULL); /* A chance to return too early; nothing depends on it otherwise. */
+  nanosleep(&moment, NULL); /* Gives a wrong replacement time to return too early. */
   CHECK_INT(counted(&sink.freed), 0);
   count_up(&sink.release);
   pthread_join(replacer, NULL);
   pthread_join(worker, NULL);
 }
 
-/* Belongs to one sink; gone with it. */
+/* The user data of one sink, freed with it. */
 struct counter {
   int alive;
   struct latch *lines;
@@ -194,7 +194,7 @@ static void bury(void *user_data) {
   free(counter);
 }
 
-TEST(a_sink_can_be_replaced_over_and_over_while_threads_log) {
+TEST(sink_can_be_replaced_repeatedly_while_threads_log) {
   size_t count = check_scaled(300);
   struct latch lines = LATCH;
   gw_client_t *client = a_client();
@@ -214,7 +214,7 @@ TEST(a_sink_can_be_replaced_over_and_over_while_threads_log) {
   gw_client_free(client);
 }
 
-/* Installs a schema, which is logged, and so would call us again. */
+/* Installs a schema, which is logged, and would call this function again. */
 static void log_within_the_log(const gw_log_record_t *line, void *user_data) {
   static _Thread_local bool within;
   char another[80];
@@ -232,7 +232,7 @@ static void log_within_the_log(const gw_log_record_t *line, void *user_data) {
   within = false;
 }
 
-TEST(what_is_logged_from_within_a_sink_is_dropped) {
+TEST(records_logged_within_a_sink_are_dropped) {
   struct latch lines = LATCH;
   gw_client_t *client = NULL;
   gw_config_t *config = a_config();
@@ -250,11 +250,11 @@ static void *start_it(void *worker) {
   return NULL;
 }
 
-/* The thread that is in the sink is not there in the child, and leaves it never. */
-TEST_THAT_FORKS_BESIDE_THREADS(a_child_forked_while_a_thread_was_in_the_sink_can_have_one_of_its_own) {
+/* The child does not have the thread that is in the sink, so that thread never leaves it there. */
+TEST_THAT_FORKS_BESIDE_THREADS(child_forked_during_a_sink_call_can_set_its_own_sink) {
   struct slow_sink sink = {LATCH, LATCH, LATCH, LATCH};
   int status = 0;
-  gw_client_free(a_client()); /* So that no line is of the installation, whose locks the child would wait for. */
+  gw_client_free(a_client()); /* Installs first. Otherwise the installation would log, and the child would wait for its locks. */
   OK(gw_log_set_sink(wait_inside, &sink, NULL, GW_LOG_INFO));
   gw_worker_t *worker = a_worker();
   add_task(worker, "task", succeed, NULL);
@@ -268,7 +268,7 @@ TEST_THAT_FORKS_BESIDE_THREADS(a_child_forked_while_a_thread_was_in_the_sink_can
     OK(gw_log_set_sink(note_line, &own, NULL, GW_LOG_INFO));
     work_a_little();
     CHECK(counted(&own.lines) > 0);
-    raise(SIGKILL); /* No checker of leaks should look. */
+    raise(SIGKILL); /* Leak checkers must not run in the child. */
   }
   CHECK_INT(waitpid(child, &status, 0), child);
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);

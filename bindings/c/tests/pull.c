@@ -1,4 +1,4 @@
-/* Pulled jobs: next, next_batch, the descriptor for event loops, wake-ups, cancellations, and what a pull costs. */
+/* Pulled jobs: next, next_batch, the descriptor for event loops, wakeups, cancellations, and the cost of an accessor. */
 #define _GNU_SOURCE
 #include <poll.h>
 #include <signal.h>
@@ -19,7 +19,7 @@ static gw_worker_t *a_pulling_worker(const char *key, const char *value) {
   return worker;
 }
 
-/* How many ms to wait for what comes at once; shorter than the engine's own rounds, which would hide a bell that was not rung. */
+/* How many ms to wait for an immediate event. Shorter than the engine's poll interval, which would hide a missing wakeup. */
 static int soon(void) { return check_times_count() ? 5000 : 60000; }
 
 static gw_job_t *pull(gw_worker_t *worker) {
@@ -34,7 +34,7 @@ static void finish(gw_job_t *job) {
   gw_job_free(job);
 }
 
-TEST(a_pulled_job_is_the_callers_until_it_says_the_outcome) {
+TEST(pulled_job_stays_locked_until_its_outcome) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_pulling_worker(NULL, NULL);
   gw_job_t *untouched = (gw_job_t *)&client, *none = untouched;
@@ -92,7 +92,7 @@ TEST(no_more_jobs_are_handed_out_at_once_than_the_concurrency) {
   gw_client_free(client);
 }
 
-TEST(a_batch_brings_what_there_is_up_to_its_capacity) {
+TEST(batch_returns_available_jobs_up_to_capacity) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_pulling_worker("concurrency", "10");
   gw_job_t *jobs[10];
@@ -110,7 +110,7 @@ TEST(a_batch_brings_what_there_is_up_to_its_capacity) {
   gw_client_free(client);
 }
 
-TEST(a_seat_that_came_free_is_claimed_for_before_the_outcome_is_written) {
+TEST(free_slot_is_filled_before_the_outcome_is_written) {
   gw_client_t *client = a_client();
   gw_worker_t *worker =
       a_worker_with("concurrency", "1", "poll_interval", "1h", "complete_job_batch_delay", "60s", NULL);
@@ -130,7 +130,7 @@ static void *pull_until_stopped(void *worker) {
   return NULL;
 }
 
-TEST(a_stop_is_said_to_every_thread_that_pulls_and_for_ever_after) {
+TEST(stop_is_returned_to_every_pulling_thread_and_later_calls) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_pulling_worker(NULL, NULL);
   pthread_t threads[3];
@@ -147,7 +147,7 @@ TEST(a_stop_is_said_to_every_thread_that_pulls_and_for_ever_after) {
   gw_client_free(client);
 }
 
-TEST(a_stop_is_said_also_when_a_job_that_was_pulled_never_ends) {
+TEST(stop_is_returned_although_a_pulled_job_never_ends) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "50ms", NULL);
   gw_job_t *next = NULL;
@@ -162,12 +162,12 @@ TEST(a_stop_is_said_also_when_a_job_that_was_pulled_never_ends) {
   ANSWERS(GW_STOPPED, gw_worker_next(worker, -1, &next, &err));
   ANSWERS(GW_ERR_CLOSED, gw_job_complete(job, &err));
   gw_job_free(job);
-  if (check_times_count()) CHECK_JOB(client, id, "locked_by", "null"); /* Within a second. */
+  if (check_times_count()) CHECK_JOB(client, id, "locked_by", "null"); /* Given back within a second. */
   gw_worker_free(worker);
   gw_client_free(client);
 }
 
-TEST(run_once_hands_out_what_is_due_and_then_says_stopped) {
+TEST(run_once_hands_out_due_jobs_then_returns_stopped) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   gw_job_t *job = NULL;
@@ -189,11 +189,11 @@ static void *wake(void *worker) {
   return NULL;
 }
 
-TEST(a_wakeup_ends_one_wait_now_or_later) {
+TEST(wakeup_ends_one_waiting_or_later_next) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_pulling_worker(NULL, NULL);
   gw_job_t *job = NULL;
-  pthread_t waker = start_thread(wake, worker); /* It may come before or while next waits. */
+  pthread_t waker = start_thread(wake, worker); /* The wakeup may come before or during the wait. */
   ANSWERS(GW_WOKEN, gw_worker_next(worker, soon(), &job, &err));
   pthread_join(waker, NULL);
   ANSWERS(GW_TIMEOUT, gw_worker_next(worker, 0, &job, &err));
@@ -235,7 +235,7 @@ static void alarm_often(bool on) {
   setitimer(ITIMER_REAL, &often, NULL);
 }
 
-TEST(a_storm_of_signals_in_the_middle_of_calls_loses_nothing) {
+TEST(many_signals_during_calls_lose_no_job) {
   size_t count = check_scaled(500);
   gw_client_t *client = a_client();
   gw_worker_t *worker = of_the_signal = a_pulling_worker("concurrency", "50");
@@ -270,9 +270,9 @@ static void *check_often(void *client) {
   return NULL;
 }
 
-TEST(library_threads_take_no_signals_of_the_program) {
+TEST(library_threads_receive_no_signals) {
   gw_client_t *client = a_client();
-  pthread_t threads[4]; /* More at once than one thread of the library's can do. */
+  pthread_t threads[4]; /* More calls at once than one thread of the library can handle. */
   for (int i = 0; i < 4; i++) threads[i] = start_thread(check_often, client);
   for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
   gw_worker_t *worker = a_pulling_worker(NULL, NULL);
@@ -317,7 +317,7 @@ TEST(waiting_calls_go_on_after_an_interrupting_signal) {
   gw_client_free(client);
 }
 
-/* How many jobs next(0) has before it says TIMEOUT; `stopped` when it says STOPPED. */
+/* Pulls until TIMEOUT, and returns the number of jobs. Sets `stopped` on STOPPED. */
 static size_t drain(gw_worker_t *worker, bool *stopped) {
   gw_job_t *job = NULL;
   for (size_t count = 0;; count++) {
@@ -335,7 +335,7 @@ TEST(a_poll_loop_gets_every_job_and_the_stop) {
   size_t count = check_scaled(300), done = 0;
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
-  int fd = gw_worker_fd(worker); /* From the beginning, and always the same. */
+  int fd = gw_worker_fd(worker); /* Before the start, and the same afterwards. */
   struct pollfd ready = {.fd = fd, .events = POLLIN};
   bool stopped = false;
   CHECK(fd >= 0);
@@ -349,20 +349,20 @@ TEST(a_poll_loop_gets_every_job_and_the_stop) {
     if (done == count) gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
   }
   CHECK_INT(done, count);
-  CHECK_INT(poll(&ready, 1, 0), 1); /* Stopped, for ever readable. */
+  CHECK_INT(poll(&ready, 1, 0), 1); /* Readable, because the worker has stopped. */
   OK(gw_worker_wait(worker, -1, &err));
   gw_worker_free(worker);
   gw_client_free(client);
 }
 
-TEST(the_descriptor_is_readable_as_long_as_a_job_waits_to_be_pulled) {
+TEST(descriptor_is_readable_while_a_job_waits) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_pulling_worker("concurrency", "2");
   struct pollfd ready = {.fd = gw_worker_fd(worker), .events = POLLIN};
   bool stopped = false;
   add_jobs(client, "task", 2);
   CHECK_INT(poll(&ready, 1, soon()), 1);
-  CHECK_INT(poll(&ready, 1, 0), 1); /* Looking at it takes nothing away. */
+  CHECK_INT(poll(&ready, 1, 0), 1); /* Polling does not drain it. */
   size_t done = drain(worker, &stopped);
   while (done < 2) {
     CHECK_INT(poll(&ready, 1, soon()), 1);
@@ -376,7 +376,7 @@ TEST(the_descriptor_is_readable_as_long_as_a_job_waits_to_be_pulled) {
   gw_client_free(client);
 }
 
-TEST(the_descriptor_becomes_readable_when_a_seat_comes_free_for_a_job_that_waits) {
+TEST(descriptor_becomes_readable_when_a_slot_becomes_free) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("concurrency", "1", "local_queue_size", "10", NULL);
   struct pollfd ready = {.fd = gw_worker_fd(worker), .events = POLLIN};
@@ -385,7 +385,7 @@ TEST(the_descriptor_becomes_readable_when_a_seat_comes_free_for_a_job_that_waits
   add_task(worker, "task", NULL, NULL);
   start(worker);
   gw_job_t *job = pull(worker);
-  while (stats_of(worker).held < 1) usleep(1000); /* Claimed, and nowhere to go. */
+  while (stats_of(worker).held < 1) usleep(1000); /* Claimed, but there is no free slot. */
   do ANSWERS(GW_TIMEOUT, gw_worker_next(worker, 0, &none, &err));
   while (poll(&ready, 1, 100) == 1);
   finish(job);
@@ -404,7 +404,7 @@ TEST(an_edge_triggered_epoll_loop_gets_every_job_and_the_stop) {
   bool stopped = false;
   CHECK_INT(epoll_ctl(poller, EPOLL_CTL_ADD, gw_worker_fd(worker), &event), 0);
   for (size_t round = 1; round <= rounds; round++) {
-    add_job(client, "task", "{}"); /* Each is a change from empty to not empty. */
+    add_job(client, "task", "{}"); /* Each job changes the queue from empty to not empty. */
     while (done < round) {
       CHECK_INT(epoll_wait(poller, &event, 1, soon()), 1);
       done += drain(worker, &stopped);
@@ -436,7 +436,7 @@ TEST(a_cancellation_is_delivered_with_a_new_handle_of_the_job) {
   CHECK(gw_job_is_cancelled(cancelled));
   CHECK(gw_job_is_cancelled(job));
   status = gw_job_fail(job, "cancelled", GW_NUL, NULL);
-  if (status != GW_OK) CHECK_INT(status, GW_ERR_ALREADY_FINISHED); /* The stop was quicker. */
+  if (status != GW_OK) CHECK_INT(status, GW_ERR_ALREADY_FINISHED); /* The stop was faster. */
   gw_job_free(job);
   gw_job_free(cancelled);
   ANSWERS(GW_STOPPED, gw_worker_next(worker, -1, &none, &err));
@@ -474,7 +474,7 @@ static void *take_cancellations(void *worker) {
   while ((status = gw_worker_next(worker, -1, &job, NULL)) != GW_STOPPED) {
     if (status == GW_OK) finish(job);
     else gw_job_free(job);
-    count_up(&cancellations); /* What this thread has itself is no news to it. */
+    count_up(&cancellations); /* A job that this thread pulled counts too: it needs no notice of its own. */
   }
   return NULL;
 }
@@ -515,16 +515,16 @@ TEST(cancellations_are_delivered_beside_threads_that_take_batches) {
   gw_client_free(client);
 }
 
-/* Leaves no thread of a client in this process. */
+/* Adds jobs in a child process, so that this process has no threads of a client. */
 static void add_jobs_elsewhere(size_t count) {
   int status = 0;
-  schema(); /* The child's is ours. */
+  schema(); /* Parent and child use the same schema. */
   pid_t child = check_fork();
   if (child == 0) {
     gw_client_t *client = a_client();
     add_jobs(client, "task", count);
     gw_client_free(client);
-    raise(SIGKILL); /* No checker of leaks should look at what a child inherits. */
+    raise(SIGKILL); /* Leak checkers must not run in the child. */
   }
   CHECK_INT(waitpid(child, &status, 0), child);
   CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -561,7 +561,7 @@ TEST(ten_thousand_unfinished_pulled_jobs_need_no_more_than_twelve_threads) {
   end(worker);
 }
 
-/* What an accessor costs. */
+/* Measures the cost of an accessor. */
 struct meter {
   gw_job_t *job;
   size_t calls;
@@ -593,7 +593,7 @@ static double ns_a_call(gw_job_t *job, size_t threads) {
   return total / (double)threads;
 }
 
-TEST(looking_at_a_job_costs_nanoseconds_from_one_thread_and_from_four) {
+TEST(job_accessor_takes_nanoseconds_from_one_and_four_threads) {
   enum { ONE = 20, FOUR = 60, NOISE = 3 };
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_pulling_worker(NULL, NULL);

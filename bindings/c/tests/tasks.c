@@ -1,4 +1,4 @@
-/* Tasks that are called: what their answers mean, what they may ask for, and what they must not do. */
+/* Called tasks: their outcomes, their requests, and what they must not do. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
@@ -31,7 +31,7 @@ static gw_outcome_t read_everything(gw_job_t *job, void *user_data) {
   return GW_TASK_DONE;
 }
 
-TEST(a_task_is_shown_its_job) {
+TEST(task_can_read_all_fields_of_its_job) {
   gw_client_t *client = a_client();
   gw_spec_t *spec = gw_spec_new("look");
   struct latch ran = LATCH;
@@ -47,7 +47,7 @@ TEST(a_task_is_shown_its_job) {
   gw_client_free(client);
 }
 
-TEST(a_job_whose_task_is_done_is_gone) {
+TEST(successful_job_is_deleted) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", succeed, NULL);
@@ -55,7 +55,7 @@ TEST(a_job_whose_task_is_done_is_gone) {
   gw_client_free(client);
 }
 
-TEST(a_job_whose_task_failed_is_tried_again_later_and_says_why) {
+TEST(failed_job_is_retried_later_and_keeps_its_error) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", fail, "the printer is on fire");
@@ -70,7 +70,7 @@ static gw_outcome_t fail_without_a_word(gw_job_t *job, void *user_data) {
   return GW_TASK_FAILED;
 }
 
-TEST(a_failure_without_a_text_has_one_all_the_same) {
+TEST(failure_without_a_text_gets_a_default_text) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", fail_without_a_word, NULL);
@@ -97,7 +97,7 @@ static void garbage_fails(int32_t outcome) {
   gw_client_free(client);
 }
 
-TEST(a_task_that_answers_no_outcome_fails_and_never_succeeds_by_accident) {
+TEST(invalid_outcome_fails_the_attempt) {
   garbage_fails(0);
   garbage_fails(1);
   garbage_fails(-64897120);
@@ -110,7 +110,7 @@ static gw_outcome_t snooze_an_hour(gw_job_t *job, void *user_data) {
   return GW_TASK_DONE;
 }
 
-TEST(a_job_that_is_snoozed_runs_again_later_with_its_attempt_not_counted) {
+TEST(snoozed_job_runs_later_and_attempt_is_not_counted) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", snooze_an_hour, NULL);
@@ -126,7 +126,7 @@ static gw_outcome_t wait_for_less_than_nothing(gw_job_t *job, void *user_data) {
   return succeed(job, user_data);
 }
 
-TEST(a_delay_below_zero_is_refused_and_changes_nothing) {
+TEST(negative_delay_is_refused_and_changes_nothing) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", wait_for_less_than_nothing, NULL);
@@ -139,7 +139,7 @@ static gw_outcome_t fail_for_a_day(gw_job_t *job, void *user_data) {
   return fail(job, user_data);
 }
 
-/* The hour in which a job runs next, counted from now. */
+/* The hours until a job's next run, rounded. */
 static long hours_until(gw_client_t *client, int64_t id) {
   char *json = NULL;
   OK(gw_client_job(client, id, &json, &err));
@@ -152,7 +152,7 @@ static long hours_until(gw_client_t *client, int64_t id) {
   return (long)((timegm(&time) + 1800 - now_us() / 1000000) / 3600);
 }
 
-TEST(a_job_that_fails_is_tried_again_after_the_delay_that_it_asked_for) {
+TEST(retry_after_sets_the_delay_of_the_retry) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", fail_for_a_day, "later");
@@ -161,7 +161,7 @@ TEST(a_job_that_fails_is_tried_again_after_the_delay_that_it_asked_for) {
   gw_client_free(client);
 }
 
-TEST(a_tasks_backoff_says_when_a_failed_job_is_tried_again) {
+TEST(task_backoff_sets_the_delay_of_the_retry) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   int64_t id = add_job(client, "task", "{}");
@@ -188,7 +188,7 @@ static void third_failure_waits(const char *backoff, long hours) {
   gw_client_free(client);
 }
 
-TEST(a_backoff_stays_adds_or_doubles_up_to_its_most) {
+TEST(backoff_is_fixed_linear_or_exponential_up_to_its_limit) {
   third_failure_waits("fixed 5h", 5);
   third_failure_waits("linear 5h 1d", 15);
   third_failure_waits("exponential 5h 1d", 20);
@@ -219,7 +219,7 @@ static gw_outcome_t until_cancelled(gw_job_t *job, void *started) {
   return GW_TASK_FAILED;
 }
 
-TEST(a_task_that_takes_longer_than_it_may_is_cancelled_and_fails) {
+TEST(task_is_cancelled_after_its_timeout_and_fails) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   int64_t id = add_job(client, "task", "{}");
@@ -259,7 +259,7 @@ static gw_outcome_t settle_items(gw_job_t *job, void *count) {
   return GW_TASK_DONE;
 }
 
-TEST(of_a_batch_only_the_items_that_failed_stay) {
+TEST(batch_retry_keeps_only_failed_items) {
   gw_client_t *client = a_client();
   size_t count = 4;
   int64_t id = add_job(client, "task", "[1, 2, 3, 4]");
@@ -273,7 +273,7 @@ TEST(of_a_batch_only_the_items_that_failed_stay) {
   gw_client_free(client);
 }
 
-TEST(of_a_batch_with_another_number_of_results_than_items_all_stay) {
+TEST(batch_with_wrong_number_of_results_keeps_all_items) {
   gw_client_t *client = a_client();
   size_t count = 3;
   int64_t id = add_job(client, "task", "[1, 2, 3, 4]");
@@ -290,7 +290,7 @@ static gw_outcome_t complete_then_answer_failed(gw_job_t *job, void *user_data) 
   return GW_TASK_FAILED;
 }
 
-TEST(the_first_outcome_counts_and_not_what_the_task_answers_after_it) {
+TEST(first_outcome_counts_over_the_tasks_return_value) {
   gw_client_t *client = a_client();
   int64_t id = add_job(client, "task", "{}");
   run_once("task", complete_then_answer_failed, NULL);
@@ -311,7 +311,7 @@ static gw_outcome_t stop_my_worker(gw_job_t *job, void *user_data) {
   return GW_TASK_DONE;
 }
 
-TEST(a_task_can_stop_its_worker_and_is_still_done) {
+TEST(task_that_stops_its_worker_still_succeeds) {
   gw_client_t *client = a_client();
   struct stopper stopper = {a_worker(), LATCH};
   int64_t id = add_job(client, "task", "{}");
@@ -336,7 +336,7 @@ static gw_outcome_t wait_for_my_worker(gw_job_t *job, void *user_data) {
   return GW_TASK_DONE;
 }
 
-TEST(a_task_that_would_wait_for_its_own_worker_is_told_so) {
+TEST(waiting_for_the_own_worker_is_a_deadlock_error) {
   gw_client_t *client = a_client();
   struct stopper stopper = {a_worker(), LATCH};
   add_job(client, "task", "{}");
@@ -348,7 +348,7 @@ TEST(a_task_that_would_wait_for_its_own_worker_is_told_so) {
 }
 
 static gw_outcome_t free_my_job(gw_job_t *job, void *user_data) {
-  gw_job_free(job); /* It is borrowed. */
+  gw_job_free(job); /* The handle is borrowed. */
   CHECK(gw_job_id(job) > 0);
   count_up(user_data);
   return GW_TASK_DONE;
@@ -383,7 +383,7 @@ TEST(a_task_that_frees_its_worker_does_no_harm) {
   gw_client_free(client);
 }
 
-/* Of a test that leaves a thread behind for ever. */
+/* The test leaves this thread behind. */
 static gw_outcome_t never_return(gw_job_t *job, void *started) {
   (void)job;
   count_up(started);
@@ -391,7 +391,7 @@ static gw_outcome_t never_return(gw_job_t *job, void *started) {
   return GW_TASK_DONE;
 }
 
-TEST(a_task_that_never_returns_does_not_keep_its_worker_from_stopping_and_is_named) {
+TEST(worker_stops_despite_a_stuck_task_and_names_it) {
   static struct latch started = LATCH;
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "200ms", NULL);
@@ -407,12 +407,12 @@ TEST(a_task_that_never_returns_does_not_keep_its_worker_from_stopping_and_is_nam
   snprintf(number, sizeof number, "%lld", (long long)id);
   CHECK_HAS(said(), "stubborn");
   CHECK_HAS(said(), number);
-  CHECK_JOB(client, id, "locked_by", "null"); /* Given back, for others. */
+  CHECK_JOB(client, id, "locked_by", "null"); /* Given back to other workers. */
   gw_worker_free(worker);
   gw_client_free(client);
 }
 
-TEST(a_stop_gives_running_jobs_their_grace_and_then_cancels_them) {
+TEST(stop_cancels_running_jobs_after_the_grace_period) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "100ms", NULL);
   struct latch started = LATCH;
@@ -422,11 +422,11 @@ TEST(a_stop_gives_running_jobs_their_grace_and_then_cancels_them) {
   wait_for(&started, 1);
   end(worker);
   CHECK_JOB(client, id, "locked_by", "null");
-  CHECK_JOB(client, id, "attempts", "0"); /* An interruption counts for nothing. */
+  CHECK_JOB(client, id, "attempts", "0"); /* An interrupted attempt is not counted. */
   gw_client_free(client);
 }
 
-TEST(an_abort_cancels_running_jobs_without_the_grace) {
+TEST(abort_cancels_running_jobs_without_grace_period) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "1h", NULL);
   struct latch started = LATCH;
@@ -435,7 +435,7 @@ TEST(an_abort_cancels_running_jobs_without_the_grace) {
   start(worker);
   wait_for(&started, 1);
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
-  gw_worker_request_stop(worker, GW_STOP_ABORT); /* Changed one's mind. */
+  gw_worker_request_stop(worker, GW_STOP_ABORT); /* An abort after a graceful stop. */
   OK(gw_worker_wait(worker, 20000, &err));
   gw_worker_free(worker);
   gw_client_free(client);
@@ -474,7 +474,7 @@ TEST(an_idle_worker_stops_at_once) {
   gw_client_free(client);
 }
 
-TEST(a_worker_tells_where_it_is_in_its_life) {
+TEST(worker_reports_its_state) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct latch started = LATCH;
@@ -495,7 +495,7 @@ TEST(a_worker_tells_where_it_is_in_its_life) {
   CHECK_INT(gw_worker_state(worker), GW_STATE_STOPPING);
   gw_worker_request_stop(worker, GW_STOP_ABORT);
   OK(gw_worker_wait(worker, -1, &err));
-  OK(gw_worker_wait(worker, 0, &err)); /* Said again to whoever asks. */
+  OK(gw_worker_wait(worker, 0, &err)); /* Every later call returns the same result. */
   CHECK_INT(gw_worker_state(worker), GW_STATE_STOPPED);
   gw_worker_free(worker);
   gw_client_free(client);
@@ -515,14 +515,14 @@ TEST(a_stopped_worker_can_be_started_again) {
   gw_client_free(client);
 }
 
-TEST(a_stop_that_is_asked_for_before_the_start_ends_the_worker_as_soon_as_it_runs) {
+TEST(stop_before_the_start_ends_the_next_start) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   add_task(worker, "task", succeed, NULL);
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
   start(worker);
   OK(gw_worker_wait(worker, 20000, &err));
-  start(worker); /* It counts for one start. */
+  start(worker); /* The stop counts for one start only. */
   ANSWERS(GW_TIMEOUT, gw_worker_wait(worker, 100, &err));
   end(worker);
   gw_client_free(client);
@@ -565,7 +565,7 @@ TEST(statistics_count_how_jobs_ended_in_numbers_and_in_json) {
   gw_client_free(client);
 }
 
-TEST(the_client_of_a_worker_is_borrowed_and_outlives_its_being_freed) {
+TEST(freeing_the_borrowed_client_of_a_worker_does_nothing) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   add_task(worker, "task", succeed, NULL);
@@ -601,7 +601,7 @@ TEST(the_tasks_of_a_worker_are_all_called_or_all_pulled) {
   gw_worker_free(pulled);
 }
 
-TEST(what_belongs_to_a_task_is_freed_once_with_its_worker) {
+TEST(user_data_of_a_task_is_freed_once_with_its_worker) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
   struct latch freed = LATCH;
@@ -613,12 +613,12 @@ TEST(what_belongs_to_a_task_is_freed_once_with_its_worker) {
   gw_client_free(client);
 }
 
-TEST(a_wrong_password_or_a_missing_database_fails_the_start_at_once) {
+TEST(unreachable_database_fails_the_start_at_once) {
   gw_worker_t *worker = a_worker_with("database_url", "postgres://postgres@127.0.0.1:1/postgres", NULL);
   int64_t asked = clock_ns();
   add_task(worker, "task", succeed, NULL);
   ANSWERS(GW_ERR_CONNECT, gw_worker_start(worker, GW_RUN_FOREVER, &err));
   if (check_times_count()) CHECK(clock_ns() - asked < 2000000000);
-  CHECK_INT(gw_worker_state(worker), GW_STATE_NEW); /* Nothing runs; it may be tried again. */
+  CHECK_INT(gw_worker_state(worker), GW_STATE_NEW); /* Nothing runs; the start can be repeated. */
   gw_worker_free(worker);
 }

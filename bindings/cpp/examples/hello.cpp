@@ -1,4 +1,4 @@
-// hello.cpp: adds a job, and runs it.
+// hello.cpp: adds a job and runs it.
 #include <graphile_worker.hpp>
 #include <iostream>
 
@@ -14,7 +14,7 @@ int main() try {
   worker.task("hello", [](gw::job& job) {
     std::cout << "Hello! Attempt " << job.attempts() << " of job " << job.id() << ": " << job.payload() << '\n';
   });
-  worker.run_once();  // run() goes on until stop().
+  worker.run_once();  // run() runs until stop().
 } catch (const gw::error& error) {
   std::cerr << error.status_name() << ": " << error.what() << '\n';
   return 1;

@@ -1,4 +1,4 @@
-// The C++ door: conversions, ownership, and exceptions that stay inside. What a queue does is tested through the C door.
+// The C++ API: conversions, ownership and exceptions. The C tests cover the behaviour of the queue.
 #include <atomic>
 #include <condition_variable>
 #include <csignal>
@@ -14,7 +14,7 @@
 namespace gw = graphile_worker;
 using namespace std::chrono_literals;
 
-// Each test is a process, and has a queue of its own.
+// Each test is a process with a queue of its own.
 static gw::config a_config() {
   static const auto started = std::to_string(std::chrono::system_clock::now().time_since_epoch().count());
   auto config = gw::config::from_env();
@@ -68,7 +68,7 @@ class latch {
   void wait_for(int count) {
     std::unique_lock guard{lock_};
     if (!changed_.wait_for(guard, check_times_count() ? 30s : 300s, [&] { return count_ >= count; }))
-      check_fail(__FILE__, __LINE__, "waited for %d, and only %d came", count, count_);
+      check_fail(__FILE__, __LINE__, "waited for %d, but the count is only %d", count, count_);
   }
   int count() {
     const std::lock_guard guard{lock_};
@@ -85,7 +85,7 @@ static std::int64_t add(gw::client& client, std::string_view payload = "{}") {
   return client.add(gw::spec{"task"}.payload(payload));
 }
 
-// Runs what is due.
+// Runs the due jobs.
 static void run_once(const std::function<void(gw::job&)>& task) {
   gw::worker worker{a_config()};
   worker.task("task", task);
@@ -97,7 +97,7 @@ TEST(the_version_is_text) {
   CHECK(gw::build_info().front() == '{');
 }
 
-TEST(an_error_has_a_status_a_text_an_sqlstate_and_says_whether_to_try_again) {
+TEST(error_has_status_text_sqlstate_and_retryable) {
   auto config = a_config();
   const auto unknown = thrown([&] { config.set("concurency", 2); });
   CHECK_INT(unknown.status(), GW_ERR_CONFIG);
@@ -120,7 +120,7 @@ TEST(an_error_has_a_status_a_text_an_sqlstate_and_says_whether_to_try_again) {
   CHECK(std::string{base.what()}.size() > 5);
 }
 
-TEST(a_config_takes_text_numbers_yes_and_no_and_durations) {
+TEST(config_accepts_text_numbers_booleans_and_durations) {
   const gw::config config{{"schema", "queue"},        {"concurrency", 8},       {"max_pg_conn", 7u},
                           {"migrate", false},         {"use_local_time", true}, {"poll_interval", 250ms},
                           {"shutdown_grace_period", 2min}};
@@ -135,14 +135,14 @@ TEST(a_config_takes_text_numbers_yes_and_no_and_durations) {
   THROWS(GW_ERR_CONFIG, (void)config.get("no such key"));
 }
 
-TEST(all_keys_are_listed_and_explained) {
+TEST(all_keys_are_listed_with_descriptions) {
   const auto keys = gw::config::keys();
   CHECK(keys.size() >= 34);
   for (const auto key : keys) CHECK(gw::config::info(key).value().front() == '{');
   CHECK(gw::config::info("no such key") == std::nullopt);
 }
 
-TEST(a_text_with_a_nul_inside_is_refused_instead_of_cut_off) {
+TEST(text_with_a_nul_inside_is_refused) {
   using namespace std::string_view_literals;
   auto client = a_client();
   THROWS(GW_ERR_UTF8, gw::spec{"task\0more"sv});
@@ -150,7 +150,7 @@ TEST(a_text_with_a_nul_inside_is_refused_instead_of_cut_off) {
   THROWS(GW_ERR_UTF8, client.add(gw::spec{"task"}.payload("{}\0"sv)));
 }
 
-TEST(a_spec_says_everything_of_a_job) {
+TEST(spec_sets_all_fields_of_a_job) {
   auto client = a_client();
   const auto time = gw::time_point{std::chrono::seconds{1924995845}};
   auto spec = gw::spec{"task"}.payload(R"({"a": 1})").queue("q").run_at(time).max_attempts(3).priority(-5).key("k").flag("f");
@@ -188,7 +188,7 @@ TEST(many_jobs_are_added_at_once) {
   CHECK(client.add_all(std::vector<gw::spec>{}).empty());
 }
 
-TEST(a_client_looks_and_mends) {
+TEST(client_lists_and_changes_jobs) {
   auto client = a_client();
   const auto one = add(client, "1"), two = add(client, "2"), three = add(client, "3");
   client.check(5s);
@@ -212,7 +212,7 @@ TEST(a_client_looks_and_mends) {
   CHECK(!client.sweep_stale_workers().empty());
 }
 
-TEST(the_statement_for_transactions_comes_in_every_style) {
+TEST(sql_add_job_supports_every_style) {
   CHECK(has(gw::sql_add_job(), "$9"));
   CHECK(has(gw::sql_add_job(gw::sql_style::format), "%s"));
   CHECK(has(gw::sql_add_job(gw::sql_style::named), ":job_key_mode"));
@@ -220,7 +220,7 @@ TEST(the_statement_for_transactions_comes_in_every_style) {
   CHECK(has(gw::sql_add_job(gw::sql_style::dollar, "my queue"), "\"my queue\""));
 }
 
-TEST(a_task_sees_its_job) {
+TEST(task_can_read_its_job) {
   auto client = a_client();
   const auto id = client.add(gw::spec{"task"}.payload(R"({"a": 1})").key("k").max_attempts(7).priority(-3));
   latch ran;
@@ -257,16 +257,16 @@ TEST(an_exception_fails_the_attempt_with_its_text) {
   exception_is_the_last_error([](gw::job&) { throw std::runtime_error{"no luck"}; }, "no luck");
 }
 
-TEST(a_thing_thrown_that_is_no_exception_fails_the_attempt_too) {
+TEST(thrown_value_that_is_not_an_exception_fails_the_attempt) {
   exception_is_the_last_error([](gw::job&) { throw 42; }, "an exception that is no std::exception");
 }
 
-TEST(an_error_of_the_library_thrown_on_fails_the_attempt_with_its_text) {
+TEST(rethrown_library_error_fails_the_attempt) {
   exception_is_the_last_error([](gw::job&) { throw gw::error{GW_ERR_CONNECT, "the other queue is away"}; },
                               "the other queue is away");
 }
 
-TEST(a_job_is_snoozed_or_tried_again_when_its_task_says) {
+TEST(task_can_snooze_or_set_the_retry_delay) {
   auto client = a_client();
   const auto id = add(client);
   run_once([](gw::job& job) { job.snooze(1h); });
@@ -296,7 +296,7 @@ TEST(a_task_adds_jobs_through_the_client_of_its_job) {
   worker.wait();
 }
 
-TEST(of_a_batch_only_the_items_that_failed_stay) {
+TEST(batch_retry_keeps_only_failed_items) {
   auto client = a_client();
   const auto id = add(client, "[1, 2, 3]");
   gw::worker worker{a_config()};
@@ -344,7 +344,7 @@ TEST(a_deferred_job_that_is_destroyed_unfinished_fails) {
   exception_is_the_last_error([](gw::job& job) { const auto pending = job.defer(); }, "handle dropped without a result");
 }
 
-TEST(an_exception_after_defer_fails_the_job_and_the_late_answer_is_told_so) {
+TEST(exception_after_defer_fails_the_job) {
   auto client = a_client();
   const auto id = add(client);
   gw::pending_job pending;
@@ -376,7 +376,7 @@ TEST(a_second_outcome_throws) {
   worker.wait();
 }
 
-TEST(what_was_moved_from_answers_an_error_and_no_crash) {
+TEST(moved_from_handle_throws) {
   auto client = a_client();
   auto moved_to = std::move(client);
   moved_to.check();
@@ -396,7 +396,7 @@ TEST(what_was_moved_from_answers_an_error_and_no_crash) {
   THROWS(GW_ERR_HANDLE, (void)none.retain());
 }
 
-// Counts how many copies of it are alive.
+// Counts its living copies.
 struct token {
   explicit token(std::atomic<int>& alive) : alive_(&alive) { ++*alive_; }
   token(const token& other) : alive_(other.alive_) { ++*alive_; }
@@ -405,7 +405,7 @@ struct token {
   std::atomic<int>* alive_;
 };
 
-TEST(functions_are_destroyed_with_their_worker_and_at_once_when_they_are_refused) {
+TEST(functions_are_destroyed_with_the_worker_or_when_refused) {
   a_client();
   std::atomic<int> alive{0};
   {
@@ -425,7 +425,7 @@ TEST(functions_are_destroyed_with_their_worker_and_at_once_when_they_are_refused
   CHECK_INT(alive, 0);
 }
 
-TEST(task_options_are_given_with_the_task) {
+TEST(task_options_are_set_with_the_task) {
   auto client = a_client();
   const auto id = add(client);
   gw::worker worker{a_config()};
@@ -440,7 +440,7 @@ TEST(task_options_are_given_with_the_task) {
   CHECK(field(client.job(id), "attempts") == "1");
 }
 
-TEST(a_worker_tells_its_state_its_id_and_what_it_has_done) {
+TEST(worker_reports_state_id_and_stats) {
   auto client = a_client();
   add(client);
   gw::worker worker{a_config()};
@@ -456,7 +456,7 @@ TEST(a_worker_tells_its_state_its_id_and_what_it_has_done) {
   worker.client().check();
   CHECK(worker.flush(30s));
   CHECK(!worker.wait(0ms));
-  CHECK(!worker.wait(-5s));  // A deadline that has passed is no reason to wait for ever.
+  CHECK(!worker.wait(-5s));  // A negative timeout must not wait without limit.
   CHECK_INT(worker.stats().completed, 1);
   CHECK(field(worker.stats_json(), "completed") == "1");
   worker.stop();
@@ -549,7 +549,7 @@ TEST(events_are_observed_and_pulled) {
   worker.wait();
 }
 
-TEST(what_an_observer_throws_changes_nothing) {
+TEST(exception_of_an_observer_changes_nothing) {
   auto client = a_client();
   const auto id = add(client);
   gw::worker worker{a_config()};
@@ -559,7 +559,7 @@ TEST(what_an_observer_throws_changes_nothing) {
   CHECK(client.job(id) == std::nullopt);
 }
 
-// What becomes of a job under an interceptor of BeforeJobRun.
+// Returns a job after a run with an interceptor of BeforeJobRun.
 static std::optional<std::string> intercepted(gw::client& client, const std::function<gw::decision(const gw::event&)>& decide) {
   const auto id = add(client);
   gw::worker worker{a_config()};
@@ -569,7 +569,7 @@ static std::optional<std::string> intercepted(gw::client& client, const std::fun
   return client.job(id);
 }
 
-TEST(an_interceptor_decides_over_a_run) {
+TEST(interceptor_decides_about_a_run) {
   auto client = a_client();
   CHECK(field(intercepted(client, [](const gw::event&) { return gw::decision::proceed(); }), "last_error") == "it ran");
   CHECK(field(intercepted(client, [](const gw::event&) { return gw::decision::fail("no"); }), "last_error") == "no");
@@ -583,7 +583,7 @@ TEST(an_interceptor_that_throws_fails_the_attempt) {
   CHECK(field(job, "last_error") != "it ran");
 }
 
-TEST(an_interceptor_decides_over_an_enqueue) {
+TEST(interceptor_decides_about_an_added_job) {
   a_client();
   gw::worker worker{a_config()};
   worker.task("task", [](gw::job&) {});
@@ -604,7 +604,7 @@ TEST(an_interceptor_decides_over_an_enqueue) {
   worker.wait();
 }
 
-TEST(a_crontab_is_previewed_and_refused_with_its_position) {
+TEST(crontab_preview_and_error_position) {
   const gw::crontab crontab{"0 8 * * 1 report ?id=weekly\n* * * * * poll"};
   CHECK_INT(crontab.size(), 2);
   CHECK(field(crontab.item(0), "identifier") == "weekly");
@@ -619,7 +619,7 @@ TEST(a_crontab_is_previewed_and_refused_with_its_position) {
   CHECK_HAS(thrown([] { gw::crontab{"0 25 * * * report"}; }).what(), "column 3");
 }
 
-TEST(the_log_goes_to_a_function_until_it_is_taken_away) {
+TEST(log_goes_to_the_sink_until_it_is_removed) {
   auto client = a_client();
   add(client);
   std::atomic<int> lines{0}, alive{0};
