@@ -3,7 +3,7 @@
 //! Knows nothing of databases.
 //!
 //! The sync `postgres` client cannot be interrupted while its server is stopped. A late call keeps its helper thread,
-//! and the client that it was given, until the socket fails or the server goes on. The pool that owns the clients
+//! and the client that it was given, until the socket fails or the server continues. The pool that owns the clients
 //! bounds how many calls can be late at once.
 
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ pub(crate) static HELPER_BEGINS: OnceLock<fn()> = OnceLock::new();
 /// Runs `call`, and waits at most `deadline` until it returns.
 ///
 /// # Errors
-/// `Timeout` if it is late. It then goes on alone, and its return value is dropped.
+/// `Timeout` if it is late. It then continues alone, and its return value is dropped.
 pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     start(move |_| call())?.wait(deadline)
 }

@@ -187,7 +187,7 @@ impl Database {
     }
 
     /// Ends what abandoned sessions may still be doing. Returns whether that is known to be over: a stopped server
-    /// process receives the signal only when it goes on.
+    /// process receives the signal only when it continues.
     fn end_abandoned(&self, session: &mut Session) -> Result<bool> {
         let old = self.abandoned.lock().clone();
         if old.is_empty() {

@@ -484,8 +484,8 @@ impl Standing {
 pub(crate) struct Known(Arc<Mutex<Option<(Instant, Standing)>>>);
 
 impl Known {
-    /// Refuses a call that the schema or the role's rights do not allow. Checks at most once a minute. A refusal always
-    /// comes from a new check, so a repaired schema or right takes effect at once.
+    /// Refuses a call that the schema or the role's rights do not allow. Checks at most once a minute. A refusal is
+    /// always based on a new check, so a repaired schema or right takes effect at once.
     ///
     /// # Errors
     /// `Schema`, with the remedy in its text; database errors.

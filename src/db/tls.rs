@@ -202,7 +202,7 @@ fn client_certificate(options: &TlsOptions) -> Result<Option<(Vec<CertificateDer
     let file = options.named_or(options.cert.as_deref(), "postgresql.crt").filter(|_| options.shows_certificate);
     let Some(file) = file else { return Ok(None) };
     if let Err(e) = fs::metadata(&file) {
-        // As libpq, goes on without a certificate: the server reports an error if it needs one. Other errors are
+        // As libpq, continues without a certificate: the server reports an error if it needs one. Other errors are
         // returned.
         if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             return Err(failed(format!("could not open certificate file \"{}\": {e}", file.display())));

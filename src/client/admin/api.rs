@@ -171,7 +171,7 @@ impl WorkerUtils {
     }
 
     /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent. Use it
-    /// for workers that are known to be dead: a live worker goes on with its jobs, and their outcome is lost.
+    /// for workers that are known to be dead: a live worker continues its jobs, and their outcome is lost.
     /// Corresponds to Graphile Worker's `force_unlock_workers`.
     ///
     /// # Errors

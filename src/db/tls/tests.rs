@@ -33,7 +33,7 @@ fn every_sslmode_accepts_and_refuses_what_libpq_does() {
     place.check("user=tls_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
     place.check("user=tls_only sslrootcert=$/other-ca.crt", "deny tls|deny deny deny deny");
     place.check("user=plain sslrootcert=$/both-ca.crt", "plain tls tls tls tls");
-    // With prefer, libpq reads the file as well, and then goes on without TLS.
+    // With prefer, libpq reads the file as well, and then continues without TLS.
     place.check("user=plain sslrootcert=$/ca.key", "plain tls|plain deny deny deny");
     // libpq has this value since 16. The system's authorities have not signed the test server.
     assert_eq!(place.ours("user=plain sslrootcert=system").unwrap_err().kind(), ErrorKind::Tls);

@@ -1,5 +1,5 @@
 -- Begins a transaction that this library commits, whatever the defaults of the role and the database are. All settings
--- end with it. Read-only stays as it is: an administrator who sets it allows no writes.
+-- end with it. Read-only stays as it is: it means that an administrator allows no writes.
 -- Returns what identifies the transaction when the database is asked for its outcome: its id, when it began, and when
 -- the server started, in microseconds.
 -- The statements are one message, which takes no parameters. So the caller inserts two numbers: how many milliseconds a
