@@ -1,8 +1,8 @@
--- Installs the tables, types and functions that every worker of this schema shares: the state in
--- which Node's graphile-worker leaves a database after its migration 18, under the same names, so
--- that any worker can start on it and add its own later migrations.
+-- Installs the tables, types and functions that all workers of this schema share. They are as Node's graphile-worker
+-- leaves them after its migration 18, under the same names. So any worker can start on the schema and add its own later
+-- migrations.
 -- Functions are called by their schema, pg_catalog, also in bodies: these run with the search_path of the caller.
--- Runs in one transaction. The schema exists already; a ledger is taken over as long as it is empty.
+-- Runs in one transaction. The schema exists already. An existing ledger is used if it is empty.
 
 create table if not exists :GRAPHILE_WORKER_SCHEMA.migrations (
   id int constraint migrations_pkey primary key,
@@ -10,8 +10,8 @@ create table if not exists :GRAPHILE_WORKER_SCHEMA.migrations (
   breaking boolean not null default false
 );
 
--- The ledger comes first: of two installers, ours or Node's, one waits here for the other's
--- transaction, and then finds (23505) that the work is done.
+-- The ledger is filled first. Of two installers, of this library or Node's, one waits here for the other's transaction,
+-- and then finds (23505) that the schema is installed.
 insert into :GRAPHILE_WORKER_SCHEMA.migrations (id, breaking)
 select id, id in (1, 3, 11, 13, 14, 16)
   from pg_catalog.generate_series(1, 18) as id
@@ -38,8 +38,8 @@ create table :GRAPHILE_WORKER_SCHEMA._private_job_queues (
 );
 alter table :GRAPHILE_WORKER_SCHEMA._private_job_queues enable row level security;
 
--- No foreign keys: tasks and queues are looked up by name at every enqueue, and a key would cost
--- each job two checks.
+-- There are no foreign keys. Tasks and queues are looked up by name at every enqueue, and a foreign key would cost two
+-- checks for each job.
 create table :GRAPHILE_WORKER_SCHEMA._private_jobs (
   id bigint generated always as identity (sequence name :GRAPHILE_WORKER_SCHEMA.jobs_id_seq1)
     constraint jobs_pkey1 primary key,
@@ -114,10 +114,9 @@ create type :GRAPHILE_WORKER_SCHEMA.job_spec as (
   flags text[]
 );
 
--- Adds jobs. A job whose key is taken replaces the holder while that still waits; a holder that
--- runs, or has failed for good, gives up its key and never runs again.
--- If a worker starts the holder at the very moment of the call, no row comes back for that spec:
--- the caller has to look, and try again.
+-- Adds jobs. If a key is taken and the job that holds it waits, the new job replaces it. If that job runs or has failed
+-- permanently, it loses its key and never runs again.
+-- If a worker starts that job during the call, no row is returned for that spec: the caller must check, and try again.
 -- Two lists of one key are joined as text: jsonb would refuse \u0000, and reorder fields.
 create function :GRAPHILE_WORKER_SCHEMA.add_jobs(
   specs :GRAPHILE_WORKER_SCHEMA.job_spec[],
@@ -216,10 +215,10 @@ begin
 end;
 $$;
 
--- Adds one job. What happens to a job that holds the same key is up to `job_key_mode`:
--- `replace` and `preserve_run_at` as in add_jobs; `unsafe_dedupe` leaves it as it is, even if it
--- runs or has failed for good, and counts one more revision.
--- A row of nulls says that nothing was added: a worker took the holder meanwhile; try again.
+-- Adds one job. `job_key_mode` decides what happens to a job that holds the same key. `replace` and `preserve_run_at`
+-- are as in add_jobs. `unsafe_dedupe` leaves that job as it is, even if it runs or has failed permanently, and counts
+-- one more revision.
+-- A row of nulls means that no job was added, because a worker took the other job meanwhile: try again.
 create function :GRAPHILE_WORKER_SCHEMA.add_job(
   identifier text,
   payload json default null,
@@ -310,8 +309,8 @@ begin
 end;
 $$;
 
--- Removes the job that holds the key. One that runs is left to end, without key, and never again;
--- locked for more than four hours counts as not running. An unknown key gives a row of nulls.
+-- Removes the job that holds the key. A running job runs to its end without the key, and never again. A job that has
+-- been locked for more than four hours does not count as running. An unknown key returns a row of nulls.
 create function :GRAPHILE_WORKER_SCHEMA.remove_job(job_key text)
 returns :GRAPHILE_WORKER_SCHEMA._private_jobs
 language plpgsql
@@ -344,7 +343,7 @@ begin
 end;
 $$;
 
--- Deletes jobs as if they had succeeded; those that run are left alone, and are not in the answer.
+-- Deletes jobs as if they had succeeded. Leaves running jobs alone, and does not return them.
 create function :GRAPHILE_WORKER_SCHEMA.complete_jobs(job_ids bigint[])
 returns setof :GRAPHILE_WORKER_SCHEMA._private_jobs
 language sql
@@ -355,7 +354,7 @@ as $$
   returning job.*;
 $$;
 
--- Fails jobs for good, with a reason; those that run are left alone, and are not in the answer.
+-- Fails jobs permanently, with a reason. Leaves running jobs alone, and does not return them.
 create function :GRAPHILE_WORKER_SCHEMA.permanently_fail_jobs(
   job_ids bigint[],
   error_message text default null
@@ -372,8 +371,8 @@ as $$
   returning job.*;
 $$;
 
--- Changes when, how urgently and how often jobs are tried; what is null stays as it is.
--- Those that run are left alone, and are not in the answer. Workers notice at their next poll.
+-- Changes when, with which priority and how often jobs are tried. A parameter that is null leaves its column as it is.
+-- Leaves running jobs alone, and does not return them. Workers notice the change at their next poll.
 create function :GRAPHILE_WORKER_SCHEMA.reschedule_jobs(
   job_ids bigint[],
   run_at timestamptz default null,
@@ -395,7 +394,7 @@ as $$
   returning job.*;
 $$;
 
--- Unlocks the jobs and queues of workers that are known to be dead; their jobs run again at once.
+-- Unlocks the jobs and queues of workers that are known to be dead. Their jobs run again at once.
 create function :GRAPHILE_WORKER_SCHEMA.force_unlock_workers(worker_ids text[])
 returns void
 language sql

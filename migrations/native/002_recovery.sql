@@ -1,5 +1,5 @@
--- What recovery needs to know: which workers live, and how often a job has been recovered.
--- No foreign key to the jobs: a job that is settled must not pay for it. Sweeps remove what is left.
+-- What recovery needs: which workers are live, and how often a job has been recovered. There is no foreign key to the
+-- jobs, because it would make settling slower. Sweeps delete the rows of deleted jobs.
 
 create table if not exists :GRAPHILE_WORKER_SCHEMA._native_workers (
   id text constraint _native_workers_pkey primary key,

@@ -1,5 +1,5 @@
--- Adds until when the ticks of each crontab entry have been decided, whether or not one was due:
--- by this a scheduler tells a restart, over which no tick is lost, from an absence.
+-- Adds until when the ticks of each crontab entry are decided, whether or not a tick was due. With it a scheduler
+-- distinguishes a restart, which loses no tick, from a long absence.
 create table if not exists :GRAPHILE_WORKER_SCHEMA._native_crontabs (
   identifier text constraint _native_crontabs_pkey primary key,
   decided_until timestamptz not null

@@ -1,6 +1,7 @@
--- Calls functions by their schema in the bodies of the shared functions: these run with the search_path of the caller,
--- in which another role may have made a function that fits better. Changes only what install.sql made before it did so
--- itself, told by the checksums of the bodies; functions of other installers stay as they are.
+-- Calls functions by their schema in the bodies of the shared functions. The bodies run with the search_path of the
+-- caller, in which another role may have created a function that fits better. Changes only functions that an older
+-- install.sql created, which are recognized by the checksums of their bodies. Functions of other installers stay as
+-- they are.
 do $step$
 declare
   made record;

@@ -1,6 +1,6 @@
--- Lets add_jobs join two lists of one key as text, where install.sql made it when it still joined them through jsonb, which
--- refuses \u0000 and reorders fields. Stands after 006, which knows the function by its checksum. A function that another
--- worker made is left alone, and so is one that belongs to another role.
+-- Lets add_jobs join two lists of one key as text, where an older install.sql created it. That add_jobs joins them
+-- through jsonb, which refuses \u0000 and reorders fields. Must come after 006, which recognizes the function by its
+-- checksum. Leaves a function alone if another worker created it, or if it belongs to another role.
 
 do $do$
 declare

@@ -1,6 +1,6 @@
--- Keeps the plans of add_jobs, add_job and remove_job on indexes. PL/pgSQL plans a statement once per session and keeps the
--- plan. A session that first adds jobs to an empty table would read the whole table at each later call, until the next
--- ANALYZE. A function that another worker made is left alone, and so is one that belongs to another role.
+-- Keeps the plans of add_jobs, add_job and remove_job on indexes. PL/pgSQL plans a statement once per session and keeps
+-- the plan. A session that first adds jobs to an empty table would read the whole table at each later call, until the
+-- next ANALYZE. Leaves a function alone if another worker created it, or if it belongs to another role.
 do $do$
 declare
   ours pg_catalog.regprocedure;

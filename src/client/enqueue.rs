@@ -1,4 +1,5 @@
-//! What an enqueue sends, and how its answer is read: the shared functions, their races, their order.
+//! Sends the statements that add and remove jobs, and reads their replies: the shared functions, their races, their
+//! order.
 //! Knows nothing of pools and deadlines.
 
 use crate::backoff::{Backoff, random_unit};
@@ -15,14 +16,14 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a keyed enqueue is tried that lost against a worker taking the same job.
+/// How many attempts a keyed enqueue has that loses against a worker that takes the same job.
 const KEYED_TRIES: u32 = 20;
 
-/// How many jobs of a call are looked for: one shows that all were added.
+/// How many jobs of a call are looked up. One that exists shows that all were added.
 const LOOKED_AT: usize = 5;
 
-/// Adds checked jobs, and answers them in the order asked for: the database's order is its own. Several need a
-/// transaction to be added all or none.
+/// Adds checked jobs. Returns them in the order of the call, since the database has an order of its own. Several jobs
+/// need a transaction to be added all or none.
 pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -> Result<Vec<Job>> {
     add_all(client, schema, jobs).map_err(|mut error| {
         for (place, job) in jobs.iter().enumerate() {
@@ -35,7 +36,7 @@ pub(crate) fn add<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[Raw
     })
 }
 
-/// What of a job is text.
+/// The fields of a job that are text.
 fn fields(job: &RawJob) -> impl Iterator<Item = (&str, &str)> {
     let spec = &job.spec;
     let options = [("queue_name", spec.queue_name.as_deref()), ("job_key", spec.job_key.as_deref())];
@@ -66,7 +67,7 @@ fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -
                     .collect();
                 add_many(client, schema, jobs, &places, mode, &mut answers)?;
             }
-            // What is left had a key and lost its race, or asks to be left alone if it exists.
+            // The rest are keyed jobs that lost their race, and jobs with the key mode `unsafe_dedupe`.
             for &place in &order {
                 if answers[place].is_none() {
                     answers[place] = Some(add_one(client, schema, &jobs[place])?);
@@ -74,11 +75,11 @@ fn add_all<C: GenericClient>(client: &mut C, schema: &Schema, jobs: &[RawJob]) -
             }
         }
     }
-    Ok(answers.into_iter().map(|job| job.expect("each was added above, or we left with its error")).collect())
+    Ok(answers.into_iter().map(|job| job.expect("each was added above, or its error was returned")).collect())
 }
 
-/// Whether the table shows that these jobs were added, by a transaction that began at this time. If not, they may have run
-/// and be gone.
+/// Whether the table shows that a transaction that began at this time added these jobs. If not, they may have run and
+/// be deleted.
 pub(crate) fn is_added<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
@@ -94,14 +95,14 @@ pub(crate) fn is_added<C: GenericClient>(
     Ok(false)
 }
 
-/// Removes the job with a key; answers whether there was one.
+/// Removes the job with a key. Returns whether there was one.
 pub(crate) fn remove<C: GenericClient>(client: &mut C, schema: &Schema, key: &str) -> Result<bool> {
     let sql = schema.fill(include_str!("../sql/enqueue/remove_job.sql"));
     let rows = client.query_typed(&sql, &[(&key, Type::TEXT)]).map_err(|e| named(e.into(), [("job_key", key)]))?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
-/// One call of `add_job`, repeated while a worker keeps taking the job of the same key from under it.
+/// Calls `add_job` for one job, and repeats it while a worker takes the job of the same key during the call.
 fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> Result<Job> {
     let sql = schema.fill(include_str!("../sql/enqueue/add_job.sql"));
     let spec = &job.spec;
@@ -142,7 +143,7 @@ fn add_one<C: GenericClient>(client: &mut C, schema: &Schema, job: &RawJob) -> R
     ))
 }
 
-/// One call of `add_jobs`; places whose keyed job was taken by a worker meanwhile stay empty.
+/// Calls `add_jobs` once. The places of keyed jobs that a worker took meanwhile stay empty.
 fn add_many<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
@@ -180,7 +181,7 @@ fn add_many<C: GenericClient>(
     let rows = client.query_typed(&schema.fill(include_str!("../sql/enqueue/add_jobs.sql")), &params);
     let rows = rows.map_err(|error| name_unjoinable(error.into(), &chosen))?;
 
-    // Jobs that ask for the very same thing are interchangeable; a key is unique in the call.
+    // Jobs with the same content are interchangeable. A key is unique in the call.
     let mut waiting: HashMap<Likeness, VecDeque<usize>> = HashMap::new();
     for &place in places {
         waiting.entry(Likeness::of_spec(&jobs[place])).or_default().push_back(place);
@@ -189,13 +190,13 @@ fn add_many<C: GenericClient>(
     for row in &rows {
         let job = Job::from_row(row, names.task(row.get("task_id"))?)?;
         let queue = job.queue_id.map(|id| names.queue(id)).transpose()?;
-        // A run_at of just now was left out, or, by chance, given as it is.
+        // A run_at equal to the transaction's now() was left out. Or, by chance, the caller gave this very time.
         let given = Likeness::of_row(&job, queue.clone(), Some(job.run_at));
         let left_out = Likeness::of_row(&job, queue, None);
         let just_now: bool = row.get("just_now");
         let mut take = |like: &Likeness| waiting.get_mut(like).and_then(VecDeque::pop_front);
         let place = just_now.then(|| take(&left_out)).flatten().or_else(|| take(&given)).ok_or_else(|| {
-            Error::new(ErrorKind::Database, format!("job {}: the database added a job that was not asked for", job.id))
+            Error::new(ErrorKind::Database, format!("job {}: the database added a job that was not requested", job.id))
         })?;
         answers[place] = Some(job);
     }
@@ -211,8 +212,8 @@ fn add_many<C: GenericClient>(
     Ok(())
 }
 
-/// Names the lists of which one could not be joined with the list that waits under its key. That happens only where
-/// add_jobs was made by another worker: it joins lists through jsonb, which refuses \u0000 and halves of surrogate pairs.
+/// Names the lists of which one cannot be joined with the waiting list of the same key. That happens only where another
+/// worker installed add_jobs: it joins lists through jsonb, which refuses \u0000 and halves of surrogate pairs.
 fn name_unjoinable(error: Error, jobs: &[&RawJob]) -> Error {
     let is_keyed_list = |job: &&RawJob| job.spec.job_key.is_some() && job.payload.trim_start().starts_with('[');
     let lists: Vec<&RawJob> = jobs.iter().copied().filter(is_keyed_list).collect();
@@ -221,19 +222,19 @@ fn name_unjoinable(error: Error, jobs: &[&RawJob]) -> Error {
     }
     let is_suspect = |job: &&RawJob| ["\\u0000", "\\ud", "\\uD"].iter().any(|escape| job.payload.contains(escape));
     let suspects: Vec<&RawJob> = lists.iter().copied().filter(is_suspect).collect();
-    // Without one, it is a waiting list that cannot be read.
+    // If no list has such an escape, the waiting list cannot be read.
     let named = if suspects.is_empty() { lists } else { suspects };
     let keys: Vec<String> =
         named.iter().filter_map(|job| Some(format!("{:?}", job.spec.job_key.as_deref()?))).collect();
     let text = format!(
-        "job_key {}: a list cannot be joined with the list that waits under its key, as another worker's add_jobs refuses \
+        "job_key {}: a list cannot be joined with the waiting list of its key, because another worker's add_jobs refuses \
          \\u0000 and halves of surrogate pairs; nothing was added, leave those out or use another key",
         keys.join(", ")
     );
     Error::new(ErrorKind::Payload, text).caused_by(error)
 }
 
-/// The names behind the ids of one call's rows.
+/// The names of the tasks and queues in the rows of one call.
 struct NameCache(HashMap<(bool, i32), Arc<str>>);
 
 impl NameCache {
@@ -257,7 +258,7 @@ impl NameCache {
     }
 }
 
-/// What tells the jobs of one call apart.
+/// What distinguishes the jobs of one call.
 #[derive(PartialEq, Eq, Hash)]
 enum Likeness {
     Key(String),
@@ -311,11 +312,11 @@ fn sorted(mut flags: Vec<String>) -> Vec<String> {
     flags
 }
 
-/// Whether a repeated statement can see what others committed meanwhile.
+/// Whether a repeated statement can see what other transactions committed meanwhile.
 fn sees_new_rows<C: GenericClient>(client: &mut C) -> Result<bool> {
     let rows = client.query_typed(include_str!("../sql/enqueue/isolation.sql"), &[])?;
     let level: Option<&str> = rows.first().map(|row| row.get(0));
-    // Spread the next try, so that adders which collided do not collide again.
+    // The pause is random, so that callers that collided do not collide again.
     std::thread::sleep(Duration::from_millis(2).mul_f64(random_unit()));
     Ok(matches!(level, Some("read committed" | "read uncommitted")))
 }

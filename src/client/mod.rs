@@ -1,6 +1,6 @@
-//! `WorkerUtils`: adding and removing jobs, on a pool or inside the caller's transaction.
-//! What is sent, and its races, stand in `enqueue.rs`; deadlines and lost replies in `db/change.rs`.
-//! What operators do with jobs that are there stands in `admin/api.rs`.
+//! `WorkerUtils`: adds and removes jobs, on a pool or inside the caller's transaction.
+//! The statements and their races are in `enqueue.rs`; deadlines and lost replies are in `db/change.rs`.
+//! What operators do with existing jobs is in `admin/api.rs`.
 
 pub(crate) mod admin;
 pub(crate) mod enqueue;
@@ -26,10 +26,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sweep::{ActiveWorkerRow, Sweep, SweepStaleWorkersOptions, SweepStaleWorkersResult};
 
-/// How long a call waits for the database unless told otherwise.
+/// How long a call waits for the database by default.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Adds and removes jobs. Cheap to clone, usable from any thread; every call blocks.
+/// Adds and removes jobs, and lists and changes them by hand. Cheap to clone, usable from any thread. Every call to the
+/// database blocks, and fails with `Misuse` on a thread of a tokio runtime.
 ///
 /// ```no_run
 /// use graphile_worker::{JobSpec, WorkerUtils};
@@ -42,39 +43,40 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 pub struct WorkerUtils {
     database: Database,
     schema: Schema,
-    /// Asked about every job before it is added.
+    /// Called for every job before it is added.
     hooks: Arc<HookRegistry>,
-    /// What a cleanup leaves alone.
+    /// The tasks that a cleanup keeps.
     tasks_to_keep: Arc<Vec<String>>,
-    /// Whether what is changed is undone.
+    /// Whether changes are rolled back.
     dry_run: bool,
-    /// Whether the schema can be used, and what our role may do there.
+    /// What the last check of the schema and the role's rights found.
     known: Known,
 }
 
 impl WorkerUtils {
-    /// Utilities on a pool of their own, of at most 10 connections, in the schema `graphile_worker`. An empty
-    /// string leaves everything to the `PG*` variables and libpq's defaults.
-    /// Connects once, so that a wrong address or password is told at once.
+    /// Connects with a pool of its own, of at most 10 connections, to the schema `graphile_worker`. An empty string
+    /// leaves everything to the `PG*` variables and libpq's defaults. Makes one connection at once, so that a wrong
+    /// address or password is an error here.
     ///
     /// # Errors
-    /// `Config` if the string does not parse, `Connect`, `Auth` or `Tls` if the database cannot be used.
+    /// `Config` if the string cannot be parsed; `Connect`, `Auth` or `Tls` if the database cannot be used.
     pub fn connect(database_url: &str) -> Result<Self> {
         Self::connect_with_max_connections(database_url, 10)
     }
 
-    /// As [`connect`](Self::connect), with a pool of at most so many connections.
+    /// As [`connect`](Self::connect), with a pool of at most `max_connections` connections.
     ///
     /// # Errors
-    /// As there; `Config` if there is to be no connection at all.
+    /// As [`connect`](Self::connect); `Config` if `max_connections` is 0.
     pub fn connect_with_max_connections(database_url: &str, max_connections: u32) -> Result<Self> {
         Self::connect_within(database_url, max_connections, DEADLINE)
     }
 
-    /// The same, with calls that wait for the database no longer than `timeout`, this one too.
+    /// As [`connect_with_max_connections`](Self::connect_with_max_connections). This call and all later calls wait for
+    /// the database at most `timeout`.
     ///
     /// # Errors
-    /// As there; `Timeout` if no server has answered by then.
+    /// As [`connect`](Self::connect); `Config` if `max_connections` is 0; `Timeout` if no server replies in time.
     pub fn connect_within(database_url: &str, max_connections: u32, timeout: Duration) -> Result<Self> {
         refuse_async_context()?;
         if max_connections == 0 {
@@ -85,7 +87,7 @@ impl WorkerUtils {
         Ok(Self::on(database, Schema::default()))
     }
 
-    /// Utilities on the caller's pool.
+    /// Uses the caller's pool and the given schema. Makes no connection yet.
     pub fn new(pool: impl ConnectionPool, schema: Schema) -> Self {
         let database = Database::with_pool(Arc::new(pool), None, DEADLINE).expect("no string to parse");
         Self::on(database, schema)
@@ -102,8 +104,9 @@ impl WorkerUtils {
         }
     }
 
-    /// The same, asking the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry about every
-    /// job before it is added. Those of [`Worker::create_utils`](crate::Worker::create_utils) ask the worker's.
+    /// Returns utilities that call the [`BeforeJobSchedule`](crate::BeforeJobSchedule) hooks of this registry for every
+    /// job before it is added. Utilities of [`Worker::create_utils`](crate::Worker::create_utils) call the worker's
+    /// hooks.
     ///
     /// ```no_run
     /// use graphile_worker::{BeforeJobSchedule, HookRegistry, JobScheduleResult, WorkerUtils};
@@ -111,7 +114,7 @@ impl WorkerUtils {
     /// let mut hooks = HookRegistry::new();
     /// hooks.on(BeforeJobSchedule, |ctx| match ctx.payload.get("to") {
     ///     Some(_) => JobScheduleResult::Continue(ctx.payload),
-    ///     None => JobScheduleResult::Fail("nobody to write to".into()),
+    ///     None => JobScheduleResult::Fail("no recipient".into()),
     /// });
     /// let utils = WorkerUtils::connect("postgres://localhost/app")?.with_hooks(hooks.into());
     /// # Ok(()) }
@@ -125,9 +128,9 @@ impl WorkerUtils {
         &self.hooks
     }
 
-    /// The same, with calls that wait for the database no longer than `timeout`. Defaults to 10
-    /// seconds, or to the worker's `database_timeout`. A call that adds jobs has a millisecond more for each job,
-    /// and two for each KiB of their payloads. A call that lists jobs has the timeout for each job that arrives.
+    /// Returns utilities whose calls wait for the database at most `timeout`. Defaults to 10 seconds, or to the
+    /// worker's `database_timeout`. A call that adds jobs has a millisecond more for each job, and two more for each
+    /// KiB of their payloads. A call that lists jobs has the timeout for each job that arrives.
     ///
     /// ```no_run
     /// # fn main() -> graphile_worker::Result<()> {
@@ -140,17 +143,18 @@ impl WorkerUtils {
         self
     }
 
-    /// The same, in another schema.
+    /// Returns utilities for another schema.
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schema = schema;
         self.known = Known::default();
         self
     }
 
-    /// Installs the schema, or takes over the one that is there. Safe to call at every start, by many at once.
+    /// Installs the schema, or uses the one that exists. Safe to call at every start, from many processes at once.
     ///
     /// # Errors
-    /// `Schema` if the schema is older than Graphile Worker's migration 18, or newer than we understand.
+    /// `Schema` if the schema is older than Graphile Worker's migration 18, if a newer worker has changed it so that
+    /// this library cannot use it, or if the role lacks a right.
     pub fn migrate(&self) -> Result<()> {
         refuse_async_context()?;
         self.refuse_dry_run("migrate")?;
@@ -159,20 +163,20 @@ impl WorkerUtils {
         migrate::migrate(&mut session, &self.schema, &[]).map(drop)
     }
 
-    /// The workers that say, or said, that they live, those that were heard of last first: ours, and the async
-    /// crate's. Node's say nothing. `sweep_threshold` is after how long a silence one is stale; it is raised for each
-    /// worker as a sweep raises it.
+    /// Lists the workers with a heartbeat, the most recent heartbeat first: those of this library and of the async
+    /// crate. Node's workers send no heartbeat. A worker is stale after a silence of `sweep_threshold`, or of three of
+    /// its own heartbeat intervals if that is longer.
     ///
     /// # Errors
-    /// `Connect` or `Database` if the database does not answer.
+    /// `Schema` if the role may not read the list; `Connect` or `Database` if the database does not reply.
     pub fn list_active_workers(&self, sweep_threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
         self.sweeping(needs::LEDGER, |sweep| sweep.workers(sweep_threshold))
     }
 
     /// Finds dead workers and recovers their jobs, with the default configuration.
     ///
-    /// No worker is dead before three of its own heartbeats are missing. If `sweep_threshold` is shorter than that for a
-    /// worker, the sweep applies the longer time and names the worker in the result.
+    /// A worker is not dead before three of its own heartbeats are missing. If `sweep_threshold` is shorter than that
+    /// for a worker, the sweep applies the longer time and names the worker in the result.
     ///
     /// ```no_run
     /// use graphile_worker::{SweepStaleWorkersOptions, WorkerUtils};
@@ -184,13 +188,14 @@ impl WorkerUtils {
     /// ```
     ///
     /// # Errors
-    /// `Schema` if our own tables are missing; `Connect` or `Database` if the database does not answer.
-    /// Source: the guide, Recovery.
+    /// `Schema` if this library's own tables are missing; `Connect` or `Database` if the database does not reply.
+    ///
+    /// See the deployment guide, section Recovery (docs/deployment-guide.async.md).
     pub fn sweep_stale_workers(&self, options: SweepStaleWorkersOptions) -> Result<SweepStaleWorkersResult> {
         self.sweep_stale_workers_with_config(&WorkerRecoveryConfig::default(), options)
     }
 
-    /// The same, with a configuration of your own.
+    /// As [`sweep_stale_workers`](Self::sweep_stale_workers), with the given configuration.
     ///
     /// # Errors
     /// As [`sweep_stale_workers`](Self::sweep_stale_workers).
@@ -220,19 +225,19 @@ impl WorkerUtils {
         answer.map_err(|error| refused(schema, error))
     }
 
-    /// Asks the database for a sign of life.
+    /// Checks that the database replies.
     ///
     /// # Errors
-    /// `Connect` or `Timeout` if it gives none.
+    /// `Connect` or `Timeout` if it does not reply.
     pub fn ping(&self) -> Result<()> {
         let end = Instant::now() + self.database.deadline();
         self.database.run(end, |client| Ok(client.simple_query("").map(drop)?))
     }
 
-    /// Borrows a connection of the pool.
+    /// Borrows a connection of the pool, until it is dropped.
     ///
     /// # Errors
-    /// `Connect` if none came free in time.
+    /// `Connect` if none becomes free in time.
     pub fn connection(&self) -> Result<Connection> {
         self.database.connection()
     }
@@ -240,22 +245,25 @@ impl WorkerUtils {
     /// Adds a job of task `T`.
     ///
     /// # Errors
-    /// `Config` if a field is outside its limit (nothing was sent); `Payload` if it does not serialize;
-    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook has it so (nothing was sent);
+    /// `Config` if a field is outside its limit (nothing was sent); `Payload` if the payload cannot be serialized;
+    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook decides so (nothing was sent);
     /// `Connect` or `Timeout` if the database could not be reached in time: the job was not added;
-    /// `UnknownOutcome` if the reply to the commit was lost and the database could not be asked for the outcome in time:
+    /// `UnknownOutcome` if the reply to the commit was lost and the database could not be asked for the outcome in
+    /// time:
     /// the job may or may not have been added.
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
         self.add_typed(payload, spec, None)
     }
 
-    /// Adds a job, in the trace of the one that adds it unless the spec names another.
+    /// Adds a job. If the spec names no trace, the job joins the trace `within`.
     pub(crate) fn add_typed<T: TaskHandler>(&self, payload: T, spec: JobSpec, within: Option<&str>) -> Result<Job> {
         let job = typed(&payload, spec, within)?;
         self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
     }
 
-    /// Adds one job of batch task `T` with all of these items. Source: the guide, Worker Process.
+    /// Adds one job of batch task `T` with all of these items.
+    ///
+    /// See the deployment guide, section Worker Process (docs/deployment-guide.async.md).
     ///
     /// # Errors
     /// As [`add_job`](Self::add_job); `Config` if there is no item.
@@ -265,7 +273,7 @@ impl WorkerUtils {
         self.send_one(job)
     }
 
-    /// Adds a job by its task's name.
+    /// Adds a job by the name of its task.
     ///
     /// # Errors
     /// As [`add_job`](Self::add_job).
@@ -281,17 +289,17 @@ impl WorkerUtils {
         Ok(self.send(vec![job])?.remove(0))
     }
 
-    /// Adds many jobs of task `T`, all or none. The answer is in the order of the request.
+    /// Adds many jobs of task `T`, all or none. Returns them in the order of the request.
     ///
     /// # Errors
-    /// As [`add_job`](Self::add_job), if a hook refuses even one of them; `Config` if a key occurs twice,
-    /// naming it.
+    /// As [`add_job`](Self::add_job), also if a hook refuses only one of them; `Config` with the key if a key occurs
+    /// twice.
     pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
         let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
         self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
-    /// Adds many jobs, all or none. The answer is in the order of the request.
+    /// Adds many jobs, all or none. Returns them in the order of the request.
     ///
     /// # Errors
     /// As [`add_jobs`](Self::add_jobs).
@@ -300,8 +308,8 @@ impl WorkerUtils {
         self.send(jobs)
     }
 
-    /// Removes the job with this key. One that runs now goes on, and is not tried again.
-    /// Answers whether there was one.
+    /// Removes the job with this key. Returns whether there was one. A job that runs now continues, and is not tried
+    /// again.
     ///
     /// # Errors
     /// `Config` if the key is outside its limit; `UnknownOutcome` as in [`add_job`](Self::add_job); database errors.
@@ -310,8 +318,8 @@ impl WorkerUtils {
         self.change(needs::REMOVE, move |client, schema, _| enqueue::remove(client, schema, &key))
     }
 
-    /// The same functions on a client or inside a transaction of the caller: the job exists if, and
-    /// only if, the transaction commits.
+    /// Returns the same functions on a client or a transaction of the caller. The job exists if, and only if, the
+    /// transaction commits.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -331,7 +339,7 @@ impl WorkerUtils {
     fn refuse_dry_run(&self, doing: &str) -> Result<()> {
         match self.dry_run {
             true => {
-                Err(Error::new(ErrorKind::Misuse, format!("these utilities are for a dry run, and cannot {doing}")))
+                Err(Error::new(ErrorKind::Misuse, format!("these utilities are in dry-run mode and cannot {doing}")))
             }
             false => Ok(()),
         }
@@ -343,8 +351,8 @@ impl WorkerUtils {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        // A millisecond more for each job: a hundred thousand in one call are a fair use. Two more for each KiB, which
-        // goes over the link twice: the answer has it too.
+        // A millisecond more for each job, because one call may add a hundred thousand. Two more for each KiB, which
+        // crosses the link twice: the reply contains it too.
         let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
         let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 512) as u64);
         let end = Instant::now() + patience;
@@ -361,7 +369,7 @@ impl WorkerUtils {
         answer.map_err(|error| self.explained(error, needs::ADD, end))
     }
 
-    /// The error of a call, as the schema explains it: what was looked at up to a minute ago may be gone since then.
+    /// Replaces the error of a call by the refusal that a new check finds, if any. The last check may be a minute old.
     fn explained(&self, error: Error, needs: &'static [Need], end: Instant) -> Error {
         let about_the_schema =
             matches!(error.sqlstate(), Some("3F000" | "42P01" | "42883" | "42704" | "42703" | "42501"));
@@ -377,8 +385,8 @@ impl WorkerUtils {
     }
 }
 
-/// [`WorkerUtils`]' functions on the caller's own client or transaction; see
-/// [`with_executor`](WorkerUtils::with_executor). Deadlines are those of the client.
+/// The functions of [`WorkerUtils`] on the caller's own client or transaction; see
+/// [`with_executor`](WorkerUtils::with_executor). The deadlines are those of the client.
 pub struct Executor<'a, C> {
     client: &'a mut C,
     utils: &'a WorkerUtils,
@@ -388,8 +396,8 @@ impl<C: GenericClient> Executor<'_, C> {
     /// As [`WorkerUtils::add_job`].
     ///
     /// # Errors
-    /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker
-    /// has taken the keyed job since it began: only a new transaction can see that.
+    /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker has taken the
+    /// keyed job since it began: only a new transaction can see that.
     pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
         let job = typed(&payload, spec, None)?;
         self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
@@ -464,7 +472,7 @@ impl<C: GenericClient> Executor<'_, C> {
     }
 }
 
-/// A job of task `T` as it is sent: its trace context goes into the payload.
+/// Serializes a job of task `T`. Its trace context goes into the payload.
 fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -> Result<RawJob> {
     let mut text = json(payload)?;
     if let Some(traceparent) = spec.traceparent.take() {

@@ -1,8 +1,8 @@
-//! A sweep: finds workers that have stopped beating, and takes their jobs away from them.
-//! Knows heartbeats, hooks and the rules of recovery; when to sweep stands in `recovery.rs`.
+//! A sweep: finds workers that have stopped sending heartbeats, and takes their jobs away from them.
+//! Knows heartbeats, hooks and the rules of recovery. When to sweep is decided in `engine/recovery.rs`.
 //!
-//! Only workers that are known to beat can be found dead. A locker that nobody knows may be a worker of
-//! another kind that lives; the four-hour rule is for those.
+//! Only a worker with a heartbeat can be found dead. An unknown locker may be a live worker of another kind; the
+//! four-hour rule applies to those.
 //!
 //! A heartbeat publishes its interval in the entry's metadata. A worker is dead after the sweeper's threshold, and not
 //! before `MISSED_BEATS` of its own intervals: `Beat::patience` is the only place that decides this.
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Row;
 
-/// A list of workers that beat, and the names of the statements on it.
+/// A table of workers with a heartbeat, and the names of the statements on it.
 struct List {
     table: &'static str,
     list_heartbeats: &'static str,
@@ -33,7 +33,7 @@ struct List {
     delete_dead_workers: &'static str,
 }
 
-/// Ours, and the async crate's where it is there.
+/// The table of this library, and the async crate's table. Each is used where it exists.
 const LISTS: [List; 2] = [
     List {
         table: "_native_workers",
@@ -49,24 +49,25 @@ const LISTS: [List; 2] = [
     },
 ];
 
-/// A delay grows no further after so many recoveries of one job.
+/// The delay of a job doubles at most this many times.
 const DOUBLINGS: u32 = 10;
 
 /// The field of an entry's metadata that publishes the interval, in milliseconds.
 const INTERVAL_FIELD: &str = "heartbeat_interval_ms";
 
-/// A published interval beyond this is taken for an error: it would keep a dead worker's jobs for ever.
+/// A longer published interval is ignored as an error: it would keep a dead worker's jobs forever.
 const LONGEST_PUBLISHED_MS: f64 = 86_400_000.0;
 
-/// What a sweep by hand may change of the configuration.
+/// What a sweep by hand can change of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SweepStaleWorkersOptions {
-    /// Instead of the configuration's [`sweep_threshold`](WorkerRecoveryConfig#structfield.sweep_threshold). A worker for
-    /// which it is too short is named in [`raised_thresholds`](SweepStaleWorkersResult#structfield.raised_thresholds).
+    /// Replaces the configuration's [`sweep_threshold`](WorkerRecoveryConfig#structfield.sweep_threshold). If it is too
+    /// short for a worker, [`raised_thresholds`](SweepStaleWorkersResult#structfield.raised_thresholds) names that
+    /// worker.
     pub sweep_threshold: Option<Duration>,
-    /// Instead of the configuration's [`recovery_delay`](WorkerRecoveryConfig#structfield.recovery_delay).
+    /// Replaces the configuration's [`recovery_delay`](WorkerRecoveryConfig#structfield.recovery_delay).
     pub recovery_delay: Option<Duration>,
-    /// Only say which workers are dead.
+    /// Only reports which workers are dead, and changes nothing. Defaults to `false`.
     pub dry_run: bool,
 }
 
@@ -77,21 +78,21 @@ pub struct SweepStaleWorkersResult {
     pub worker_ids: Vec<String>,
     /// How many of their jobs were recovered.
     pub recovered_count: i32,
-    /// The living workers for which the threshold was too short, the one with the longest interval first.
+    /// The live workers for which the threshold was too short, the one with the longest interval first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub raised_thresholds: Vec<RaisedThreshold>,
 }
 
-/// A worker that sends its heartbeats too seldom for the threshold of a sweep: the sweep applied three of that worker's
+/// A worker that sends heartbeats too seldom for the threshold of a sweep. The sweep applied three of that worker's
 /// intervals instead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RaisedThreshold {
-    /// The worker.
+    /// The worker's id.
     pub worker_id: String,
-    /// How often it sends a heartbeat; `None` if it does not publish that, and 30 seconds are assumed.
+    /// How often it sends a heartbeat; `None` if it does not publish that. Then 30 seconds are assumed.
     #[serde(rename = "heartbeat_interval_ms", serialize_with = "optional_millis")]
     pub heartbeat_interval: Option<Duration>,
-    /// After how long a silence it counts as dead.
+    /// After how long a silence it is dead.
     #[serde(rename = "sweep_threshold_ms", serialize_with = "millis")]
     pub sweep_threshold: Duration,
 }
@@ -110,22 +111,22 @@ impl fmt::Display for RaisedThreshold {
     }
 }
 
-/// A worker that says, or said, that it lives.
+/// A worker with a heartbeat, live or dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ActiveWorkerRow {
     /// The id under which it locks jobs.
     pub worker_id: String,
-    /// When it was last heard of.
+    /// When it sent its last heartbeat.
     pub last_heartbeat_at: DateTime<Utc>,
-    /// When it was first heard of.
+    /// When it sent its first heartbeat.
     pub started_at: DateTime<Utc>,
-    /// What it says of itself.
+    /// What it publishes about itself.
     pub metadata: Option<serde_json::Value>,
     /// Whether it has been silent for longer than the threshold.
     pub is_stale: bool,
 }
 
-/// A job that a dead worker was holding, taken away from it.
+/// A job that was taken away from a dead worker.
 pub(crate) struct Recovered {
     pub(crate) job: Arc<Job>,
     pub(crate) previous_worker_id: String,
@@ -137,28 +138,29 @@ pub(crate) struct Sweep<'a> {
     pub(crate) schema: &'a Schema,
     pub(crate) facts: &'a Facts,
     pub(crate) hooks: &'a HookRegistry,
-    /// Who sweeps; never swept itself.
+    /// The id of the sweeper, which never sweeps itself.
     pub(crate) worker_id: &'a str,
-    /// Whether workers that are on the async crate's list alone are left alone.
+    /// Whether to pass over workers that are only in the async crate's table.
     pub(crate) only_ours: bool,
-    /// For how long the sweeper has been well. After an outage a worker needs one of its intervals to be heard of again.
+    /// For how long the sweeper's calls and heartbeats have been in time. After an outage, a worker needs one of its
+    /// intervals to send a heartbeat again.
     pub(crate) well_for: Duration,
 }
 
-/// A worker on the lists of those that beat.
+/// A worker's entry in the tables of heartbeats.
 struct Beat {
     worker: ActiveWorkerRow,
     silent_for: f64,
-    /// How often it beats, where it publishes that.
+    /// How often it sends a heartbeat, if it publishes that.
     interval: Option<Duration>,
-    /// Whether it is on our own list.
+    /// Whether it is in this library's table.
     is_ours: bool,
-    /// On how many lists it is.
+    /// In how many tables it is.
     lists: usize,
 }
 
 impl Beat {
-    /// The entries of one worker on two lists: the later heartbeat counts, and the longer interval.
+    /// Merges the entries of one worker in two tables: the later heartbeat counts, and the longer interval.
     fn merge(self, other: Self) -> Self {
         let (later, earlier) = if self.silent_for < other.silent_for { (self, other) } else { (other, self) };
         Self {
@@ -178,7 +180,7 @@ impl Beat {
         self.silent_for > self.patience(threshold).as_secs_f64()
     }
 
-    /// What is to be said of a threshold that is too short for this worker, which lives.
+    /// Reports a threshold that is too short for this worker, if the worker is live.
     fn raised(&self, threshold: Duration) -> Option<RaisedThreshold> {
         let sweep_threshold = self.patience(threshold);
         (sweep_threshold > threshold && !self.is_silent(threshold)).then(|| RaisedThreshold {
@@ -202,11 +204,11 @@ struct Held {
     job: Arc<Job>,
     by: String,
     recoveries: i32,
-    /// Whether that worker holds nothing else.
+    /// Whether that worker holds no other job.
     alone: bool,
 }
 
-/// A job of a dead worker, and what the database is told about it.
+/// A job of a dead worker, and what to write about it.
 struct Verdict {
     job: Arc<Job>,
     previous_worker_id: String,
@@ -217,10 +219,10 @@ struct Verdict {
 }
 
 impl Sweep<'_> {
-    /// The workers that are known to beat, those that were heard of last first.
+    /// The workers with a heartbeat, the most recent heartbeat first.
     ///
     /// # Errors
-    /// `Schema` where our table of them is there, and our role may not read it.
+    /// `Schema` if this library's table of them exists and the role may not read it.
     pub(crate) fn workers(&mut self, threshold: Duration) -> Result<Vec<ActiveWorkerRow>> {
         if let Some(why) = &self.facts.hidden_heartbeats {
             return Err(Error::new(ErrorKind::Schema, why.as_str()));
@@ -261,10 +263,10 @@ impl Sweep<'_> {
         Ok(beats.into_values().collect())
     }
 
-    /// Finds dead workers, asks the hooks what is to become of their jobs, and does it.
+    /// Finds dead workers, asks the hooks what to do with their jobs, and does it.
     ///
     /// # Errors
-    /// `Schema` where our own tables are missing: without them nobody counts recoveries.
+    /// `Schema` if this library's own tables are missing: recoveries could not be counted.
     pub(crate) fn sweep(
         &mut self,
         config: &WorkerRecoveryConfig,
@@ -304,7 +306,7 @@ impl Sweep<'_> {
             return Ok((SweepStaleWorkersResult { worker_ids, recovered_count: 0, raised_thresholds }, Vec::new()));
         }
 
-        // Hooks are asked outside of the transaction: they may take their time.
+        // Hooks are called outside of the transaction, because they may take long.
         let delay = options.recovery_delay.unwrap_or(config.recovery_delay);
         let retired = self.retired(&held)?;
         let dead: HashSet<&str> = suspects.iter().map(|suspect| suspect.worker_id.as_str()).collect();
@@ -330,7 +332,7 @@ impl Sweep<'_> {
         }
     }
 
-    /// What becomes of one job; `None` if it stays with its dead worker.
+    /// Decides about one job. Returns `None` if it stays with its dead worker.
     fn judge(&self, held: Held, superseded: bool, delay: Duration, max_recoveries: u32) -> Option<Verdict> {
         let Held { job, by: previous_worker_id, recoveries, alone } = held;
         let recovery = u32::try_from(recoveries).unwrap_or(0) + 1;
@@ -344,15 +346,15 @@ impl Sweep<'_> {
         let doublings = (recovery - 1).min(DOUBLINGS);
         let spread = delay.as_secs_f64() * f64::from(1u32 << doublings) * (0.5 + random_unit());
         let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
-        // Claims see by how this begins that the job was recovered.
+        // Claims recognize a recovered job by the beginning of this text.
         let mut error =
-            format!("recovered: the worker {previous_worker_id} died while it held this job, death {recovery}");
+            format!("recovered: the worker {previous_worker_id} died while it held this job, recovery {recovery}");
         let (attempts, delay, run_at) = match decision {
             JobRecoveryResult::Skip => return None,
-            // Nobody else can have been what killed the worker.
+            // Only this job can have killed the worker.
             JobRecoveryResult::Default if alone && recovery > max_recoveries => {
                 error = format!(
-                    "failed for good: the worker {previous_worker_id} died while it held this job and no other, \
+                    "failed permanently: the worker {previous_worker_id} died while it held this job and no other, \
                      after {recoveries} recoveries (max_recoveries: {max_recoveries})"
                 );
                 (job.max_attempts.max(job.attempts), 0.0, None)
@@ -367,7 +369,7 @@ impl Sweep<'_> {
         Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error })
     }
 
-    /// Condemns, takes and buries, in the transaction that is open.
+    /// Locks the entries of the dead workers, takes their jobs and deletes the entries, in the open transaction.
     fn carry_out(
         &mut self,
         suspects: &[Suspect],
@@ -416,7 +418,8 @@ impl Sweep<'_> {
         Ok((SweepStaleWorkersResult { worker_ids: dead, recovered_count, ..Default::default() }, recovered))
     }
 
-    /// Those who are silent on every list that has them, locked so that they cannot beat meanwhile.
+    /// Returns the workers that are silent in every table that has them. Locks their entries, so that they cannot send
+    /// a heartbeat meanwhile.
     fn lock_stale_workers(&mut self, suspects: &[Suspect]) -> Result<Vec<String>> {
         let mut silences: HashMap<String, usize> = HashMap::new();
         for list in self.lists() {
@@ -453,8 +456,8 @@ impl Sweep<'_> {
             .collect()
     }
 
-    /// Which of these jobs are known to have been superseded. Where nothing keeps a note of it, the
-    /// statement that takes them goes by their marks.
+    /// Returns which of these jobs were superseded. If no table records that, the statement that takes the jobs decides
+    /// by their marks.
     fn retired(&mut self, held: &[Held]) -> Result<HashSet<i64>> {
         if !self.facts.has_job_retirements {
             return Ok(HashSet::new());
@@ -474,7 +477,7 @@ impl Sweep<'_> {
         self.session.query(&query, params)
     }
 
-    /// The same for rows of others' making: what cannot be had in UTF-8 is replaced.
+    /// As [`query`](Self::query), for rows that others wrote: text that cannot be converted to UTF-8 is replaced.
     fn read(&mut self, name: &'static str, sql: &str, list: &str, workers: Option<Vec<String>>) -> Result<Vec<Row>> {
         let query = Query::new(name, &sql.replace(":WORKERS", list), self.schema);
         let params = || workers.iter().map(|workers| Box::new(workers.clone()) as Param).collect();
@@ -487,7 +490,7 @@ impl Sweep<'_> {
     }
 }
 
-/// What the entry of a worker says of it: its process, how often it beats, and which tasks it has.
+/// The metadata of a worker's entry: its process, how often it sends a heartbeat, and its tasks.
 pub(crate) fn metadata(interval: Duration, tasks: &[String]) -> serde_json::Value {
     serde_json::json!({ "pid": std::process::id(), INTERVAL_FIELD: interval.as_millis() as u64, "tasks": tasks })
 }
@@ -505,10 +508,10 @@ fn optional_millis<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<
     duration.map(|duration| duration.as_millis() as u64).serialize(to)
 }
 
-/// Recovery without our own tables is refused: the workers that live would be unknown.
+/// Refuses recovery without this library's own tables: live workers would be unknown.
 ///
 /// # Errors
-/// `Schema`, saying what is missing: the tables, or a right on them.
+/// `Schema`, naming what is missing: the tables, or a right on them.
 pub(crate) fn check(facts: &Facts) -> Result<()> {
     match &facts.no_recovery {
         Some(why) => Err(Error::new(ErrorKind::Schema, format!("recovery: {why}"))),
@@ -516,7 +519,7 @@ pub(crate) fn check(facts: &Facts) -> Result<()> {
     }
 }
 
-/// One field of each, as an array parameter.
+/// One field of each element, as an array parameter.
 fn column<T, V>(of: &[T], field: impl Fn(&T) -> V) -> Param
 where
     Vec<V>: tokio_postgres::types::ToSql + Sync + Send + 'static,

@@ -1,8 +1,8 @@
-//! Transactions that are ours to commit. If the connection is lost, the database is asked what became of them.
+//! Runs transactions that this library commits. If the connection is lost, it asks the database for their outcome.
 //! Knows nothing of the tables.
 //!
-//! A transaction whose commit was not sent is undone, so it can be repeated. Only the reply to the commit leaves a
-//! doubt, so the id of the transaction is known before the commit is sent.
+//! If the commit was not sent, the server undoes the transaction, and the call can be repeated. Only a lost reply to
+//! the commit leaves the outcome unknown. So the id of the transaction is read before the commit is sent.
 
 use super::deadline::missed;
 use super::{Database, Pending};
@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a call is tried that broken connections or other transactions undo.
+/// How many attempts a call has that a broken connection or another transaction undoes.
 const TRIES: u32 = 8;
 
-/// How often a call is tried whose session is out of date. A new session helps at once, or not at all.
+/// How many attempts a call has whose session is out of date. A new session helps at once, or not at all.
 const TRIES_OF_STALE_SESSIONS: u32 = 2;
 
-/// A transaction, as the database knows it.
+/// What identifies a transaction when the database is asked for its outcome.
 #[derive(Clone, Copy)]
 struct Mark {
     transaction: i64,
@@ -31,23 +31,25 @@ struct Mark {
     server_started: DateTime<Utc>,
 }
 
-/// How far a transaction has come.
+/// The progress of a transaction.
 enum Stage<T> {
     /// The commit is not sent.
     Open,
-    /// The commit is sent, or about to be. With the answer that is right if it succeeds.
+    /// The commit is sent, or about to be sent. Holds the value to return if the commit succeeds.
     Ending(Mark, T),
-    /// The caller has left; the commit must not be sent any more.
+    /// The caller has stopped waiting. The commit must not be sent.
     GivenUp,
 }
 
 impl Database {
-    /// Runs `work` in a transaction and commits it, or undoes it unless `keep`. `work` may run several times, each time
-    /// in a new transaction. `is_shown` tells whether the tables show that an answer was committed, by a transaction
-    /// that began at this time; asked only if the database alone cannot tell. All of it ends by `patience`.
+    /// Runs `work` in a transaction and commits it; rolls it back if `keep` is false. `work` may run several times,
+    /// each time in a new transaction. `is_shown` returns whether the tables show that a transaction that began at the
+    /// given time has committed a value. It is called only if the database alone cannot report the outcome. The whole
+    /// call ends within `patience`.
     ///
     /// # Errors
-    /// `UnknownOutcome` if it is not known whether the transaction was committed. After any other error it was not.
+    /// `UnknownOutcome` if it is not known whether the transaction was committed. After any other error it was not
+    /// committed.
     pub(crate) fn change<T: Clone + Send + 'static>(
         &self,
         patience: Duration,
@@ -64,7 +66,7 @@ impl Database {
                 self.start(end, move |client| transact(client, end, keep, &*work, &stage))?
             };
             let ended = match pending.wait(end.saturating_duration_since(Instant::now()) * 3 / 4) {
-                // While the commit is not sent there is nothing to ask for.
+                // Before the commit is sent there is no outcome to ask for.
                 Err(_) if !matches!(*stage.lock(), Stage::Ending(..)) => {
                     pending.wait(end.saturating_duration_since(Instant::now()))
                 }
@@ -77,24 +79,24 @@ impl Database {
                     self.find_out(end, &pending, mark, answer, error, &is_shown)
                 }
                 (_, Err(error)) => Err(error),
-                (_, Ok(())) => unreachable!("a transaction ends well only after it told its answer"),
+                (_, Ok(())) => unreachable!("a transaction succeeds only after its stage is `Ending`"),
             }
         });
         answer.map_err(|error| match (error.kind(), error.sqlstate()) {
             (ErrorKind::Timeout, _) => missed(patience).context("not committed"),
-            // The server gave up just before us.
+            // The server ended the statement shortly before the caller's deadline.
             (_, Some("57014" | "55P03")) if Instant::now() + patience / 4 >= end => {
                 missed(patience).caused_by(error).context("not committed")
             }
             (_, Some("25006")) => error.context(
-                "not committed, as the server is a standby, or default_transaction_read_only is on for the role or the database",
+                "not committed: the server is a standby, or default_transaction_read_only is on for the role or the database",
             ),
             (ErrorKind::Connect, _) => error.context("not committed"),
             _ => error,
         })
     }
 
-    /// Runs `work` on a pooled connection, and again if that helps; for statements that change nothing.
+    /// Runs `work` on a pooled connection, and repeats it if that helps. For statements that change nothing.
     pub(crate) fn look<T: Send + 'static>(
         &self,
         patience: Duration,
@@ -107,7 +109,7 @@ impl Database {
         })
     }
 
-    /// Asks the database what became of a transaction whose end was not heard of.
+    /// Asks the database for the outcome of a transaction whose commit got no reply.
     fn find_out<T: Clone + Send + 'static>(
         &self,
         end: Instant,
@@ -145,14 +147,14 @@ impl Database {
             }
         }
         let text = format!(
-            "the change may or may not have been committed; look before you repeat it \
-             (the reply to the commit was lost, and the database could not tell its outcome): {error}"
+            "the change may or may not have been committed; check before you repeat it \
+             (the reply to the commit was lost, and the database could not report the outcome): {error}"
         );
         Err(Error::new(ErrorKind::UnknownOutcome, text).caused_by(error))
     }
 }
 
-/// Repeats what was undone and may succeed now.
+/// Repeats a call that was undone and may succeed now.
 fn repeat<T>(end: Instant, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
     let mut tries = 0;
@@ -179,7 +181,7 @@ fn repeat<T>(end: Instant, mut attempt: impl FnMut() -> Result<T>) -> Result<T> 
     }
 }
 
-/// One transaction, on the thread that waits for the database.
+/// Runs one transaction, on the thread that waits for the database.
 fn transact<T>(
     client: &mut Client,
     end: Instant,
@@ -193,14 +195,15 @@ fn transact<T>(
     {
         let mut stage = stage.lock();
         if matches!(*stage, Stage::GivenUp) {
-            return Err(Error::new(ErrorKind::Stopped, "the caller no longer waits"));
+            return Err(Error::new(ErrorKind::Stopped, "the caller has stopped waiting"));
         }
         *stage = Stage::Ending(mark, answer);
     }
     transaction.end(keep)
 }
 
-/// Undone when it is dropped before its end. Not the driver's own: that one begins with a round trip for itself.
+/// A transaction that is rolled back if it is dropped before its end. The driver's own transaction is not used, because
+/// its begin costs a round trip of its own.
 struct Transaction<'a> {
     client: &'a mut Client,
     is_open: bool,
@@ -220,7 +223,7 @@ impl Transaction<'_> {
         let number = |column| row.and_then(|row| row.get(column)?.parse::<i64>().ok());
         let time = |column| number(column).and_then(DateTime::from_timestamp_micros);
         let mark = || Some(Mark { transaction: number(0)?, began: time(1)?, server_started: time(2)? });
-        mark().ok_or_else(|| Error::new(ErrorKind::Database, "the server began a transaction without telling its id"))
+        mark().ok_or_else(|| Error::new(ErrorKind::Database, "the server began a transaction and returned no id"))
     }
 
     fn end(mut self, keep: bool) -> Result<()> {
@@ -232,13 +235,13 @@ impl Transaction<'_> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if self.is_open && !self.client.is_closed() {
-            // If this fails, the connection is lost, and the server undoes the transaction by itself.
+            // If this fails, the connection is lost, and the server rolls the transaction back by itself.
             let _ = self.client.batch_execute("rollback");
         }
     }
 }
 
-/// Whether a commit that ended so may have succeeded: the server did not say that it failed.
+/// Whether a commit with this error may have succeeded: the server did not report that it failed.
 fn leaves_doubt(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Misuse)
 }
@@ -248,7 +251,7 @@ enum Outcome {
     /// Committed, unless the server crashed and assigned the id again.
     PerhapsCommitted,
     Undone,
-    /// Not ended yet, or not known to the server that answered.
+    /// Not ended yet, or unknown to the server that replied.
     Open,
 }
 

@@ -1,5 +1,6 @@
-//! Where the database is and who we are: libpq's connection strings, variables and defaults.
-//! Opens no socket; reads nothing but the environment it is handed, the service file and the password file.
+//! Reads connection strings, environment variables and defaults as libpq does: where the database is, and which role
+//! connects. Opens no socket. Reads nothing but the environment that it is given, the service file and the password
+//! file.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,10 +19,10 @@ use super::tls::{Roots, SslMode, TlsOptions, Versions};
 use crate::backoff::random_bits;
 use crate::error::{Error, Result};
 
-/// A connection string, completed as libpq would, without ever showing its password.
+/// A connection string, completed as libpq would. Never shows its password.
 #[derive(Clone)]
 pub(crate) struct ConnInfo {
-    /// All that is the same for every server.
+    /// The settings that are the same for every server.
     config: Config,
     tls: TlsOptions,
     servers: Vec<Server>,
@@ -32,15 +33,15 @@ pub(crate) struct ConnInfo {
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) host: String,
-    /// Where the host is, if the connection string says so.
+    /// The address of the host, if the connection string gives one.
     pub(crate) address: Option<IpAddr>,
     pub(crate) port: u16,
     password: Option<String>,
 }
 
 impl ConnInfo {
-    /// Reads a URL or a key=value string; what it leaves open comes from the service file, then from the `PG*`
-    /// variables, then from the password file, then from libpq's defaults. Empty means: all from there.
+    /// Reads a URL or a key=value string. What it leaves open is filled from the service file, then from the `PG*`
+    /// variables, then from the password file, then from libpq's defaults. An empty string leaves everything open.
     pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let mut given = Given::default();
         let text = text.trim();
@@ -62,7 +63,7 @@ impl ConnInfo {
         let user = match given.text("user") {
             Some(user) => user.to_owned(),
             None => whoami::username().map_err(|e| {
-                Error::config("user: none given, and the operating system has no name for us").caused_by(e)
+                Error::config("user: none given, and the operating system does not name the current user").caused_by(e)
             })?,
         };
         let dbname = given.text("dbname").unwrap_or(&user).to_owned();
@@ -74,7 +75,8 @@ impl ConnInfo {
         Ok(Self { config, tls, servers, application })
     }
 
-    /// What tokio-postgres connects to one server with; needs a `Tls` made from [`tls`](Self::tls) beside it.
+    /// The configuration with which tokio-postgres connects to one server. Also needs a `Tls` made from
+    /// [`tls`](Self::tls).
     pub(crate) fn config(&self, server: &Server, address: Option<IpAddr>, role: &str) -> Config {
         let mut config = self.config.clone();
         config.host(&server.host).port(server.port).application_name(self.session_name(role));
@@ -90,29 +92,29 @@ impl ConnInfo {
         config
     }
 
-    /// The caller's `application_name` and what a session of ours does, in the 63 bytes that PostgreSQL keeps.
+    /// The caller's `application_name` and the role of the session, within the 63 bytes that PostgreSQL keeps.
     fn session_name(&self, role: &str) -> String {
         let own = format!("graphile-worker:{role}");
         let Some(application) = &self.application else { return own };
-        // PostgreSQL replaces such characters too, by up to four others each.
+        // PostgreSQL replaces such characters too, each by up to four others.
         let plain = application.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
         let room = 62_usize.saturating_sub(own.len());
         format!("{} {own}", plain.take(room).collect::<String>().trim_end())
     }
 
-    /// How the connection is to be protected.
+    /// The TLS parameters of the connection.
     pub(crate) fn tls(&self) -> &TlsOptions {
         &self.tls
     }
 
-    /// The servers in the order in which they are to be tried.
+    /// The servers, in the order in which to try them.
     pub(crate) fn servers(&self) -> Vec<&Server> {
         let mut servers: Vec<_> = self.servers.iter().collect();
         self.order(&mut servers);
         servers
     }
 
-    /// Puts servers, or the addresses of one, into the order in which they are to be tried.
+    /// Puts servers, or the addresses of one, into the order in which to try them.
     pub(crate) fn order<T>(&self, list: &mut [T]) {
         if self.config.get_load_balance_hosts() == LoadBalanceHosts::Random {
             for last in (1..list.len()).rev() {
@@ -121,12 +123,12 @@ impl ConnInfo {
         }
     }
 
-    /// How long one server may take, if that is limited.
+    /// The time limit for one server, if there is one.
     pub(crate) fn connect_timeout(&self) -> Option<Duration> {
         self.config.get_connect_timeout().copied()
     }
 
-    /// For messages: `host:port` or the path of the socket, of every host in turn.
+    /// For messages: `host:port` or the path of the socket, for every host.
     pub(crate) fn host(&self) -> String {
         self.servers.iter().map(Server::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -164,7 +166,7 @@ impl Server {
     }
 }
 
-/// The parameters as written: value, and the name by which an error calls it.
+/// The parameters as written: the value, and the name that an error uses for it.
 #[derive(Default)]
 struct Given(HashMap<&'static str, (String, Cow<'static, str>)>);
 
@@ -186,7 +188,7 @@ impl Given {
         Ok(())
     }
 
-    /// What a service says of the parameters that the connection string leaves open.
+    /// Fills in the parameters that a service gives and the connection string leaves open.
     fn read_service(&mut self, env: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> Result<()> {
         let written = |key, variable| self.0.get(key).map(|(value, _)| value.clone()).or_else(|| env(variable));
         let Some(service) = written("service", "PGSERVICE").filter(|service| !service.is_empty()) else {
@@ -197,7 +199,7 @@ impl Given {
         let (parameters, file) = service::find(&service, file.as_deref(), home, system.as_deref())?;
         let mut of_service = Self::default();
         for (key, value) in parameters {
-            // The first line of a key is the one that counts.
+            // If a key occurs several times, its first line counts.
             if !find(&key).is_some_and(|parameter| of_service.0.contains_key(parameter.name)) {
                 of_service.put(&key, value)?;
             }
@@ -237,7 +239,7 @@ impl Given {
         Ok(())
     }
 
-    /// The value, unless it is empty: which means the default, as in libpq.
+    /// The value. An empty value means the default, as in libpq.
     fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
     }
@@ -254,7 +256,7 @@ impl Given {
         }
     }
 
-    /// A positive number of units; zero and less turn the thing off, as in libpq.
+    /// A positive number of units. Zero or less turns the setting off, as in libpq.
     fn duration(&self, key: &'static str, default: u64, unit: fn(u64) -> Duration) -> Result<Option<Duration>> {
         let length = self.number(key)?.map_or(default, |number| u64::try_from(number).unwrap_or(0));
         Ok(Some(unit(length)).filter(|length| !length.is_zero()))
@@ -304,7 +306,7 @@ impl Given {
                 (Some(host), None) => (*host).to_owned(),
                 (None, None) => default_host(port),
             };
-            // An @ begins a socket without a file, which tokio-postgres cannot reach.
+            // A leading @ means a socket without a file, which tokio-postgres cannot reach. No other host has an @.
             if host.contains('@') {
                 return Err(Error::config(format!("{} must not contain an @", self.name("host"))));
             }
@@ -315,7 +317,7 @@ impl Given {
 
     fn tls(&self, home: Option<&Path>, servers: &[Server]) -> Result<TlsOptions> {
         let system = self.text("sslrootcert") == Some("system");
-        // Sockets carry no TLS; libpq ignores whatever was asked for there.
+        // Sockets have no TLS; libpq ignores the mode there.
         let asked = match self.choice("sslmode", &SslMode::NAMES)? {
             None if self.text("requiressl").is_some_and(|text| text.starts_with('1')) => Some(SslMode::Require),
             asked => asked,
@@ -336,7 +338,7 @@ impl Given {
         };
         if mode > SslMode::Prefer && servers.iter().any(Server::is_socket) {
             let name = mode.name();
-            return Err(Error::config(format!("sslmode={name} cannot hold for a list of hosts with a socket in it")));
+            return Err(Error::config(format!("sslmode={name} cannot be used for a list of hosts with a socket")));
         }
         if mode == SslMode::VerifyFull && servers.iter().any(|s| s.address.is_some_and(|a| a.to_string() == s.host)) {
             return Err(Error::config("sslmode=verify-full needs the name in host beside the address in hostaddr"));
@@ -373,7 +375,7 @@ impl Given {
         })
     }
 
-    /// The password of each server: the one that is given, or what the password file has for it.
+    /// Sets the password of each server: the one given, or the one that the password file has for it.
     fn find_passwords(&self, home: Option<&Path>, servers: &mut [Server], dbname: &str, user: &str) {
         if let Some(password) = self.text("password") {
             servers.iter_mut().for_each(|server| server.password = Some(password.to_owned()));
@@ -444,7 +446,7 @@ impl Given {
     }
 }
 
-/// A value as it stands in `options`, where a space ends it.
+/// Escapes a value for `options`, where a space ends it.
 fn escaped(value: &str) -> String {
     value.chars().flat_map(|c| matches!(c, ' ' | '\\').then_some('\\').into_iter().chain([c])).collect()
 }

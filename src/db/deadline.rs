@@ -1,9 +1,10 @@
-//! Deadlines for calls that have none: the call runs on a helper thread, and we stop waiting for it.
+//! Gives a deadline to calls that have none: a call runs on a helper thread, and the caller stops waiting at the
+//! deadline.
 //! Knows nothing of databases.
 //!
-//! The sync `postgres` client cannot be interrupted while its server is stopped. A late call keeps
-//! its helper (and the client it was given) until the socket fails or the server goes on; how many
-//! can be late at once is bounded by whoever owns the clients, a pool.
+//! The sync `postgres` client cannot be interrupted while its server is stopped. A late call keeps its helper thread,
+//! and the client that it was given, until the socket fails or the server continues. The pool that owns the clients
+//! bounds how many calls can be late at once.
 
 use crate::error::{Error, ErrorKind, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -15,26 +16,26 @@ use std::time::Duration;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Helpers that wait for work, and the process they are of: a forked child has the list, and not the threads. A
-/// helper leaves after ten idle seconds.
+/// The helpers that wait for work, and the id of their process: a forked child has the list, but not the threads. A
+/// helper ends after ten idle seconds.
 static IDLE: Mutex<(u32, Vec<Sender<Task>>)> = Mutex::new((0, Vec::new()));
 const IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// Whoever held the list when this process was forked holds it for ever; then there are no helpers to find.
+/// A lock held at the time of a fork stays locked in the child. Then there are no helpers to find.
 const LIST_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Called by each helper as it begins. Set by whoever has rules for the threads of its process.
+/// Each helper calls this as it begins. The C API sets it, to block signals on these threads.
 pub(crate) static HELPER_BEGINS: OnceLock<fn()> = OnceLock::new();
 
-/// Runs `call` and waits for its answer no longer than `deadline`.
+/// Runs `call`, and waits at most `deadline` until it returns.
 ///
 /// # Errors
-/// `Timeout` when it is late; it then goes on alone, and its answer is dropped.
+/// `Timeout` if it is late. It then continues alone, and its return value is dropped.
 pub(crate) fn call<T: Send + 'static>(deadline: Duration, call: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     start(move |_| call())?.wait(deadline)
 }
 
-/// The same for a call that does many things, of which each has the deadline: the call says when one is done.
+/// As [`call`], for a call of many steps. Each step has the deadline; the call reports when one is done.
 pub(crate) fn call_in_steps<T: Send + 'static>(
     deadline: Duration,
     call: impl FnOnce(&dyn Fn()) -> T + Send + 'static,
@@ -42,14 +43,14 @@ pub(crate) fn call_in_steps<T: Send + 'static>(
     start(call)?.wait(deadline)
 }
 
-/// A call on its way.
+/// A call that is running.
 pub(crate) struct Pending<T>(Receiver<Option<T>>);
 
 /// Starts `call` on a helper thread.
 pub(crate) fn start<T: Send + 'static>(call: impl FnOnce(&dyn Fn()) -> T + Send + 'static) -> Result<Pending<T>> {
     let (answer, wait) = bounded(1);
     let task: Task = Box::new(move || {
-        // One step that is not seen yet is as good as two.
+        // If the last step is not read yet, this one need not be sent.
         let step = || _ = answer.try_send(None);
         if let Ok(value) = catch_unwind(AssertUnwindSafe(|| call(&step))) {
             let _ = answer.send(Some(value));
@@ -60,15 +61,15 @@ pub(crate) fn start<T: Send + 'static>(call: impl FnOnce(&dyn Fn()) -> T + Send 
         Some(helper) => helper,
         None => spawn()?,
     };
-    helper.send(task).expect("a helper leaves only after it took itself off the list");
+    helper.send(task).expect("a helper ends only after it took itself off the list");
     Ok(Pending(wait))
 }
 
 impl<T> Pending<T> {
-    /// Waits for the answer no longer than `deadline`, counted from the call's last step.
+    /// Waits at most `deadline` until the call returns, counted from the call's last step.
     ///
     /// # Errors
-    /// `Timeout` when it is late; it can be waited for again.
+    /// `Timeout` if it is late. The caller can wait again.
     pub(crate) fn wait(&self, deadline: Duration) -> Result<T> {
         loop {
             match self.0.recv_timeout(deadline) {
@@ -76,7 +77,7 @@ impl<T> Pending<T> {
                 Ok(None) => {}
                 Err(RecvTimeoutError::Timeout) => return Err(missed(deadline)),
                 Err(RecvTimeoutError::Disconnected) => {
-                    let text = "the database client panicked; the connection is given up";
+                    let text = "the database client panicked; the connection is dropped";
                     return Err(Error::new(ErrorKind::Misuse, text));
                 }
             }
@@ -84,9 +85,9 @@ impl<T> Pending<T> {
     }
 }
 
-/// The error of a call that did not answer in time.
+/// The error of a call that did not return in time.
 pub(crate) fn missed(deadline: Duration) -> Error {
-    Error::new(ErrorKind::Timeout, format!("the database did not answer within {deadline:?}"))
+    Error::new(ErrorKind::Timeout, format!("the database did not reply within {deadline:?}"))
 }
 
 /// The helpers of this process that wait for work.
@@ -125,7 +126,7 @@ fn help(own: &Sender<Task>, tasks: &Receiver<Task>) {
                 if idle.1.len() < before {
                     return;
                 }
-                // Somebody took us off the list a moment ago: a task is on its way.
+                // Another thread took this helper off the list a moment ago: a task is on its way.
             }
         }
     }
@@ -137,7 +138,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn an_answer_in_time_is_returned_and_a_late_call_is_left_behind() {
+    fn a_late_call_is_left_behind() {
         assert_eq!(call(Duration::from_secs(5), || 7).unwrap(), 7);
         let (end, wait) = bounded::<()>(0);
         let start = Instant::now();

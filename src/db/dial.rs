@@ -1,5 +1,5 @@
-//! Reaches a server: every host and address of it in turn, as libpq does, each within its share of the time.
-//! Everything that a connection needs is read again for each one. Opens no socket: that is the [`Dialer`]'s.
+//! Connects to a server: tries every host and every address of it in turn, as libpq does, each within its share of the
+//! time. Reads everything that a connection needs anew for each one. Opens no socket: the [`Dialer`] does.
 
 use super::conninfo::{ConnInfo, Server, WHERE};
 use super::tls::Tls;
@@ -9,30 +9,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_postgres::Config;
 
-/// Where the database is, in the caller's words.
+/// The location of the database, as the caller wrote it.
 ///
-/// Password files, service files, certificates and the environment change while a worker runs, so that none of
-/// them is kept.
+/// Password files, service files, certificates and the environment change while a worker runs. So none of them is kept.
 pub(crate) struct Place {
     text: String,
-    /// What was read once is right; what is wrong with it later is a file that is being replaced.
+    /// Whether it was read once without an error. A later error then means that a file is being replaced.
     was_read: AtomicBool,
 }
 
-/// How one connection is made.
+/// Makes one connection.
 pub(super) trait Dialer {
-    /// What an open connection is.
+    /// The type of an open connection.
     type Line;
 
-    /// The addresses of a name.
+    /// Returns the addresses of a name.
     fn resolve(&mut self, host: &str, port: u16, limit: Duration) -> Result<Vec<IpAddr>>;
 
-    /// Connects to the only server of `config`, TLS and authentication included. `target` is its name.
+    /// Connects to the only server of `config`, including TLS and authentication. `target` is its name.
     fn connect(&mut self, config: &Config, tls: &Tls, target: &str, limit: Duration) -> Result<Self::Line>;
 }
 
 impl Place {
-    /// A place that can be read now.
+    /// Creates a place, and checks that it can be read now.
     ///
     /// # Errors
     /// `Config` or `Tls`, naming what is wrong with the connection string or with a file.
@@ -53,23 +52,23 @@ impl Place {
                 Ok(both)
             }
             Err(error) if self.was_read.load(Ordering::Relaxed) => {
-                Err(Error::new(ErrorKind::Connect, format!("reading again what a connection needs: {error}"))
+                Err(Error::new(ErrorKind::Connect, format!("rereading the connection settings: {error}"))
                     .caused_by(error))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Connects within `time`; answers the connection, and where it leads.
+    /// Connects within `time`. Returns the connection and the name of the server.
     ///
     /// # Errors
-    /// Names every server that was tried. The next one is tried after a server that cannot be reached, does not
-    /// answer, or cannot be used; not after one that refuses who we are.
+    /// Names every server that was tried. If a server cannot be reached, does not reply, or cannot be used, the next
+    /// one is tried. If a server refuses the role or its password, no other server is tried.
     pub(super) fn dial<D: Dialer>(&self, role: &str, time: Duration, dialer: &mut D) -> Result<(D::Line, String)> {
         let until = Instant::now() + time;
         let (info, tls) = self.read()?;
         let servers = info.servers();
-        // Each has its share of the time that is left, so that the last one is tried too.
+        // Each server has its share of the remaining time, so that the last one is tried too.
         let share = |rest: usize| {
             let left = until.saturating_duration_since(Instant::now()).as_millis() as u64;
             let share = Duration::from_millis(left / rest as u64);
@@ -106,11 +105,11 @@ impl Place {
     }
 }
 
-/// The connection string, or an empty one if there is none and the `PG*` variables say where the database is.
+/// Returns the connection string, or an empty one if there is none and a `PG*` variable names the database.
 ///
 /// # Errors
-/// `Config`, as `missing` says, if neither does: a forgotten connection string must not lead to whatever database
-/// is on this machine.
+/// `Config` with the text `missing`, if there is neither. A forgotten connection string must not lead to whatever
+/// database is on this machine.
 pub(crate) fn given_or_environment<'a>(text: Option<&'a str>, missing: &str) -> Result<&'a str> {
     let says_where = || WHERE.iter().any(|variable| environment(variable).is_some_and(|value| !value.is_empty()));
     match text {
@@ -120,7 +119,7 @@ pub(crate) fn given_or_environment<'a>(text: Option<&'a str>, missing: &str) -> 
     }
 }
 
-/// Where a server is; `None` stands for a socket, which needs no address.
+/// The addresses of a server; `None` means a socket, which needs no address.
 fn addresses<D: Dialer>(
     info: &ConnInfo,
     server: &Server,
@@ -141,7 +140,8 @@ fn addresses<D: Dialer>(
     Ok(found.into_iter().map(Some).collect())
 }
 
-/// The error of all attempts so far: transient if one of them is. In `Err` if there is to be no other attempt.
+/// Joins the error of an attempt to those of earlier attempts. The result is transient if one of them is. Returns `Err`
+/// if there must be no other attempt.
 fn both(earlier: Option<Error>, error: Error) -> Result<Error> {
     let ends = !matches!(error.kind(), ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Tls);
     let error = match earlier {
@@ -154,7 +154,7 @@ fn both(earlier: Option<Error>, error: Error) -> Result<Error> {
     if ends { Err(error) } else { Ok(error) }
 }
 
-/// A variable of the environment. One that is not UTF-8 is passed over with a warning, as its value cannot be sent.
+/// Reads a variable of the environment. Ignores a value that is not UTF-8 with a warning, because it cannot be sent.
 fn environment(name: &str) -> Option<String> {
     match std::env::var(name) {
         Ok(value) => Some(value),
@@ -170,7 +170,7 @@ fn environment(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Notes what is tried, and answers as its table says; what is not in it answers.
+    /// Records what is tried, and returns the errors in its table. Attempts that are not in the table succeed.
     #[derive(Default)]
     struct Noting {
         tried: Vec<(String, Duration)>,
@@ -192,13 +192,13 @@ mod tests {
             assert_eq!(config.get_connect_timeout(), Some(&limit));
             self.tried.push((target.to_owned(), limit));
             match self.answers.iter().find(|(start, _)| target.starts_with(start)) {
-                Some((_, kind)) => Err(Error::new(*kind, "did not go well")),
+                Some((_, kind)) => Err(Error::new(*kind, "test error")),
                 None => Ok(()),
             }
         }
     }
 
-    /// What is tried, with the limits in seconds, and how it ends.
+    /// Checks what is tried, with the limits in seconds, and the result.
     #[track_caller]
     fn check(text: &str, answers: &[(&'static str, ErrorKind)], tried: &str, end: Result<&str, (ErrorKind, &str)>) {
         let mut dialer = Noting { answers: answers.to_vec(), ..Noting::default() };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_and_every_address_of_it_has_its_share_of_the_time() {
+    fn every_host_and_address_has_its_share_of_the_time() {
         use ErrorKind::{Connect, Timeout};
         check("host=10.0.0.9 user=u", &[], "10.0.0.9:5432 60", Ok("10.0.0.9:5432"));
         check(
@@ -237,26 +237,23 @@ mod tests {
             Err((
                 Connect,
                 "connecting to gone:5432: the name cannot be looked up; connecting to none:5432: the name has no address; \
-                 connecting to 10.0.0.9:5432: did not go well",
+                 connecting to 10.0.0.9:5432: test error",
             )),
         );
     }
 
     #[test]
-    fn a_server_that_refuses_us_is_the_last_and_one_that_may_come_back_makes_the_error_transient() {
+    fn a_refusal_ends_the_attempts_and_other_errors_do_not() {
         use ErrorKind::{Auth, Connect, Stopped, Timeout, Tls};
         for ends in [Auth, Stopped] {
             check(
                 "host=10.0.0.1,10.0.0.2,10.0.0.3 user=u",
                 &[("10.0.0.1", Timeout), ("10.0.0.2", ends)],
                 "10.0.0.1:5432 20, 10.0.0.2:5432 30",
-                Err((
-                    ends,
-                    "connecting to 10.0.0.1:5432: did not go well; connecting to 10.0.0.2:5432: did not go well",
-                )),
+                Err((ends, "connecting to 10.0.0.1:5432: test error; connecting to 10.0.0.2:5432: test error")),
             );
         }
-        let both = "connecting to 10.0.0.1:5432: did not go well; connecting to 10.0.0.2:5432: did not go well";
+        let both = "connecting to 10.0.0.1:5432: test error; connecting to 10.0.0.2:5432: test error";
         let tried = "10.0.0.1:5432 30, 10.0.0.2:5432 60";
         for (first, second, kind) in [(Tls, Connect, Connect), (Connect, Tls, Connect), (Tls, Tls, Tls)] {
             let answers = [("10.0.0.1", first), ("10.0.0.2", second)];
@@ -268,7 +265,7 @@ mod tests {
     fn random_order_tries_all_hosts() {
         let place = Place::new("host=10.0.0.1,10.0.0.2,10.0.0.3 user=u load_balance_hosts=random").unwrap();
         let mut firsts = std::collections::HashSet::new();
-        // Were the order fair, a host would be missing from 200 tries once in 10^35 times.
+        // If the order is random, one of the hosts is missing from 200 tries once in 10^35 times.
         for _ in 0..200 {
             let mut dialer = Noting { answers: vec![("10", ErrorKind::Timeout)], ..Noting::default() };
             place.dial("test", Duration::from_secs(60), &mut dialer).map(drop).unwrap_err();

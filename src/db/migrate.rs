@@ -1,5 +1,6 @@
-//! Brings the schema to where a worker can use it, and finds out what else stands there.
-//! Knows the ledger of migrations and our extras; nothing of jobs.
+//! Brings the schema to the state that a worker needs, and finds out which optional objects it has.
+//! Knows the ledger of migrations and the extras, which are the objects that only this library uses. Knows nothing of
+//! jobs.
 
 use crate::db::schema::Schema;
 use crate::db::session::{Query, Session};
@@ -8,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use std::thread;
 use std::time::Duration;
 
-/// Our own objects, in order: the id in our own ledger, and what makes them.
+/// The extras in their order: the id in this library's own ledger, and the SQL that creates them.
 const EXTRAS: [(i32, &str); 6] = [
     (1, include_str!("../../migrations/native/001_extras.sql")),
     (2, include_str!("../../migrations/native/002_recovery.sql")),
@@ -18,41 +19,43 @@ const EXTRAS: [(i32, &str); 6] = [
     (8, include_str!("../../migrations/native/008_index_scans.sql")),
 ];
 
-/// How often an installation that clashed with another is tried again.
+/// How many retries an installation has that clashes with another one.
 const TRIES: u32 = 12;
 
-/// What a worker has to know of its database.
+/// What a worker needs to know of its database.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     /// `server_version_num`: 150018 is 15.18.
     pub(crate) server_version: i32,
     /// The newest migration of the shared schema.
     pub(crate) max_id: i32,
-    /// Our index `_native_jobs_queue`, whole.
+    /// Whether the index `_native_jobs_queue` exists and is valid.
     pub(crate) has_queue_index: bool,
-    /// Our table `_native_crontabs`, by which cron knows a restart from an absence.
+    /// Whether the table `_native_crontabs` can be used. With it, cron distinguishes a restart from a long absence.
     pub(crate) has_crontabs: bool,
-    /// `_native_workers` and `_native_recoveries`, which recovery goes by, with all rights on them.
+    /// Whether `_native_workers` and `_native_recoveries` exist and the role has all rights on them. Recovery needs
+    /// both.
     pub(crate) has_recovery: bool,
-    /// Why recovery cannot be had, where it cannot: tables are missing, or our role lacks a right.
+    /// Why recovery is not possible: a table is missing, or the role lacks a right. `None` if it is possible.
     pub(crate) no_recovery: Option<String>,
-    /// `_native_workers`, to be read.
+    /// Whether `_native_workers` can be read.
     pub(crate) has_heartbeats: bool,
-    /// Why that table cannot be read although it is there.
+    /// Why `_native_workers` cannot be read although it exists.
     pub(crate) hidden_heartbeats: Option<String>,
-    /// `_private_workers` and `worker_heartbeat`, by which others see that we live.
+    /// Whether `_private_workers` and `worker_heartbeat` exist, which show this worker's heartbeat to other
+    /// implementations.
     pub(crate) has_private_workers: bool,
-    /// `_private_job_retirements`, which marks jobs that were superseded while they ran.
+    /// Whether `_private_job_retirements` exists, which marks jobs that were superseded while they ran.
     pub(crate) has_job_retirements: bool,
 }
 
-/// Installs the shared schema if there is none, adds our extras if we may, and answers what is there.
+/// Installs the shared schema if there is none, adds the extras if the role may, and returns what the schema has.
 ///
-/// Safe to call from many processes at once, beside other kinds of workers that do the same.
+/// Safe to call from many processes at once, and beside other kinds of workers that install the schema.
 ///
 /// # Errors
-/// `Schema` if the server, the schema or our rights do not allow it, or not what is needed then; the text says what
-/// to do.
+/// `Schema` if the server, the schema or the role's rights do not allow it, or do not allow `needs` afterwards. The
+/// text names the remedy.
 pub(crate) fn migrate(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
     let mut migrator = Migrator { session, schema };
     let standing = migrator.reach(true)?;
@@ -60,14 +63,14 @@ pub(crate) fn migrate(session: &mut Session, schema: &Schema, needs: &[Need]) ->
     facts(standing, schema, lost, needs)
 }
 
-/// Answers what is there, and changes nothing.
+/// Returns what the schema has, and changes nothing.
 ///
 /// # Errors
-/// `Schema` if the schema or our rights do not allow what is needed; the text says what to do.
+/// `Schema` if the schema or the role's rights do not allow `needs`. The text names the remedy.
 pub(crate) fn probe(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
     let mut migrator = Migrator { session, schema };
     let standing = migrator.reach(false)?;
-    facts(standing, schema, "it was never made", needs)
+    facts(standing, schema, "it was never created", needs)
 }
 
 struct Migrator<'a> {
@@ -76,7 +79,7 @@ struct Migrator<'a> {
 }
 
 impl Migrator<'_> {
-    /// Looks, waits for others, and installs if we may, until a worker can start.
+    /// Checks the schema, waits for other installers, and installs it if `may_install`, until a worker can start.
     fn reach(&mut self, may_install: bool) -> Result<Standing> {
         let mut tries = 0;
         loop {
@@ -86,7 +89,7 @@ impl Migrator<'_> {
                     let refusal = standing.lacking(self.schema, needs::LEDGER).or_else(|| standing.hidden(self.schema));
                     return refusal.map_or(Ok(standing), Err);
                 }
-                // Ends by itself: the ledger moves on, or its newest row grows old.
+                // This wait ends by itself: the ledger moves on, or its newest row grows old.
                 Verdict::Moving => {}
                 Verdict::Empty if !may_install => return Err(standing.empty(self.schema)),
                 Verdict::Empty => {
@@ -98,7 +101,7 @@ impl Migrator<'_> {
                     }
                 }
             }
-            // Uneven steps, so that those who clashed do not meet again.
+            // The pause differs from process to process, so that two installers that clashed do not clash again.
             thread::sleep(Duration::from_millis(40 + u64::from(std::process::id() % 32) + u64::from(tries * 20)));
         }
     }
@@ -107,7 +110,7 @@ impl Migrator<'_> {
         Standing::look(self.session, self.schema)
     }
 
-    /// Makes the shared schema, or finds that another has made it meanwhile.
+    /// Creates the shared schema, unless another installer has created it meanwhile.
     fn install(&mut self) -> Result<()> {
         self.alone(|migrator| {
             let standing = migrator.look()?;
@@ -123,11 +126,11 @@ impl Migrator<'_> {
         })
     }
 
-    /// Adds what is missing of our extras. They are a convenience: where they cannot be had, the
-    /// answer says why, and a worker does without.
+    /// Adds the extras that are missing. A worker can run without them: if they cannot be added, the text returned is
+    /// the reason.
     fn add_extras(&mut self, standing: Standing) -> Result<(Standing, &'static str)> {
         if !(standing.owns_jobs && standing.may_create) {
-            return Ok((standing, "our role does not own the tables"));
+            return Ok((standing, "the role does not own the tables"));
         }
         match self.add_missing_extras(&standing) {
             Ok(false) => Ok((standing, "it was dropped, or is invalid")),
@@ -167,7 +170,7 @@ impl Migrator<'_> {
         Ok(EXTRAS.into_iter().filter(|(id, _)| !there.contains(id)).collect())
     }
 
-    /// Runs `work` in a transaction, when no other of our kind is at the same.
+    /// Runs `work` in a transaction, while no other process of this library migrates the schema.
     fn alone<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let lock = self.statement("migrate_lock", include_str!("../sql/schema/migrate_lock.sql"));
         let schema = self.schema.name().to_owned();
@@ -189,14 +192,14 @@ impl Migrator<'_> {
     }
 }
 
-/// What a worker has to know of what stands there. `lost` says why an extra may be missing.
+/// Returns what a worker needs to know of the schema. `lost` is the reason why an extra may be missing.
 fn facts(standing: Standing, schema: &Schema, lost: &str, needs: &[Need]) -> Result<Facts> {
     if let Some(refusal) = standing.lacking(schema, needs) {
         return Err(refusal);
     }
     let name = schema.name();
     if standing.max_id > NEWEST_KNOWN {
-        log::warn!(schema = name, newest_migration = standing.max_id, known = NEWEST_KNOWN; "the schema is ahead of this library, in nothing that breaks it");
+        log::warn!(schema = name, newest_migration = standing.max_id, known = NEWEST_KNOWN; "the schema is newer than this library, but has no breaking migration");
     }
     if !standing.has_queue_index {
         log::warn!(schema = name, role = standing.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
@@ -217,17 +220,18 @@ fn facts(standing: Standing, schema: &Schema, lost: &str, needs: &[Need]) -> Res
     })
 }
 
-/// Whether two installers met: the work may be done when we look again.
+/// Whether two installers clashed. The work may be done at the next check.
 fn is_clash(error: &Error) -> bool {
-    // Unique rows of a catalog or the ledger; a schema, table, type that is there already; a lock.
+    // A duplicate row in a catalog or the ledger; a schema, table or type that exists already; a deadlock or lock
+    // timeout.
     matches!(error.sqlstate(), Some("23505" | "42P06" | "42P07" | "42710" | "40P01" | "55P03"))
 }
 
 fn why_not(error: &Error) -> &'static str {
     match error.sqlstate() {
         Some("55P03") => "a transaction kept the jobs locked; the next start tries again",
-        Some("57014") => "it takes longer to build than a statement may; create it by hand",
-        Some("42501") => "our role may not create it",
+        Some("57014") => "it takes longer to build than the statement timeout; create it by hand",
+        Some("42501") => "the role may not create it",
         _ => "it could not be created",
     }
 }

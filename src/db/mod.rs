@@ -1,4 +1,4 @@
-//! Where connections come from: engine sessions with deadlines, and the handlers' pool.
+//! Opens connections: engine sessions with deadlines, and the handlers' pool.
 //! Knows nothing of the tables.
 
 mod change;
@@ -27,41 +27,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many sessions the engine keeps for itself at least: listen, fetch, settle, lease.
+/// The smallest number of sessions that the engine keeps for itself: listen, fetch, settle, lease.
 pub(crate) const ENGINE_SESSIONS: u32 = 4;
 
-/// With this many connections or more, a second fetch has one of them.
+/// With at least this many connections, a second fetch has one of them.
 pub(crate) const ROOM_FOR_TWO_FETCHES: u32 = 10;
 
-/// How long a second session is waited for that only tells whether a pooler shares processes.
+/// How long to wait for a second session, which only shows whether a pooler shares processes.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 
-/// One database, and the ways to reach it.
+/// One database, and how to connect to it.
 #[derive(Clone)]
 pub(crate) struct Database {
-    /// Absent when the caller gave only a pool: engine sessions are then checked out of it for good.
+    /// `None` if the caller gave only a pool. Each engine session then keeps a connection of the pool while it is open.
     direct: Option<Arc<Place>>,
     pool: Arc<dyn ConnectionPool>,
     deadline: Duration,
-    /// The server processes of sessions that were given up with a call under way.
+    /// The server processes of abandoned sessions: sessions that were dropped while a call was running.
     abandoned: Arc<Mutex<Vec<Backend>>>,
-    /// The sessions that engine threads have open, by role.
+    /// The open sessions of engine threads, with their role.
     open: Arc<Mutex<Vec<(&'static str, Backend)>>>,
     /// Whether sessions through a pool or a pooler were found to keep their processes.
     keeps_processes: Arc<AtomicBool>,
-    /// How many connections there must be room for, if that is known.
+    /// How many connections the caller needs at once, if that is known.
     needed: Option<u32>,
 }
 
 impl Database {
-    /// A database by its connection string, with a pool of `handlers` connections that opens lazily.
+    /// Opens a database by its connection string, with a pool of at most `handlers` connections that opens them as
+    /// needed.
     pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
         let direct = Arc::new(Place::new(url)?);
         let pool = Arc::new(OwnPool::new(&direct, handlers));
         Ok(Self::of(Some(direct), pool, deadline))
     }
 
-    /// A database by the caller's pool, and, when given, a connection string for the engine's own sessions.
+    /// Opens a database by the caller's pool. If `url` is given, the engine's own sessions use that connection string.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
         let direct = url.map(Place::new).transpose()?.map(Arc::new);
         let pool = Arc::new(WithDeadline(pool));
@@ -80,22 +81,23 @@ impl Database {
         }
     }
 
-    /// The same, for a caller that needs so many connections at once: told when there are too few.
+    /// Returns this database for a caller that needs `connections` connections at once. If there seem to be fewer,
+    /// errors name that number.
     pub(crate) fn needing(self, connections: u32) -> Self {
         Self { needed: Some(connections), ..self }
     }
 
-    /// The same database, with another deadline for its calls.
+    /// Returns this database with another deadline for its calls.
     pub(crate) fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// Whether engine sessions take connections away from the pool.
+    /// Whether engine sessions take connections from the pool.
     pub(crate) fn engine_uses_pool(&self) -> bool {
         self.direct.is_none()
     }
 
-    /// How many sessions are open, by role; those of the pool as `handler`, where it can tell.
+    /// How many sessions are open, by role. Those of the pool count as `handler`, if the pool can report them.
     pub(crate) fn sessions(&self) -> BTreeMap<&'static str, u64> {
         let mut sessions = BTreeMap::new();
         self.open.lock().iter().for_each(|(role, _)| *sessions.entry(*role).or_default() += 1);
@@ -117,8 +119,8 @@ impl Database {
         looked.map(drop).map_err(|e| self.with_need(e.context(format_args!("connecting to {}", session.target()))))
     }
 
-    /// Opens a session of the engine; `role` is what the server's activity list shows. Nothing is set before it is
-    /// known that the session keeps its server process.
+    /// Opens a session of the engine. `role` becomes part of its application_name. Sets nothing before it is known that
+    /// the session keeps its server process.
     pub(crate) fn session(&self, role: &str, interrupt: &Interrupt, setup: &Setup) -> Result<Session> {
         let mut session = self.connect(role, interrupt, self.deadline)?;
         let mut settle_in = || {
@@ -152,7 +154,8 @@ impl Database {
         .map_err(|e| self.with_need(e))
     }
 
-    /// Refuses a pooler that gives one server process to several sessions of ours, or several to one.
+    /// Refuses a pooler that gives one server process to several sessions of this worker, or several processes to one
+    /// session.
     fn refuse_shared_processes(&self, session: &mut Session, backend: Backend) -> Result<()> {
         if self.open.lock().iter().any(|(_, other)| *other == backend) {
             return Err(pooler::refusal());
@@ -165,13 +168,14 @@ impl Database {
         match answer {
             Ok(()) => self.keeps_processes.store(true, Ordering::Relaxed),
             Err(error) if error.kind() == ErrorKind::Config => return Err(error),
-            // There was no room for a second session: in transaction mode the first, which is idle, would have left some.
+            // There is no room for a second session. In transaction mode the first session, which is idle, would leave
+            // room.
             Err(_) => return pooler::refuse_change(session, backend),
         }
         Ok(())
     }
 
-    /// Says how many connections are needed if there seem to be too few.
+    /// Adds to an error how many connections are needed, if there seem to be too few.
     fn with_need(&self, error: Error) -> Error {
         match self.needed {
             Some(needed) if is_exhausted(&error) => error.context(format_args!(
@@ -182,8 +186,8 @@ impl Database {
         }
     }
 
-    /// Ends what given-up sessions may still be doing. Answers whether it is known to be over: a
-    /// server process that is stopped hears of it only when it goes on.
+    /// Ends what abandoned sessions may still be doing. Returns whether that is known to be over: a stopped server
+    /// process receives the signal only when it continues.
     fn end_abandoned(&self, session: &mut Session) -> Result<bool> {
         let old = self.abandoned.lock().clone();
         if old.is_empty() {
@@ -191,7 +195,7 @@ impl Database {
         }
         let there = match session.end_backends(&old) {
             Ok(there) => there,
-            // Whoever may not end them will not be allowed to at the next try.
+            // A role that may not end them now will not be allowed to at the next attempt.
             Err(error) if error.kind() == ErrorKind::Database => Vec::new(),
             Err(error) => return Err(error),
         };
@@ -205,12 +209,12 @@ impl Database {
         self.pool.get(self.deadline)
     }
 
-    /// How long a call of the caller's may take.
+    /// How long a call of the caller may take.
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Runs `call` on a connection of the pool until `end`.
+    /// Runs `call` on a connection of the pool, at most until `end`.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         end: Instant,
@@ -220,7 +224,7 @@ impl Database {
         pending.wait(end.saturating_duration_since(Instant::now())).and_then(|answer| answer)
     }
 
-    /// Starts `call` on a connection of the pool, as soon as one comes free before `end`.
+    /// Starts `call` on a connection of the pool. Waits at most until `end` for one to become free.
     fn start<T: Send + 'static>(
         &self,
         end: Instant,
@@ -232,7 +236,8 @@ impl Database {
             let answer = call(&mut connection);
             if answer.as_ref().is_err_and(|error| error.breaks_session() || error.is_stale()) && !connection.is_closed()
             {
-                // Any pool drops a client whose session has ended. The end is an error to whoever asks for it.
+                // Any pool drops a client whose session has ended. The statement that ends its own session always
+                // returns an error.
                 let _ = connection.batch_execute(include_str!("../sql/session/end_session.sql"));
             }
             if answer.is_ok() {
@@ -242,7 +247,7 @@ impl Database {
         })
     }
 
-    /// Runs `call` on a connection of the pool; each of its steps has the deadline.
+    /// Runs `call` on a connection of the pool. Each of its steps has the deadline.
     pub(crate) fn run_in_steps<T: Send + 'static>(
         &self,
         call: impl FnOnce(&mut postgres::Client, &dyn Fn()) -> Result<T> + Send + 'static,
@@ -257,7 +262,8 @@ fn application_name(role: &str) -> String {
     format!("graphile-worker:{role}")
 }
 
-/// Whether the error is, or may be, that there are too few connections: a pooler lets clients wait.
+/// Whether the error means, or may mean, that there are too few connections. A pooler lets clients wait, so a timeout
+/// may mean it.
 fn is_exhausted(error: &Error) -> bool {
     let says = |words: &str| error.to_string().contains(words);
     match error.sqlstate() {
@@ -266,7 +272,7 @@ fn is_exhausted(error: &Error) -> bool {
     }
 }
 
-/// Blocking calls on a thread of an async runtime would stall it, or panic: say so instead.
+/// Refuses a call on a thread of an async runtime: a blocking call there would stall the runtime, or panic.
 pub(crate) fn refuse_async_context() -> Result<()> {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => Err(Error::new(
@@ -277,17 +283,17 @@ pub(crate) fn refuse_async_context() -> Result<()> {
     }
 }
 
-/// The place of one engine session: connects when it is needed, gives it up when it broke.
+/// The slot of one engine session: connects when a session is needed, and drops it after it broke.
 pub(crate) struct Reconnecting {
     database: Database,
     role: &'static str,
     interrupt: Interrupt,
-    /// What every new session of this seat is set up with.
+    /// How every new session of this slot is set up.
     setup: Setup,
     session: Option<Session>,
     /// Counts the session while it is open.
     counted: Option<Counted>,
-    /// How often this seat has connected.
+    /// How often this slot has connected.
     connects: u64,
 }
 
@@ -304,12 +310,12 @@ impl Reconnecting {
         }
     }
 
-    /// How often this seat has connected: a change means that notifications and locks may have been missed.
+    /// How often this slot has connected. A change means that notifications and locks may have been missed.
     pub(crate) fn connects(&self) -> u64 {
         self.connects
     }
 
-    /// Runs `call` on the seat's session, connecting first if there is none.
+    /// Runs `call` on the slot's session. Connects first if there is none.
     pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
         if self.session.is_none() {
             let session = self.connect()?;
@@ -321,7 +327,7 @@ impl Reconnecting {
         let answer = call(session).map_err(|e| session.locate(e));
         if let Err(error) = &answer {
             if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Connect) {
-                // Its server may still be at it: it must end before it acts behind our back.
+                // The server may still run the call. The next session ends it before it changes anything later.
                 self.database.abandoned.lock().push(session.backend());
             }
             if error.breaks_session() || error.is_stale() {
@@ -331,7 +337,7 @@ impl Reconnecting {
         answer
     }
 
-    /// Ends what given-up sessions may still be doing, of all seats; answers whether it is over.
+    /// Ends what abandoned sessions of all slots may still be doing. Returns whether that is known to be over.
     pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
         let database = self.database.clone();
         self.with(|session| database.end_abandoned(session))
@@ -349,7 +355,7 @@ impl Reconnecting {
     }
 }
 
-/// One open session of a role, counted as long as this value lives.
+/// Counts one open session of a role while this value lives.
 struct Counted(Arc<Mutex<Vec<(&'static str, Backend)>>>, (&'static str, Backend));
 
 impl Counted {

@@ -1,8 +1,9 @@
-//! Our own pool of blocking `postgres` clients for the handlers: opened as they are asked for, asked for a sign of life
-//! before they are lent again after a pause, with the database's own words when it refuses. Knows nothing of the tables.
+//! This library's own pool of blocking `postgres` clients for the handlers. Opens clients as they are needed. Checks a
+//! client before it is lent again, unless a call on it has just succeeded. If the database refuses, the error has the
+//! database's text. Knows nothing of the tables.
 //!
-//! Not r2d2's, whose threads wait by parking_lot: see `lock.rs`. A forked child that made a pool of its own then waited for
-//! ever now and then.
+//! r2d2's pool is not used, because its threads wait by parking_lot (see `lock.rs`). A forked child with a pool of its
+//! own could then wait forever.
 
 use super::deadline;
 use super::dial::{Dialer, Place};
@@ -23,19 +24,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio_postgres::Config;
 
-/// How long a farewell is waited for.
+/// How long to wait for the end of a session that is closed.
 const FAREWELL: Duration = Duration::from_millis(100);
 
 /// A client whose last call succeeded this recently is lent again without a check, which would cost a round trip.
 const TRUSTED_TIME: Duration = Duration::from_millis(1);
 
-/// A client that nobody has asked for so long is closed.
+/// A client that is idle for this long is closed.
 const IDLE_TIME: Duration = Duration::from_secs(600);
 
-/// A client is not lent again when it is as old as this: what the server keeps for a session only grows.
+/// A client of this age is not lent again: what the server keeps for a session only grows.
 const LIFETIME: Duration = Duration::from_secs(1800);
 
-/// The pool. Dropped, it closes what is not lent; the rest is closed as it comes back.
+/// The pool. When it is dropped, it closes the idle clients. Lent clients are closed when they return.
 pub(crate) struct OwnPool(Arc<PoolInner>);
 
 struct PoolInner {
@@ -43,24 +44,24 @@ struct PoolInner {
     size: u32,
     idle_time: Duration,
     state: Mutex<State>,
-    /// A client came back, or there is room for another.
+    /// Signals that a client is idle, or that another one may be opened.
     freed: Condvar,
-    /// The pool is dropped, for gw-pool.
+    /// Signals to gw-pool that the pool is dropped.
     closed: Condvar,
-    /// Whether a farewell was late: no other is waited for until the server answers again.
+    /// Whether the last close was late. Then no close is waited for until the server replies again.
     silent: AtomicBool,
-    /// The servers that did not answer the last attempt in time.
+    /// The servers that did not reply to the last attempt in time.
     late: Mutex<HashSet<String>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// What is not lent, the longest unused first.
+    /// The clients that are not lent, the longest unused first.
     idle: Vec<IdleConnection>,
-    /// How many clients there are, lent or not, and how many are being opened.
+    /// How many clients there are, lent or not (`open`), and how many are being opened (`opening`).
     open: u32,
     opening: u32,
-    /// gw-pool is at work.
+    /// Whether the thread gw-pool runs.
     tended: bool,
     closed: bool,
 }
@@ -71,7 +72,7 @@ struct IdleConnection {
     born: Instant,
     /// Since when it is not lent.
     idle: Instant,
-    /// When a call on it is known to have succeeded.
+    /// When the last call on it succeeded, if that is known.
     succeeded: Option<Instant>,
 }
 
@@ -102,7 +103,7 @@ impl ConnectionPool for OwnPool {
         loop {
             if let Some(mut kept) = state.idle.pop() {
                 drop(state);
-                // Leaves time for another one, should this one not answer.
+                // Keeps time for another client, in case this one does not reply.
                 if shelf.answers(&mut kept, left() / 4) {
                     return Ok(shelf.lend(kept));
                 }
@@ -135,11 +136,11 @@ impl ConnectionPool for OwnPool {
                 state = held(shelf.freed.wait_timeout(state, wait)).0;
             }
             if left().is_zero() {
-                // What woke us, if anything did, is for somebody else.
+                // If a notify ended this wait, it is passed on to another waiter.
                 shelf.freed.notify_one();
                 return Err(match refusal {
                     Some(refusal) => {
-                        let text = exhausted(timeout, shelf.size, format!("the database said: {refusal}"));
+                        let text = exhausted(timeout, shelf.size, format!("the last attempt failed: {refusal}"));
                         refusal.saying(text.to_string())
                     }
                     None => exhausted(timeout, shelf.size, "all are lent"),
@@ -181,7 +182,7 @@ impl PoolInner {
         Ok(IdleConnection { client, born: now, idle: now, succeeded: None })
     }
 
-    /// Whether a call on a client succeeded a moment ago, or a check succeeds now.
+    /// Whether a call on the client succeeded a moment ago, or a check succeeds now.
     fn answers(&self, kept: &mut IdleConnection, patience: Duration) -> bool {
         if kept.client.is_closed() {
             return false;
@@ -201,7 +202,7 @@ impl PoolInner {
         Connection(Box::new(Lent { kept: Some(kept), shelf: self.clone() }))
     }
 
-    /// Takes a client back. Who waits for one has it at once.
+    /// Takes a client back. A waiting thread gets it at once.
     fn take_back(self: &Arc<Self>, kept: IdleConnection) {
         let mut state = self.lock();
         if state.closed || kept.client.is_closed() || kept.born.elapsed() >= LIFETIME {
@@ -218,14 +219,14 @@ impl PoolInner {
         }
     }
 
-    /// A client is gone: another one may be opened.
+    /// Counts a client as closed, so that another one may be opened.
     fn make_room(&self, state: &mut State) {
         state.open -= 1;
         self.freed.notify_one();
     }
 
-    /// A client's farewell waits for its server, and for the answer that is still owed, without a deadline. So it is
-    /// dropped on another thread, which is left behind when it is late.
+    /// Closes a client. A close waits for the server, and for a reply that is still due, without a deadline. So the
+    /// client is dropped on another thread, which is left behind when it is late.
     fn close(&self, client: Client, patience: Duration) {
         let patience = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { patience };
         if deadline::call(patience, move || drop(client)).is_err() {
@@ -233,7 +234,7 @@ impl PoolInner {
         }
     }
 
-    /// gw-pool: closes what nobody asks for, until there is nothing left to close.
+    /// The thread gw-pool: closes clients that stay idle, and ends when none is idle.
     fn tend(&self) {
         deadline::HELPER_BEGINS.get().inspect(|begins| begins());
         let mut state = self.lock();
@@ -246,7 +247,7 @@ impl PoolInner {
                     self.close(kept.client, FAREWELL);
                     state = self.lock();
                 }
-                // The pool is dropped with nothing idle in it, and nothing comes back to it.
+                // If the pool is dropped meanwhile, no client is idle, and none becomes idle.
                 Some(age) => state = held(self.closed.wait_timeout(state, self.idle_time - age)).0,
                 None => {
                     state.tended = false;
@@ -257,7 +258,7 @@ impl PoolInner {
     }
 }
 
-/// Connects on helper threads, which are left behind when they are late.
+/// Connects on helper threads. A thread that is late is left behind.
 struct OnHelpers<'a>(&'a PoolInner);
 
 impl Dialer for OnHelpers<'_> {
@@ -274,8 +275,8 @@ impl Dialer for OnHelpers<'_> {
     fn connect(&mut self, config: &Config, tls: &Tls, target: &str, limit: Duration) -> Result<Client> {
         let late = || held(self.0.late.lock());
         let until = Instant::now() + limit;
-        // Each late attempt leaves a thread behind until its server answers. So a server that was late is first
-        // asked in a way that can be given up.
+        // Each late attempt keeps a thread until its server replies. So a server that was late is first probed by a
+        // connection that can be given up.
         let was_late = late().contains(target);
         if was_late {
             probe(config, tls, limit)?;
@@ -284,7 +285,8 @@ impl Dialer for OnHelpers<'_> {
         let (config, tls) = (postgres::Config::from(config.clone()), tls.clone());
         let left = until.saturating_duration_since(Instant::now());
         let opened = deadline::call(left, move || config.connect(tls).map_err(Error::from));
-        // One that has just answered is slow: the next attempt has its whole time, and this thread ends.
+        // A server that has just replied to the probe is only slow. The next attempt has its whole time, and this
+        // thread ends.
         if opened.is_err() && !was_late {
             late().insert(target.to_owned());
         }
@@ -292,7 +294,7 @@ impl Dialer for OnHelpers<'_> {
     }
 }
 
-/// A client that is lent, until it is dropped.
+/// A lent client, until it is dropped.
 struct Lent {
     kept: Option<IdleConnection>,
     shelf: Arc<PoolInner>,
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_back_is_lent_again_and_goes_to_who_waits() {
+    fn a_returned_client_goes_to_a_waiting_thread() {
         let (_db, pool) = pool(1);
         let mut first = pool.get(SOON).unwrap();
         let pid_of_first = pid(&mut first);
@@ -370,23 +372,23 @@ mod tests {
     }
 
     #[test]
-    fn what_the_database_says_is_told_when_it_refuses_until_the_end() {
+    fn a_timeout_reports_the_last_refusal_of_the_database() {
         let (db, pool) = pool(1);
         drop(db);
         let error = pool.get(Duration::from_millis(300)).map(drop).unwrap_err();
-        assert!(error.to_string().contains("the database said"), "{error}");
+        assert!(error.to_string().contains("the last attempt failed"), "{error}");
         assert_eq!(pool.open_connections(), Some(0));
     }
 
     #[test]
-    fn a_host_that_never_answers_costs_its_share_and_one_thread() {
+    fn a_silent_host_costs_its_share_and_one_thread() {
         let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let port = silent.local_addr().unwrap().port();
         let url = format!("postgres://postgres@127.0.0.1:{port},127.0.0.1:{}/postgres?connect_timeout=1", db.port());
         let pool = OwnPool::new(&Arc::new(Place::new(&url).unwrap()), 4);
         let lent: Vec<_> = (0..4).map(|_| pool.get(Duration::from_secs(30)).unwrap()).collect();
-        // Only the first attempt is still there, with its thread; the others were given up.
+        // Only the first attempt keeps its connection and its thread; the others were given up.
         let ended = |mut socket: TcpStream| {
             socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
             std::io::copy(&mut socket, &mut std::io::sink()).is_ok()
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_nobody_asks_for_is_closed_and_so_is_one_that_comes_back_to_a_dropped_pool() {
+    fn idle_clients_and_clients_of_a_dropped_pool_are_closed() {
         let (_db, mut pool) = pool(3);
         Arc::get_mut(&mut pool.0).unwrap().idle_time = Duration::from_millis(50);
         let shelf = pool.0.clone();

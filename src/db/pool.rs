@@ -1,4 +1,4 @@
-//! What hands out the handlers' connections: a pool of the caller's, r2d2's or of another make, or our own.
+//! The pools that lend connections to handlers: a pool of the caller (r2d2's or another), or this library's own.
 
 use super::deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 /// A connection of the pool, borrowed until it is dropped. Use it as a [`postgres::Client`].
 ///
-/// Its settings are the pool's own: nothing of the queue is set on it.
+/// Its settings are those of the pool: this library sets nothing on it that outlasts a transaction.
 pub struct Connection(pub(super) Box<dyn Lend>);
 
-/// What a pool lends.
+/// A connection that a pool lends.
 pub(super) trait Lend: DerefMut<Target = postgres::Client> + Send {
-    /// A call on it has just succeeded: a pool that checks a connection before it lends it may leave the check out.
+    /// Notes that a call on it has just succeeded. A pool that checks a connection before it lends it may skip the
+    /// check.
     fn call_succeeded(&mut self) {}
 }
 
@@ -35,21 +36,21 @@ impl DerefMut for Connection {
     }
 }
 
-/// Whatever hands out blocking PostgreSQL clients: any r2d2 pool of them.
+/// A pool of blocking PostgreSQL clients.
 ///
-/// Implemented for every [`r2d2::Pool`] whose manager makes [`postgres::Client`]s, such as
-/// `r2d2_postgres`; implement it for a pool of another make.
+/// Implemented for every [`r2d2::Pool`] whose manager makes [`postgres::Client`]s, such as `r2d2_postgres`. Implement
+/// it to use another pool.
 pub trait ConnectionPool: Send + Sync + 'static {
-    /// Borrows a connection, waiting at most `timeout` for one to come free.
+    /// Borrows a connection. Waits at most `timeout` for one to become free.
     ///
     /// # Errors
-    /// [`ErrorKind::Connect`] when none came free in time.
+    /// [`ErrorKind::Connect`] if none becomes free in time.
     fn get(&self, timeout: Duration) -> Result<Connection>;
 
-    /// How many connections there can be at once.
+    /// The largest number of connections that the pool opens.
     fn max_size(&self) -> u32;
 
-    /// How many connections there are now, borrowed or not; `None` if the pool cannot tell.
+    /// How many connections are open, borrowed or not; `None` if the pool cannot report it.
     fn open_connections(&self) -> Option<u32> {
         None
     }
@@ -70,13 +71,13 @@ impl<M: ManageConnection<Connection = postgres::Client>> ConnectionPool for r2d2
     }
 }
 
-/// The error of a wait in vain.
+/// The error of a wait that ended without a connection.
 pub(super) fn exhausted(timeout: Duration, size: u32, why: impl Display) -> Error {
-    Error::new(ErrorKind::Connect, format!("no connection came free within {timeout:?} in a pool of {size}: {why}"))
+    Error::new(ErrorKind::Connect, format!("no connection became free within {timeout:?} in a pool of {size}: {why}"))
 }
 
-/// A pool of the caller's that answers in time: its own timeout bounds the wait for a connection to come free, but not the
-/// test whether one that lay there still answers.
+/// A pool of the caller, with a deadline for each wait. The pool's own timeout bounds the wait for a free connection.
+/// It does not bound the test whether an idle connection still works.
 pub(super) struct WithDeadline(pub(super) Arc<dyn ConnectionPool>);
 
 impl ConnectionPool for WithDeadline {

@@ -1,5 +1,5 @@
-//! Whether a session keeps its server process. Behind a pooler in transaction mode it does not: what it sets
-//! would stay there for other applications. Knows nothing of the tables.
+//! Finds out whether a session keeps its server process. Behind a pooler in transaction mode it does not, and its
+//! settings would reach other applications. Knows nothing of the tables.
 
 use super::session::{Backend, Session};
 use crate::error::{Error, Result};
@@ -11,21 +11,21 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-/// How often two sessions are asked in turn. A pooler that lends the process released last gives both the same one;
-/// one that takes turns, or has other clients, gives each another one every time.
+/// In how many rounds two sessions are asked for their server process. A pooler that lends the process released last
+/// gives both the same process. A pooler that rotates, or has other clients, gives a session another process each time.
 const ROUNDS: u32 = 3;
 
 /// The error for a session that does not keep its server process.
 pub(super) fn refusal() -> Error {
     Error::config(
-        "a connection pooler in transaction mode answers there (such as PgBouncer with pool_mode=transaction or statement, \
-         PgCat, Odyssey, Supavisor or RDS Proxy): the session would not keep its server process, and its settings would \
-         reach other applications, so nothing was set; connect to PostgreSQL directly, or through a pool with \
-         pool_mode=session",
+        "the connection goes through a connection pooler in transaction mode (such as PgBouncer with \
+         pool_mode=transaction or statement, PgCat, Odyssey, Supavisor or RDS Proxy): the session would not keep its \
+         server process, and its settings would reach other applications, so nothing was set; connect to PostgreSQL \
+         directly, or through a pool with pool_mode=session",
     )
 }
 
-/// Asks two sessions in turn which process serves them, and refuses if these are not two that stay.
+/// Asks two sessions in turn which process serves them. Refuses unless each session keeps a process of its own.
 pub(super) fn refuse_shared_processes(first: &mut Session, backend: Backend, second: &mut Session) -> Result<()> {
     let mut other = None;
     for _ in 0..ROUNDS {
@@ -37,7 +37,7 @@ pub(super) fn refuse_shared_processes(first: &mut Session, backend: Backend, sec
     Ok(())
 }
 
-/// Refuses if another process serves the session by now.
+/// Refuses if another process serves the session now.
 pub(super) fn refuse_change(session: &mut Session, backend: Backend) -> Result<()> {
     for _ in 0..ROUNDS {
         if session.look()? != backend {
@@ -47,17 +47,18 @@ pub(super) fn refuse_change(session: &mut Session, backend: Backend) -> Result<(
     Ok(())
 }
 
-/// The process that the server named at login, as a cancel request would name it; there is no other way to read it.
+/// The process that the server named at login. The driver reveals it only in a cancel request, so one is written to
+/// memory.
 pub(super) async fn named_process(client: &tokio_postgres::Client) -> i32 {
     let mut request = Recorder(Vec::new());
     // Writing to memory does not fail.
     let _ = client.cancel_token().cancel_query_raw(&mut request, NoHandshake).await;
-    // The request ends with the process and its secret, of four bytes each.
+    // The request ends with the process and its secret, four bytes each.
     let process = request.0.iter().rev().skip(4).take(4).rev();
     process.fold(0, |number, byte| number << 8 | i32::from(*byte))
 }
 
-/// A stream in memory: keeps what is written, and agrees to TLS without doing any.
+/// A stream in memory: records what is written, and accepts TLS without a handshake.
 struct Recorder(Vec<u8>);
 
 impl AsyncRead for Recorder {

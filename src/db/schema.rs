@@ -1,13 +1,13 @@
 //! The name of the PostgreSQL schema, checked once and always quoted.
-//! The only text that is ever put into SQL.
+//! It is the only text of a caller that is inserted into SQL.
 
 use crate::error::{Error, Result};
 use std::fmt;
 
-/// Where a statement's text names the schema.
+/// The placeholder of the schema in a statement's text.
 const PLACEHOLDER: &str = ":GRAPHILE_WORKER_SCHEMA";
 
-/// A schema name that PostgreSQL will take as it is, neither cut short nor read as SQL.
+/// A schema name that PostgreSQL takes unchanged: neither cut short nor read as SQL.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Schema {
     name: String,
@@ -15,7 +15,7 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Checks a schema name: anything PostgreSQL allows, except what could change a statement.
+    /// Checks a schema name. Allows everything that PostgreSQL allows, except what could change a statement.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the name is empty, longer than 63 bytes
@@ -35,7 +35,7 @@ impl Schema {
         }
     }
 
-    /// The name as it was given.
+    /// The name, as given.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -45,16 +45,16 @@ impl Schema {
         &self.quoted
     }
 
-    /// Fills the schema into a statement's text.
+    /// Inserts the quoted schema into a statement's text.
     pub(crate) fn fill(&self, sql: &str) -> String {
         sql.replace(PLACEHOLDER, &self.quoted)
     }
 }
 
 impl Default for Schema {
-    /// `graphile_worker`, as Node and the async crate.
+    /// `graphile_worker`, as in Node and the async crate.
     fn default() -> Self {
-        Self::new("graphile_worker").expect("the default name keeps its own rules")
+        Self::new("graphile_worker").expect("the default name is valid")
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_change_a_statement_is_refused_before_any_sql() {
+    fn a_name_that_could_change_a_statement_is_refused() {
         refused("", "empty");
         refused("a\0b", "NUL");
         refused("a$$b", "\"$\"");

@@ -1,11 +1,11 @@
 //! One connection of the engine, on which every call ends by its deadline.
-//! Knows nothing of the tables. The only futures of the house live here.
+//! Knows nothing of the tables. All futures that the engine waits for are here.
 //!
-//! A session of our own is a blocking wrapper over tokio-postgres: a stopped server answers no
-//! cancel and trips no keepalive, but the wait for it is a future, and a future can be dropped.
-//! A session lent by the caller's pool is a `postgres::Client`; its calls run on a helper thread,
-//! which is left behind when the deadline passes (`deadline.rs`). What a session sets on it is undone
-//! before it goes back.
+//! A session that this library opens is a blocking wrapper over tokio-postgres. A stopped server does not react to a
+//! cancel request, and does not trip a keepalive. But the wait for it is a future, and a future can be dropped.
+//! A session on a connection of the caller's pool uses a `postgres::Client`. Its calls run on a helper thread, which is
+//! left behind when the deadline passes (`deadline.rs`). What the session sets is undone before the connection goes
+//! back.
 
 use super::deadline;
 use super::dial::{Dialer, Place};
@@ -26,10 +26,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Config, Row, Statement};
 
-/// A parameter that may travel to another thread with the call that carries it.
+/// A parameter that can be sent to another thread together with its call.
 pub(crate) type Param = Box<dyn ToSql + Sync + Send>;
 
-/// A statement with the schema filled in; prepared once per session under its name.
+/// A statement with the schema inserted. Each session prepares it once, under its name.
 pub(crate) struct Query {
     pub(crate) name: &'static str,
     text: String,
@@ -41,14 +41,14 @@ impl Query {
     }
 }
 
-/// Shortens or ends the calls and waits of sessions from another thread.
+/// Limits or ends the calls and waits of sessions from another thread.
 #[derive(Clone)]
 pub(crate) struct Interrupt(Arc<watch::Sender<InterruptState>>);
 
 #[derive(Clone, Copy, PartialEq)]
 enum InterruptState {
     None,
-    /// Calls have no more than this, counted from this moment or from their start.
+    /// A call has at most this long, counted from this moment or from its start, whichever is later.
     Since(Instant, Duration),
     Over,
 }
@@ -58,12 +58,12 @@ impl Interrupt {
         Self(Arc::new(watch::Sender::new(InterruptState::None)))
     }
 
-    /// From now on every call, also one under way, has no more than `limit`.
+    /// From now on every call has at most `limit`, also a call that is running.
     pub(crate) fn limit(&self, limit: Duration) {
         self.0.send_replace(InterruptState::Since(Instant::now(), limit));
     }
 
-    /// From now on every call of a session that carries this interrupt answers `Stopped`.
+    /// From now on every call of a session with this interrupt returns `Stopped`.
     pub(crate) fn raise(&self) {
         self.0.send_replace(InterruptState::Over);
     }
@@ -73,12 +73,12 @@ impl Interrupt {
     }
 
     async fn raised(&self) {
-        // An error means that the sender is gone, and we hold one.
+        // An error means that the sender is gone, but this value holds it.
         let _ = self.0.subscribe().wait_for(|state| *state == InterruptState::Over).await;
     }
 
-    /// Returns when a call that begins now has had its time, with the error that ends it. The deadline counts from
-    /// the last progress of the call, so a long reply over a slow link is not late. A state counts from its start.
+    /// Returns when a call that begins now runs out of time, with the error that ends it. The deadline counts from the
+    /// call's last progress, so a long reply over a slow link is not late. The limit of a stop counts from its start.
     async fn runs_out(&self, deadline: Duration, progress: &Progress) -> Error {
         let start = Instant::now();
         let mut state = self.0.subscribe();
@@ -120,18 +120,18 @@ impl Progress {
     }
 }
 
-/// What a session is set up with, beyond what every engine session has.
+/// How a session is set up, in addition to what every engine session has.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// The channels that it listens to.
+    /// The channels to listen to.
     pub(crate) channels: Vec<String>,
 }
 
-/// How long a connection that goes back to its pool is waited for.
+/// How long to wait until a connection is back in its pool.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Which server process serves a session; enough to end it later without hitting a successor of its pid.
+/// The server process of a session. It can be ended later without ending another process that got the same pid.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Backend {
     pid: i32,
@@ -145,20 +145,20 @@ pub(crate) struct Session {
     deadline: Duration,
     interrupt: Interrupt,
     backend: Backend,
-    /// Where it leads, for messages.
+    /// The name of the server, for messages.
     target: String,
 }
 
 enum Link {
     Own(Box<Own>),
-    /// `None` while a call is on its way, and for ever after one that did not come back.
+    /// `None` while a call is running, and forever after a call that did not return in time.
     Lent(Option<Box<Loan>>),
 }
 
-/// A connection of the caller's pool, and what has to be undone before it goes back.
+/// A connection of the caller's pool, and what must be undone before it goes back.
 struct Loan {
     connection: Connection,
-    /// Each setting that was changed, with its value before; `None` is the default.
+    /// Each setting that was changed, with its earlier value; `None` is the default.
     settings: Vec<(String, Option<String>)>,
     channels: Vec<String>,
     /// The last call did not succeed, so a transaction may be open.
@@ -170,14 +170,14 @@ struct Own {
     /// The process that the server named at login.
     named: i32,
     client: Option<tokio_postgres::Client>,
-    /// Drives the socket; ends when the connection does.
+    /// Drives the socket. Ends when the connection ends.
     driver: tokio::task::JoinHandle<()>,
     progress: Progress,
     inbox: mpsc::Receiver<String>,
 }
 
 impl Session {
-    /// Connects, TLS and authentication included, within `deadline`; `role` is what the server's activity list shows.
+    /// Connects within `deadline`, including TLS and authentication. `role` becomes part of its application_name.
     pub(crate) fn connect(place: &Place, role: &str, deadline: Duration, interrupt: &Interrupt) -> Result<Self> {
         let (own, target) = place.dial(role, deadline, &mut Directly(interrupt))?;
         let mut session = Self::on(Link::Own(Box::new(own)), deadline, interrupt);
@@ -185,7 +185,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Takes over a connection of the caller's pool, for good.
+    /// Takes over a connection of the caller's pool, for the lifetime of the session.
     pub(crate) fn lent(connection: Connection, deadline: Duration, interrupt: &Interrupt) -> Self {
         let loan = Loan { connection, settings: Vec::new(), channels: Vec::new(), unsure: false };
         Self::on(Link::Lent(Some(Box::new(loan))), deadline, interrupt)
@@ -204,20 +204,20 @@ impl Session {
         }
     }
 
-    /// Which server process serves this session now. Sets and leaves nothing there.
+    /// Returns the server process that serves this session now. Sets nothing and leaves nothing there.
     pub(crate) fn look(&mut self) -> Result<Backend> {
         let rows = self.ask(include_str!("../sql/session/look.sql"), vec![], |_, _| ())?;
         let row = rows.first().ok_or_else(closed)?;
         Ok(Backend { pid: row.get("pid"), started: row.get("started") })
     }
 
-    /// Whether the server named this process when the session began: nothing stands between then.
+    /// Whether the server named this process at login. Then no pooler is in between.
     pub(crate) fn is_direct(&self, backend: Backend) -> bool {
         matches!(&self.link, Link::Own(own) if own.named == backend.pid)
     }
 
-    /// Sets what every engine session has, whatever the database's defaults say, and what this one has beside it.
-    /// Answers whether it did: nothing is set if the session is no longer served by `backend`.
+    /// Sets what every engine session needs, whatever the database's defaults are, and the settings of `setup`. Returns
+    /// `false`, and sets nothing, if `backend` does not serve the session now.
     pub(crate) fn settle_in(&mut self, backend: Backend, setup: &Setup) -> Result<bool> {
         let limit = self.deadline.as_millis();
         let (limit, lock_limit) = (limit.to_string(), (limit / 2).to_string());
@@ -259,7 +259,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Runs one statement that leaves nothing prepared behind. A loan notes what it did, also when it is late.
+    /// Runs one statement, and leaves nothing prepared. `note` records on a loan what the statement did, even if it is
+    /// late.
     fn ask(&mut self, sql: &'static str, params: Vec<(Param, Type)>, note: fn(&mut Loan, &[Row])) -> Result<Vec<Row>> {
         let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
         match &mut self.link {
@@ -279,12 +280,12 @@ impl Session {
         self.backend
     }
 
-    /// Where it leads, for messages.
+    /// The name of the server, for messages.
     pub(super) fn target(&self) -> &str {
         &self.target
     }
 
-    /// Says of an error of the connection which server it is of.
+    /// Adds the name of the server to an error of the connection.
     pub(crate) fn locate(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::Connect | ErrorKind::Timeout => error.context(format_args!("on {}", self.target)),
@@ -292,8 +293,8 @@ impl Session {
         }
     }
 
-    /// Ends the server processes of sessions that we gave up, so that nothing they were asked for
-    /// happens later. Answers those that are still there.
+    /// Ends the server processes of abandoned sessions, so that their calls change nothing later. Returns those that
+    /// still exist.
     pub(crate) fn end_backends(&mut self, old: &[Backend]) -> Result<Vec<Backend>> {
         let query = Query { name: "end_backend", text: include_str!("../sql/session/end_backend.sql").to_owned() };
         let (pids, started): (Vec<i32>, Vec<_>) = old.iter().map(|backend| (backend.pid, backend.started)).unzip();
@@ -301,7 +302,7 @@ impl Session {
         Ok(rows.iter().map(|row| Backend { pid: row.get("pid"), started: row.get("started") }).collect())
     }
 
-    /// Runs statements without parameters, one round trip for all.
+    /// Runs statements without parameters, in one round trip.
     pub(crate) fn batch(&mut self, sql: &str) -> Result<()> {
         let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
         match &mut self.link {
@@ -316,7 +317,7 @@ impl Session {
         }
     }
 
-    /// Runs one statement, prepared at its first use in this session.
+    /// Runs one statement. Prepares it at its first use in this session.
     pub(crate) fn query(&mut self, query: &Query, params: Vec<Param>) -> Result<Vec<Row>> {
         let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
         let known = self.statements.get(query.name).cloned();
@@ -349,8 +350,8 @@ impl Session {
         Ok(rows)
     }
 
-    /// As [`query`](Self::query), in a transaction of its own, with the texts in the database's own encoding: for a
-    /// character that UTF-8 does not have. Texts among the parameters must be ASCII.
+    /// As [`query`](Self::query), but in a transaction of its own, and with texts in the database's own encoding. For
+    /// results with a character that UTF-8 does not have. Texts among the parameters must be ASCII.
     pub(crate) fn query_unconverted(&mut self, query: &Query, params: Vec<Param>) -> Result<Vec<Row>> {
         self.batch("begin; set local client_encoding = 'SQL_ASCII'")?;
         let answer = self.query(query, params);
@@ -362,10 +363,10 @@ impl Session {
         answer
     }
 
-    /// Waits for a notification; `None` when none came in time.
+    /// Waits for a notification. Returns its channel, or `None` if none arrives in time.
     ///
     /// # Errors
-    /// `Stopped` as soon as the interrupt is raised, `Connect` when the connection has ended.
+    /// `Stopped` as soon as the interrupt is raised; `Connect` if the connection has ended.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<String>> {
         match &mut self.link {
             Link::Own(own) => {
@@ -387,7 +388,7 @@ impl Session {
     }
 }
 
-/// A lent client cannot be woken from outside, so it waits in slices.
+/// Waits in slices, because another thread cannot wake up a lent client.
 fn wait_lent(client: &mut Connection, timeout: Duration, interrupt: &Interrupt) -> Result<Option<String>> {
     use postgres::fallible_iterator::FallibleIterator;
     const SLICE: Duration = Duration::from_millis(100);
@@ -410,7 +411,7 @@ fn wait_lent(client: &mut Connection, timeout: Duration, interrupt: &Interrupt) 
     }
 }
 
-/// Connects from the calling thread; an attempt that is late or interrupted is dropped.
+/// Connects on the calling thread. An attempt that is late or interrupted is dropped.
 struct Directly<'a>(&'a Interrupt);
 
 impl Dialer for Directly<'_> {
@@ -423,7 +424,7 @@ impl Dialer for Directly<'_> {
             found.map_err(|e| Error::new(ErrorKind::Connect, format!("the name cannot be looked up: {e}")).caused_by(e))
         });
         let found = found.map(|found| found.map(|address| address.ip()).collect());
-        // A look-up cannot be ended; dropping the runtime would wait for it.
+        // A look-up cannot be ended, and dropping the runtime would wait for it.
         runtime.shutdown_background();
         found
     }
@@ -432,10 +433,10 @@ impl Dialer for Directly<'_> {
         let runtime = runtime()?;
         let progress = Progress::new();
         let (client, mut connection) = within(&runtime, limit, self.0, &progress, config.connect(tls.clone()))?;
-        // Notifications only wake: when nobody reads them in time, any that is kept is as good.
+        // Notifications only wake up the reader. If they are not read in time, any one of them is enough.
         let (outbox, inbox) = mpsc::channel(64);
         let moved = progress.clone();
-        // Polled when a call begins, and then each time the socket takes or brings bytes.
+        // Runs when a call begins, and then each time the socket sends or receives bytes.
         let driver = runtime.spawn(std::future::poll_fn(move |cx| {
             moved.note();
             loop {
@@ -453,7 +454,7 @@ impl Dialer for Directly<'_> {
     }
 }
 
-/// Connects within `limit`, and says goodbye.
+/// Connects within `limit`, and closes the connection.
 pub(super) fn probe(config: &Config, tls: &Tls, limit: Duration) -> Result<()> {
     within(&runtime()?, limit, &Interrupt::new(), &Progress::new(), async {
         let (client, connection) = config.connect(tls.clone()).await?;
@@ -471,7 +472,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // Dropping the client says goodbye; a server that does not listen is not waited for.
+        // Dropping the client sends the end of the session. The wait for the server is short, because it may be
+        // stopped.
         drop(self.client.take());
         let (runtime, driver) = (&self.runtime, &mut self.driver);
         let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(100), driver).await });
@@ -482,14 +484,15 @@ impl Drop for Link {
     fn drop(&mut self) {
         let Self::Lent(lent) = self else { return };
         if let Some(loan) = lent.take() {
-            // What is undone late is undone on the helper.
+            // What is not undone in time is undone later, on the helper thread.
             let _ = deadline::call(FAREWELL, move || drop(loan));
         }
     }
 }
 
 impl Drop for Loan {
-    /// Leaves the connection as it was lent; one that cannot be is ended, and its pool opens another.
+    /// Restores the connection to the state in which it was lent. If that fails, ends its session, and the pool opens
+    /// another.
     fn drop(&mut self) {
         let client = &mut *self.connection;
         if client.is_closed() || (self.settings.is_empty() && self.channels.is_empty()) {
@@ -537,7 +540,7 @@ fn within<T, E: Into<Error>>(
     })
 }
 
-/// Runs a call of a lent client on a helper thread; a call that is late takes the client with it.
+/// Runs a call of a lent client on a helper thread. If the call is late, the thread keeps the client.
 fn lend<T: Send + 'static>(
     lent: &mut Option<Box<Loan>>,
     deadline: Duration,
@@ -571,7 +574,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(1);
 
-    /// Runs `call` on a session whose server process is stopped; answers its error and how long it took.
+    /// Runs `call` on a session whose server process is stopped. Returns its error and how long it took.
     fn stopped_under(call: impl FnOnce(&mut Session, &Interrupt) -> Result<()>) -> (Error, Duration) {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let database = Database::open(&db.url(), 1, DEADLINE).unwrap();
@@ -595,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_takes_longer_than_the_deadline_is_read_while_its_bytes_arrive() {
+    fn a_slow_reply_is_read_while_its_bytes_arrive() {
         let deadline = 2 * DEADLINE;
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let database = Database::open(&db.url(), 1, deadline).unwrap();
@@ -611,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_under_way_ends_sooner_when_a_stop_limits_it() {
+    fn a_stop_shortens_a_running_call() {
         let state = Duration::from_millis(300);
         let (error, took) = stopped_under(|session, interrupt| {
             interrupt.limit(state);

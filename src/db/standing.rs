@@ -1,9 +1,9 @@
-//! Finds out what stands in the schema and what the current role may do there, and refuses what cannot work.
+//! Finds out what the schema contains and what the current role may do there, and refuses what cannot work.
 //! Reads catalogs and the ledger of migrations; changes nothing.
 //!
 //! Row security without a policy makes PostgreSQL hide rows without an error: a list is empty and a claim finds no job.
-//! `row_security = off` would raise an error instead, but also for a policy that filters on purpose. So the policies are
-//! looked up: a role that no policy lets in is refused, and a role with a policy sees what the policy allows.
+//! `row_security = off` would raise an error instead, but also for a policy that filters on purpose. So the policies
+//! are looked up. A role that no policy admits is refused, and a role with a policy sees what the policy allows.
 
 use crate::db::schema::Schema;
 use crate::db::session::{Param, Query, Session};
@@ -16,29 +16,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 
-/// What `migrations/install.sql` makes, and the least that a worker can use.
+/// The migration that `migrations/install.sql` installs, and the oldest that a worker can use.
 pub(crate) const INSTALLED: i32 = 18;
 
-/// The newest id that any worker has defined so far. Some ids mean different things in different
-/// workers, so that an id says nothing about what is there: each object is looked up.
+/// The newest migration id that any implementation has defined. Some ids mean different things in different
+/// implementations. So an id does not prove which objects exist: each object is looked up.
 pub(crate) const NEWEST_KNOWN: i32 = 22;
 
-/// `server_version_num` of PostgreSQL 12: stored generated columns, `materialized`.
+/// `server_version_num` of PostgreSQL 12, which has stored generated columns and `materialized`.
 const OLDEST_SERVER: i32 = 120_000;
 
-/// How long a look that allowed a call holds for the next ones.
+/// How long a check that allowed a call is valid for the next calls.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// What makes an older schema ours to use.
-pub(crate) const UPGRADE: &str =
-    "let Node's graphile-worker, 0.16 or later, bring it up to date: graphile-worker --schema-only";
+/// How to upgrade an older schema so that this library can use it.
+pub(crate) const UPGRADE: &str = "upgrade it with Node's graphile-worker, 0.16 or later: graphile-worker --schema-only";
 
 /// A right that a call needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Need {
     right: &'static str,
     object: &'static str,
-    /// The shared function that uses the right; not needed if that function runs with its owner's rights.
+    /// The shared function that uses the right. The right is not needed if that function runs with its owner's rights.
     through: Option<&'static str>,
 }
 
@@ -55,12 +54,12 @@ const TASKS: &str = "_private_tasks";
 const QUEUES: &str = "_private_job_queues";
 const READ_LEDGER: Need = may("select", "migrations");
 
-/// What each kind of call needs. PostgreSQL refuses a missing grant by itself; policies must be looked up.
+/// What each kind of call needs. PostgreSQL reports a missing grant by itself; policies must be looked up.
 pub(crate) mod needs {
     use super::{JOBS, Need, QUEUES, READ_LEDGER, TASKS, may, may_through};
 
     pub(crate) const LEDGER: &[Need] = &[READ_LEDGER];
-    /// To add jobs. Table rights are the function's affair: it fails loudly without them.
+    /// To add jobs. The function uses the rights on tables, and fails with an error without them.
     pub(crate) const ADD: &[Need] = &[may("execute", "add_job")];
     pub(crate) const REMOVE: &[Need] = &[
         READ_LEDGER,
@@ -71,7 +70,7 @@ pub(crate) mod needs {
     ];
     pub(crate) const STATS: &[Need] = &[READ_LEDGER, may("select", JOBS)];
     pub(crate) const LIST: &[Need] = &[READ_LEDGER, may("select", JOBS), may("select", TASKS), may("select", QUEUES)];
-    /// To look at queues and at who holds what.
+    /// To list queues, and the workers that hold jobs or queues.
     pub(crate) const QUEUE_ROWS: &[Need] = &[READ_LEDGER, may("select", JOBS), may("select", QUEUES)];
     pub(crate) const COMPLETE: &[Need] = &[
         READ_LEDGER,
@@ -115,7 +114,8 @@ pub(crate) mod needs {
         &[READ_LEDGER, may("select", JOBS), may("select", TASKS), may("delete", TASKS)];
     pub(crate) const DELETE_QUEUES: &[Need] =
         &[READ_LEDGER, may("select", JOBS), may("select", QUEUES), may("delete", QUEUES)];
-    /// To claim, run and settle jobs. New tasks are entered at the start, which fails loudly without the right.
+    /// To claim, run and settle jobs. A worker inserts new tasks at its start, and fails with an error without that
+    /// right.
     pub(crate) const WORK: &[Need] = &[
         READ_LEDGER,
         may("select", JOBS),
@@ -131,9 +131,9 @@ pub(crate) mod needs {
         may("insert", "_private_known_crontabs"),
         may("update", "_private_known_crontabs"),
     ];
-    /// To see workers that beat.
+    /// To list workers with a heartbeat.
     pub(crate) const HEARTBEATS: &[Need] = &[may("select", "_native_workers")];
-    /// To take jobs away from dead workers, beside the rights of recovery.
+    /// To take jobs away from dead workers, in addition to the rights of recovery.
     pub(crate) const SWEEP: &[Need] = &[
         READ_LEDGER,
         may("select", JOBS),
@@ -142,7 +142,7 @@ pub(crate) mod needs {
         may("select", QUEUES),
         may("update", QUEUES),
     ];
-    /// To beat, and to sweep those who no longer do.
+    /// To send heartbeats, and to sweep workers that have stopped sending them.
     pub(crate) const RECOVERY: &[Need] = &[
         may("select", "_native_workers"),
         may("insert", "_native_workers"),
@@ -156,7 +156,7 @@ pub(crate) mod needs {
     pub(crate) const CRON_DECISIONS: &[Need] =
         &[may("select", "_native_crontabs"), may("insert", "_native_crontabs"), may("update", "_native_crontabs")];
 
-    /// All of them: one look serves every kind of call.
+    /// All of them: one check serves every kind of call.
     pub(super) const ALL: &[&[Need]] = &[
         ADD,
         REMOVE,
@@ -179,7 +179,7 @@ pub(crate) mod needs {
     ];
 }
 
-/// Why a right is lacking.
+/// Why a right is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
     Missing,
@@ -192,11 +192,11 @@ pub(crate) enum Verdict {
     Ready,
     /// Nothing is installed.
     Empty,
-    /// Too old, but another worker is migrating it.
+    /// Too old, but another worker is migrating it now.
     Moving,
 }
 
-/// Sends the statements of a look: on a session of the engine, or on a client of the pool or the caller.
+/// Sends the statements of a check: on a session of the engine, or on a client of the pool or the caller.
 pub(crate) trait Ask {
     fn ask(&mut self, schema: &Schema, name: &'static str, sql: &str, params: Vec<(Param, Type)>) -> Result<Vec<Row>>;
 }
@@ -215,7 +215,7 @@ impl<C: GenericClient> Ask for C {
     }
 }
 
-/// What one look has found.
+/// What one check found.
 pub(crate) struct Standing {
     pub(crate) server_version: i32,
     pub(crate) role: String,
@@ -232,7 +232,7 @@ pub(crate) struct Standing {
     pub(crate) has_queue_index: bool,
     pub(crate) has_private_workers: bool,
     pub(crate) has_job_retirements: bool,
-    /// 0 in an empty ledger, and where there is none or it cannot be read.
+    /// 0 if the ledger is empty, missing or cannot be read.
     pub(crate) max_id: i32,
     breaks_us: Option<i32>,
     is_moving: bool,
@@ -240,13 +240,13 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Looks at what is there.
+    /// Checks the schema and the role's rights.
     ///
     /// # Errors
-    /// `Schema` for a server that is too old and a ledger of another form; database errors.
+    /// `Schema` if the server is too old or the ledger has another form; database errors.
     pub(crate) fn look(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
         let standing = Self::look_once(client, schema)?;
-        // The ledger is read after the tables, and may tell of one that was made in between.
+        // The ledger is read after the tables. It may list a migration that was made in between.
         if standing.max_id >= INSTALLED && !standing.has_jobs {
             return Self::look_once(client, schema);
         }
@@ -256,7 +256,7 @@ impl Standing {
     fn look_once(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
         let name = || (Box::new(schema.name().to_owned()) as Param, Type::TEXT);
         let rows = client.ask(schema, "probe", include_str!("../sql/schema/probe.sql"), vec![name()])?;
-        let mut standing = Self::read(rows.first().expect("the probe answers one row"))?;
+        let mut standing = Self::read(rows.first().expect("the probe returns one row"))?;
         if standing.server_version < OLDEST_SERVER {
             let (theirs, least) = (version(standing.server_version), version(OLDEST_SERVER));
             return Err(Error::new(
@@ -268,7 +268,7 @@ impl Standing {
             let row = Self::ask_the_ledger(client, schema).map_err(|error| match error.sqlstate() {
                 Some("42703") => standing.refuse(
                     schema,
-                    format!("was made by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
+                    format!("was created by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
                 ),
                 _ => error.context(format_args!("reading the ledger of schema {schema:?}")),
             })?;
@@ -306,11 +306,11 @@ impl Standing {
         let newest: Param = Box::new(NEWEST_KNOWN);
         let rows =
             client.ask(schema, "ledger", include_str!("../sql/schema/ledger.sql"), vec![(newest, Type::INT4)])?;
-        Ok(rows.into_iter().next().expect("an aggregate answers one row"))
+        Ok(rows.into_iter().next().expect("an aggregate returns one row"))
     }
 
-    /// The refusal of a schema that a newer worker has changed so that we must not touch it. One statement, unless the
-    /// ledger tells of such a change or cannot be read.
+    /// Returns the refusal of a schema that a newer worker has changed so that this library must not touch it. Sends
+    /// one statement, unless the ledger lists such a change or cannot be read.
     pub(crate) fn look_for_breaking(client: &mut impl Ask, schema: &Schema) -> Result<Option<Error>> {
         match Self::ask_the_ledger(client, schema) {
             Ok(row) if row.try_get::<_, Option<i32>>("breaks_us")?.is_none() => Ok(None),
@@ -323,7 +323,7 @@ impl Standing {
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
             server_version: row.try_get("server_version")?,
-            // The names of roles and databases stand in catalogs that databases of other encodings share.
+            // The names of roles and databases are in catalogs that databases of other encodings share.
             role: row.try_get::<_, Text>("role")?.0,
             database: row.try_get::<_, Text>("database")?.0,
             may_create_schema: row.try_get("may_create_schema")?,
@@ -345,10 +345,10 @@ impl Standing {
         })
     }
 
-    /// Whether the schema is one that we can use.
+    /// Returns the state of the schema.
     ///
     /// # Errors
-    /// `Schema`, saying what to do.
+    /// `Schema` if this library cannot use it. The text names the remedy.
     pub(crate) fn verdict(&self, schema: &Schema) -> Result<Verdict> {
         if self.has_schema && !self.may_use {
             return Err(self.grant(schema, "usage", "schema", schema.quoted()));
@@ -376,7 +376,7 @@ impl Standing {
         }
     }
 
-    /// The refusal of a schema that a newer worker has changed so that we must not touch it.
+    /// The refusal of a schema that a newer worker has changed so that this library must not touch it.
     pub(crate) fn breaking(&self, schema: &Schema) -> Option<Error> {
         self.breaks_us.map(|id| {
             self.refuse(
@@ -386,10 +386,10 @@ impl Standing {
         })
     }
 
-    /// Whether calls with these needs can work.
+    /// Checks that calls with these needs can work.
     ///
     /// # Errors
-    /// `Schema`, saying what to do.
+    /// `Schema` if they cannot. The text names the remedy.
     pub(crate) fn allows(&self, schema: &Schema, needs: &[Need]) -> Result<()> {
         match self.verdict(schema)? {
             Verdict::Ready => {}
@@ -402,20 +402,20 @@ impl Standing {
         self.lacking(schema, needs).map_or(Ok(()), Err)
     }
 
-    /// The refusal of a role that row security hides all jobs from.
+    /// The refusal of a role from which row security hides all jobs.
     pub(crate) fn hidden(&self, schema: &Schema) -> Option<Error> {
         let jobs = may("select", JOBS);
         let hidden = self.lacks.iter().find(|(need, why)| *need == jobs && *why == Why::Policy)?;
         Some(self.lack(schema, hidden))
     }
 
-    /// The refusal for the first of these rights that is lacking.
+    /// The refusal for the first of these rights that is missing.
     pub(crate) fn lacking(&self, schema: &Schema, needs: &[Need]) -> Option<Error> {
         let found = needs.iter().find_map(|need| self.lacks.iter().find(|(lack, _)| lack == need))?;
         Some(self.lack(schema, found))
     }
 
-    /// Whether the object of these rights is there at all.
+    /// Whether the objects of these rights exist.
     pub(crate) fn has(&self, needs: &[Need]) -> bool {
         !self.lacks.iter().any(|(lack, why)| *why == Why::Missing && needs.contains(lack))
     }
@@ -451,10 +451,10 @@ impl Standing {
         self.refuse(schema, text).with_sqlstate("3F000")
     }
 
-    /// Whether we may install the schema.
+    /// Checks that the role may install the schema.
     ///
     /// # Errors
-    /// `Schema`, naming the grant.
+    /// `Schema` if it may not. The text names the grant.
     pub(crate) fn may_install(&self, schema: &Schema) -> Result<()> {
         match (self.has_schema, self.may_create, self.may_create_schema) {
             (true, false, _) => Err(self.grant(schema, "usage, create", "schema", schema.quoted())),
@@ -479,16 +479,16 @@ impl Standing {
     }
 }
 
-/// What the last look has found, shared by the clones of one client.
+/// What the last check found, shared by the clones of one client.
 #[derive(Clone, Default)]
 pub(crate) struct Known(Arc<Mutex<Option<(Instant, Standing)>>>);
 
 impl Known {
-    /// Refuses a call that the schema or the role's rights do not allow. Looks at most once a minute, except that a refusal
-    /// is always fresh: what was mended counts at once.
+    /// Refuses a call that the schema or the role's rights do not allow. Checks at most once a minute. A refusal is
+    /// always based on a new check, so a repaired schema or right takes effect at once.
     ///
     /// # Errors
-    /// `Schema`, saying what to do; database errors.
+    /// `Schema`, with the remedy in its text; database errors.
     pub(crate) fn check(&self, client: &mut impl Ask, schema: &Schema, needs: &[Need]) -> Result<()> {
         let allowed =
             |(at, standing): &(Instant, Standing)| at.elapsed() < FRESH && standing.allows(schema, needs).is_ok();
@@ -501,17 +501,17 @@ impl Known {
         Ok(())
     }
 
-    /// Forgets what was found.
+    /// Forgets what the last check found.
     pub(crate) fn forget(&self) {
         *self.0.lock() = None;
     }
 }
 
-/// An error of PostgreSQL, as a `Schema` error if it says that our role lacks a right.
+/// Turns an error of PostgreSQL into a `Schema` error if it reports that the role lacks a right.
 pub(crate) fn refused(schema: &Schema, error: Error) -> Error {
     match (error.kind(), error.sqlstate()) {
         (ErrorKind::Database, Some("42501")) => {
-            let text = format!("schema {schema:?}: {error}; docs/grants.md says what each role needs");
+            let text = format!("schema {schema:?}: {error}; docs/grants.md lists what each role needs");
             Error::new(ErrorKind::Schema, text).with_sqlstate("42501").caused_by(error)
         }
         _ => error,
@@ -532,7 +532,7 @@ pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// 150018 is 15.18, and 90624 was 9.6.24.
+/// 150018 is 15.18, and 90624 is 9.6.24.
 fn version(number: i32) -> String {
     match number {
         100_000.. => format!("{}.{}", number / 10_000, number % 10_000),
@@ -545,7 +545,7 @@ mod tests {
     use super::version;
 
     #[test]
-    fn versions_are_written_as_people_know_them() {
+    fn versions_are_formatted_as_by_postgresql() {
         assert_eq!([version(150_018), version(120_000), version(90_624)], ["15.18", "12.0", "9.6.24"]);
     }
 }

@@ -1,5 +1,5 @@
-//! TLS with libpq's five sslmodes, spoken by rustls: what is trusted, what is shown, what is refused.
-//! Knows nothing of connection strings and sessions; every session is made with the same [`Tls`].
+//! TLS with libpq's five sslmodes, by rustls: which certificates are trusted, shown or refused.
+//! Knows nothing of connection strings and sessions. Every session is made with a [`Tls`].
 
 use std::convert::Infallible;
 use std::fs;
@@ -21,20 +21,20 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use self::verify::{Trust, Verifier};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much a connection is to be protected, weakest first.
+/// How a connection is protected, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SslMode {
     Disable,
-    /// TLS if the server has it; never verified.
+    /// TLS if the server has it. The server is never verified.
     Prefer,
-    /// TLS or nothing; verified as `VerifyCa` if there is a root file.
+    /// Always TLS. The server is verified as with `VerifyCa` if there is a root file.
     Require,
     VerifyCa,
     VerifyFull,
 }
 
 impl SslMode {
-    /// libpq's names. Its `allow`, plain first, is not offered: it becomes `prefer`.
+    /// libpq's names. `allow`, which tries plain first, is not supported: it becomes `prefer`.
     pub(crate) const NAMES: [(&str, SslMode); 6] = [
         ("disable", Self::Disable),
         ("allow", Self::Prefer),
@@ -46,10 +46,10 @@ impl SslMode {
 
     pub(crate) fn name(self) -> &'static str {
         let named = Self::NAMES.iter().rev().find(|(_, mode)| *mode == self);
-        named.expect("every mode has its name").0
+        named.expect("every mode has a name").0
     }
 
-    /// What tokio-postgres has to know: whether it asks for TLS, and whether it insists.
+    /// What tokio-postgres needs to know: whether to ask for TLS, and whether to insist on it.
     pub(crate) fn on_the_wire(self) -> tokio_postgres::config::SslMode {
         use tokio_postgres::config::SslMode as Wire;
         match self {
@@ -60,18 +60,18 @@ impl SslMode {
     }
 }
 
-/// Whose signature on the server's certificate is believed.
+/// Which authorities are trusted to sign the server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Roots {
-    /// `root.crt` in the user's folder, if it is there.
+    /// `root.crt` in the user's folder, if it exists.
     Default,
-    /// `sslrootcert=system`: what the operating system trusts.
+    /// `sslrootcert=system`: the authorities that the operating system trusts.
     System,
-    /// This file and nothing else.
+    /// The certificates in this file, and no others.
     File(PathBuf),
 }
 
-/// Which versions of TLS are spoken.
+/// Which versions of TLS are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Versions {
     /// 1.2 and 1.3.
@@ -85,14 +85,14 @@ pub(crate) enum Versions {
 pub(crate) struct TlsOptions {
     pub(crate) mode: SslMode,
     pub(crate) roots: Roots,
-    /// Whether a client certificate is shown to a server that asks for one.
+    /// Whether to show a client certificate to a server that asks for one.
     pub(crate) shows_certificate: bool,
-    /// Whether the server is told for which name it is called.
+    /// Whether to send the host name to the server (SNI).
     pub(crate) names_host: bool,
     pub(crate) versions: Versions,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
-    /// `~/.postgresql`, where libpq looks for what was not named.
+    /// `~/.postgresql`, where libpq looks for files that are not named.
     pub(crate) folder: Option<PathBuf>,
 }
 
@@ -102,19 +102,19 @@ impl TlsOptions {
     }
 }
 
-/// Makes the TLS half of connections, or none at all; for tokio-postgres and `postgres` alike.
+/// Makes the TLS half of connections, or none. Works with tokio-postgres and `postgres`.
 #[derive(Clone)]
 pub(crate) struct Tls {
-    /// `None` with sslmode=disable.
+    /// `None` if sslmode=disable.
     rustls: Option<MakeRustlsConnect>,
     checks_name: bool,
 }
 
 impl Tls {
-    /// Reads the files that `options` name. With sslmode=disable it reads nothing and cannot fail.
+    /// Reads the files that `options` names. With sslmode=disable it reads nothing and cannot fail.
     ///
     /// # Errors
-    /// `ErrorKind::Tls` if a file is missing, unreadable or unfit, in libpq's words where it has some.
+    /// `ErrorKind::Tls` if a file is missing, unreadable or unusable, with libpq's text where libpq has one.
     pub(crate) fn new(options: &TlsOptions) -> Result<Self> {
         if options.mode == SslMode::Disable {
             return Ok(Self { rustls: None, checks_name: false });
@@ -136,17 +136,17 @@ impl Tls {
         let mut config = match client_certificate(options)? {
             Some((chain, key)) => builder
                 .with_client_auth_cert(chain, key)
-                .map_err(|e| failed(format!("sslcert and sslkey do not go together: {e}")).caused_by(e))?,
+                .map_err(|e| failed(format!("sslcert and sslkey do not match: {e}")).caused_by(e))?,
             None => builder.with_no_client_auth(),
         };
         config.enable_sni = options.names_host;
-        // Servers that take TLS without asking (sslnegotiation=direct) insist on it.
+        // Servers with sslnegotiation=direct insist on ALPN.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(Self { rustls: Some(MakeRustlsConnect::new(config)), checks_name })
     }
 }
 
-/// The certificates to believe; `None` if the mode believes anything.
+/// The certificates to trust; `None` if the mode trusts any certificate.
 fn trust(options: &TlsOptions) -> Result<Option<Trust>> {
     let must = options.mode >= SslMode::VerifyCa;
     if options.mode <= SslMode::Prefer {
@@ -161,7 +161,7 @@ fn trust(options: &TlsOptions) -> Result<Option<Trust>> {
                   or change sslmode to disable server certificate verification";
     match file {
         Some(file) if file.exists() => {
-            // libpq would obey it, so passing over it would accept what was revoked.
+            // libpq uses the list. To ignore it would accept revoked certificates.
             if let Some(list) = options.named_or(None, "root.crl").filter(|list| list.exists()) {
                 let list = list.display();
                 return Err(failed(format!("revocation lists are not supported, but there is one: \"{list}\"")));
@@ -197,12 +197,13 @@ fn system_trust() -> Result<Trust> {
     Ok(Trust { roots, pinned: Vec::new(), checks_name: true })
 }
 
-/// What we show to a server that asks who we are.
+/// The client certificate to show to a server that asks for one.
 fn client_certificate(options: &TlsOptions) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
     let file = options.named_or(options.cert.as_deref(), "postgresql.crt").filter(|_| options.shows_certificate);
     let Some(file) = file else { return Ok(None) };
     if let Err(e) = fs::metadata(&file) {
-        // As libpq: go on without one, the server will say if it needs it. Other faults are not passed over.
+        // As libpq, continues without a certificate: the server reports an error if it needs one. Other errors are
+        // returned.
         if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
             return Err(failed(format!("could not open certificate file \"{}\": {e}", file.display())));
         }
@@ -236,7 +237,7 @@ fn client_certificate(options: &TlsOptions) -> Result<Option<(Vec<CertificateDer
         }
     }
     let pem = fs::read(&key_file).map_err(|e| failed(format!("could not read private key file \"{shown}\": {e}")))?;
-    // The parser's own error may quote the file.
+    // The parser's own error is dropped, because it may quote the file.
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         failed(format!("private key file \"{shown}\" is not an unencrypted key in PEM (PKCS#8, PKCS#1 or SEC1)"))
     })?;
@@ -266,14 +267,15 @@ impl MakeTlsConnect<Socket> for Tls {
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Connect, Infallible> {
         let Some(rustls) = &mut self.rustls else { return Ok(Connect(None)) };
-        // Some hosts cannot stand in a certificate, such as fe80::1%eth0; where none is compared they still connect.
+        // Some hosts cannot be in a certificate, such as fe80::1%eth0. They can still connect where no name is
+        // compared.
         let unusable = !self.checks_name && ServerName::try_from(host).is_err();
         let inner = MakeTlsConnect::<Socket>::make_tls_connect(rustls, if unusable { "0.0.0.0" } else { host })?;
         Ok(Connect(Some(inner)))
     }
 }
 
-/// One handshake to come.
+/// One handshake that is not begun yet.
 pub(crate) struct Connect(Option<Inner>);
 
 impl TlsConnect<Socket> for Connect {
@@ -291,7 +293,7 @@ impl TlsConnect<Socket> for Connect {
     }
 }
 
-/// Adds what to do about certificates that OpenSSL takes and webpki does not.
+/// Adds a remedy to errors about certificates that OpenSSL accepts and webpki does not.
 fn explain(error: io::Error) -> io::Error {
     let text = error.to_string();
     let hints = [
@@ -301,7 +303,7 @@ fn explain(error: io::Error) -> io::Error {
         ),
         (
             "CaUsedAsEndEntity",
-            "it is marked as a CA: put this very certificate into sslrootcert, or issue one that is not",
+            "it is marked as a CA: put this certificate itself into sslrootcert, or issue one that is not a CA",
         ),
         ("UnknownIssuer", "none of the certificates in sslrootcert has signed it"),
     ];

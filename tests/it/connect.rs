@@ -278,7 +278,7 @@ fn the_callers_timeout_bounds_the_whole_connect() {
     let mut text = String::new();
     short.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(short.status().code(), Some(3), "{text}");
-    assert!(text.contains(&format!("connecting to 127.0.0.1:{port}: the database did not answer within")), "{text}");
+    assert!(text.contains(&format!("connecting to 127.0.0.1:{port}: the database did not reply within")), "{text}");
     // A library call with a limit of 12 seconds still waits after ten seconds.
     let start = Instant::now();
     let error = WorkerUtils::connect_within(&url, 1, Duration::from_secs(12)).map(drop).unwrap_err();

@@ -1,5 +1,5 @@
-//! `WorkerUtils` for operators and their tools: looks at the queue, changes by hand, cleanup.
-//! What is sent stands in `manage.rs` and `cleanup.rs` of the layer below.
+//! `WorkerUtils` for operators and their tools: lists, changes by hand, cleanup.
+//! The statements are in `statements.rs` and `cleanup.rs`.
 
 use crate::backoff::Backoff;
 use crate::client::admin::cleanup::{self, NameKind};
@@ -19,7 +19,7 @@ use postgres::{Client, GenericClient, Transaction};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Reads, and reads again in the database's own encoding what UTF-8 cannot express.
+/// Runs `work`. If a text cannot be converted to UTF-8, runs it again with texts in the database's own encoding.
 fn converting<T>(client: &mut Client, ascii: bool, work: impl Fn(&mut Client) -> Result<T>) -> Result<T> {
     match work(client) {
         Err(error) if ascii && is_untranslatable(&error) => {
@@ -33,11 +33,11 @@ fn converting<T>(client: &mut Client, ascii: bool, work: impl Fn(&mut Client) ->
 }
 
 impl WorkerUtils {
-    /// The same, for a look at what would happen: calls that manage jobs answer what they would do, and undo
-    /// it. These are [`complete_jobs`](Self::complete_jobs),
-    /// [`permanently_fail_jobs`](Self::permanently_fail_jobs), [`reschedule_jobs`](Self::reschedule_jobs),
-    /// [`remove_job`](Self::remove_job), [`force_unlock_workers`](Self::force_unlock_workers),
-    /// [`cleanup`](Self::cleanup) and the sweeps. Adding jobs and migrating answer `Misuse`.
+    /// Returns utilities for a dry run: calls that change jobs return what they would do, and roll it back. These are
+    /// [`complete_jobs`](Self::complete_jobs), [`permanently_fail_jobs`](Self::permanently_fail_jobs),
+    /// [`reschedule_jobs`](Self::reschedule_jobs), [`remove_job`](Self::remove_job),
+    /// [`force_unlock_workers`](Self::force_unlock_workers), [`cleanup`](Self::cleanup) and the sweeps. Calls that add
+    /// jobs or migrate fail with `Misuse`.
     ///
     /// ```no_run
     /// # fn main() -> graphile_worker::Result<()> {
@@ -50,15 +50,15 @@ impl WorkerUtils {
         self
     }
 
-    /// The same, with a [`cleanup`](Self::cleanup) that keeps these tasks too, whether or not jobs are of
-    /// them. Those of [`Worker::create_utils`](crate::Worker::create_utils) keep the worker's own.
-    /// Source: Graphile Worker's `taskIdentifiersToKeep`.
+    /// Returns utilities whose [`cleanup`](Self::cleanup) also keeps these tasks, with or without jobs. Utilities of
+    /// [`Worker::create_utils`](crate::Worker::create_utils) keep the worker's own tasks. Corresponds to Graphile
+    /// Worker's `taskIdentifiersToKeep`.
     pub fn keeping_tasks<S: Into<String>>(mut self, identifiers: impl IntoIterator<Item = S>) -> Self {
         Arc::make_mut(&mut self.tasks_to_keep).extend(identifiers.into_iter().map(Into::into));
         self
     }
 
-    /// Jobs as they stand, by id.
+    /// Lists jobs in their current state, by id.
     ///
     /// ```no_run
     /// use graphile_worker::{JobState, ListJobsOptions, WorkerUtils};
@@ -78,7 +78,7 @@ impl WorkerUtils {
         self.list(None, options)
     }
 
-    /// One job as it stands; `None` if there is none of this id, or no longer.
+    /// Returns one job in its current state; `None` if there is no job with this id.
     ///
     /// # Errors
     /// Database errors.
@@ -86,7 +86,8 @@ impl WorkerUtils {
         Ok(self.list(Some(vec![id]), ListJobsOptions::default())?.pop())
     }
 
-    /// Jobs with their payloads: each that arrives has the deadline, since all of them may take long.
+    /// Lists jobs with their payloads. The deadline applies to each job that arrives, because all of them may take
+    /// long.
     fn list(&self, ids: Option<Vec<i64>>, options: ListJobsOptions) -> Result<Vec<ListedJob>> {
         let (schema, known) = (self.schema.clone(), self.known.clone());
         let ascii = options.identifier.iter().chain(&options.queue).all(|name| name.is_ascii());
@@ -97,7 +98,7 @@ impl WorkerUtils {
         answer.map_err(|error| self.explained(error, needs::LIST, Instant::now() + self.database.deadline()))
     }
 
-    /// How many jobs there are in each state.
+    /// Counts the jobs in each state.
     ///
     /// # Errors
     /// Database errors.
@@ -105,7 +106,7 @@ impl WorkerUtils {
         self.look(needs::STATS, true, statements::stats)
     }
 
-    /// The named queues, by name.
+    /// Lists the named queues, by name.
     ///
     /// # Errors
     /// Database errors.
@@ -113,8 +114,8 @@ impl WorkerUtils {
         self.look(needs::QUEUE_ROWS, true, statements::queues)
     }
 
-    /// The workers that hold jobs or queues, of whatever make, by their id.
-    /// [`list_active_workers`](Self::list_active_workers) answers those that say that they live.
+    /// Lists the workers of any kind that hold jobs or queues, by their id.
+    /// [`list_active_workers`](Self::list_active_workers) lists the workers with a heartbeat.
     ///
     /// # Errors
     /// Database errors.
@@ -122,20 +123,20 @@ impl WorkerUtils {
         self.look(needs::QUEUE_ROWS, true, statements::locked_workers)
     }
 
-    /// Deletes jobs as if they had succeeded, and answers them as they were. Jobs that run are left alone and
-    /// are not in the answer; those that have been locked for more than four hours do not count as running,
-    /// and their queue is freed. Source: Graphile Worker's `complete_jobs`.
+    /// Deletes jobs as if they had succeeded, and returns them as they were. Leaves running jobs alone, and does not
+    /// return them. A job that has been locked for more than four hours does not count as running, and its queue is
+    /// freed. Corresponds to Graphile Worker's `complete_jobs`.
     ///
     /// # Errors
-    /// `UnknownOutcome` as in [`add_job`](Self::add_job), which holds for all calls that change jobs; database errors.
+    /// `UnknownOutcome` as in [`add_job`](Self::add_job), which applies to all calls that change jobs; database errors.
     pub fn complete_jobs(&self, ids: &[i64]) -> Result<Vec<ListedJob>> {
         let ids = ids.to_vec();
         self.transact(needs::COMPLETE, true, move |client, schema, _| statements::complete(client, schema, &ids))
     }
 
-    /// Fails jobs for good, with a reason, and answers them. An empty reason says `Manually marked as failed`.
-    /// Jobs that run are left alone, as by [`complete_jobs`](Self::complete_jobs).
-    /// Source: Graphile Worker's `permanently_fail_jobs`.
+    /// Fails jobs permanently, with a reason, and returns them. An empty reason becomes `Manually marked as failed`.
+    /// Leaves running jobs alone, as [`complete_jobs`](Self::complete_jobs) does. Corresponds to Graphile Worker's
+    /// `permanently_fail_jobs`.
     ///
     /// # Errors
     /// `Config` if the reason contains NUL or is longer than 65536 characters; database errors.
@@ -147,9 +148,9 @@ impl WorkerUtils {
         })
     }
 
-    /// Changes when, how urgently and how often jobs are tried, and answers them; workers hear of it at once.
-    /// Jobs that run are left alone, as by [`complete_jobs`](Self::complete_jobs). How often they were
-    /// recovered from dead workers is forgotten. Source: Graphile Worker's `reschedule_jobs`.
+    /// Changes when, with which priority and how often jobs are tried, and returns them. Notifies workers at once.
+    /// Leaves running jobs alone, as [`complete_jobs`](Self::complete_jobs) does. Resets how often the jobs were
+    /// recovered from dead workers. Corresponds to Graphile Worker's `reschedule_jobs`.
     ///
     /// ```no_run
     /// use graphile_worker::{RescheduleJobOptions, WorkerUtils};
@@ -160,7 +161,7 @@ impl WorkerUtils {
     /// ```
     ///
     /// # Errors
-    /// `Config` naming the field and its limit, or if nothing is to be changed; database errors.
+    /// `Config` with the field and its limit, or if nothing is to be changed; database errors.
     pub fn reschedule_jobs(&self, ids: &[i64], options: RescheduleJobOptions) -> Result<Vec<ListedJob>> {
         options.check()?;
         let ids = ids.to_vec();
@@ -169,9 +170,9 @@ impl WorkerUtils {
         })
     }
 
-    /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent.
-    /// For workers that are known to be dead: one that lives goes on with its jobs, and what it makes of them
-    /// is lost. Source: Graphile Worker's `force_unlock_workers`.
+    /// Unlocks the jobs and queues of these workers. Their jobs may run again at once, with the attempt spent. Use it
+    /// for workers that are known to be dead: a live worker continues its jobs, and their outcome is lost.
+    /// Corresponds to Graphile Worker's `force_unlock_workers`.
     ///
     /// # Errors
     /// Database errors.
@@ -180,14 +181,14 @@ impl WorkerUtils {
         self.change(needs::FORCE_UNLOCK, move |client, schema, _| statements::force_unlock(client, schema, &ids))
     }
 
-    /// Deletes rows that nobody needs any more, and answers how many. Safe beside workers and enqueues: a job
-    /// that is added meanwhile keeps its task and its queue. Enqueues wait for it for moments; workers do not.
+    /// Deletes rows that are not needed, and returns how many. Safe beside workers and enqueues: a job that is added
+    /// meanwhile keeps its task and its queue. Enqueues wait for it for moments; workers do not.
     ///
-    /// Failed jobs go in batches, and the deadline is one for each, so that millions can go in one call.
+    /// Failed jobs are deleted in batches. Each batch has the deadline, so that one call can delete millions.
     ///
-    /// A transaction of yours at REPEATABLE READ or SERIALIZABLE that began before the cleanup and adds a job
-    /// after it still sees the names that are gone: do not add jobs in such transactions beside a cleanup of
-    /// tasks or queues.
+    /// A transaction of the caller at REPEATABLE READ or SERIALIZABLE, which began before the cleanup and adds a job
+    /// after it, still sees the deleted names. Do not add jobs in such transactions beside a cleanup of tasks or
+    /// queues.
     ///
     /// ```no_run
     /// use graphile_worker::{CleanupTask, WorkerUtils};
@@ -203,12 +204,12 @@ impl WorkerUtils {
     /// stays deleted); database errors.
     pub fn cleanup(&self, tasks: &[CleanupTask]) -> Result<CleanupResult> {
         let mut result = CleanupResult::default();
-        // Failed jobs first, whatever the order: their names go with them.
+        // Failed jobs are deleted first, whatever the order of `tasks`, because that leaves more names unused.
         let without_failed = tasks.contains(&CleanupTask::DeletePermanentlyFailedJobs);
         if without_failed {
             result.jobs = self.delete_failed_jobs()?;
         }
-        // A look has to imagine them away.
+        // A dry run deletes no failed job, so the later steps must count them as deleted.
         let without_failed = without_failed && self.dry_run;
         if tasks.contains(&CleanupTask::GcTaskIdentifiers) {
             result.tasks = self.delete_unused(NameKind::Tasks, result.jobs, without_failed)?;
@@ -252,7 +253,7 @@ impl WorkerUtils {
             let deleted = self.change(needs, move |client, schema, end| {
                 cleanup::delete(client, schema, kind, &ids, end.saturating_duration_since(Instant::now()))
             });
-            // A transaction in which a lock was not to be had ends by being undone, commit or not.
+            // If a lock was not available, the transaction ends with a rollback, even if it commits.
             if let Some(deleted) = deleted? {
                 return Ok(deleted);
             }
@@ -264,7 +265,7 @@ impl WorkerUtils {
         }
     }
 
-    /// A look at the tables, on a pooled connection. `ascii`: whether all texts that it sends are, see
+    /// Reads the tables, on a pooled connection. `ascii`: whether all texts that it sends are ASCII, see
     /// [`UNCONVERTED`](statements::UNCONVERTED).
     fn look<T: Send + 'static>(
         &self,
@@ -282,7 +283,7 @@ impl WorkerUtils {
         answer.map_err(|error| self.explained(error, needs, end))
     }
 
-    /// A change of them, in a transaction that the server ends when its caller no longer waits for it.
+    /// Changes the tables, in a transaction that the server ends when the caller has stopped waiting.
     pub(in crate::client) fn change<T: Clone + Send + 'static>(
         &self,
         needs: &'static [Need],
@@ -291,7 +292,7 @@ impl WorkerUtils {
         self.transact(needs, false, work)
     }
 
-    /// The same; `ascii` as in [`look`](Self::look).
+    /// As [`change`](Self::change); `ascii` as in [`look`](Self::look).
     fn transact<T: Clone + Send + 'static>(
         &self,
         needs: &'static [Need],
@@ -363,7 +364,7 @@ impl<C: GenericClient> Executor<'_, C> {
         refuse_async_context()?;
         let schema = &self.utils.schema;
         statements::transact(self.client.transaction()?, !self.utils.dry_run, |transaction| {
-            // The caller's role may be another than ours, so that what is known of ours says nothing.
+            // The caller's role may differ from the pool's, so an earlier check of the pool does not apply.
             Known::default().check(transaction, schema, needs)?;
             work(transaction, schema)
         })

@@ -1,9 +1,9 @@
-//! Deletes rows that nobody needs any more, beside workers and enqueues that go on.
+//! Deletes rows that are not needed, while workers and enqueues go on.
 //! Knows nothing of pools and deadlines.
 //!
-//! `add_job` looks a name up and inserts the job in two statements, and locks neither the task nor the queue
-//! that it found. So a row that seems unused may be about to be used: between the two, or by a transaction
-//! that has not committed. Names are therefore deleted while enqueues are held, and looked at again then.
+//! `add_job` looks a name up and inserts the job in two statements. It locks neither the task nor the queue that it
+//! found. So a row that seems unused may be about to be used: between the two statements, or by a transaction that has
+//! not committed. Therefore names are deleted while enqueues are held, after a second check.
 
 use crate::client::admin::statements::limit;
 use crate::db::schema::Schema;
@@ -15,23 +15,23 @@ use std::time::Duration;
 /// How many failed jobs one statement deletes.
 pub(crate) const BATCH: i64 = 10_000;
 
-/// How long enqueues may wait behind a cleanup that itself waits for the end of older ones.
+/// How long enqueues may wait behind a cleanup that waits for older enqueues to end.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What names stand for.
+/// Which table the names are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NameKind {
     Tasks,
     Queues,
 }
 
-/// Deletes up to [`BATCH`] jobs that have failed for good; answers how many.
+/// Deletes up to [`BATCH`] jobs that have failed permanently. Returns how many.
 pub(crate) fn delete_failed_jobs<C: GenericClient>(transaction: &mut C, schema: &Schema) -> Result<i64> {
     let sql = schema.fill(include_str!("../../sql/admin/delete_failed_jobs.sql"));
     Ok(transaction.execute_typed(&sql, &[(&BATCH, Type::INT8)])? as i64)
 }
 
-/// The ids of names that seem unused, or would be without the jobs that have failed for good. Holds nobody.
+/// The ids of names that seem unused, or would be without the jobs that have failed permanently. Blocks no session.
 pub(crate) fn unused<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
@@ -52,7 +52,7 @@ pub(crate) fn unused<C: GenericClient>(
     rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
-/// Deletes those of the names that are still unused; `None` if enqueues under way did not end in time.
+/// Deletes those of the names that are still unused. Returns `None` if enqueues under way did not end in time.
 pub(crate) fn delete<C: GenericClient>(
     transaction: &mut C,
     schema: &Schema,
@@ -76,7 +76,7 @@ pub(crate) fn delete<C: GenericClient>(
     }
 }
 
-/// The error of a cleanup that never found a moment without an enqueue under way.
+/// The error of a cleanup that found no moment without an enqueue under way.
 pub(crate) fn never_quiet(kind: NameKind, deleted_jobs: i64) -> Error {
     let what = match kind {
         NameKind::Tasks => "tasks",

@@ -1,5 +1,5 @@
-//! What operators ask for and are told: jobs, queues and workers as they stand, and what may be done to them.
-//! Words and their limits only; the statements stand in `manage.rs` and `cleanup.rs`.
+//! The types of an operator's calls: jobs, queues and workers in their current state, and the changes that can be made.
+//! Types and limits only; the statements are in `statements.rs` and `cleanup.rs`.
 
 mod api;
 pub(crate) mod cleanup;
@@ -16,7 +16,7 @@ use std::fmt;
 use std::str::FromStr;
 use tokio_postgres::Row;
 
-/// Where a job stands. Told by the database's clock.
+/// The state of a job, by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -26,12 +26,12 @@ pub enum JobState {
     Scheduled,
     /// Is held by a worker.
     Locked,
-    /// Has no attempts left, and stays until somebody reschedules, removes or cleans it up.
+    /// Has no attempts left. Stays until it is rescheduled, removed or cleaned up.
     Failed,
 }
 
 impl JobState {
-    /// All of them.
+    /// All states.
     pub const ALL: [JobState; 4] = [Self::Ready, Self::Scheduled, Self::Locked, Self::Failed];
 
     /// `ready`, `scheduled`, `locked` or `failed`.
@@ -60,20 +60,20 @@ impl FromStr for JobState {
     }
 }
 
-/// A job as it stands in the queue, with all that an operator may want to know. Serializes to the fields
-/// named here, with the payload as the JSON that it is.
+/// A job in its current state, with all that an operator may want to know. Serializes to the fields named here, and the
+/// payload to the JSON that it is.
 #[derive(Clone, PartialEq, Serialize)]
 pub struct ListedJob {
     /// The row's id, unique in its schema.
     pub id: i64,
-    /// The task that runs it; empty if the task's row is gone, so that nobody can.
+    /// The task that runs it; empty if the task's row is missing, so that no worker can run it.
     pub task_identifier: String,
     /// The named queue it belongs to, if any.
     pub queue_name: Option<String>,
     /// JSON text, byte for byte as PostgreSQL holds it.
     #[serde(serialize_with = "as_json")]
     pub payload: String,
-    /// Lower runs first.
+    /// Jobs with a lower number run first.
     pub priority: i16,
     /// Not started before this time.
     pub run_at: DateTime<Utc>,
@@ -85,24 +85,25 @@ pub struct ListedJob {
     pub last_error: Option<String>,
     /// When it was first added.
     pub created_at: DateTime<Utc>,
-    /// When it was last changed from outside: added again, failed, rescheduled.
+    /// When it was last added again, failed by hand or rescheduled. A worker's claim or failure does not change it.
     pub updated_at: DateTime<Utc>,
     /// Its job key.
     pub key: Option<String>,
-    /// Since when a worker holds it, or when that worker said last that it does.
+    /// Since when a worker holds it, or when that worker last renewed its lock.
     pub locked_at: Option<DateTime<Utc>>,
     /// The worker that holds it.
     pub locked_by: Option<String>,
     /// How often it was added again under its key.
     pub revision: i32,
-    /// Marks by which workers leave it to others, in no particular order.
+    /// The flags by which workers leave it to other workers, in no particular order.
     pub flags: Vec<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
 }
 
 impl ListedJob {
-    /// Reads a row of `list_jobs.sql` and its like. What is not valid UTF-8 in it is replaced.
+    /// Reads a row of `list_jobs.sql`, or of a statement with the same columns. Text that is not valid UTF-8 is
+    /// replaced.
     pub(crate) fn from_row(row: &Row) -> Result<Self> {
         let text = |column| Ok::<_, Error>(row.try_get::<_, Option<Text>>(column)?.map(|text| text.0));
         Ok(Self {
@@ -128,7 +129,7 @@ impl ListedJob {
 }
 
 impl fmt::Debug for ListedJob {
-    /// Everything but the payload, which may hold secrets.
+    /// All fields but the payload, which may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ListedJob")
             .field("id", &self.id)
@@ -150,7 +151,7 @@ fn as_json<S: Serializer>(payload: &str, serializer: S) -> Result<S::Ok, S::Erro
     RawValue::from_string(payload.to_owned()).map_err(S::Error::custom)?.serialize(serializer)
 }
 
-/// Which jobs to list. What is `None` chooses nothing.
+/// Which jobs to list. A field that is `None` does not filter.
 ///
 /// ```
 /// use graphile_worker::{JobState, ListJobsOptions};
@@ -165,9 +166,9 @@ pub struct ListJobsOptions {
     pub queue: Option<String>,
     /// Only jobs in this state.
     pub state: Option<JobState>,
-    /// At most so many, not negative. Defaults to 50.
+    /// The largest number of jobs to return, not negative. Defaults to 50.
     pub limit: i64,
-    /// After so many, not negative. Defaults to 0.
+    /// The number of jobs to pass over first, not negative. Defaults to 0.
     pub offset: i64,
 }
 
@@ -193,17 +194,17 @@ impl ListJobsOptions {
 pub struct JobStats {
     /// All jobs.
     pub total: i64,
-    /// Those that may start now.
+    /// Jobs that may start now.
     pub ready: i64,
-    /// Those that wait for their `run_at`.
+    /// Jobs that wait for their `run_at`.
     pub scheduled: i64,
-    /// Those that workers hold.
+    /// Jobs that workers hold.
     pub locked: i64,
-    /// Those that have failed for good.
+    /// Jobs that have failed permanently.
     pub failed: i64,
 }
 
-/// A named queue as it stands.
+/// A named queue in its current state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueueRow {
     /// The row's id.
@@ -214,13 +215,13 @@ pub struct QueueRow {
     pub locked_at: Option<DateTime<Utc>>,
     /// The worker that holds it.
     pub locked_by: Option<String>,
-    /// How many jobs belong to it, in whatever state.
+    /// How many jobs belong to it, in any state.
     pub job_count: i64,
     /// How many of those are ready.
     pub ready_count: i64,
 }
 
-/// A worker that holds something.
+/// A worker that holds jobs or queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LockedWorkerRow {
     /// The id under which it locks.
@@ -231,19 +232,19 @@ pub struct LockedWorkerRow {
     pub locked_queues: i64,
 }
 
-/// What to change of jobs; what is `None` stays as it is, and 0 is a value.
-/// Source: Graphile Worker's `reschedule_jobs`.
+/// What to change of jobs. A field that is `None` stays as it is; 0 is a value. Corresponds to Graphile Worker's
+/// `reschedule_jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RescheduleJobOptions {
-    /// When they start at the earliest.
+    /// When the jobs start at the earliest.
     pub run_at: Option<DateTime<Utc>>,
-    /// Instead of `run_at`: now, by the database's clock. Defaults to `false`.
+    /// Sets `run_at` to now, by the database's clock. Not together with `run_at`. Defaults to `false`.
     pub now: bool,
-    /// -32768..=32767, lower first.
+    /// -32768..=32767. Jobs with a lower number run first.
     pub priority: Option<i32>,
-    /// How often they count as tried, 0..=32767. Fewer than their `max_attempts` bring failed jobs back.
+    /// How many attempts count as made, 0..=32767. With fewer than their `max_attempts`, failed jobs run again.
     pub attempts: Option<i32>,
-    /// 1..=32767.
+    /// After how many failed attempts they stay failed, 1..=32767.
     pub max_attempts: Option<i32>,
 }
 
@@ -273,30 +274,30 @@ pub struct ForceUnlockResult {
     pub queues: i64,
 }
 
-/// One kind of rows that nobody needs any more. Source: Graphile Worker's cleanup tasks.
+/// One kind of rows that are not needed. Corresponds to Graphile Worker's cleanup tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CleanupTask {
-    /// Jobs that have failed for good.
+    /// Jobs that have failed permanently.
     DeletePermanentlyFailedJobs,
-    /// Tasks that no job is of.
+    /// Tasks without jobs.
     ///
-    /// A running worker goes by the ids of its tasks. Ours look them up once a minute, so that a task that
-    /// comes back reaches them no later than that; Node's and the async crate's do at their start. Beside
-    /// those, keep the names that they know, or stop them.
+    /// A running worker uses the ids of its tasks. Workers of this library look them up once a minute, so a task that
+    /// is added again reaches them within that time. Node's workers and the async crate's look them up only at their
+    /// start. Beside those, keep the names that they know, or stop them.
     GcTaskIdentifiers,
-    /// Named queues that no job belongs to and nobody holds.
+    /// Named queues without jobs that no worker holds.
     GcJobQueues,
 }
 
 impl CleanupTask {
-    /// All of them, in the order in which each leaves more for the next.
+    /// All of them, in the order in which each leaves more rows for the next.
     pub const ALL: [CleanupTask; 3] = [Self::DeletePermanentlyFailedJobs, Self::GcTaskIdentifiers, Self::GcJobQueues];
 }
 
 /// How many rows a cleanup deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CleanupResult {
-    /// Jobs that had failed for good.
+    /// Jobs that had failed permanently.
     pub jobs: i64,
     /// Tasks.
     pub tasks: i64,

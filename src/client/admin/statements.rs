@@ -1,5 +1,5 @@
-//! What an operator's call sends, and how its answer is read: looks at jobs, queues and workers, and changes
-//! by hand. Knows nothing of pools and deadlines; what nobody needs any more is for `cleanup.rs`.
+//! Sends the statements of an operator's call, and reads their replies: lists of jobs, queues and workers, and changes
+//! by hand. Knows nothing of pools and deadlines. Cleanup is in `cleanup.rs`.
 
 use crate::client::admin::{
     ForceUnlockResult, JobStats, ListJobsOptions, ListedJob, LockedWorkerRow, QueueRow, RescheduleJobOptions,
@@ -13,7 +13,7 @@ use postgres::types::{ToSql, Type};
 use postgres::{GenericClient, Row, Transaction};
 use std::time::Duration;
 
-/// Runs `work` in this transaction, or savepoint; undone at the end unless `keep`.
+/// Runs `work` in this transaction or savepoint. Rolls it back at the end if `keep` is false.
 pub(crate) fn transact<T>(
     mut transaction: Transaction,
     keep: bool,
@@ -27,11 +27,11 @@ pub(crate) fn transact<T>(
     Ok(answer)
 }
 
-/// Gives this transaction's texts in the database's own encoding, for a character that UTF-8 does not have: what is
-/// not UTF-8 in them is replaced as they are read. Texts among the parameters must be ASCII.
+/// Makes the server send this transaction's texts in the database's own encoding, for a character that UTF-8 does not
+/// have. What is not UTF-8 is replaced as it is read. Texts among the parameters must be ASCII.
 pub(crate) const UNCONVERTED: &str = "set local client_encoding = 'SQL_ASCII'";
 
-/// Lets the server end what its caller no longer waits for.
+/// Lets the server end a statement for which its caller has stopped waiting.
 pub(crate) fn limit<C: GenericClient>(transaction: &mut C, statement: Duration, lock: Duration) -> Result<()> {
     let milliseconds = |time: Duration| time.as_millis().clamp(1, i32::MAX as u128).to_string();
     let (statement, lock) = (milliseconds(statement), milliseconds(lock));
@@ -40,7 +40,7 @@ pub(crate) fn limit<C: GenericClient>(transaction: &mut C, statement: Duration, 
     Ok(())
 }
 
-/// Jobs by id. `came` is called for each as it arrives: all of them may take long.
+/// Lists jobs by id. Calls `came` for each job that arrives, because all of them may take long.
 pub(crate) fn list<C: GenericClient>(
     client: &mut C,
     schema: &Schema,
@@ -112,7 +112,8 @@ pub(crate) fn complete<C: GenericClient>(transaction: &mut C, schema: &Schema, i
     listed(transaction.query_typed(&sql, &[(&ids, Type::INT8_ARRAY)])?)
 }
 
-/// An empty `reason` leaves it to the shared function. What the database cannot hold of it is escaped.
+/// Fails jobs permanently. If `reason` is empty, the shared function sets one. What the database cannot store of it is
+/// escaped.
 pub(crate) fn permanently_fail<C: GenericClient>(
     transaction: &mut C,
     schema: &Schema,
@@ -124,7 +125,7 @@ pub(crate) fn permanently_fail<C: GenericClient>(
     let sql = schema.fill(include_str!("../../sql/admin/permanently_fail_jobs.sql"));
     let mut fitting = Fitting::new();
     loop {
-        // What fails in a savepoint does not end the transaction.
+        // A failure inside a savepoint does not end the transaction.
         transaction.batch_execute("savepoint fitting")?;
         match transaction.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&reason, Type::TEXT)]) {
             Ok(rows) => return listed(rows),
@@ -176,7 +177,7 @@ pub(crate) fn force_unlock<C: GenericClient>(
     Ok(unlocked)
 }
 
-/// Sees to it that a job which the shared functions take for unlocked is.
+/// Unlocks those of the jobs that the shared functions treat as unlocked, because their locks are four hours old.
 fn unlock_stale<C: GenericClient>(transaction: &mut C, schema: &Schema, ids: &[i64]) -> Result<()> {
     let sql = schema.fill(include_str!("../../sql/admin/unlock_stale.sql"));
     transaction.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)])?;

@@ -1,22 +1,23 @@
-//! Every connection parameter and environment variable of libpq, PostgreSQL 12 to 18, and what we do with each.
-//! The table of `docs/connecting.md` says the same; a test compares them.
+//! Every connection parameter and environment variable of libpq in PostgreSQL 12 to 18, and how this library treats
+//! each.
+//! The table of `docs/connecting.md` has the same content; a test compares them.
 
 /// One parameter of a connection string.
 pub(super) struct Parameter {
     pub(super) name: &'static str,
-    /// The environment variable that stands in for it; empty if there is none.
+    /// The environment variable that is used if the parameter is not given; empty if there is none.
     pub(super) variable: &'static str,
     pub(super) rule: Rule,
 }
 
-/// Whether we act on a parameter. What is refused is refused by name, with what to do instead.
+/// How this library treats a parameter. The error for a refused parameter has its name and a remedy.
 pub(super) enum Rule {
     Used,
-    /// Accepted with these values, which ask for nothing that we do not do anyway.
+    /// Accepted with these values, which ask only for what this library does anyway.
     Only(&'static [&'static str], &'static str),
-    /// Refused, except where no TLS is spoken: there libpq ignores it too.
+    /// Refused if TLS is used. Without TLS libpq ignores it, and so does this library.
     NotWithTls(&'static str),
-    /// Refused, except where no host is a Unix socket: there libpq ignores it too.
+    /// Refused if a host is a Unix socket. Otherwise libpq ignores it, and so does this library.
     NotOnSockets(&'static str),
 }
 use Rule::{NotOnSockets, NotWithTls, Only, Used};
@@ -93,7 +94,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
 /// Variables that libpq sends as settings of the session.
 pub(super) const SETTINGS: [(&str, &str); 3] = [("PGDATESTYLE", "datestyle"), ("PGTZ", "timezone"), ("PGGEQO", "geqo")];
 
-/// The variables of which one must be set if a connection is to be made without a connection string.
+/// The variables of which one must be set for a connection without a connection string.
 pub(in crate::db) const WHERE: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"];
 
 pub(super) fn find(name: &str) -> Option<&'static Parameter> {

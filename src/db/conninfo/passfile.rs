@@ -1,11 +1,11 @@
-//! libpq's password file: found, guarded and looked up. Knows nothing of connection strings.
+//! Reads libpq's password file, checks its permissions, and looks up passwords. Knows nothing of connection strings.
 
 use std::fs;
 use std::path::Path;
 
 use log::warn;
 
-/// The password file's text, if it is there and nobody else can read it.
+/// Returns the text of the password file, if it exists and no other user has access to it.
 pub(super) fn read(path: &Path) -> Option<String> {
     let about = fs::metadata(path).ok()?;
     if !about.is_file() {
@@ -20,7 +20,7 @@ pub(super) fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).map_err(|e| warn!(path:? = path, error:% = e; "password file cannot be read")).ok()
 }
 
-/// The password of the first line `host:port:database:user:password` that fits.
+/// Returns the password of the first line `host:port:database:user:password` that matches.
 pub(super) fn look_up(text: &str, wanted: [&str; 4]) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut fields = split_fields(line).into_iter();
@@ -29,7 +29,7 @@ pub(super) fn look_up(text: &str, wanted: [&str; 4]) -> Option<String> {
     })
 }
 
-/// The fields between colons, as written and with backslashes resolved.
+/// Returns the fields between colons, each as written and with backslashes resolved.
 fn split_fields(line: &str) -> Vec<(String, String)> {
     let mut fields = vec![(String::new(), String::new())];
     let mut chars = line.chars();

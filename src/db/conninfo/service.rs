@@ -1,4 +1,4 @@
-//! libpq's service files: groups of connection parameters under a name. Knows nothing of connection strings.
+//! Reads libpq's service files: groups of connection parameters under a name. Knows nothing of connection strings.
 
 use std::fs;
 use std::io;
@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Where distributions and PostgreSQL itself put the file of all users.
+/// The folders in which distributions and PostgreSQL itself put the file of all users.
 const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
-/// Finds a service in the user's file, and else in the system's: its parameters in the order of the file, and the file.
+/// Finds a service in the user's file, or else in the system's file. Returns its parameters in the order of the file,
+/// and the path of the file.
 ///
 /// # Errors
-/// `Config` if no file has it, or the file cannot be read. The text repeats no value.
+/// `Config` if no file has it, or if the file cannot be read. The text repeats no value.
 pub(super) fn find(
     service: &str,
     named: Option<&str>,
@@ -33,7 +34,7 @@ pub(super) fn find(
         }
     }
     Err(Error::config(format!(
-        "definition of service {service:?} not found; it stands in [{service}] of the file of PGSERVICEFILE, \
+        "definition of service {service:?} not found; define it in section [{service}] of the file in PGSERVICEFILE, \
          of ~/.pg_service.conf, or of pg_service.conf in the folder of PGSYSCONFDIR"
     )))
 }
@@ -45,7 +46,7 @@ fn unreadable(file: &Path, error: &io::Error) -> Error {
     }
 }
 
-/// The lines `key=value` of the group `[service]`; `None` if there is no such group.
+/// Returns the lines `key=value` of the group `[service]`; `None` if there is no such group.
 pub(super) fn look_up(text: &str, service: &str, file: &Path) -> Result<Option<Vec<(String, String)>>> {
     let mut found = None;
     for (number, line) in text.lines().enumerate() {

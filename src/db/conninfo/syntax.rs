@@ -1,5 +1,5 @@
-//! The two spellings of a connection string, URL and key=value, taken apart as libpq does.
-//! Knows which parameters exist, not what they mean; its errors never repeat what was written.
+//! Parses the two forms of a connection string, URL and key=value, as libpq does.
+//! Knows which parameters exist, not what they mean. Its errors never repeat the input.
 
 use std::str::Chars;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const UNENCODED: &str = "the URL cannot be read; in a user name or password \
      write % as %25, / as %2F, @ as %40, ? as %3F and # as %23";
 const UNQUOTED: &str = "the connection string cannot be read: it is a list of key=value, \
-     in which a value with spaces stands in single quotes, with ' and \\ written as \\' and \\\\";
+     in which a value with spaces is in single quotes, with ' and \\ written as \\' and \\\\";
 
 impl Given {
     /// `user:password@host:port,host/database?key=value`, without the scheme.
@@ -17,7 +17,7 @@ impl Given {
         let mut rest = rest;
         // As in libpq, an @ after the first slash does not end the user's part.
         if let Some(at) = rest.find(['@', '/']).filter(|i| rest[*i..].starts_with('@')) {
-            // No host has an @, so a later one there means that the earlier belong to the password.
+            // No host has an @. So a later @ means that the earlier ones belong to the password.
             let end = rest[at..].find(['/', '?']).map_or(rest.len(), |i| at + i);
             let at = rest[..end].rfind('@').unwrap_or(at);
             let (user, password) = rest[..at].split_once(':').unwrap_or((&rest[..at], ""));
@@ -46,7 +46,7 @@ impl Given {
         self.put_part("port", &ports.join(","))?;
         self.put_part("dbname", path.strip_prefix('/').unwrap_or_default())?;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            // An @ here may be the end of a password with a question mark: then no name is safe to show.
+            // An @ here may end a password with a question mark. Then no name is safe to show.
             self.read_parameter(pair).map_err(|e| if query.contains('@') { Error::config(UNENCODED) } else { e })?;
         }
         Ok(())
@@ -58,12 +58,12 @@ impl Given {
         let value = decode(value).ok_or_else(|| Error::config(UNENCODED))?;
         match (key.as_str(), value.as_str()) {
             ("ssl", "true") => self.put("sslmode", "require".to_owned()),
-            ("ssl", _) => Err(Error::config("ssl must be true; sslmode says more")),
+            ("ssl", _) => Err(Error::config("ssl must be true; use sslmode for anything else")),
             _ => self.put(&key, value),
         }
     }
 
-    /// A part of the URL itself: left out when empty, so that the environment can fill it.
+    /// Puts a part of the URL itself. An empty part is left out, so that the environment can fill it.
     fn put_part(&mut self, key: &'static str, raw: &str) -> Result<()> {
         match decode(raw).ok_or_else(|| Error::config(UNENCODED))? {
             empty if empty.is_empty() => Ok(()),
@@ -82,7 +82,7 @@ impl Given {
             let rest = chars.as_str();
             let (key, rest) = rest.split_once('=').ok_or_else(|| Error::config(UNQUOTED))?;
             let key = key.trim_end();
-            // After an unquoted password this may be a piece of it, which nobody wants to read in a log.
+            // After an unquoted password this may be a part of it, which must not reach a log.
             if key.contains(char::is_whitespace) || (after_password && find(key).is_none()) {
                 return Err(Error::config(UNQUOTED));
             }
@@ -94,7 +94,7 @@ impl Given {
     }
 }
 
-/// Percent-decoding; `None` for a % without two digits and for what is not UTF-8.
+/// Decodes percent-encoding. Returns `None` for a % without two digits, and for bytes that are not UTF-8.
 fn decode(raw: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut pieces = raw.split('%');
@@ -111,7 +111,8 @@ fn skip_spaces(chars: &mut Chars<'_>) {
     *chars = chars.as_str().trim_start().chars();
 }
 
-/// The value after `key =`: quoted or up to the next space, with backslashes; `None` if a quote stays open.
+/// Reads the value after `key =`, quoted or up to the next space, with backslash escapes. Returns `None` if a quote
+/// stays open.
 fn read_value(chars: &mut Chars<'_>) -> Option<String> {
     skip_spaces(chars);
     let quoted = chars.as_str().starts_with('\'');

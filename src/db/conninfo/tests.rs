@@ -11,7 +11,8 @@ fn parse(text: &str, env: &[(&str, &str)]) -> Result<ConnInfo> {
     ConnInfo::parse(text, &|name| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
 }
 
-/// `user password hosts dbname sslmode`, with `-` for no password; a password for each host where they differ.
+/// Compares `user password hosts dbname sslmode`, with `-` for no password, or one password for each host if they
+/// differ.
 #[track_caller]
 fn check_in(env: &[(&str, &str)], text: &str, expected: &str) {
     let info = parse(text, env).unwrap();
@@ -81,7 +82,7 @@ fn pairs_are_read_as_libpq_does() {
 }
 
 #[test]
-fn what_is_left_open_comes_from_the_environment() {
+fn the_environment_fills_what_the_string_leaves_open() {
     let env = [
         ("PGHOST", "e"),
         ("PGPORT", "6"),
@@ -94,7 +95,7 @@ fn what_is_left_open_comes_from_the_environment() {
     check_in(&env, "postgres://", "eu ep e:6 ed require");
     check_in(&env, "postgres://u@h/d", "u ep h:6 d require");
     check_in(&env, "host=h sslmode=disable", "eu ep h:6 ed disable");
-    // Empty in the string is libpq's default, not the variable's value.
+    // An empty value in the string means libpq's default, not the variable's value.
     check_in(&env, "host=h dbname='' port='' password=''", "eu - h:5432 eu require");
     check_in(&[("PGSSLROOTCERT", "system")], "host=h user=u", "u - h:5432 u verify-full");
     check_in(
@@ -107,7 +108,7 @@ fn what_is_left_open_comes_from_the_environment() {
 }
 
 #[test]
-fn behaviour_reaches_the_config() {
+fn session_parameters_reach_the_config() {
     let info = parse("host=h", &[]).unwrap();
     let config = info.config(&info.servers[0], None, "test");
     assert_eq!(config.get_connect_timeout(), None);
@@ -155,7 +156,7 @@ fn errors_name_the_parameter_and_what_is_allowed() {
     check_error("host=a,b hostaddr=127.0.0.1", "host has 2 entries and hostaddr 1");
     check_error("host=a hostaddr=b", "hostaddr must be numeric addresses");
     check_error("host=@abstract", "host must not contain an @");
-    check_error("host=a,/b sslmode=require", "sslmode=require cannot hold for a list of hosts with a socket");
+    check_error("host=a,/b sslmode=require", "sslmode=require cannot be used for a list of hosts with a socket");
     check_error("hostaddr=127.0.0.1 sslmode=verify-full", "needs the name in host");
     check_error("host=h sslmode=require sslrootcert=system", "sslrootcert=system needs sslmode=verify-full");
     check_error("host=h sslnegotiation=direct", "sslnegotiation=direct needs");
@@ -171,7 +172,7 @@ fn errors_name_the_parameter_and_what_is_allowed() {
 }
 
 #[test]
-fn what_is_not_supported_says_so() {
+fn unsupported_parameters_are_refused() {
     for key in ["sslcrl", "sslcrldir", "sslpassword", "krbsrvname", "require_auth", "gsslib"] {
         check_error(&format!("host=h {key}=x"), &format!("{key} is not supported"));
     }
@@ -189,13 +190,13 @@ fn what_is_not_supported_says_so() {
 }
 
 #[test]
-fn a_hard_password_arrives_whole() {
+fn a_password_with_special_characters_is_read_whole() {
     check(&format!("postgres://u:{ENCODED}@h/d"), &format!("u {SECRET} h:5432 d prefer"));
     check(&format!("postgres://h/d?user=u&password={ENCODED}"), &format!("u {SECRET} h:5432 d prefer"));
     check(&format!("host=h user=u dbname=d password={SECRET}"), &format!("u {SECRET} h:5432 d prefer"));
     check(&format!("host=h user=u password='{SECRET}' dbname=d"), &format!("u {SECRET} h:5432 d prefer"));
     check_in(&[("PGPASSWORD", SECRET)], "host=h user=u dbname=d", &format!("u {SECRET} h:5432 d prefer"));
-    // An @ alone is understood raw, as other URL parsers do; libpq would look for a host with an @.
+    // An @ alone is accepted unencoded, as by other URL parsers. libpq would look for a host with an @.
     check("postgres://u:p@ss@h/d", "u p@ss h:5432 d prefer");
     check("postgres://u:p?#:ss@h/d", "u p?#:ss h:5432 d prefer");
 }
@@ -213,7 +214,7 @@ fn no_password_is_ever_shown() {
         assert!(!format!("{:?}", info.config(&info.servers[0], None, "test")).contains("w:rd"));
     }
     assert_eq!(parse("host=h user=u", &[]).unwrap().to_string(), "postgres://u@h:5432/u");
-    // Each is broken where a password was written carelessly, and holds the words zebra and quagga.
+    // Each string is broken where a password is written carelessly, and contains the words zebra and quagga.
     let broken = [
         "postgres://u:zebra/quagga@h/d",
         "postgres://u:123/zebra@quagga/d",
@@ -263,7 +264,7 @@ fn the_password_file_is_read_as_libpq_does() {
 }
 
 #[test]
-fn the_password_file_stands_in_for_a_password() {
+fn the_password_file_replaces_a_missing_password() {
     let home = std::env::temp_dir().join(format!("gw-passfile-{}", std::process::id()));
     fs::create_dir_all(&home).unwrap();
     let file = home.join(".pgpass");
@@ -278,7 +279,7 @@ fn the_password_file_stands_in_for_a_password() {
     check_in(&env, "host=/tmp user=s", "s three /tmp/.s.PGSQL.5432 s disable");
     check_in(&env, "host=/x user=s", "s four /x/.s.PGSQL.5432 s disable");
     check_in(&env, "host=a,c port=1 user=u dbname=d", "u one a:1,c:1 d prefer");
-    // No host is shown the password of another.
+    // A server receives no password of another server.
     check_in(&env, "host=a,b,d port=1 user=u dbname=d", "u one,two,- a:1,b:1,d:1 d prefer");
     check(&format!("host=a port=1 user=u dbname=d passfile='{file_text}'"), "u one a:1 d prefer");
     check_in(&[("PGPASSFILE", file_text)], "host=b user=u", "u two b:5432 u prefer");
@@ -289,7 +290,7 @@ fn the_password_file_stands_in_for_a_password() {
 }
 
 #[test]
-fn a_parameter_that_libpq_ignores_here_is_ignored_too() {
+fn parameters_that_libpq_ignores_are_ignored() {
     check("host=h user=u requirepeer=x", "u - h:5432 u prefer");
     check_in(&[("PGREQUIREPEER", "x")], "postgres://u@h/d", "u - h:5432 d prefer");
     check_in(&[("PGSSLCRL", "x")], "host=/s user=u", "u - /s/.s.PGSQL.5432 u disable");
@@ -328,7 +329,7 @@ fn sessions_are_named_after_the_application_and_their_role() {
 }
 
 #[test]
-fn the_variables_that_are_settings_reach_the_session() {
+fn variables_for_settings_reach_the_session() {
     let env = [("PGTZ", "Europe/Berlin"), ("PGDATESTYLE", "sql, dmy"), ("PGGEQO", "default")];
     let options = |text: &str| parse(text, &env).unwrap().config.get_options().unwrap().to_owned();
     assert_eq!(options("host=h"), r"-c datestyle=sql,\ dmy -c timezone=Europe/Berlin");
@@ -357,7 +358,7 @@ fn a_service_fills_what_the_connection_string_leaves_open() {
     check_in(&own, "service=prod", "pu a = b p:7 pu require");
     check_in(&own, "postgres:///d?service=prod", "pu a = b p:7 d require");
     check_in(&with(&[("PGSERVICE", "prod"), ("PGPORT", "9"), ("PGDATABASE", "ed")]), "", "pu a = b p:7 ed require");
-    // Beside a complete URL it decides only what the URL does not say.
+    // With a complete URL, the service decides only what the URL leaves open.
     check_in(&with(&[("PGSERVICE", "prod")]), "postgres://u:p@h:1/d", "u p h:1 d require");
     check_in(&own, "service=all", "su - s:5432 su prefer");
     let file = [("PGSERVICEFILE", named_text), ("PGSYSCONFDIR", system.to_str().unwrap()), ("HOME", home_text)];
@@ -395,12 +396,12 @@ const OF_LIBPQ: &str = "
     load_balance_hosts PGLOADBALANCEHOSTS, oauth_issuer, oauth_client_id, oauth_client_secret, oauth_scope,
     authtype PGAUTHTYPE, tty PGTTY";
 
-/// The variables of libpq that no parameter stands for.
+/// The variables of libpq without a parameter.
 const ONLY_VARIABLES: [&str; 7] =
     ["PGDATESTYLE", "PGTZ", "PGGEQO", "PGSYSCONFDIR", "PGLOCALEDIR", "PGOAUTHDEBUG", "PGOAUTHCAFILE"];
 
 #[test]
-fn every_parameter_of_libpq_is_honoured_or_refused_by_name_as_the_manual_says() {
+fn every_libpq_parameter_is_treated_as_in_the_manual() {
     let manual = include_str!("../../../docs/connecting.md");
     let rows: HashMap<&str, &str> =
         manual.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | ")).collect();
@@ -432,8 +433,8 @@ fn every_parameter_of_libpq_is_honoured_or_refused_by_name_as_the_manual_says() 
             Rule::NotWithTls(_) => "refused where TLS is spoken".to_owned(),
             Rule::NotOnSockets(_) => "refused on Unix sockets".to_owned(),
         };
-        assert!(says.starts_with(&expected), "{}: the manual says {says:?} and not {expected:?}", parameter.name);
-        // What is refused is refused by its own name, and by that of its variable.
+        assert!(says.starts_with(&expected), "{}: the manual has {says:?} and not {expected:?}", parameter.name);
+        // The error names the parameter, or the variable if that was set.
         if !matches!(parameter.rule, Rule::Used) {
             let host = if matches!(parameter.rule, Rule::NotOnSockets(_)) { "/s" } else { "h" };
             check_error(

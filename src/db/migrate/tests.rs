@@ -32,7 +32,7 @@ impl Scratch {
         Self { name }
     }
 
-    /// One with the shared schema and our extras.
+    /// A database with the shared schema and the extras.
     fn migrated() -> Self {
         let db = Self::new();
         db.migrate().unwrap();
@@ -70,7 +70,7 @@ impl Scratch {
         probe(&mut self.session(), &Schema::default())
     }
 
-    /// Runs `call` on a session of a role that may connect and nothing else but what `grants` says.
+    /// Runs `call` on a session of a role that may connect, and has no other rights than `grants`.
     fn with_role<T>(&self, grants: &str, call: impl FnOnce(&mut Session) -> T) -> T {
         let role = format!("{}_\"role\"", self.name);
         let quoted = quote(&role);
@@ -86,7 +86,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Left behind by a failing test, a session must not hide why it failed.
+        // If a failing test leaves a session open, this must not hide why the test failed.
         let _ = connect(&server()).batch_execute(&format!("drop database {} with (force)", self.name));
     }
 }
@@ -142,7 +142,7 @@ fn an_empty_database_is_installed_once_and_works() {
 }
 
 #[test]
-fn every_table_of_ours_is_closed_by_row_security_like_the_shared_ones() {
+fn every_table_but_the_ledger_has_row_security() {
     let db = Scratch::migrated();
     let open: Vec<String> = db
         .client()
@@ -173,7 +173,7 @@ fn sixteen_installers_at_once_all_succeed() {
 }
 
 #[test]
-fn a_schema_may_have_any_name_and_two_of_them_may_share_a_database() {
+fn schemas_of_any_name_share_a_database() {
     let db = Scratch::new();
     for name in [r#"a"b'c; drop 🦀 /* -- %s \"#, "SELECT", "graphile_worker"] {
         let schema = Schema::new(name).unwrap();
@@ -195,7 +195,7 @@ fn a_probe_installs_nothing() {
 }
 
 #[test]
-fn ids_that_others_have_defined_are_accepted_with_either_flag() {
+fn migration_ids_of_other_workers_are_accepted() {
     let db = Scratch::migrated();
     for breaking in [false, true] {
         db.execute(&format!(
@@ -217,14 +217,14 @@ fn a_newer_breaking_migration_is_refused_by_its_id() {
 }
 
 #[test]
-fn a_newer_migration_that_breaks_nothing_is_no_obstacle() {
+fn a_newer_migration_that_is_not_breaking_is_accepted() {
     let db = Scratch::migrated();
     db.execute("insert into graphile_worker.migrations (id, breaking) values (999999, false)");
     assert_eq!(db.migrate().unwrap().max_id, 999_999);
 }
 
 #[test]
-fn an_older_schema_is_refused_with_what_to_run() {
+fn an_older_schema_is_refused_with_the_command_to_run() {
     let db = Scratch::migrated();
     db.execute("delete from graphile_worker.migrations where id > 15; update graphile_worker.migrations set ts = now() - interval '1 day'");
     refused(db.migrate(), &["migration 15", "needs 18", "graphile-worker --schema-only", "0.16"]);
@@ -233,7 +233,7 @@ fn an_older_schema_is_refused_with_what_to_run() {
 }
 
 #[test]
-fn a_schema_that_another_migrates_right_now_is_waited_for() {
+fn a_probe_waits_for_another_workers_migration() {
     let db = Scratch::migrated();
     db.execute("delete from graphile_worker.migrations where id > 15");
     thread::scope(|scope| {
@@ -248,7 +248,7 @@ fn a_schema_that_another_migrates_right_now_is_waited_for() {
 }
 
 #[test]
-fn a_migration_that_ends_between_two_questions_is_seen_whole() {
+fn a_migration_that_ends_between_two_reads_is_seen_whole() {
     let db = Scratch::migrated();
     db.execute(
         "alter table graphile_worker._private_jobs rename to jobs_of_before_16;
@@ -259,7 +259,7 @@ fn a_migration_that_ends_between_two_questions_is_seen_whole() {
     renaming.batch_execute("lock graphile_worker.migrations in access exclusive mode").unwrap();
     thread::scope(|scope| {
         let answer = scope.spawn(|| db.migrate());
-        // It has asked for the tables, found none of jobs, and asks for the ledger now.
+        // The call has looked up the tables, found no table of jobs, and reads the ledger now.
         while !db.one::<bool>("select exists (select from pg_locks where not granted and database = (select oid from pg_database where datname = current_database()))") {
             thread::sleep(Duration::from_millis(1));
         }
@@ -275,7 +275,7 @@ fn a_migration_that_ends_between_two_questions_is_seen_whole() {
 }
 
 #[test]
-fn an_installer_that_another_is_ahead_of_waits_and_finds_the_work_done() {
+fn a_second_installer_waits_and_finds_the_work_done() {
     let db = Scratch::new();
     let mut client = db.client();
     let mut other = client.transaction().unwrap();
@@ -292,7 +292,7 @@ fn an_installer_that_another_is_ahead_of_waits_and_finds_the_work_done() {
 }
 
 #[test]
-fn an_empty_ledger_that_somebody_left_is_taken_over() {
+fn an_existing_empty_ledger_is_used() {
     let db = Scratch::new();
     db.execute(
         "create schema graphile_worker;
@@ -303,7 +303,7 @@ fn an_empty_ledger_that_somebody_left_is_taken_over() {
 }
 
 #[test]
-fn a_foreign_table_in_the_way_is_named_and_nothing_is_left_half_done() {
+fn a_conflicting_table_is_named_and_nothing_is_installed() {
     let db = Scratch::new();
     db.execute("create schema graphile_worker; create table graphile_worker.jobs (id int)");
     let error = db.migrate().expect_err("must fail");
@@ -313,7 +313,7 @@ fn a_foreign_table_in_the_way_is_named_and_nothing_is_left_half_done() {
 }
 
 #[test]
-fn foreign_objects_are_looked_up_each_by_itself() {
+fn each_foreign_object_is_looked_up_by_itself() {
     let db = Scratch::migrated();
     let facts = || {
         let facts = db.probe().unwrap();
@@ -332,7 +332,7 @@ fn foreign_objects_are_looked_up_each_by_itself() {
 }
 
 #[test]
-fn an_index_that_was_not_built_to_the_end_does_not_count() {
+fn an_invalid_index_does_not_count() {
     let db = Scratch::migrated();
     db.execute(
         "update pg_index set indisvalid = false where indexrelid = 'graphile_worker._native_jobs_queue'::regclass",
@@ -341,7 +341,7 @@ fn an_index_that_was_not_built_to_the_end_does_not_count() {
 }
 
 #[test]
-fn a_long_transaction_of_a_writer_delays_the_extras_and_not_the_start() {
+fn a_long_write_transaction_delays_only_the_extras() {
     let db = Scratch::migrated();
     db.execute("drop table graphile_worker._native_migrations; drop index graphile_worker._native_jobs_queue");
     let mut client = db.client();
@@ -353,7 +353,7 @@ fn a_long_transaction_of_a_writer_delays_the_extras_and_not_the_start() {
 }
 
 #[test]
-fn a_role_that_may_not_create_a_schema_is_told_what_to_grant() {
+fn the_error_names_the_grant_to_create_a_schema() {
     let db = Scratch::new();
     let words = ["role\"", "grant create on database", &db.name];
     refused(db.with_role("", |session| migrate(session, &Schema::default())), &words);
@@ -363,7 +363,7 @@ fn a_role_that_may_not_create_a_schema_is_told_what_to_grant() {
 }
 
 #[test]
-fn a_role_that_may_not_create_in_a_given_schema_is_told_what_to_grant() {
+fn the_error_names_the_grant_to_create_in_a_schema() {
     let db = Scratch::new();
     db.execute("create schema graphile_worker");
     let session = |session: &mut Session| migrate(session, &Schema::default());
@@ -375,7 +375,7 @@ fn a_role_that_may_not_create_in_a_given_schema_is_told_what_to_grant() {
 }
 
 #[test]
-fn a_role_that_owns_nothing_works_without_extras_once_it_sees_the_jobs() {
+fn a_role_that_owns_no_table_works_without_extras() {
     let db = Scratch::migrated();
     db.execute("drop table graphile_worker._native_migrations; drop index graphile_worker._native_jobs_queue");
     let session = |session: &mut Session| migrate(session, &Schema::default());
@@ -392,10 +392,10 @@ fn a_role_that_owns_nothing_works_without_extras_once_it_sees_the_jobs() {
     assert!(!db.with_role(&member, session).unwrap().has_queue_index);
 }
 
-/// How add_jobs joined lists at first.
+/// How an older add_jobs joins lists.
 const THROUGH_JSONB: &str = "(job.payload::pg_catalog.jsonb || excluded.payload::pg_catalog.jsonb)::pg_catalog.json";
 
-/// A function's definition as it was when lists were joined through jsonb.
+/// Changes a function's definition to the older one, which joins lists through jsonb.
 fn older(definition: String) -> String {
     let Some(start) = definition.find("case\n               when pg_catalog.json_array_length") else {
         return definition;
@@ -404,7 +404,7 @@ fn older(definition: String) -> String {
     format!("{}{THROUGH_JSONB}{}", &definition[..start], &definition[end..])
 }
 
-/// Lets add_jobs be as in a schema that was installed before, without the words `dropped`.
+/// Installs an older add_jobs, without the words `dropped`.
 fn make_older(db: &Scratch, dropped: &str) {
     let definition = db.one("select pg_get_functiondef('graphile_worker.add_jobs'::regproc)");
     db.execute(&older(definition).replace(dropped, ""));
@@ -412,7 +412,7 @@ fn make_older(db: &Scratch, dropped: &str) {
 }
 
 #[test]
-fn lists_are_joined_as_text_also_where_our_function_is_older_and_a_foreign_function_is_left_alone() {
+fn only_an_add_jobs_of_this_library_is_updated() {
     let text = "select pg_get_functiondef('graphile_worker.add_jobs'::regproc)";
     let db = Scratch::migrated();
     let fresh = db.one::<String>(text);
@@ -432,7 +432,7 @@ fn lists_are_joined_as_text_also_where_our_function_is_older_and_a_foreign_funct
 }
 
 #[test]
-fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
+fn only_functions_of_this_library_are_qualified() {
     let db = Scratch::migrated();
     let bodies = || -> Vec<(String, String)> {
         let sql =
@@ -449,7 +449,7 @@ fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
         .collect();
     definitions.iter().for_each(|definition| db.execute(definition));
     assert_ne!(bodies(), qualified);
-    // Another installer's: the same but for a comment.
+    // The function of another installer: it differs in a comment only.
     let foreign = definitions.iter().find(|definition| definition.contains("permanently_fail_jobs(")).unwrap();
     let foreign = foreign.replace("$function$\n", "$function$\n  -- of others\n");
     db.execute(&foreign);
@@ -464,7 +464,7 @@ fn functions_that_we_installed_before_are_qualified_and_those_of_others_stay() {
 }
 
 #[test]
-fn a_session_goes_on_after_a_migration() {
+fn a_session_can_be_used_after_a_migration() {
     let db = Scratch::new();
     let mut session = db.session();
     for _ in 0..2 {

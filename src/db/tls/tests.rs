@@ -1,4 +1,4 @@
-//! Every cell is tried twice, by us and by libpq's own psql, and both must be as written.
+//! Each case is tried twice, by this library and by libpq's own psql. Both must behave as written.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,7 +20,8 @@ const QUESTION: &str = "select case when ssl then 'tls' else 'plain' end from pg
 fn every_sslmode_accepts_and_refuses_what_libpq_does() {
     let place = Place::new();
     place.serve("good");
-    // With prefer libpq tries again without TLS when the handshake fails; we only when the server has none.
+    // With prefer, libpq tries again without TLS if the handshake fails. This library does so only if the server has no
+    // TLS.
     place.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls tls");
     place.check("user=plain", "plain tls tls deny deny");
     place.check("user=plain sslrootcert=$/missing.crt", "plain tls tls deny deny");
@@ -32,14 +33,14 @@ fn every_sslmode_accepts_and_refuses_what_libpq_does() {
     place.check("user=tls_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
     place.check("user=tls_only sslrootcert=$/other-ca.crt", "deny tls|deny deny deny deny");
     place.check("user=plain sslrootcert=$/both-ca.crt", "plain tls tls tls tls");
-    // libpq looks into the file with prefer as well, and then goes on in plain.
+    // With prefer, libpq reads the file as well, and then continues without TLS.
     place.check("user=plain sslrootcert=$/ca.key", "plain tls|plain deny deny deny");
-    // libpq knows this word since 16; the system's authorities have not signed our server.
+    // libpq has this value since 16. The system's authorities have not signed the test server.
     assert_eq!(place.ours("user=plain sslrootcert=system").unwrap_err().kind(), ErrorKind::Tls);
 }
 
 #[test]
-fn certificates_with_other_names_or_no_issuer_are_judged_as_by_libpq() {
+fn wrong_names_and_unknown_issuers_are_judged_as_by_libpq() {
     let place = Place::new();
     place.serve("other-name");
     place.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls deny");
@@ -48,14 +49,14 @@ fn certificates_with_other_names_or_no_issuer_are_judged_as_by_libpq() {
     place.check("user=plain host=x.y.wild.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
     place.check("user=plain host=127.0.0.2 hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
 
-    // What `openssl req -x509` makes: webpki refuses it, the pin accepts it.
+    // A certificate of `openssl req -x509`: webpki refuses it, the pin accepts it.
     place.serve("self-signed");
     place.check("user=plain sslrootcert=$/self-signed.crt", "plain tls tls tls tls");
     place.check("user=plain host=127.0.0.1 sslrootcert=$/self-signed.crt", "plain tls tls tls deny");
     place.check("user=plain sslrootcert=$/ca.crt", "plain tls|plain deny deny deny");
     place.check("user=tls_only", "deny tls tls deny deny");
 
-    // Signed, but of version 1: believed where anything is, else refused with a word on why.
+    // A signed certificate of version 1: trusted where any certificate is, else refused with the reason.
     place.serve("version-1");
     place.check("user=plain", "plain tls tls deny deny");
     place.check("user=plain sslrootcert=$/ca.crt", "plain tls deny|tls deny|tls deny|tls");
@@ -76,7 +77,7 @@ fn client_certificates_are_shown_as_by_libpq() {
     place.check(&ours("client-sec1.key"), "deny tls tls tls tls");
     let rsa = "user=cert_only sslrootcert=$/ca.crt sslcert=$/client-rsa.crt sslkey=$/client-pkcs1.key";
     place.check(rsa, "deny tls tls tls tls");
-    // A key of root may be read by its group.
+    // If root owns a key, its group may read it.
     let own = fs::metadata(place.folder.join("shared.key")).unwrap().uid() != 0;
     place.check(&ours("shared.key"), if own { "deny deny deny deny deny" } else { "deny tls tls tls tls" });
     place.check("user=cert_only sslrootcert=$/ca.crt", "deny deny deny deny deny");
@@ -85,7 +86,7 @@ fn client_certificates_are_shown_as_by_libpq() {
         "user=cert_only sslrootcert=$/ca.crt sslcert=$/stranger.crt sslkey=$/stranger.key",
         "deny deny deny deny deny",
     );
-    // A key that cannot be used; with prefer libpq would go on in plain, we stop.
+    // The key cannot be used. With prefer, libpq would go on without TLS; this library stops.
     let plain = |key: &str| ours(key).replace("cert_only", "plain");
     place.check(&plain("open.key"), "plain deny|plain deny deny deny");
     place.check(&plain("stranger.key"), "plain deny|plain deny deny deny");
@@ -94,7 +95,7 @@ fn client_certificates_are_shown_as_by_libpq() {
     for (key, words) in [
         ("open.key", "has group or world access"),
         ("missing.key", "certificate present, but not private key file"),
-        ("stranger.key", "do not go together"),
+        ("stranger.key", "do not match"),
         ("ca.crt", "not an unencrypted key in PEM"),
     ] {
         let error = place.ours(&format!("{} sslmode=require", ours(key))).unwrap_err();
@@ -104,7 +105,7 @@ fn client_certificates_are_shown_as_by_libpq() {
 }
 
 #[test]
-fn the_users_folder_is_looked_into_as_by_libpq() {
+fn the_users_folder_is_searched_as_by_libpq() {
     let place = Place::new();
     place.serve("good");
     place.check("user=plain", "plain tls tls deny deny");
@@ -117,7 +118,7 @@ fn the_users_folder_is_looked_into_as_by_libpq() {
     place.keep("client.crt", "postgresql.crt");
     place.keep("client.key", "postgresql.key");
     place.check("user=cert_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
-    // We would pass over what it revokes.
+    // This library would ignore what the list revokes.
     place.keep("ca.crt", "root.crl");
     let error = place.ours("user=plain sslmode=verify-ca sslrootcert=$/ca.crt").unwrap_err();
     assert!(error.to_string().contains("revocation lists are not supported"), "{error}");
@@ -135,12 +136,12 @@ fn channel_binding_and_the_sync_client_work() {
     let info = place.parse("user=plain sslmode=require").unwrap();
     let mut client = postgres::Config::from(config(&info)).connect(Tls::new(info.tls()).unwrap()).unwrap();
     assert_eq!(client.query_one(QUESTION, &[]).unwrap().get::<_, &str>(0), "tls");
-    // Cancelling opens a connection of its own, through the same door.
+    // A cancel request opens a connection of its own, with the same TLS.
     client.cancel_token().cancel_query(Tls::new(info.tls()).unwrap()).unwrap();
 }
 
 #[test]
-fn a_pinned_certificate_still_goes_out_of_date() {
+fn a_pinned_certificate_expires() {
     let place = Place::new();
     let certificate = certificates(&place.folder.join("self-signed.crt")).unwrap().remove(0);
     let verify = |pinned: Vec<CertificateDer<'static>>, name: &str, year: u64| {
@@ -162,7 +163,7 @@ fn a_pinned_certificate_still_goes_out_of_date() {
 }
 
 #[test]
-fn disable_reads_no_file_and_verify_says_what_to_do() {
+fn disable_reads_no_file_and_verify_names_the_remedy() {
     let options = |mode, roots| TlsOptions {
         mode,
         roots,
@@ -243,7 +244,7 @@ impl Place {
         place
     }
 
-    /// Lets the server show another certificate.
+    /// Makes the server show another certificate.
     fn serve(&self, name: &str) {
         self.set("ssl_cert_file", &format!("{name}.crt"), "ssl_key_file", &format!("{name}.key"));
     }
@@ -256,7 +257,7 @@ impl Place {
         self.admin(&format!("alter system set {second} = '{other}'"));
         self.admin(&format!("alter system set {first} = '{value}'"));
         self.admin("select pg_reload_conf()");
-        // A new session has what the postmaster has read, which forked it.
+        // A new session has the settings that the postmaster has read, because the postmaster forked it.
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         while self.admin(&format!("show {first}")) != value {
             assert!(std::time::Instant::now() < deadline, "the server did not reload");
@@ -267,12 +268,12 @@ impl Place {
         self.psql("host=$socket dbname=postgres user=postgres", sql).unwrap()
     }
 
-    /// Puts a file into the home's `.postgresql`.
+    /// Copies a file into the home's `.postgresql`.
     fn keep(&self, file: &str, name: &str) {
         fs::copy(self.folder.join(file), self.folder.join(".postgresql").join(name)).unwrap();
     }
 
-    /// One row of the table: what comes of the five modes, as `ours|libpq's` where we differ.
+    /// Checks one row of the table: the results of the five modes, as `library|libpq` where they differ.
     #[track_caller]
     fn check(&self, parameters: &str, expected: &str) {
         let parameters =
@@ -316,7 +317,7 @@ impl Place {
         })
     }
 
-    /// libpq's answer; `None` if it could not connect.
+    /// The result of libpq; `None` if it could not connect.
     fn psql(&self, conninfo: &str, sql: &str) -> Option<String> {
         let beside_server = fs::canonicalize(self.db.bin_dir().join("pg_ctl")).unwrap().with_file_name("psql");
         let mut psql = Command::new(if beside_server.exists() { beside_server } else { "psql".into() });

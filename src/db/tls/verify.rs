@@ -1,4 +1,4 @@
-//! What is believed of a server's certificate: chain, pin, name. Knows nothing of files.
+//! Decides whether a server's certificate is trusted: chain, pin, name. Knows nothing of files.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -13,7 +13,7 @@ use x509_cert::der::{Decode, Encode};
 #[derive(Debug)]
 pub(super) struct Trust {
     pub(super) roots: RootCertStore,
-    /// The certificates of the root file: a server that shows one of them is the one we were told of.
+    /// The certificates of the root file. A server that shows one of them needs no chain.
     pub(super) pinned: Vec<CertificateDer<'static>>,
     pub(super) checks_name: bool,
 }
@@ -38,8 +38,8 @@ impl ServerCertVerifier for Verifier {
         let algorithms = self.algorithms.all;
         match verify_server_cert_signed_by_trust_anchor(&parsed, &trust.roots, intermediates, now, algorithms) {
             Ok(()) => {}
-            // `openssl req -x509` marks what it makes as a CA, which webpki takes from no server;
-            // out of date is out of date all the same, and webpki looks at that first.
+            // `openssl req -x509` marks its certificates as a CA, which webpki accepts from no server. webpki checks
+            // the dates first, so an expired certificate is refused anyway.
             Err(e)
                 if trust.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) && !is_out_of_date(&e) => {
             }
@@ -51,7 +51,7 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    // Signatures are checked in every mode: channel binding rests on the server having the key.
+    // Signatures are checked in every mode: channel binding relies on the server having the key.
     fn verify_tls12_signature(
         &self,
         message: &[u8],
@@ -68,8 +68,8 @@ impl ServerCertVerifier for Verifier {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, certificate, signature, &self.algorithms).or_else(|e| {
-            // PostgreSQL's manual makes certificates of X.509 version 1, which webpki does not read at all.
-            // Where any certificate is believed, the key in it is all that matters.
+            // The commands in PostgreSQL's manual create certificates of X.509 version 1, which webpki cannot read. If
+            // any certificate is trusted, only the key in it matters.
             match public_key(certificate).filter(|_| self.trust.is_none()) {
                 Some(key) => verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms),
                 None => Err(e),

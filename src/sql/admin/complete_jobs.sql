@@ -1,4 +1,4 @@
--- Deletes jobs as if they had succeeded, and answers them as they were; those that run are left alone.
+-- Deletes jobs as if they had succeeded, and returns them as they were. Leaves running jobs alone.
 --   $1 ids
 select
   j.id, coalesce(t.identifier, '') as task_identifier, q.queue_name, j.payload::pg_catalog.text as payload,

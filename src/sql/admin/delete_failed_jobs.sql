@@ -1,5 +1,5 @@
--- Deletes some of the jobs that have failed for good. One that somebody changes just now is passed over.
---   $1 at most so many
+-- Deletes some of the jobs that have failed permanently. Passes over a job that another session is changing.
+--   $1 the largest number of jobs to delete
 with failed as materialized (
   select j.id
     from :GRAPHILE_WORKER_SCHEMA._private_jobs j

@@ -1,5 +1,5 @@
--- Deletes those of these queues that still nobody holds and no job belongs to. Enqueues must be held: what
--- reads all jobs does so once, and by hashing, however many the queues are.
+-- Deletes those of these queues that are still unlocked and have no jobs. Enqueues must be held. Reads all jobs only
+-- once, by hashing, however many queues there are.
 --   $1 ids
 with unused as materialized (
   select i.id from pg_catalog.unnest($1) i (id)

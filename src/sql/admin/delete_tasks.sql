@@ -1,5 +1,5 @@
--- Deletes those of these tasks that still no job is of. Enqueues must be held: what reads all jobs does so
--- once, and by hashing, however many the tasks are.
+-- Deletes those of these tasks that still have no jobs. Enqueues must be held. Reads all jobs only once, by hashing,
+-- however many tasks there are.
 --   $1 ids
 with unused as materialized (
   select i.id from pg_catalog.unnest($1) i (id)

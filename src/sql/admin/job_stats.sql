@@ -1,4 +1,4 @@
--- How many jobs there are in each state.
+-- Counts the jobs in each state.
 select
   pg_catalog.count(*) as total,
   pg_catalog.count(*) filter (where j.is_available and j.run_at <= pg_catalog.now()) as ready,

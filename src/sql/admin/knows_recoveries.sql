@@ -1,4 +1,4 @@
--- Whether recoveries are counted here, and we may change the counts.
+-- Returns whether recoveries are counted here, and the current role may change the counts.
 --   $1 schema
 select coalesce(
   pg_catalog.has_table_privilege(

@@ -1,5 +1,5 @@
--- Jobs as they stand, by id: of one task, of one queue, in one state. What is null chooses nothing.
--- Jobs whose task has no row any more are there too, under no name.
+-- Returns jobs in their current state, by id: of one task, of one queue, in one state. A parameter that is null does
+-- not filter. Jobs whose task has no row are included, with an empty task name.
 --   $1 ids  $2 task  $3 queue  $4 state  $5 limit  $6 offset
 select l.*
   from (

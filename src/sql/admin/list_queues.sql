@@ -1,4 +1,4 @@
--- The named queues, who holds them, and how many jobs they have, by name.
+-- Returns the named queues by name: which worker holds each, and how many jobs it has.
 select q.id, q.queue_name, q.locked_at, q.locked_by,
        pg_catalog.count(j.id) as job_count,
        pg_catalog.count(j.id) filter (where j.is_available and j.run_at <= pg_catalog.now()) as ready_count

@@ -1,5 +1,5 @@
--- Counts the jobs and queues that these workers hold, and keeps them as they are until the transaction ends.
--- A job that will stay failed, because this was its last attempt, says why.
+-- Counts the jobs and queues that these workers hold, and locks their rows until the transaction ends. A job that stays
+-- failed, because this was its last attempt, gets an error text.
 --   $1 workers
 with jobs as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j

@@ -1,4 +1,4 @@
--- Who holds jobs or queues, and how many, by name.
+-- Returns the workers that hold jobs or queues, and how many each holds, by name.
 select held.locked_by as worker_id,
        pg_catalog.count(*) filter (where held.is_job) as locked_jobs,
        pg_catalog.count(*) filter (where not held.is_job) as locked_queues

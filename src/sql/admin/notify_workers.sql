@@ -1,4 +1,4 @@
--- Wakes workers for jobs that can run now: what was not added announces nothing by itself.
+-- Notifies workers of jobs that can run now. Only the functions that add or remove jobs notify by themselves.
 --   $1 how many
 select pg_catalog.pg_notify(
   'jobs:insert',

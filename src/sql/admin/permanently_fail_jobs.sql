@@ -1,5 +1,5 @@
--- Fails jobs for good and answers them; those that run are left alone. Without a reason the shared function
--- has one of its own.
+-- Fails jobs permanently, and returns them. Leaves running jobs alone. If the reason is null, the shared function sets
+-- a reason of its own.
 --   $1 ids  $2 reason
 select
   j.id, coalesce(t.identifier, '') as task_identifier, q.queue_name, j.payload::pg_catalog.text as payload,

@@ -1,6 +1,6 @@
--- Changes when, how urgently and how often jobs are tried, and answers them; those that run are left alone.
--- What is null stays as it is.
---   $1 ids  $2 run_at  $3 instead: now, by the database's clock  $4 priority  $5 attempts  $6 max_attempts
+-- Changes when, with which priority and how often jobs are tried, and returns them. Leaves running jobs alone. A
+-- parameter that is null leaves its column as it is.
+--   $1 ids  $2 run_at  $3 true: run_at is now, by the database's clock  $4 priority  $5 attempts  $6 max_attempts
 select
   j.id, coalesce(t.identifier, '') as task_identifier, q.queue_name, j.payload::pg_catalog.text as payload,
   j.priority, j.run_at, j.attempts, j.max_attempts, j.last_error, j.created_at, j.updated_at, j.key,

@@ -1,6 +1,6 @@
--- Frees those of these jobs that have been locked for more than four hours, and their queues: the shared
--- functions take such jobs for unlocked, and leave the locks where they are. All of the jobs are locked
--- here, in one order, so that two who change many cannot wait for each other.
+-- Frees those of these jobs that have been locked for more than four hours, and their queues. The shared functions
+-- treat such jobs as unlocked, but leave the locks in place. Locks all of the jobs in one order, so that two sessions
+-- that change many jobs cannot deadlock.
 --   $1 ids
 with chosen as materialized (
   select j.id, j.locked_by, coalesce(j.locked_at < pg_catalog.now() - interval '4 hours', false) as is_stale

@@ -1,5 +1,5 @@
--- Named queues that nobody holds and no job belongs to.
---   $1 whether jobs that have failed for good count as gone
+-- Returns the named queues that are unlocked and have no jobs.
+--   $1 whether jobs that have failed permanently count as deleted
 select q.id
   from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
  where q.locked_at is null

@@ -1,5 +1,5 @@
--- Tasks that no job is of, except those to keep.
---   $1 names to keep  $2 whether jobs that have failed for good count as gone
+-- Returns the tasks without jobs, except those to keep.
+--   $1 names to keep  $2 whether jobs that have failed permanently count as deleted
 select t.id
   from :GRAPHILE_WORKER_SCHEMA._private_tasks t
  where t.identifier <> all($1)

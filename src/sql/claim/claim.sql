@@ -1,17 +1,18 @@
 -- Claims up to $3 due jobs in the order of (priority, run_at), at most one of each named queue.
--- Whoever holds a queue's row lock while the queue is free decides over it; nobody is waited for.
+-- A session claims from a free queue by locking the queue's row. All locks skip locked rows, so a claim waits for no
+-- session.
 --   $1 worker  $2 task ids  $3 limit  $4 forbidden flags  $5 accepted flags  $6 now
---   $7 window: how many entries of the main index are looked at for queued jobs before the look
---      goes from queue to queue by our own index; 0 looks at unqueued jobs only, null at everything.
---   $8 jobs to pass over: the database refused to let this worker claim them
---   $9 true only looks: returns the ids that a claim would take, and writes nothing
---   $10 the largest payload, as it is stored, that comes along: of a larger one only its stored size does,
---      as `apart`, so that a claim is answered soon whatever the payloads are.
--- `was_recovered` is how the error begins that a sweep leaves: a hint that the job may be what kills
--- its workers.
+--   $7 window: how many entries of the main index are read for queued jobs, before the search goes from queue to queue
+--      in the index _native_jobs_queue; 0 claims unqueued jobs only, null reads all entries
+--   $8 ids of jobs to pass over: the database refused this worker's claim of them
+--   $9 true: returns the ids that a claim would take, and writes nothing
+--   $10 largest stored size of a payload that is returned with its job, in bytes. For a larger payload only the stored
+--      size is returned, as `apart`, so that the reply is short whatever the payloads are.
+-- `was_recovered` is true if last_error begins with the text that a sweep writes: the job may be the one that kills its
+-- workers.
 -- NULL in $4, $5, $6, $8 switches that part off.
--- Walking the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of
--- the future are never read. `= any(array(...))` keeps every update on the primary key.
+-- The walk over the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of the future are
+-- never read. `= any(array(...))` keeps every update on the primary key.
 with recursive
 clock as materialized (
   select coalesce($6::timestamptz, pg_catalog.now()) as now
@@ -32,7 +33,7 @@ rung(priority) as (
     from rung r
    where r.priority is not null
 ),
--- Unqueued jobs, locked while they are found; the outer limit ends the walk.
+-- Unqueued jobs, locked as they are found. The outer limit ends the walk.
 loose as materialized (
   select c.id, c.priority, c.run_at
     from rung r
@@ -51,7 +52,7 @@ loose as materialized (
         for update skip locked) c
    limit $3::int
 ),
--- The last of a full claim: queued jobs behind it are of no interest.
+-- The last job of a full claim. Queued jobs behind it cannot belong to the claim.
 edge as materialized (
   select priority, run_at
     from loose
@@ -92,7 +93,7 @@ near as materialized (
      and exists (select from :GRAPHILE_WORKER_SCHEMA._private_job_queues)
    limit $7::int
 ),
--- Of these the first of each queue that is free, with some to spare for what others lock meanwhile.
+-- Of these, the first job of each free queue. The limit is above $3, because other sessions may lock some meanwhile.
 front as materialized (
   select h.*
     from (
@@ -121,7 +122,8 @@ front as materialized (
    order by h.priority, h.run_at
    limit 3 * $3::int + 16
 ),
--- Only when the window was full of stuck queues: hop over our index from queue to queue.
+-- Only if the window is full and too few of its queues are free: goes from queue to queue in the index
+-- _native_jobs_queue.
 line(job_queue_id) as (
   (select j.job_queue_id
      from :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -171,7 +173,7 @@ heads as materialized (
    where ((h.priority, h.run_at) > (e.priority, e.run_at)) is not true
    order by h.priority, h.run_at
 ),
--- The queue's row first, then the job's, as Node does: both sides skip, so neither waits.
+-- Locks the queue's row first, then the job's, as Node does. Both skip locked rows, so neither waits.
 queued as materialized (
   select k.id, h.job_queue_id, h.priority, h.run_at
     from heads h

@@ -1,4 +1,4 @@
--- One of the jobs that were just claimed, as the claim answers it.
+-- Returns one of the jobs that were just claimed, in the form of a claim.
 --   $1 id
 select j.id, j.job_queue_id, j.task_id, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
        j.created_at, j.key, j.revision, j.flags::pg_catalog.text as flags,

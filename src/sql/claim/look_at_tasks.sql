@@ -1,7 +1,7 @@
--- Of the first jobs that wait, those that are due and of a task that this worker does not have: the task's name, and how
--- many. A job that no worker takes comes to the front by itself, so a bounded look finds it. A row without a name says
--- that a task of this worker has been deleted.
---   $1 ids of this worker's tasks  $2 how many jobs are looked at
+-- Counts the due jobs of tasks that this worker does not have, among the first waiting jobs, by the task's name. A job
+-- that no worker takes moves to the front by itself, so a bounded search finds it. A row without a name means that a
+-- task of this worker is deleted.
+--   $1 ids of this worker's tasks  $2 how many waiting jobs are read
 select t.identifier, pg_catalog.count(*) as jobs
   from (
     select j.task_id, j.run_at

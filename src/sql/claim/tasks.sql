@@ -1,5 +1,5 @@
--- The ids of the tasks named, entering those that are new. Known names burn no sequence value. One that is being
--- entered elsewhere at this moment may be missing: ask again.
+-- Returns the ids of the named tasks, and inserts the new ones. Known names use no sequence value. A task that another
+-- session is inserting now may be missing: ask again.
 --   $1 identifiers
 with wanted as (
   select distinct name from pg_catalog.unnest($1::text[]) w(name)

@@ -1,5 +1,5 @@
--- Notes that all ticks of these entries up to a minute were decided. The first scheduler of that
--- minute writes, the others find it written. Only where _native_crontabs exists.
+-- Notes that all ticks of these entries up to a minute were decided. The first scheduler of that minute writes; the
+-- others find it written. Only where _native_crontabs exists.
 --   $1 identifiers  $2 minute
 insert into :GRAPHILE_WORKER_SCHEMA._native_crontabs as c (identifier, decided_until)
 select e.identifier, $2::timestamptz

@@ -1,5 +1,5 @@
--- Asks the one clock of all schedulers, and how far each entry has come. The time stands in every
--- row; entries that nobody has registered have no other columns.
+-- Returns the database's time, which is the one clock of all schedulers, and the last tick of each entry. Every row has
+-- the time. If none of the entries is registered, one row has the time alone.
 --   $1 identifiers
 select pg_catalog.now() as now, k.identifier, k.known_since, k.last_execution
   from (select) as always

@@ -1,4 +1,4 @@
--- Enters crontab entries that are not known yet; their ticks count from now on.
+-- Inserts crontab entries that are not known yet. Their ticks count from now on.
 --   $1 identifiers  $2 since when they are known
 insert into :GRAPHILE_WORKER_SCHEMA._private_known_crontabs (identifier, known_since)
 select e.identifier, $2::timestamptz

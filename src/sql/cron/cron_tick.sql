@@ -1,7 +1,7 @@
--- Adds the job of one tick of one crontab entry, unless this tick or a later one was taken before:
--- of any number of schedulers, ours and Node's, one finds last_execution behind the tick. Taking the
--- tick and adding the job happen both or not at all: when a worker takes the keyed job from under
--- add_job, which then answers an empty row, the division undoes the whole statement (22012).
+-- Adds the job of one tick of one crontab entry, unless this tick or a later one was taken before. Of all schedulers,
+-- those of Node included, only one finds last_execution before the tick. The statement takes the tick and adds the job,
+-- or does neither: if a worker takes the keyed job during add_job, add_job returns an empty row, and the division by
+-- zero undoes the whole statement (22012).
 --   $1 identifier  $2 tick  $3 task  $4 payload  $5 queue  $6 max_attempts  $7 key  $8 priority  $9 key mode
 --   $10 false: take the tick, and add nothing
 with taken as (
@@ -14,7 +14,7 @@ with taken as (
 )
 select j.id, 1 / (case when j.id is null then 0 else 1 end) as added
   from taken
- -- run_at comes from the row taken, so that no plan can add the job without it.
+ -- run_at is read from the row taken, so that no plan can add the job without it.
  cross join lateral :GRAPHILE_WORKER_SCHEMA.add_job(
     identifier => $3::text,
     payload => $4::text::json,

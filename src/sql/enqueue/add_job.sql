@@ -1,6 +1,6 @@
--- Adds one job. No row: a worker took the job of the same key between the two halves of the shared
--- function, and nothing was added; the caller tries again. Bindings send it too, on their callers' drivers:
--- each parameter stands once, in order, and has its type from here.
+-- Adds one job. Returns no row if a worker took the job of the same key during the shared function: then no job was
+-- added, and the caller tries again. Bindings send this statement too, on their callers' drivers: each parameter occurs
+-- once, in order, and has its type from here.
 --   $1 identifier  $2 payload  $3 queue  $4 run_at  $5 max_attempts  $6 key  $7 priority  $8 flags  $9 key mode
 select
   j.id, j.job_queue_id, j.payload, j.priority, j.run_at, j.attempts, j.max_attempts, j.created_at, j.key,

@@ -1,6 +1,6 @@
--- Adds many jobs in one call. The rows come in any order; a keyed job that a worker took meanwhile
--- has none. Names entered by this call are not visible to it, so the rows carry
--- ids. A run_at left out becomes the transaction's now().
+-- Adds many jobs in one call. Returns the rows in any order. A keyed job that a worker took meanwhile has no row. This
+-- statement cannot see the names that it inserts, so the rows contain ids. A run_at that is left out becomes the
+-- transaction's now().
 --   $1 identifiers  $2 payloads  $3 queues  $4 run_at  $5 max_attempts  $6 keys  $7 priorities
 --   $8 flags as JSON arrays  $9 keep the run_at of jobs that were never tried
 select

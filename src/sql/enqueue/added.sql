@@ -1,4 +1,4 @@
--- Whether a job is as the transaction that added it left it: its time is that of the transaction.
+-- Returns whether a job is as the transaction that added it left it: its time is that of the transaction.
 --   $1 job  $2 when the transaction began
 select exists (
   select

@@ -1,4 +1,4 @@
--- The names of tasks and queues by their ids.
+-- Returns the names of tasks and queues by their ids.
 --   $1 task ids  $2 queue ids
 select true as is_task, t.id, t.identifier as name
   from :GRAPHILE_WORKER_SCHEMA._private_tasks t

@@ -1,3 +1,3 @@
--- Takes texts in, and so fails with 22P05 if the database's encoding does not have one of their characters.
+-- Reads texts, and so fails with 22P05 if the database's encoding lacks one of their characters.
 --   $1 texts
 select pg_catalog.cardinality($1::pg_catalog.text[])

@@ -1,5 +1,5 @@
--- Deletes how often jobs were recovered that are gone. Looks each job up by its id, however many jobs there are, and waits
--- for no other session.
+-- Deletes the recovery counts of deleted jobs. Looks up each job by its id, however many jobs there are, and waits for
+-- no other session.
 --   $1 ids, null for all
 delete from :GRAPHILE_WORKER_SCHEMA._native_recoveries r
  where r.job_id = any(array(

@@ -1,3 +1,3 @@
--- Says that this worker lives, to sweepers of other processes that go by heartbeats.
+-- Sends this worker's heartbeat to the async crate's table, for sweeps of other implementations.
 --   $1 worker  $2 metadata
 select :GRAPHILE_WORKER_SCHEMA.worker_heartbeat($1::text, $2::json)

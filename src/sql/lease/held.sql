@@ -1,4 +1,5 @@
--- What the database says this worker holds. Reads the table once: there is no index on lockers.
+-- Returns the jobs that this worker holds according to the database. Reads the table once: there is no index on
+-- locked_by.
 --   $1 worker
 select j.id, j.attempts, j.key is null as keyless
   from :GRAPHILE_WORKER_SCHEMA._private_jobs j

@@ -1,3 +1,3 @@
--- Takes this worker off our own list of those that beat.
+-- Drops this worker from this library's table of workers with a heartbeat.
 --   $1 worker
 delete from :GRAPHILE_WORKER_SCHEMA._native_workers where id = $1::text

@@ -1,5 +1,5 @@
--- Sends the heartbeat of this worker to sweepers of our own kind. Returns whether another worker on the list has been
--- silent for longer than this worker's threshold, so that a worker need not ask for it by a statement of its own.
+-- Sends this worker's heartbeat to this library's table of workers. Returns whether another worker in the table has
+-- been silent for longer than this worker's threshold, so that no statement of its own is needed for that.
 --   $1 worker  $2 metadata  $3 threshold in seconds
 with beat as (
   insert into :GRAPHILE_WORKER_SCHEMA._native_workers as w (id, last_heartbeat_at, metadata)

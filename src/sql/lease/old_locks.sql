@@ -1,4 +1,4 @@
--- The jobs and queues that have been locked for four hours, by any worker. Reads each table once.
+-- Returns the jobs and queues that any worker has locked for four hours. Reads each table once.
 select j.id, true as is_job
   from :GRAPHILE_WORKER_SCHEMA._private_jobs j
  where j.locked_at < pg_catalog.now() - interval '4 hours'

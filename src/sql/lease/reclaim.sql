@@ -1,8 +1,8 @@
--- Gives back jobs that are locked for this worker without its knowing, after a lost reply, and frees
--- every queue that it holds without a job. Only while no claim is in flight. Passes over rows that another
--- session has locked: the next call finds them.
--- Nobody knows what such a claim saw, so a superseded job is told by its marks: no key, no attempts
--- left, and written to since it was added (claims do not write updated_at). Returns the ids that it gave back.
+-- Gives back jobs that are locked for this worker without its knowledge, after a lost reply. Frees every queue that it
+-- holds without a job. Call it only while no claim is in flight. Passes over rows that another session has locked: the
+-- next call finds them.
+-- What the lost claim read is unknown. So a superseded job is recognized by its marks: no key, no attempts left, and
+-- written to since it was added (claims do not write updated_at). Returns the ids of the jobs that it gave back.
 --   $1 worker  $2 ids  $3 attempts as read
 with said as materialized (
   select *

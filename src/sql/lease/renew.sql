@@ -1,6 +1,6 @@
--- Renews the locks of jobs held by the claims named, and of their queues, so that nobody who goes by
--- a lock's age takes them over. Does not touch updated_at. Passes over rows that another session has locked.
--- Returns the ids whose rows are still this worker's, renewed or passed over.
+-- Renews the locks of jobs held by the given claims, and of their queues, so that no worker takes them over by the age
+-- of the lock. Does not write updated_at. Passes over rows that another session has locked. Returns the ids whose rows
+-- this worker still holds, renewed or passed over.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
 with said as materialized (
   select *

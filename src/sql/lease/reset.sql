@@ -1,6 +1,6 @@
--- Frees those of these jobs and queues that are still locked for four hours, anyone's: Node's rule, which keeps
--- recovery off from meaning never. A job that died on its last attempt says so, instead of failing without a word.
--- Passes over rows that another session has locked. Returns how many it freed.
+-- Frees those of these jobs and queues that any worker has locked for four hours. This is Node's rule, and holds also
+-- while recovery is off. A job that died on its last attempt gets an error text, so that it does not fail without a
+-- reason. Passes over rows that another session has locked. Returns how many it freed.
 --   $1 job ids  $2 queue ids
 with old_jobs as materialized (
   select j.id

@@ -1,4 +1,4 @@
--- Takes dead workers off the list once they hold nothing.
+-- Drops the entries of dead workers that hold no job.
 --   $1 dead workers
 delete from :GRAPHILE_WORKER_SCHEMA.:WORKERS w
  where w.id = any($1::text[])

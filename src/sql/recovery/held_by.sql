@@ -1,4 +1,4 @@
--- The jobs that these workers hold, and how often each has been recovered before in its revision.
+-- Returns the jobs that these workers hold, and how often each has been recovered in its current revision.
 --   $1 workers
 select j.id, j.job_queue_id, t.identifier, j.payload, j.attempts, j.max_attempts, j.priority, j.run_at,
        j.created_at, j.key, j.revision, j.flags::text as flags, j.locked_by,

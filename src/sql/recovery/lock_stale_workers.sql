@@ -1,5 +1,5 @@
--- Of these workers, those that are still silent; none of them can beat before this transaction ends.
--- Whoever is just beating is passed over.
+-- Returns which of these workers are still silent. None of them can send a heartbeat before this transaction ends.
+-- Passes over a worker that is sending its heartbeat now.
 --   $1 workers  $2 threshold of each, in seconds
 select w.id
   from :GRAPHILE_WORKER_SCHEMA.:WORKERS w

@@ -1,7 +1,7 @@
--- Takes jobs away from dead workers, each as it was decided over, and frees the queues that these
--- workers hold without a job that stays theirs. A job superseded meanwhile, told by its marks (no key, no
--- attempts left, written to since it was added), must not come back to life. Counts how often each job was
--- recovered; does not touch updated_at. Answers the jobs it took.
+-- Takes jobs away from dead workers, each as it was decided. Frees the queues that these workers hold, unless a job of
+-- the queue stays theirs. A job that was superseded meanwhile must not run again. It is recognized by its marks: no
+-- key, no attempts left, written to since it was added. Counts the recoveries of each job. Does not write updated_at.
+-- Returns the jobs that it took.
 --   $1 dead workers  $2 ids  $3 attempts as read  $4 attempts from now on
 --   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors
 with said as materialized (

@@ -1,2 +1,2 @@
--- Makes the schema. Without `if not exists`, which asks for the right to create one even if it exists.
+-- Creates the schema. Without `if not exists`, which needs the right to create a schema even if it exists.
 create schema :GRAPHILE_WORKER_SCHEMA

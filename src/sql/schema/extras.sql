@@ -1,2 +1,2 @@
--- Which of our extras are in place.
+-- Returns which extras of this library are installed.
 select id from :GRAPHILE_WORKER_SCHEMA._native_migrations

@@ -1,5 +1,5 @@
--- What stands in the schema, and what we may do there. Reads catalogs only, so that it answers
--- every role; each object is looked up by itself, as none implies another. An object is compared by its number, since
+-- Returns what the schema contains, and what the current role may do there. Reads catalogs only, so it works for every
+-- role. Looks up each object by itself, because no object implies another. Compares an object by its number, because
 -- pg_catalog has no operator for oid and regclass.
 --   $1 schema
 with here as (
@@ -10,7 +10,7 @@ with here as (
     from pg_catalog.pg_namespace n
    where n.nspname = $1::text
 ),
--- Looking up a name where we have no usage is an error, and not null.
+-- Looking up a name without the usage right on its schema is an error, and not null.
 found as (
   select case when may_use then pg_catalog.to_regclass(prefix || 'migrations') end as ledger,
          case when may_use then pg_catalog.to_regclass(prefix || '_private_jobs') end as jobs,

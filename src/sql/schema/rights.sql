@@ -1,5 +1,6 @@
--- Which of these rights the current role lacks, and why: the object is `missing`, row security has no policy that lets
--- the role do this (`policy`: PostgreSQL then hides every row without an error), or a `grant` is missing.
+-- Returns which of these rights the current role lacks, and why. `missing`: the object does not exist. `policy`: row
+-- security has no policy that lets the role do this; PostgreSQL then hides every row without an error. `grant`: a grant
+-- is missing.
 -- A right that is only used through a function is not needed where that function runs with the rights of its owner.
 --   $1 schema  $2 objects  $3 rights (execute: the object is a function)  $4 functions that use it, null for none
 with asked as (

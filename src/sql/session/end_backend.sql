@@ -1,5 +1,5 @@
--- Ends the server processes of sessions that were given up; never a later process with the same pid,
--- nor one that a pooler has lent to somebody else since. Answers those that are still there.
+-- Ends the server processes of abandoned sessions. Never ends a later process with the same pid, nor one that a pooler
+-- has lent to another application since. Returns the processes that still exist.
 --   $1 pids  $2 when each started
 select a.pid, a.backend_start as started, pg_catalog.pg_terminate_backend(a.pid)
   from rows from (pg_catalog.unnest($1::int[]), pg_catalog.unnest($2::timestamptz[])) given(pid, started)

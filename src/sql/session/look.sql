@@ -1,4 +1,5 @@
--- Which server process runs this statement. Sets nothing, and names everything by its schema: the path is the role's.
+-- Returns the server process that runs this statement. Sets nothing. Names everything by its schema, because the
+-- search_path is the role's.
 select
   pg_catalog.pg_backend_pid() as pid,
   (select a.backend_start

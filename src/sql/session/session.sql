@@ -1,7 +1,7 @@
--- Sets what an engine session relies on, if the server process is still the one that was looked at. Passes over settings
--- that an older server does not know. Returns each setting with its value before, null for the default.
--- The role's own search_path stays, for the triggers of users; pg_catalog comes first in it, as it does in a path that
--- does not name it.
+-- Sets what an engine session needs, if it still has the server process that was looked up. Passes over settings that
+-- an older server does not know. Returns each setting with its earlier value, null for the default.
+-- The role's search_path stays, for users' triggers, but pg_catalog comes first in it, as in a path that does not name
+-- it.
 --   $1 pid  $2 names  $3 values
 with wanted(name, value) as (
   select w.name, w.value

@@ -1,5 +1,5 @@
--- Which of these jobs cannot be written now, because another transaction has locked the job's row or the row of
--- its queue. Waits for no lock, and holds none when it returns.
+-- Returns the jobs that cannot be written now, because another transaction has locked the job's row or the row of its
+-- queue. Waits for no lock, and holds none when it returns.
 --   $1 ids
 with queues as materialized (
   select q.id

@@ -1,5 +1,5 @@
--- Deletes jobs that this worker still holds by the claims named, and frees their queues.
--- A job superseded meanwhile (its key is gone) is still that claim's. Answers the ids that it deleted.
+-- Deletes jobs that this worker still holds by the given claims, and frees their queues.
+-- A job that was superseded meanwhile (its key is null) still belongs to that claim. Returns the ids that it deleted.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
 with said as materialized (
   select *

@@ -1,4 +1,4 @@
--- Which of these jobs still exist: after a lost reply, a completion whose row is gone has happened.
+-- Returns which of these jobs still exist. After a lost reply, a missing row means that its completion was written.
 --   $1 ids
 select j.id
   from :GRAPHILE_WORKER_SCHEMA._private_jobs j

@@ -1,8 +1,8 @@
--- Writes failures of jobs that this worker still holds by the claims named, and frees their queues.
+-- Writes failures of jobs that this worker still holds by the given claims, and frees their queues.
 -- The next attempt waits e^attempts seconds, e^10 at most, unless a delay is given.
--- Answers the ids that it touched, and whether each has failed for good.
+-- Returns the ids that it wrote, and whether each job has failed permanently.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 errors
---   $6 delays in seconds, null for the backoff  $7 for good: no attempt is left
+--   $6 delays in seconds, null for the backoff  $7 true: fails permanently, no attempt is left
 --   $8 payloads that are left to do, null for all of it
 with said as materialized (
   select *
@@ -15,7 +15,7 @@ failed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set last_error = s.error,
          run_at = case
-           -- What adds up to more than a timestamp holds would fail, and a job of that time waits anyway.
+           -- A sum beyond the range of timestamps would fail. A job with such a run_at waits anyway.
            when s.for_good or j.run_at > pg_catalog.now() + interval '1000 years' then j.run_at
            else greatest(pg_catalog.now(), j.run_at)
              + coalesce(s.delay, pg_catalog.exp(least(j.attempts, 10))) * interval '1 second'

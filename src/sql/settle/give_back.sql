@@ -1,6 +1,6 @@
--- Gives back jobs that this worker holds by the claims named, attempt not counted, and frees their queues.
--- A superseded job keeps its spent attempts: it must not come back to life. Jobs given back without a
--- delay are due at once, so whoever has an idle thread is told. Answers the ids that it touched.
+-- Gives back jobs that this worker holds by the given claims, and frees their queues. The attempt does not count.
+-- A superseded job keeps its spent attempts, because it must not run again. Jobs that are given back without a delay
+-- are due at once, so workers are notified. Returns the ids that it wrote.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 delays in seconds or null
 with said as materialized (
   select *
