@@ -28,7 +28,7 @@ const (
 	ErrABI             Status = C.GW_ERR_ABI              // the library is not of the version that this package is for
 	ErrNoMemory        Status = C.GW_ERR_NOMEM            // out of memory, or of handles
 	ErrHandle          Status = C.GW_ERR_HANDLE           // closed already
-	ErrStuck          Status = C.GW_ERR_STUCK           // the worker stopped, but handlers did not return, or outcomes could not be written; the text names the jobs
+	ErrStuck           Status = C.GW_ERR_STUCK            // the worker stopped, but handlers did not return, or outcomes could not be written; the text names the jobs
 	ErrConfig          Status = C.GW_ERR_CONFIG           // a setting or a field of a job is outside its limits
 	ErrCrontab         Status = C.GW_ERR_CRONTAB          // crontab text; the message has line and column
 	ErrJSON            Status = C.GW_ERR_JSON             // a payload is no JSON

@@ -75,7 +75,7 @@ func (w *Worker) On(name string, hook func(Event)) {
 type listener struct {
 	worker *Worker
 	hooks  map[string][]func(Event)
-	wakeup   *wakeup
+	wakeup *wakeup
 	done   chan struct{}
 	// abandoned: hooks are called no more.
 	abandoned atomic.Bool

@@ -26,7 +26,7 @@ type run struct {
 	id       string
 	handlers map[string]HandlerFunc
 	values   context.Context // of the jobs' contexts
-	wakeup     *wakeup
+	wakeup   *wakeup
 	hooks    *listener
 	jobs     [C.GWGO_BATCH]C.gwgo_job // owned by the reader
 	working  sync.WaitGroup

@@ -23,7 +23,7 @@ type Stats struct {
 	Returned          uint64 // jobs given back before they began
 	Snoozed           uint64 // jobs that asked to be run again later
 	TimedOut          uint64 // jobs that ran past their task's timeout
-	Stuck            uint64 // of those, how many ignored that
+	Stuck             uint64 // of those, how many ignored that
 	Lost              uint64 // jobs that turned out to be another worker's
 	Reconciled        uint64 // times that doubt about what is held was cleared up
 	DatabaseErrors    uint64 // calls of the database that failed
@@ -51,7 +51,7 @@ func (w *Worker) Stats() Stats {
 		Returned:          uint64(n.returned),
 		Snoozed:           uint64(n.snoozed),
 		TimedOut:          uint64(n.timed_out),
-		Stuck:            uint64(n.stuck),
+		Stuck:             uint64(n.stuck),
 		Lost:              uint64(n.lost),
 		Reconciled:        uint64(n.reconciled),
 		DatabaseErrors:    uint64(n.database_errors),
