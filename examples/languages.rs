@@ -1,6 +1,7 @@
-//! `make demo-languages`: one queue on a private PostgreSQL, and a worker each in Rust, C, Python, Go and Node, each in a
-//! process of its own. Each of the five adds 100 jobs for each of the five: 10 with a key, 10 in a named queue, 5 that
-//! fail twice. Prints a table of languages that added and ran jobs. Exits with 0 only if every job ran as often as it must.
+//! `make demo-languages`: one queue on a private PostgreSQL, and a worker each in Rust, C, Python, Go and Node, each in
+//! a process of its own. Each of the five adds 100 jobs for each of the five: 10 with a key, 10 in a named queue, 5
+//! that fail twice. Prints a table of languages that added and ran jobs. Exits with 0 only if every job ran as often as
+//! it must.
 
 use graphile_worker::devdb::{DevDb, Options};
 use postgres::{Client, NoTls};

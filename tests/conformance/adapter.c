@@ -1,5 +1,5 @@
-/* adapter.c: executes the commands of tests/it/conformance.rs through the C API. One command per line on stdin, one reply
- * per line on stdout, fields separated by tabs. Decides nothing. */
+/* adapter.c: executes the commands of tests/it/conformance.rs through the C API. One command per line on stdin, one
+ * reply per line on stdout, fields separated by tabs. Decides nothing. */
 #define _POSIX_C_SOURCE 200809L
 #include <graphile_worker.h>
 #include <pthread.h>
@@ -46,7 +46,7 @@ static void reply_error(gw_status_t status, const char *sqlstate, const char *me
   end_reply();
 }
 
-/* Returns whether the call succeeded. If not, it replies with the error. `error` is the call's error object, or NULL. */
+/* Returns whether the call succeeded. If not, replies with the error. `error` is the call's error object, or NULL. */
 static bool well(gw_status_t status, gw_error_t **error) {
   gw_error_t *cause = error ? *error : NULL;
   if (status >= 0) return true;

@@ -1,5 +1,6 @@
-// An adapter for Node's graphile-worker. It has only the commands of the protocol (README.md) that examples/languages.rs
-// needs: the table of behaviours does not apply to other implementations. Needs DATABASE_URL, and tests/interop's packages.
+// An adapter for Node's graphile-worker. It has only the commands of the protocol (README.md) that
+// examples/languages.rs needs: the table of behaviours does not apply to other implementations. Needs DATABASE_URL, and
+// tests/interop's packages.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";

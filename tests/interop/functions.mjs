@@ -125,7 +125,8 @@ function moment(text, started) {
 function tidy({ row, ...beside }, ids, started) {
   if (row === null || typeof row !== "object") return row;
   const tidied = { ...row, ...beside };
-  // Jobs with one key have their lists joined. Node's function rewrites both through jsonb; this library keeps their text.
+  // Jobs with one key have their lists joined. Node's function rewrites both through jsonb; this library keeps their
+  // text.
   if (Array.isArray(row.payload)) tidied.payload = sorted(row.payload);
   for (const column of ["run_at", "created_at", "updated_at", "locked_at"]) {
     if (column in tidied) tidied[column] = moment(tidied[column], started);

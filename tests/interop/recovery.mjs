@@ -135,7 +135,8 @@ async function killed(name, program, weDie) {
       await until(url, "select count(*) = 2 as yes from graphile_worker._private_workers", "both send heartbeats");
       victim.kill("SIGKILL");
       await gone(victim);
-      // The peer does not publish its heartbeat interval: this library assumes 30 seconds, and waits for three heartbeats.
+      // The peer does not publish its heartbeat interval: this library assumes 30 seconds, and waits for three
+      // heartbeats.
       await done(url, weDie ? 30_000 : 150_000);
       return await runs(url, [`${dying} starts`, `${living} ends`, `${living} starts`].sort().join(", "));
     } finally {

@@ -1,5 +1,6 @@
 //! Runs the table of behaviours, tests/conformance/cases.json, through the binding of every language.
-//! Knows no language: it sends commands to each language's adapter (tests/conformance/README.md), and reads the database.
+//! Knows no language: it sends commands to each language's adapter (tests/conformance/README.md), and reads the
+//! database.
 //!
 //! A case has a name, which is a sentence, and steps. Each case has a database of its own. A step is one of:
 //!
@@ -7,21 +8,23 @@
 //! - `{"send": [...], "reply": ["true"]}`: the fields after `ok` must be these.
 //! - `{"send": [...], "json": {"state": "ready"}}`: the fields after `ok` must be JSON that contains this. A list must
 //!   have exactly the expected items.
-//! - `{"send": [...], "as": "id"}`: stores the reply as `$id` for the following steps; `"as": ["a", "b"]` for several fields.
-//! - `{"refused": "GW_ERR_CONFIG", "send": [...], "says": "priority", "sqlstate": "-"}`: the reply must be an error of this
-//!   kind, whose text contains these words. With `"then": [...]`, this command may be the one that is refused.
+//! - `{"send": [...], "as": "id"}`: stores the reply as `$id` for the following steps; `"as": ["a", "b"]` for several
+//!   fields.
+//! - `{"refused": "GW_ERR_CONFIG", "send": [...], "says": "priority", "sqlstate": "-"}`: the reply must be an error of
+//!   this kind, whose text contains these words. With `"then": [...]`, this command may be the one that is refused.
 //! - `{"sql": "select …", "is": "3"}`: the first column of every row, joined by `, `, must be this; `"as"` stores it.
 //! - `{"eventually": "select …", "is": "3"}`: the same, retried for up to ten seconds.
 //! - `{"exec": "update …"}`: executes any statements.
-//! - `{"ran": ["ok:1:{}"]}`: waits until the tasks have made that many notes since the last `ran`, and compares them. With
-//!   `"in any order": true` the order does not matter.
+//! - `{"ran": ["ok:1:{}"]}`: waits until the tasks have made that many notes since the last `ran`, and compares them.
+//!   With `"in any order": true` the order does not matter.
 //! - `{"events": ["JobComplete"]}`: the same for events that the worker observes.
-//! - `{"work": ["concurrency=1"]}`: a new worker with these options runs until no job is due, and must end without error.
+//! - `{"work": ["concurrency=1"]}`: a new worker with these options runs until no job is due, and must end without
+//!   error.
 //!
-//! In expected texts, `*` matches any text (but not with `"in any order"`). In all texts, `$name` is a stored value, and
-//! `%{ä*300}` is a text of 300 repetitions. `$no_database` and `$no_role` are stored at the start: the database's URL with
-//! a name that does not exist. So are `$role`, a role that owns nothing, and `$as_role`, the URL for its sessions. For C,
-//! `"is in c"` replaces `"is"`.
+//! In expected texts, `*` matches any text (but not with `"in any order"`). In all texts, `$name` is a stored value,
+//! and `%{ä*300}` is a text of 300 repetitions. `$no_database` and `$no_role` are stored at the start: the database's
+//! URL with a name that does not exist. So are `$role`, a role that owns nothing, and `$as_role`, the URL for its
+//! sessions. For C, `"is in c"` replaces `"is"`.
 //!
 //! `CONFORMANCE_CASE=words` runs only the cases with these words in their names.
 
@@ -400,7 +403,8 @@ impl Stage<'_> {
         Ok(text + rest)
     }
 
-    /// Returns the replacement for the start of a text, which is `$` or `%`, and the length of the part that it replaces.
+    /// Returns the replacement for the start of a text, which is `$` or `%`, and the length of the part that it
+    /// replaces.
     fn filled(&self, text: &str) -> Result<(String, usize), String> {
         if let Some((long, _)) = text.strip_prefix("%{").and_then(|long| long.split_once('}')) {
             let repeated = long.rsplit_once('*').and_then(|(piece, times)| Some(piece.repeat(times.parse().ok()?)));

@@ -270,7 +270,7 @@ class Client:
             if isinstance(decision, NewJob):
                 job = decision
             elif decision is not None:
-                raise RefusedError(f"an interceptor of enqueues must return None, Skip, Fail or NewJob, not {decision!r}")
+                raise RefusedError(f"an enqueue interceptor must return None, Skip, Fail or NewJob, not {decision!r}")
         return job
 
     def _ask(self, function: Any, *arguments: Any) -> Any:

@@ -27,12 +27,18 @@ class Event:
 
 @dataclass(frozen=True)
 class Skip:
-    """A decision of an interceptor. Around a run, the job counts as done. Before an enqueue, no job is added."""
+    """A decision of an interceptor.
+
+    Before and after a run, the job counts as done. Before an enqueue, no job is added.
+    """
 
 
 @dataclass(frozen=True)
 class Fail:
-    """A decision of an interceptor: the attempt fails with this text. Before an enqueue, no job is added."""
+    """A decision of an interceptor.
+
+    Before and after a run, the attempt fails with this text. Before an enqueue, no job is added.
+    """
 
     reason: str
 
