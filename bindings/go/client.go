@@ -255,7 +255,10 @@ func (c *Client) RemoveJob(ctx context.Context, key string) (bool, error) {
 	}, nil)
 }
 
-// Migrate installs the schema, or updates an older one. A worker does so when it starts.
+// Migrate installs a missing schema, and adds this library's objects to an existing one. It is safe to repeat. A worker
+// does so when it starts.
+//
+// Errors: ErrSchema if the schema is older than Graphile Worker's migration 18, or has a newer breaking migration.
 func (c *Client) Migrate(ctx context.Context) error {
 	return c.do(ctx, func(client *C.gw_client_t, fault **C.gw_error_t) C.gw_status_t {
 		return C.gw_client_migrate(client, fault)

@@ -40,7 +40,8 @@ type Config struct {
 	DatabaseTimeout time.Duration `gw:"database_timeout"`
 	// Schema is the schema of the tables. Defaults to graphile_worker.
 	Schema string `gw:"schema"`
-	// Migrate installs the schema, or updates an existing one, when a worker starts. Defaults to On.
+	// Migrate installs a missing schema, and adds this library's objects to an existing one, when a worker starts.
+	// Defaults to On.
 	Migrate Switch `gw:"migrate"`
 
 	// Running: how many jobs at once, and when.

@@ -247,7 +247,11 @@ class Client:
         call(lib.gw_client_check, self._handle, milliseconds("timeout", timeout))
 
     def migrate(self) -> None:
-        """Installs the schema, or updates it. A worker does so when it starts."""
+        """Installs a missing schema, and adds this library's objects to an existing one. Safe to repeat.
+
+        A worker does so when it starts. Raises `SchemaError` if the schema is older than Graphile Worker's migration
+        18, or has a newer breaking migration.
+        """
         call(lib.gw_client_migrate, self._handle)
 
     @property
