@@ -1,38 +1,38 @@
-# Every recipe does its own set-up on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
+# Every recipe installs what it needs on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-languages test test-rust test-bindings test-interop bench library header install stage
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-# Where tests and demos find header and libraries, as others do after an install.
+# The folder in which tests and demos find the header and the libraries, laid out as `make install` does.
 STAGE := $(TARGET)/stage
 PREFIX ?= /usr/local
-# What the tests of the other languages are told.
+# Variables that the tests of the other languages read.
 export GRAPHILE_WORKER_PREFIX := $(STAGE)
 export GRAPHILE_WORKER_BIN := $(TARGET)/debug/graphile-worker
 export GRAPHILE_WORKER_ADAPTERS := $(TARGET)/adapters
 
-# Which peers `make test-interop` runs against.
+# The peers that `make test-interop` runs against.
 PEERS ?= node rust
-# Which benches `make bench` runs; all if empty.
+# The benches that `make bench` runs; all if empty.
 BENCH ?=
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## start a private PostgreSQL and watch a worker at work
+demo: ## start a private PostgreSQL and run a worker on it
 	@sh tests/setup.sh postgres
 	cargo run --locked --release --example demo
 
-demo-languages: stage ## one queue, workers in Rust, C, Python, Go and Node: who enqueued, who ran
+demo-languages: stage ## run workers in Rust, C, Python, Go and Node on one queue
 	@sh tests/setup.sh postgres c python go node
 	cargo build --locked --examples
 	sh tests/conformance/build.sh
 	cd tests/interop && npm ci --silent
 	$(TARGET)/debug/examples/languages
 
-test: test-rust test-bindings ## check the code, run every test of every language, build the documentation
+test: test-rust test-bindings ## check the code, run the tests of all languages, build the documentation
 
-test-rust: ## the part of `make test` that needs Rust and PostgreSQL only
+test-rust: ## the part of `make test` that needs only Rust and PostgreSQL
 	@sh tests/setup.sh postgres pgbouncer
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features header -- -D warnings
@@ -52,10 +52,10 @@ library: ## build the shared and the static library, in target/library
 	@sh tests/setup.sh
 	cargo rustc --locked --profile library --lib --no-default-features --features capi --crate-type cdylib,staticlib
 
-header: ## write include/graphile_worker.h anew
+header: ## generate include/graphile_worker.h
 	GW_BLESS_HEADER=1 cargo check --locked --features header
 
-install: library ## header, libraries, pkg-config and CMake files to PREFIX=/usr/local
+install: library ## install header, libraries, pkg-config and CMake files to PREFIX=/usr/local
 	TARGET=$(TARGET)/library sh bindings/c/install.sh "$(PREFIX)"
 
 stage: library

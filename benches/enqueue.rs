@@ -1,6 +1,6 @@
-//! What one `add_job` costs: calls per second of a caller that adds one job at a time, against a client that sends the
-//! same statement by itself, in turn. Without a key, with a key, and many jobs in one call, on a private server with
-//! fsync on. `ROUND_TRIP_MS` puts a link of this round-trip time in between.
+//! Measures `add_job`: calls per second of a caller that adds one job at a time, compared with a client that sends the
+//! same statement itself. Measures calls without a key, with a key, and with many jobs, in turn, on a private server
+//! with fsync on. If `ROUND_TRIP_MS` is set, the connection has this round-trip time.
 
 mod common;
 
@@ -15,7 +15,7 @@ const ROUNDS: usize = 5;
 const FOR: Duration = Duration::from_secs(2);
 const MANY: usize = 1000;
 
-/// What is measured, how many jobs a call adds, and the call: it is given a number that no other call has.
+/// A name, the number of jobs that one call adds, and the call. Its argument is a number that no other call gets.
 type Measured<'a> = (&'a str, usize, &'a mut dyn FnMut(usize));
 
 fn main() {

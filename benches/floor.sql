@@ -1,5 +1,5 @@
--- The floor: what PostgreSQL itself takes to hand out and delete jobs, 500 at a time, with nothing of
--- a queue's promises: no queues, no retries, no task names, no fences.
+-- The floor: the least work for PostgreSQL to claim jobs, 500 at a time. It has none of a worker's guarantees: no named
+-- queues, no retries, no task names, no fences.
 with claimed as (
   update graphile_worker._private_jobs j
      set attempts = j.attempts + 1, locked_by = 'floor', locked_at = now()

@@ -1,5 +1,5 @@
-//! What a worker costs that has nothing to do, over a minute: statements, CPU, memory, threads.
-//! The worker is a process of its own, so that the measuring does not measure itself.
+//! Measures an idle worker over a minute: statements, CPU, memory, threads.
+//! The worker runs in a process of its own, so that the bench does not measure itself.
 
 use graphile_worker::WorkerOptions;
 use graphile_worker::devdb::{DevDb, Options};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What an idle worker may cost: statements per poll interval (a claim, and per minute two heartbeats, two probes of the
-/// notifications and three looks), a part of a core, memory.
+/// The limits of an idle worker: statements per poll interval, percent of a core, memory. The statements are one claim
+/// per poll, and per minute two heartbeats, two probes of the notifications and three checks of tasks and schema.
 const STATEMENTS: f64 = 1.13;
 const CPU_PERCENT: f64 = 0.3;
 const RSS_MB: f64 = 15.0;
@@ -25,7 +25,7 @@ fn main() {
         assert_eq!(worker, "--worker");
         return work(url, concurrency.parse().expect("a number"));
     }
-    // Statements are counted in the server's log: its statistics count transactions, and some are its own.
+    // The bench counts statements in the server's log: the server's statistics count transactions, its own included.
     let settings = [("log_min_duration_statement", "0"), ("log_line_prefix", "%d ")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let server = DevDb::start(Options { settings, ..Options::default() }).expect("a private server");
@@ -38,10 +38,10 @@ fn main() {
         });
         measures.map(|measure| measure.join().expect("a measure"))
     });
-    assert!(kept == [true; 2], "an idle worker costs more than it may");
+    assert!(kept == [true; 2], "an idle worker exceeds a limit");
 }
 
-/// The process that is measured: ends when its input does.
+/// The measured process: it ends when its input ends.
 fn work(url: &str, concurrency: usize) {
     let options = WorkerOptions::default().database_url(url).concurrency(concurrency).listen_os_shutdown_signals(false);
     let worker = std::sync::Arc::new(options.define_raw_job("idle", |_| ()).init().expect("a worker"));
@@ -62,7 +62,7 @@ fn measure(server: &DevDb, concurrency: usize) -> bool {
         .stdin(Stdio::piped())
         .spawn()
         .expect("starting the worker");
-    // By then everything has been done once: what is prepared at its first use is prepared.
+    // After this time every statement has run once, so all statements are prepared.
     sleep(MINUTE + Duration::from_secs(15));
     let (start, statements, cpu) = (Instant::now(), statements(server, &name), cpu_seconds(&worker));
     sleep(MINUTE);
@@ -73,12 +73,12 @@ fn measure(server: &DevDb, concurrency: usize) -> bool {
     let threads = status(&worker, "Threads:");
     println!("{concurrency:>12} {statements:>16.2} {percent:>8.2} {rss:>8.1} {threads:>8}");
     drop(worker.stdin.take());
-    assert!(worker.wait().expect("our child").success());
-    assert!(statements > 0.5, "the log was not understood");
+    assert!(worker.wait().expect("a child of this process").success());
+    assert!(statements > 0.5, "the log could not be parsed");
     statements <= STATEMENTS && percent <= CPU_PERCENT && rss <= RSS_MB && threads <= concurrency + MORE_THREADS
 }
 
-/// How many statements have been executed in a database.
+/// Returns the number of statements that were executed in a database.
 fn statements(server: &DevDb, database: &str) -> usize {
     let log = fs::read_to_string(server.socket_dir().join("log")).expect("the server's log");
     let of = format!("{database} LOG:  duration: ");
@@ -87,14 +87,14 @@ fn statements(server: &DevDb, database: &str) -> usize {
     log.lines().filter(executed).count()
 }
 
-/// User and system time of a process.
+/// Returns the user and system time of a process.
 fn cpu_seconds(process: &Child) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("the bench needs Linux's /proc");
     let ticks = stat.rsplit(')').next().expect("a name").split_whitespace().skip(11).take(2);
     ticks.map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
 }
 
-/// A number of `/proc/PID/status`.
+/// Returns a number of `/proc/PID/status`.
 fn status(process: &Child, field: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the bench needs Linux's /proc");
     let line = status.lines().find(|line| line.starts_with(field)).expect("a field of status");

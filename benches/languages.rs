@@ -1,6 +1,7 @@
-//! What a no-op job costs through each door, against Rust in the same run, and beside Procrastinate: processes of
-//! their own that drain 100,000 jobs, in turn, five rounds on a private server with fsync on. Prints for each the
-//! median of jobs/s, its share of Rust's (the median of the rounds), and the process's CPU for 100,000 jobs.
+//! Measures a no-op job in each binding, compared with Rust in the same run and with Procrastinate. Each runs in a
+//! process of its own and drains 100,000 jobs, in turn, in five rounds on a private server with fsync on. Prints for
+//! each the median of jobs/s, its share of Rust's rate (the median of the rounds), and the process's CPU for 100,000
+//! jobs.
 
 mod common;
 
@@ -13,18 +14,18 @@ use std::process::Command;
 use std::time::Instant;
 
 const JOBS: i64 = 100_000;
-/// Procrastinate's runs would take minutes otherwise.
+/// The number of jobs for Procrastinate, whose runs would take minutes with 100,000 jobs.
 const FEWER_JOBS: i64 = 2_000;
 const ROUNDS: usize = 5;
-/// As the programs of the other doors have it.
+/// The programs of the other bindings use the same number.
 const THREADS: usize = 4;
 
 struct Door {
     name: &'static str,
-    /// The share of Rust's jobs/s that it is meant to reach.
+    /// The share of Rust's jobs/s that it should reach.
     target: Option<f64>,
     command: fn() -> Command,
-    /// Whether it is one of ours: it drains what we have added.
+    /// Whether it is a binding of this library, which drains the jobs that this bench adds.
     ours: bool,
 }
 
@@ -38,7 +39,7 @@ const DOORS: [Door; 7] = [
     Door { name: "Procrastinate, asyncio", target: None, command: || procrastinate("asyncio"), ours: false },
 ];
 
-/// Jobs per second, and seconds of CPU for 100,000.
+/// Jobs per second, and seconds of CPU for 100,000 jobs.
 #[derive(Clone, Copy)]
 struct Cost {
     rate: f64,
@@ -69,7 +70,7 @@ fn main() {
     }
 }
 
-/// One run through one door.
+/// Runs one program once.
 fn cost(door: &Door, url: &str) -> Cost {
     let jobs = if door.ours { JOBS } else { FEWER_JOBS };
     let filled = door.ours.then(|| fill(url, JOBS));
@@ -87,7 +88,7 @@ fn cost(door: &Door, url: &str) -> Cost {
     Cost { rate: jobs as f64 / wall, cpu: cpu * JOBS as f64 / jobs as f64 }
 }
 
-/// What the programs of the other doors do, in Rust.
+/// Does in Rust what the programs of the other bindings do.
 fn drain() {
     let (wall, cpu) = (Instant::now(), cpu_seconds());
     let url = std::env::var("DATABASE_URL").expect("DATABASE_URL");
@@ -96,7 +97,7 @@ fn drain() {
     println!("{} {}", wall.elapsed().as_secs_f64(), cpu_seconds() - cpu);
 }
 
-/// The CPU that this process has used.
+/// Returns the CPU time that this process has used.
 fn cpu_seconds() -> f64 {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
@@ -120,7 +121,7 @@ fn procrastinate(mode: &str) -> Command {
     command
 }
 
-/// A program that benches/languages/build.sh has built.
+/// Returns the path of a program that benches/languages/build.sh builds.
 fn built(name: &str) -> PathBuf {
     let folder = std::env::var_os("GRAPHILE_WORKER_ADAPTERS").map(PathBuf::from);
     folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/adapters")).join(name)

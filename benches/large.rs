@@ -1,5 +1,5 @@
-//! What large payloads cost: the peak memory of a worker that drains them, and how a link of 100 Mbit/s is borne, where
-//! tiny jobs stand in front of large ones and an urgent one comes last. The worker is a process of its own.
+//! Measures large payloads: the peak memory of a worker that drains them, and its rate over a link of 100 Mbit/s. On
+//! the link, tiny jobs precede large ones, and an urgent job is added last. The worker runs in a process of its own.
 //! `cargo bench --bench large [10000x200K|200x20M|link]`
 
 mod common;
@@ -63,7 +63,7 @@ fn main() {
     }
 }
 
-/// Has so many jobs of this size in the queue and nothing else; PostgreSQL cannot compress them.
+/// Fills the empty queue with this number of jobs of this size. PostgreSQL cannot compress their payloads.
 fn fill(db: &DevDb, jobs: usize, size: usize) -> Client {
     let mut client = Client::connect(&db.url(), NoTls).expect("connecting");
     client.batch_execute("truncate graphile_worker._private_jobs").expect("emptying");
@@ -84,13 +84,13 @@ fn drain(client: &mut Client, url: &str, meanwhile: impl FnOnce()) -> (Duration,
     let worker =
         Command::new(program).args(["worker", url]).stdout(Stdio::piped()).spawn().expect("starting the worker");
     meanwhile();
-    let output = worker.wait_with_output().expect("our child");
+    let output = worker.wait_with_output().expect("a child of this process");
     assert!(output.status.success() && left(client) == 0, "the worker drains the queue");
     let peak: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("kB");
     (start.elapsed(), peak / 1024.0)
 }
 
-/// The process that is measured: tells its peak at the end.
+/// The measured process: it prints its peak memory at the end.
 fn work(url: &str) {
     let options = WorkerOptions::default().database_url(url);
     let options = options.define_raw_job("urgent", |_| ());

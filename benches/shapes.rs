@@ -1,5 +1,5 @@
-//! The shapes of load that break queues: slow jobs among fast ones, many named queues, one named
-//! queue, queues that are stuck. Workers are processes of their own. Private server, fsync on.
+//! Measures loads that are hard for a job queue: slow jobs among fast ones, many named queues, one named
+//! queue, queues that are stuck. Workers run in processes of their own, on a private server with fsync on.
 //! `cargo bench --bench shapes [fair|queues|one|stuck|held]`
 
 mod common;
@@ -17,7 +17,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if let [role, url] = &arguments[..] {
         if role == "worker" {
-            // A stop while 30 s jobs run ends in the error that names them: fine here.
+            // If jobs of 30 s run, the stop ends with the error that names them. This bench expects that.
             return worker(url);
         }
     }
@@ -42,7 +42,8 @@ fn main() {
     }
 }
 
-/// The tasks: `work` sleeps the milliseconds of its payload; `guarded` checks that it is alone in its queue.
+/// Defines the tasks: `work` sleeps for the milliseconds of its payload; `guarded` checks that it is alone in its
+/// queue.
 fn define(options: WorkerOptions) -> WorkerOptions {
     let overlaps = Arc::new(AtomicU64::new(0));
     options
@@ -63,7 +64,7 @@ fn define(options: WorkerOptions) -> WorkerOptions {
         })
 }
 
-/// A process: eight threads, default options, until it is killed.
+/// A worker process with eight threads and default options. It runs until SIGTERM.
 fn worker(url: &str) {
     define(WorkerOptions::default().database_url(url).concurrency(8))
         .init()
@@ -104,11 +105,12 @@ impl Bench {
     }
 
     fn spawn(&self) -> Process {
-        let mut command = Command::new(std::env::current_exe().expect("our own path"));
+        let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
         Process(command.args(["worker", &self.url]).stdout(Stdio::piped()).spawn().expect("a worker process"))
     }
 
-    /// How long two processes take until no job `of` this kind is left.
+    /// Runs two worker processes until no job that matches `of` is left. Returns the time, and the lines that they
+    /// print.
     fn drain(&self, of: &str) -> (Duration, Vec<String>) {
         let mut client = self.client();
         let start = Instant::now();
@@ -119,7 +121,7 @@ impl Bench {
         (start.elapsed(), workers.into_iter().flat_map(Process::end).collect())
     }
 
-    /// 20,000 no-ops, then 8 jobs of 30 s among 1,000 no-ops: eight of sixteen threads stay free.
+    /// Runs 20,000 no-ops, then 8 jobs of 30 s among 1,000 no-ops. Eight of sixteen threads stay free.
     fn fair(&self) {
         self.empty();
         self.run("select count(*) from graphile_worker.add_jobs(array(select row('work','0',null,null,null,null,null,null)::graphile_worker.job_spec from generate_series(1, 20000)))");
@@ -141,7 +143,7 @@ impl Bench {
         let last = start.elapsed();
         let slow = self.count(&mut client, "payload::text = '30000' and locked_at is not null");
         println!(
-            "fair: the last of 1,000 no-ops was gone {} ms after the commit, {slow} jobs of 30 s running (target 200)",
+            "fair: the last of 1,000 no-ops ended {} ms after the commit, {slow} jobs of 30 s running (target 200)",
             last.as_millis()
         );
         for worker in workers {
@@ -149,7 +151,7 @@ impl Bench {
         }
     }
 
-    /// 100 queues of 100 jobs of 3 ms, against the same jobs without queues.
+    /// Compares 100 queues of 100 jobs of 3 ms with the same jobs without queues.
     fn queues(&self) {
         let add = |queue: &str, guard: &str| {
             self.empty();
@@ -176,7 +178,7 @@ impl Bench {
         println!("queues: median ratio {:.2} (target 0.5)", median(ratios));
     }
 
-    /// One queue of 500 no-ops.
+    /// Runs 500 no-ops in one queue.
     fn one_queue(&self) {
         self.empty();
         self.run("select graphile_worker.add_job('work', '0', 'only') from generate_series(1, 500)");
@@ -186,7 +188,7 @@ impl Bench {
         println!("one queue: {:.0} jobs/s (target 150)", 500.0 / start.elapsed().as_secs_f64());
     }
 
-    /// 50,000 free jobs, without and with 100,000 jobs in front that wait for two locked queues.
+    /// Runs 50,000 jobs without a queue: first alone, then behind 100,000 jobs that wait for two locked queues.
     fn stuck(&self) {
         let free = "select count(*) from graphile_worker.add_jobs(array(select row('work','0',null,null,null,null,null,null)::graphile_worker.job_spec from generate_series(1, 50000)))";
         let drain = || {
@@ -206,7 +208,7 @@ impl Bench {
                 self.run(
                     "select count(*) from graphile_worker.add_jobs(array(select row('work','0','stuck' || n % 2, now() - interval '1 day',null,null,null,null)::graphile_worker.job_spec
                      from generate_series(1, 100000) n));
-                     update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'somebody'",
+                     update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'other'",
                 );
                 self.run(free);
                 self.run("vacuum analyze graphile_worker._private_jobs");
@@ -225,7 +227,7 @@ impl Bench {
 }
 
 impl Bench {
-    /// How many jobs wait in the worker for a thread, over four seconds of jobs of one kind.
+    /// Prints the number of jobs that wait in the worker for a thread, during four seconds of jobs of one kind.
     fn held(&self) {
         for (kind, jobs, ms) in [
             ("no-op", 100_000, "0"),
@@ -260,7 +262,7 @@ impl Bench {
 struct Process(Child);
 
 impl Process {
-    /// Stops it, and answers what it printed.
+    /// Stops the process, and returns the lines that it printed.
     fn end(mut self) -> Vec<String> {
         let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
         let output = self.0.stdout.take().map(std::io::read_to_string).and_then(Result::ok).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The Rust adapter of tests/conformance: does what it is told, one command a line, and decides nothing.
-//! Which commands there are stands in tests/conformance/README.md.
+//! The Rust adapter of tests/conformance: executes commands, one per line, and decides nothing.
+//! tests/conformance/README.md lists the commands.
 
 use chrono::{DateTime, Utc};
 use graphile_worker::*;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What a command answers: the fields after `ok`.
+/// The reply to a command: the fields after `ok`.
 type Reply = Result<Vec<String>, Refusal>;
 
 fn main() -> std::io::Result<()> {
@@ -39,9 +39,9 @@ fn main() -> std::io::Result<()> {
 #[derive(Default)]
 struct Adapter {
     client: Option<WorkerUtils>,
-    /// What `and` has remembered for `add_many`.
+    /// The jobs that `and` keeps for `add_many`.
     jobs: Vec<RawJob>,
-    /// A worker that is made and not started.
+    /// A worker that is not started yet.
     options: Option<WorkerOptions>,
     running: Option<Running>,
     ran: Notes,
@@ -58,7 +58,7 @@ impl Adapter {
             ["add", task, payload, ref pairs @ ..] => {
                 let (payload, spec) = (json_text(payload)?, spec(pairs)?);
                 let added = match task {
-                    // Raw payloads pass untouched: only a typed task has room for a trace context.
+                    // A raw payload is never changed: only a typed task can carry a trace context.
                     "trace" => self.client()?.add_job(Trace(payload), spec)?,
                     _ => self.client()?.add_raw_job(task, &payload, spec)?,
                 };
@@ -172,7 +172,7 @@ impl Adapter {
 struct Running {
     worker: Arc<Worker>,
     ended: Receiver<Result<()>>,
-    /// How it ended, once somebody has waited for that.
+    /// How it ended; set by the first `wait` that saw the end.
     result: Option<Result<()>>,
 }
 
@@ -189,17 +189,17 @@ impl Running {
     }
 }
 
-/// What tasks and hooks have written down, in order.
+/// The notes of tasks and hooks, in order.
 #[derive(Clone, Default)]
 struct Notes(Arc<Mutex<Vec<String>>>);
 
 impl Notes {
     fn add(&self, note: impl Into<String>) {
-        self.0.lock().expect("nobody panics with the notes in hand").push(note.into());
+        self.0.lock().expect("no code panics while it holds the notes").push(note.into());
     }
 
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().expect("nobody panics with the notes in hand"))
+        std::mem::take(&mut *self.0.lock().expect("no code panics while it holds the notes"))
     }
 }
 
@@ -285,7 +285,7 @@ fn note(ctx: &WorkerContext, text: String) {
     ctx.get_ext::<Notes>().expect("every worker has it").add(text);
 }
 
-/// Writes down that the job runs; answers the text of its payload.
+/// Notes that the job runs; returns the text of its payload.
 fn noted(ctx: &WorkerContext) -> String {
     let (job, payload) = (ctx.job(), String::from_utf8_lossy(ctx.payload()).into_owned());
     note(ctx, format!("{}:{}:{payload}", job.task_identifier(), job.attempts()));
@@ -313,7 +313,7 @@ fn client(pairs: &[&str]) -> Result<WorkerUtils, Refusal> {
     Ok(if dry_run { client.dry_run() } else { client })
 }
 
-/// The options of a worker that come in pieces.
+/// The options of a worker, some of which are collected before they are set.
 struct Settings {
     options: WorkerOptions,
     tasks: Vec<(&'static str, JobDefinition)>,
@@ -402,14 +402,14 @@ impl Settings {
     }
 }
 
-/// Writes down each event of this name.
+/// Notes each event of this name.
 fn observe(options: WorkerOptions, name: &str, events: &Notes) -> Result<WorkerOptions, Refusal> {
     let events = events.clone();
     macro_rules! observe {
         ($($event:ident)*) => {
             match name {
                 $(stringify!($event) => Ok(options.on($event, move |_| events.add(stringify!($event)))),)*
-                _ => Err(refusal("GW_ERR_CONFIG", format!("hook: {name:?} is no event"))),
+                _ => Err(refusal("GW_ERR_CONFIG", format!("hook: {name:?} is not an event"))),
             }
         };
     }
@@ -511,7 +511,7 @@ fn counters(stats: &WorkerStats) -> Value {
     })
 }
 
-// Words.
+// Fields.
 
 fn split<'a>(pairs: &[&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
     pairs.iter().map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -522,7 +522,7 @@ fn json_text(text: &str) -> Result<Box<RawValue>, Refusal> {
 }
 
 fn number<T: FromStr>(key: &str, text: &str) -> Result<T, Refusal> {
-    text.parse().map_err(|_| refusal("GW_ERR_CONFIG", format!("{key}: {text:?} is not what it takes")))
+    text.parse().map_err(|_| refusal("GW_ERR_CONFIG", format!("{key}: {text:?} is not a valid value")))
 }
 
 fn ids(list: &str) -> Result<Vec<i64>, Refusal> {
@@ -535,11 +535,12 @@ fn millis(text: &str) -> Result<Duration, Refusal> {
 
 fn time(micros: &str) -> Result<DateTime<Utc>, Refusal> {
     let time = DateTime::from_timestamp_micros(number("time", micros)?);
-    time.ok_or_else(|| refusal("GW_ERR_CONFIG", "run_at: is outside of the calendar"))
+    time.ok_or_else(|| refusal("GW_ERR_CONFIG", "run_at: is out of range"))
 }
 
 fn duration(key: &str, text: &str) -> Result<Duration, Refusal> {
-    let wrong = || refusal("GW_ERR_CONFIG", format!("{key}: {text:?} is no duration; write 250ms, 30s, 5m, 2h or 1d"));
+    let wrong =
+        || refusal("GW_ERR_CONFIG", format!("{key}: {text:?} is not a duration; write 250ms, 30s, 5m, 2h or 1d"));
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let count: u64 = text[..text.len() - unit.len()].parse().map_err(|_| wrong())?;
     let millis = match unit {
@@ -560,11 +561,11 @@ fn backoff(key: &str, text: &str) -> Result<RetryPolicy, Refusal> {
         ["fixed", delay] => RetryPolicy::fixed(duration(key, delay)?),
         ["linear", step, cap] => RetryPolicy::linear(duration(key, step)?, duration(key, cap)?),
         ["exponential", first, cap] => RetryPolicy::exponential(duration(key, first)?, duration(key, cap)?),
-        _ => return Err(refusal("GW_ERR_CONFIG", format!("{key}: {text:?} is none of fixed, linear, exponential"))),
+        _ => return Err(refusal("GW_ERR_CONFIG", format!("{key}: {text:?} is not one of fixed, linear, exponential"))),
     })
 }
 
-// Answers.
+// Replies.
 
 fn done() -> Reply {
     Ok(Vec::new())
@@ -578,7 +579,7 @@ fn as_json(value: impl Serialize) -> Reply {
     answer(serde_json::to_string(&value)?)
 }
 
-/// Why a command was not done, in the words of the C library.
+/// The error of a command, with the status of the C library.
 struct Refusal {
     status: &'static str,
     sqlstate: String,
@@ -590,11 +591,11 @@ fn refusal(status: &'static str, message: impl ToString) -> Refusal {
 }
 
 fn no_option(key: &str) -> Refusal {
-    refusal("GW_ERR_CONFIG", format!("{key}: is no option"))
+    refusal("GW_ERR_CONFIG", format!("{key}: is not an option"))
 }
 
 fn no_worker() -> Refusal {
-    refusal("GW_ERR_STATE", "there is no worker for this")
+    refusal("GW_ERR_STATE", "there is no worker")
 }
 
 fn crontab(error: Error) -> Refusal {

@@ -1,5 +1,5 @@
-//! `make demo`: a private PostgreSQL, a trigger that enqueues, eight threads that work, and one SQL
-//! query that checks every result. The input is the text of this very checkout.
+//! `make demo`: a private PostgreSQL, a trigger that enqueues, a worker with eight threads, and one SQL
+//! query that checks every result. The input is the text of this checkout.
 
 use graphile_worker::devdb::DevDb;
 use graphile_worker::{Worker, WorkerContext, WorkerOptions};
@@ -16,13 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const THREADS: usize = 8;
-/// How many lines of a file make a document.
+/// The lines of a file that make one document.
 const LINES: usize = 4;
-/// How many documents one transaction inserts.
+/// The number of documents that one transaction inserts.
 const BATCH: usize = 100;
-/// One `count` in so many fails at its first attempt.
+/// One of this number of `count` jobs fails at its first attempt.
 const FAILS: i64 = 50;
-/// The demo gives up if the jobs are not done by then.
+/// The demo fails if the jobs take longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -50,7 +50,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     db.batch_execute(TABLES)?;
 
     let documents = read_checkout(Path::new(env!("CARGO_MANIFEST_DIR")))?;
-    println!("{} documents of {LINES} lines: inserting, {THREADS} threads at work …\n", documents.len());
+    println!("{} documents of {LINES} lines: inserting them, {THREADS} threads run jobs …\n", documents.len());
     let commits = thread::scope(|scope| {
         let run = scope.spawn(|| worker.run());
         let commits = insert(&mut db, &documents).and_then(|commits| {
@@ -89,7 +89,7 @@ fn count(ctx: WorkerContext) -> Outcome {
     let Of { document } = ctx.job().payload_as()?;
     Watch::of(&ctx).started(&ctx, document);
     if document % FAILS == 0 && ctx.job().attempts() == 1 {
-        return Err("every fiftieth fails once".into());
+        return Err("every fiftieth job fails once".into());
     }
     let mut db = ctx.connection()?;
     let body: String = db.query_one("select body from documents where id = $1", &[&document])?.get(0);
@@ -101,8 +101,8 @@ fn count(ctx: WorkerContext) -> Outcome {
     Ok(())
 }
 
-/// Adds one document to its folder's total: reads, adds, writes, without any lock. The named queue is
-/// all that keeps two of them from losing each other's words.
+/// Adds one document to its folder's total: it reads, adds and writes, without a lock. Only the named queue
+/// keeps two of these jobs from overwriting each other's total.
 fn add_up(ctx: WorkerContext) -> Outcome {
     let Of { document } = ctx.job().payload_as()?;
     let watch = Watch::of(&ctx);
@@ -130,7 +130,7 @@ fn add_without_lock(ctx: &WorkerContext, document: i64) -> Outcome {
     Ok(())
 }
 
-/// Reads a whole folder again: worth doing once after many inserts, not once for each.
+/// Reads a whole folder again. It should run once after many inserts, not after each.
 fn summarise(ctx: WorkerContext) -> Outcome {
     #[derive(Deserialize)]
     struct Of {
@@ -147,10 +147,10 @@ fn summarise(ctx: WorkerContext) -> Outcome {
     Ok(())
 }
 
-/// Fails, always.
+/// Always fails.
 fn publish(ctx: WorkerContext) -> Outcome {
     Watch::of(&ctx).started(&ctx, 0);
-    Err("there is nobody to publish to".into())
+    Err("there is no publisher".into())
 }
 
 // ---- the input ----
@@ -161,7 +161,7 @@ struct Document {
     body: String,
 }
 
-/// Every text file below `root`, cut into documents; hidden and generated folders left out.
+/// Returns every text file below `root`, split into documents. Leaves out hidden and generated folders.
 fn read_checkout(root: &Path) -> Result<Vec<Document>, Box<dyn Error>> {
     let (mut folders, mut documents) = (vec![root.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
@@ -176,7 +176,7 @@ fn read_checkout(root: &Path) -> Result<Vec<Document>, Box<dyn Error>> {
                 folders.push(path);
                 continue;
             }
-            // What is not text is no document.
+            // Files that are not text are not read.
             let Ok(text) = fs::read_to_string(&path) else { continue };
             let path = path.strip_prefix(root)?;
             let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
@@ -192,7 +192,7 @@ fn read_checkout(root: &Path) -> Result<Vec<Document>, Box<dyn Error>> {
     Ok(documents)
 }
 
-/// Inserts the documents; answers when each batch was committed.
+/// Inserts the documents; returns the time of each batch's commit.
 fn insert(db: &mut Client, documents: &[Document]) -> Result<Vec<Instant>, Box<dyn Error>> {
     let insert = db.prepare("insert into documents (folder, path, body) values ($1, $2, $3)")?;
     let mut commits = Vec::new();
@@ -207,26 +207,26 @@ fn insert(db: &mut Client, documents: &[Document]) -> Result<Vec<Instant>, Box<d
     Ok(commits)
 }
 
-/// Waits until no job is left that will be tried again: also for the retries of those that failed.
+/// Waits until no job is left that runs or will run again, retries included.
 fn wait_until_done(db: &mut Client, stopped: impl Fn() -> bool) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let left = "select count(*) from graphile_worker.jobs where attempts < max_attempts or locked_at is not null";
     while db.query_one(left, &[])?.get::<_, i64>(0) > 0 {
         if stopped() || start.elapsed() > PATIENCE {
-            return Err("the jobs did not come to an end".into());
+            return Err("the worker stopped or the time is over, but jobs are left".into());
         }
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
-// ---- what was seen ----
+// ---- the report ----
 
-/// Notes every start of a handler.
+/// Records every start of a handler.
 #[derive(Default)]
 struct Watch {
     starts: Mutex<Vec<Start>>,
-    /// The queues of which a job runs now.
+    /// The queues that have a running job.
     busy: Mutex<HashSet<i32>>,
     overlaps: AtomicUsize,
 }
@@ -256,21 +256,19 @@ fn report(watch: &Watch, worker: &Worker, commits: &[Instant], db: &mut Client) 
     for start in starts.iter() {
         tasks.entry(&start.task).or_default()[usize::from(start.attempt > 1)] += 1;
     }
-    println!("{:<12}{:>8}{:>10}{:>18}", "task", "jobs", "retries", "failed for good");
+    println!("{:<12}{:>8}{:>10}{:>20}", "task", "jobs", "retries", "failed permanently");
     for (task, [jobs, retries]) in &tasks {
         let for_good = failed.iter().filter(|row| row.get::<_, &str>(0) == *task).count();
-        println!("{task:<12}{jobs:>8}{retries:>10}{for_good:>18}");
+        println!("{task:<12}{jobs:>8}{retries:>10}{for_good:>20}");
     }
 
-    // From the first start to the last first attempt: waiting for a retry is not work.
+    // From the first start to the last first attempt: the rate must not include the wait for retries.
     let work: Vec<&Start> = starts.iter().filter(|start| start.document > 0 && start.attempt == 1).collect();
     let (first, last) = (work.iter().map(|start| start.at).min(), work.iter().map(|start| start.at).max());
     let seconds = last.zip(first).map_or(0.0, |(last, first)| (last - first).as_secs_f64());
     let inserting = commits[commits.len() - 1] - commits[0];
     let (rate, inserting) = (work.len() as f64 / seconds.max(0.001), inserting.as_secs_f64());
-    println!(
-        "\nrate    {rate:.0} jobs/s, each with its own writes; inserting and enqueueing took {inserting:.1} s of it"
-    );
+    println!("\nrate    {rate:.0} jobs/s, each with its own writes; inserting and enqueueing took {inserting:.1} s");
     let mut waits: Vec<Duration> = work
         .iter()
         .filter(|start| start.task == "count")
@@ -280,7 +278,7 @@ fn report(watch: &Watch, worker: &Worker, commits: &[Instant], db: &mut Client) 
     let at = |percent: usize| waits[(waits.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
     println!("start   p50 {:.1} ms, p99 {:.1} ms after the commit of a hundred rows at once", at(50), at(99));
     let summaries = tasks.get("summarise").map_or(0, |[jobs, _]| *jobs);
-    println!("keys    {} summaries asked for, {summaries} run", waits.len());
+    println!("keys    {} summaries added, {summaries} run", waits.len());
     println!("queues  {} overlaps", watch.overlaps.load(Ordering::Relaxed));
     let stats = worker.stats();
     println!(
@@ -288,7 +286,7 @@ fn report(watch: &Watch, worker: &Worker, commits: &[Instant], db: &mut Client) 
         stats.claims, stats.settlements, stats.claimed, stats.lost
     );
     if let Some(reason) = failed.first().and_then(|row| row.get::<_, Option<&str>>(1)) {
-        println!("failed  for good, but kept, with the reason: {reason}");
+        println!("failed  permanently failed jobs stay in the table, with their error: {reason}");
     }
     Ok(())
 }

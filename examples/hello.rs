@@ -1,4 +1,4 @@
-//! Adds a job, and runs it.
+//! Adds a job and runs it.
 
 use graphile_worker::{IntoTaskHandlerResult, JobSpec, TaskHandler, WorkerContext, WorkerOptions};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .define_job::<Hello>()
         .init()?;
     worker.create_utils().add_job(Hello { name: "Ada".into() }, JobSpec::new())?;
-    // Runs what is due and returns; `run()` goes on until Ctrl-C.
+    // Runs all due jobs and returns; `run()` runs until Ctrl-C.
     worker.run_once()?;
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! One of our workers for tests/interop to drive: `interop DATABASE_URL VERB …`, where VERB is
-//! `migrate`, `add TASK N [--keyed|--queued]`, `work TASK… --ledger-table T --until-empty-for MS`, and
-//! until it is killed `recover TASK… --ledger-table T --sweep-threshold MS` or `schedule CRONTAB`.
+//! A worker of this library that tests/interop runs: `interop DATABASE_URL VERB …`. VERB is `migrate`,
+//! `add TASK N [--keyed|--queued]` or `work TASK… --ledger-table T --until-empty-for MS`. The verbs
+//! `recover TASK… --ledger-table T --sweep-threshold MS` and `schedule CRONTAB` run until the process is killed.
 
 use graphile_worker::{JobSpec, ShutdownSignal, WorkerContext, WorkerOptions, WorkerUtils};
 use serde_json::json;
@@ -32,7 +32,7 @@ fn main() -> Done<()> {
     }
 }
 
-/// Adds the jobs that tests/interop/workers.mjs expects: a keyed one twice, the second in its place.
+/// Adds the jobs that tests/interop/workers.mjs expects. It adds a keyed job twice: the second replaces the first.
 fn add(url: &str, task: &str, count: u32, kind: &str) -> Done<()> {
     let utils = WorkerUtils::connect(url)?;
     for n in 0..count {
@@ -49,13 +49,13 @@ fn add(url: &str, task: &str, count: u32, kind: &str) -> Done<()> {
     Ok(())
 }
 
-/// Runs jobs until there have been none, of any worker's, for a while.
+/// Runs jobs until the table has been empty for the time `idle`.
 fn work(url: &str, tasks: &[&str], table: &str, idle: Duration) -> Done<()> {
     let stop = ShutdownSignal::new();
     let worker = recording(url, tasks, table).shutdown_signal(stop.clone()).init()?;
     let utils = worker.create_utils();
     let watcher = thread::spawn(move || {
-        // However the watch ends, so does the worker.
+        // The worker must stop also if the watch fails.
         let watched = wait_until_empty(&utils, idle).map_err(|e| e.to_string());
         stop.trigger();
         watched
@@ -64,7 +64,7 @@ fn work(url: &str, tasks: &[&str], table: &str, idle: Duration) -> Done<()> {
     Ok(watcher.join().expect("watching does not panic")?)
 }
 
-/// Runs jobs, and sweeps dead workers by the clock that is given.
+/// Runs jobs, and sweeps dead workers with this threshold.
 fn recover(url: &str, tasks: &[&str], table: &str, threshold: Duration) -> Done<()> {
     let options = recording(url, tasks, table).heartbeat_interval(threshold / 8).sweep_interval(threshold / 5);
     Ok(options.sweep_threshold(threshold).recovery_delay(Duration::ZERO).init()?.run()?)
@@ -76,7 +76,7 @@ fn schedule(url: &str, crontab: &str) -> Done<()> {
     Ok(options.with_cron(crontab)?.init()?.run()?)
 }
 
-/// A worker that writes down what it runs.
+/// Makes the options of a worker that records the jobs it runs.
 fn recording(url: &str, tasks: &[&str], table: &str) -> WorkerOptions {
     let mut options = WorkerOptions::default().database_url(url).concurrency(4);
     let insert = format!("insert into {table} (job_id, who, payload) values ($1, 'ours', $2::text::json)");
@@ -87,7 +87,7 @@ fn recording(url: &str, tasks: &[&str], table: &str) -> WorkerOptions {
     options
 }
 
-/// A payload with `ms` makes a job take so long, and is written down a second time at its end.
+/// Records a job. If its payload has `ms`, the job takes that long and is recorded again at its end.
 fn record(ctx: &WorkerContext, insert: &str) -> Done<()> {
     let payload = std::str::from_utf8(ctx.payload())?;
     ctx.connection()?.execute(insert, &[&ctx.job().id(), &payload])?;

@@ -1,6 +1,7 @@
-//! `make demo-languages`: one queue on a private PostgreSQL, and a worker each in Rust, C, Python, Go and Node, in processes
-//! of their own. Each of the five adds 100 jobs for each of the five, 10 of them under a key, 10 in a named queue, 5 that
-//! fail twice. Prints who added and who ran, and ends with 0 only if every job is accounted for.
+//! `make demo-languages`: one queue on a private PostgreSQL, and a worker each in Rust, C, Python, Go and Node, each in
+//! a process of its own. Each of the five adds 100 jobs for each of the five: 10 with a key, 10 in a named queue, 5
+//! that fail twice. Prints a table of languages that added and ran jobs. Exits with 0 only if every job ran as often as
+//! it must.
 
 use graphile_worker::devdb::{DevDb, Options};
 use postgres::{Client, NoTls};
@@ -45,7 +46,7 @@ fn main() -> Done<ExitCode> {
     }
     let took = start.elapsed();
 
-    // For each (who added, who ran): how often each job ran.
+    // For each pair (language that added, language that ran): how often each job ran.
     let mut runs: BTreeMap<(String, String), HashMap<String, usize>> = BTreeMap::new();
     for adapter in &mut adapters {
         for note in adapter.tell(&["ran"])? {
@@ -58,7 +59,7 @@ fn main() -> Done<ExitCode> {
         adapter.tell(&["stop", "graceful"])?;
     }
 
-    println!("\nwho added (down), who ran (across)\n{:>8}{}", "", LANGUAGES.map(|name| format!("{name:>8}")).concat());
+    println!("\nadded by (rows), run by (columns)\n{:>8}{}", "", LANGUAGES.map(|name| format!("{name:>8}")).concat());
     for from in LANGUAGES {
         let count = |to: &str| runs.get(&(from.to_owned(), to.to_owned())).map_or(0, HashMap::len);
         println!("{from:>8}{}", LANGUAGES.map(|to| format!("{:>8}", count(to))).concat());
@@ -66,13 +67,13 @@ fn main() -> Done<ExitCode> {
     let mistakes = mistakes(&runs);
     let failed: i64 = database.query_one("select count(*) from graphile_worker._private_jobs", &[])?.get(0);
     let all = JOBS * LANGUAGES.len() * LANGUAGES.len();
-    println!("\n{all} jobs, of each cell {KEYED} keyed, {QUEUED} queued, {FAILING} failing twice, in {took:.1?}");
+    println!("\n{all} jobs, in each cell {KEYED} keyed, {QUEUED} queued, {FAILING} failing twice, in {took:.1?}");
     println!("left in the table: {failed}; wrong: {}", mistakes.len());
     mistakes.iter().take(10).for_each(|mistake| println!("  {mistake}"));
     Ok(if mistakes.is_empty() && failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is not as it must be: each job once by the worker it was for, those that fail three times.
+/// Returns the mistakes. Each job must run once, on the worker it was added for; failing jobs must run three times.
 fn mistakes(runs: &BTreeMap<(String, String), HashMap<String, usize>>) -> Vec<String> {
     let mut mistakes = Vec::new();
     for from in LANGUAGES {
@@ -94,7 +95,7 @@ fn mistakes(runs: &BTreeMap<(String, String), HashMap<String, usize>>) -> Vec<St
     mistakes
 }
 
-/// The jobs that one language adds for another.
+/// Returns the jobs that one language adds for another.
 fn jobs() -> impl Iterator<Item = (&'static str, usize)> {
     (0..JOBS).map(|n| match n {
         _ if n < KEYED => ("keyed", n),
@@ -104,7 +105,7 @@ fn jobs() -> impl Iterator<Item = (&'static str, usize)> {
     })
 }
 
-/// A process that does what it is told in its language; see tests/conformance/README.md.
+/// A process that executes commands in its language; see tests/conformance/README.md.
 struct Adapter {
     language: &'static str,
     process: Child,
@@ -127,7 +128,7 @@ impl Adapter {
             other => Command::new(folder.join(format!("adapter-{other}"))),
         };
         command.env("DATABASE_URL", url).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Each logs in its own way, some a line or two a job.
+        // Each has a log file of its own, because some log a line or two for each job.
         let log = folder.join(format!("{language}.log"));
         command.stderr(File::create(&log)?);
         let mut process = command.spawn().map_err(|e| format!("{language}: {e}; make demo-languages builds it"))?;
@@ -137,7 +138,7 @@ impl Adapter {
         Ok(Self { language, process, hears, says })
     }
 
-    /// Gives a command; answers what follows the `ok`.
+    /// Sends a command; returns the fields after `ok`.
     fn tell(&mut self, command: &[&str]) -> Done<Vec<String>> {
         writeln!(self.hears, "{}", command.join("\t"))?;
         self.hears.flush()?;
@@ -146,14 +147,14 @@ impl Adapter {
         let mut fields = reply.trim_end_matches('\n').split('\t').map(str::to_owned);
         match fields.next().as_deref() {
             Some("ok") => Ok(fields.collect()),
-            _ => Err(format!("{}: {command:?} was answered {reply:?}", self.language).into()),
+            _ => Err(format!("{}: {command:?} got the reply {reply:?}", self.language).into()),
         }
     }
 
-    /// Starts a worker that runs the jobs for its language only.
+    /// Starts a worker that runs only the jobs for its language.
     fn work(&mut self) -> Done<()> {
         let own = format!("for_{}", self.language);
-        // Node's worker can only be told what to leave alone.
+        // Node's worker has forbidden flags, but no accepted flags.
         let others: Vec<String> =
             LANGUAGES.iter().filter(|name| **name != self.language).map(|name| format!("for_{name}")).collect();
         let flags = match self.language {
@@ -164,7 +165,7 @@ impl Adapter {
         self.tell(&["start"]).map(drop)
     }
 
-    /// Adds the jobs for all languages, those for one in one call.
+    /// Adds the jobs for all languages, with one call for each language.
     fn add_jobs(&mut self) -> Done<()> {
         let from = self.language;
         for to in LANGUAGES {

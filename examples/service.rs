@@ -1,4 +1,4 @@
-//! A worker as it runs in production: tasks with limits, batches, the clock, recovery, and an observer.
+//! A worker for production: tasks with limits, batches, a crontab, recovery, and an observer.
 
 use graphile_worker::{
     BatchTaskHandler, Cron, IntoBatchTaskHandlerResult, IntoTaskHandlerResult, JobFail, JobSpec, RetryPolicy,
@@ -33,7 +33,7 @@ impl BatchTaskHandler for Letter {
     const IDENTIFIER: &'static str = "letters";
 
     fn run_batch(letters: Vec<Self>, _ctx: WorkerContext) -> impl IntoBatchTaskHandlerResult {
-        // One result for each: only those that failed are tried again.
+        // One result for each letter: only the letters that failed are retried.
         letters.iter().map(|letter| send(&letter.to)).collect::<Vec<_>>()
     }
 }
@@ -50,11 +50,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .backoff(RetryPolicy::exponential(Duration::from_millis(50), Duration::from_secs(3600)))
             .timeout(Duration::from_secs(600))])
         .define_batch_job::<Letter>()
-        // Every Monday at eight in Berlin, once, however many workers have the entry.
+        // Every Monday at eight in Berlin, one job, even if several workers have the entry.
         .with_cron(
             Cron::weekly_on::<Report>(chrono::Weekday::Mon, 8, 0)?.tz("Europe/Berlin")?.payload(Report { week: 0 })?,
         )
-        // Jobs of workers that died come back after a minute of silence.
+        // A worker without a heartbeat for a minute is dead, and its jobs are recovered.
         .heartbeat_interval(Duration::from_secs(10))
         .sweep_threshold(Duration::from_secs(60))
         .on(JobFail, |ctx| println!("{} failed: {}", ctx.job.task_identifier(), ctx.error))

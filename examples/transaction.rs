@@ -1,4 +1,4 @@
-//! A job that exists if, and only if, the transaction commits that it was added in.
+//! Adds jobs in a transaction: a job exists if, and only if, its transaction commits.
 
 use graphile_worker::{JobSpec, WorkerContext, WorkerOptions};
 use postgres::{Client, NoTls};
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut client = Client::connect(&database_url, NoTls)?;
 
     let mut regretted = client.transaction()?;
-    utils.with_executor(&mut regretted).add_raw_job("welcome", "Nobody", JobSpec::new())?;
+    utils.with_executor(&mut regretted).add_raw_job("welcome", "Grace", JobSpec::new())?;
     regretted.rollback()?;
 
     let mut meant = client.transaction()?;

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes sure that what the recipes of the Makefile need is on this machine:
+# Installs the tools that the recipes of the Makefile need:
 #   sh tests/setup.sh [postgres] [pgbouncer] [c] [python] [go] [node]
-# Installs what is missing if that takes no question (as root, or with a sudo that asks none),
-# else names the command and exits 1.
+# Installs missing tools if this needs no password (as root, or with a sudo that asks for none).
+# Otherwise prints the command that installs them and exits 1.
 set -eu
 
 say() { printf '%s\n' "$*" >&2; }
@@ -16,7 +16,7 @@ if ! command -v cc >/dev/null 2>&1; then
   exit 1
 fi
 
-# Whether a folder holds a whole PostgreSQL server; the same places as src/devdb.rs looks into.
+# Whether a complete PostgreSQL server is installed. Searches the same folders as src/devdb.rs.
 has_postgres() {
   IFS_BEFORE=$IFS
   IFS=:
@@ -35,19 +35,19 @@ whole_server() {
   [ -x "$1/initdb" ] && [ -x "$1/pg_ctl" ] && [ -x "$1/postgres" ]
 }
 
-# Debian's package puts it where only root looks.
+# Debian installs it in /usr/sbin, which is only in root's PATH.
 has_pgbouncer() { command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]; }
 has_node() { command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; }
 has_python() { python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 9))' >/dev/null 2>&1; }
-# What the tests of the C door need beside a C compiler.
+# The tools that the tests of the C API need in addition to a C compiler.
 has_c() {
   for tool in c++ pkg-config cmake; do command -v "$tool" >/dev/null 2>&1 || return 1; done
-  # Not to be had on macOS.
+  # valgrind does not exist for macOS.
   [ "$(uname -s)" != Linux ] || command -v valgrind >/dev/null 2>&1
 }
 has_go() { command -v go >/dev/null 2>&1; }
 
-# The name of a package here.
+# Prints the package names of a tool for this package manager.
 package() {
   case $manager:$1 in
     apt:postgres) echo postgresql ;;
@@ -77,7 +77,7 @@ else
   manager=none install=
 fi
 
-# Runs a command with the rights to install, if that takes no question.
+# Runs a command as root, if this needs no password.
 as_root() {
   if [ "$(id -u)" = 0 ]; then
     "$@"
@@ -87,7 +87,7 @@ as_root() {
 }
 may_install() {
   case $manager in
-    brew) [ "$(id -u)" != 0 ] ;; # Homebrew refuses root, and asks nothing of anybody else.
+    brew) [ "$(id -u)" != 0 ] ;; # Homebrew refuses to run as root, and needs no password for other users.
     none) return 1 ;;
     *) [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; } ;;
   esac
@@ -96,14 +96,14 @@ may_install() {
 install_packages() {
   case $manager in
     apt)
-      # The Debian package would make a system-wide server and start it; we start our own.
+      # Debian's package would create and start a system-wide server. The tests start their own.
       as_root mkdir -p /etc/postgresql-common
       conf=/etc/postgresql-common/createcluster.conf
       if ! grep -qs '^create_main_cluster' "$conf"; then
         echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
       fi
       as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
-      # Our conf file above is older than the package's: keep it without a question.
+      # The conf file above already exists when the package is installed: keep it without asking.
       as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
         -o Dpkg::Options::=--force-confold "$@"
       ;;
@@ -117,7 +117,7 @@ for need in "$@"; do
   case $need in
     postgres | pgbouncer | c | node | python | go) ;;
     *)
-      say "setup.sh: nothing is known about '$need' (postgres, pgbouncer, c, python, go, node)"
+      say "setup.sh: unknown tool '$need' (known: postgres, pgbouncer, c, python, go, node)"
       exit 2
       ;;
   esac
@@ -126,7 +126,7 @@ done
 if [ -z "$missing" ]; then exit 0; fi
 
 if [ "$manager" = none ]; then
-  say "missing on this machine:$missing; install it and try again"
+  say "missing on this machine:$missing; install it and run this again"
   exit 1
 fi
 packages=
@@ -138,7 +138,7 @@ if ! may_install; then
   exit 1
 fi
 say "installing$packages"
-# shellcheck disable=SC2086 # A list of words is meant.
+# shellcheck disable=SC2086 # $packages is a list of words
 install_packages $packages
 for need in $missing; do
   if ! "has_$need"; then

@@ -1,4 +1,4 @@
-//! A link to a server that delays every byte, or lets only so many through, as a network does.
+//! A proxy that simulates a network link to a server: it delays every byte, or limits the bytes per second.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// As many blocks as are on their way at once in one direction.
+/// The number of blocks that can be in transit at once in one direction.
 const BLOCKS: usize = 64;
 const BLOCK: usize = 1 << 16;
 
@@ -17,7 +17,7 @@ pub fn delayed(server: u16, round_trip: Duration) -> u16 {
     open(server, round_trip / 2, u64::MAX)
 }
 
-/// The same without a delay, each connection limited to so many bytes per second and direction.
+/// The same without a delay: each connection is limited to `bytes_per_second` in each direction.
 #[allow(dead_code, reason = "not every bench has a link")]
 pub fn limited(server: u16, bytes_per_second: u64) -> u16 {
     open(server, Duration::ZERO, bytes_per_second)

@@ -1,18 +1,18 @@
-//! What the benches share.
+//! Helpers of the benches.
 
 #[allow(dead_code, reason = "not every bench has a link")]
 pub mod link;
 
 use postgres::{Client, NoTls};
 
-/// The median, of an odd number of values.
+/// Returns the median of an odd number of values.
 #[allow(dead_code, reason = "not every bench has rounds")]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// Has so many no-op jobs in the queue and nothing else, the table settled; answers a client of the database.
+/// Fills the empty queue with this number of no-op jobs, and vacuums the table. Returns a client of the database.
 #[allow(dead_code, reason = "not every bench drains no-ops")]
 pub fn fill(url: &str, jobs: i64) -> Client {
     let mut client = Client::connect(url, NoTls).expect("connecting");
@@ -27,7 +27,7 @@ pub fn fill(url: &str, jobs: i64) -> Client {
     client
 }
 
-/// How many jobs are left.
+/// Returns the number of jobs that are left.
 #[allow(dead_code, reason = "not every bench drains no-ops")]
 pub fn left(client: &mut Client) -> i64 {
     client.query_one("select count(*) from graphile_worker._private_jobs", &[]).expect("counting").get(0)

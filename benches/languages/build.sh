@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds what benches/languages.rs runs: sh benches/languages/build.sh
-#   GRAPHILE_WORKER_PREFIX  where the library is installed
-#   GRAPHILE_WORKER_ADAPTERS   where the programs go; target/adapters if not set
+# Builds the programs that benches/languages.rs runs: sh benches/languages/build.sh
+#   GRAPHILE_WORKER_PREFIX    the folder in which the library is installed
+#   GRAPHILE_WORKER_ADAPTERS  the folder for the programs; target/adapters if not set
 set -eu
 cd "$(dirname "$0")"
 
-prefix=${GRAPHILE_WORKER_PREFIX:?is not set: name the folder of an install, as \`make stage\` makes one}
+prefix=${GRAPHILE_WORKER_PREFIX:?is not set: set it to the folder of an installation, for example of \`make stage\`}
 root=$(cd ../.. && pwd)
 mkdir -p "${GRAPHILE_WORKER_ADAPTERS:-$root/target/adapters}"
 adapters=$(cd "${GRAPHILE_WORKER_ADAPTERS:-$root/target/adapters}" && pwd)

@@ -1,4 +1,4 @@
-/* Runs what is due of the task noop, and prints the seconds of wall clock and of CPU that it took. */
+/* Runs all due jobs of the task noop, and prints the seconds of wall clock and of CPU that they took. */
 #define _POSIX_C_SOURCE 200809L
 #include <graphile_worker.h>
 #include <stdio.h>

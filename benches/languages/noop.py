@@ -1,6 +1,6 @@
-"""Runs what is due of the task noop, and prints the seconds of wall clock and of CPU that it took.
+"""Runs all due jobs of the task noop, and prints the seconds of wall clock and of CPU that they took.
 
-`noop.py threads` has a plain task on 4 threads, `noop.py asyncio` an `async def` on a loop.
+`noop.py threads` runs a plain task on 4 threads, `noop.py asyncio` an `async def` on an event loop.
 """
 
 import sys

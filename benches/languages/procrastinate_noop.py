@@ -1,6 +1,6 @@
-"""Makes N jobs in Procrastinate's own tables, runs them, and prints the seconds of wall clock and of CPU that the run took.
+"""Adds N jobs to Procrastinate's own tables, runs them, and prints the seconds of wall clock and of CPU of the run.
 
-`procrastinate_noop.py threads N` has a plain task on 4 threads, `procrastinate_noop.py asyncio N` an `async def`.
+`procrastinate_noop.py threads N` runs a plain task on 4 threads, `procrastinate_noop.py asyncio N` an `async def`.
 """
 
 import asyncio

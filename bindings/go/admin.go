@@ -1,4 +1,4 @@
-// What operators ask for and are told. Every method is one call of the library, whose JSON becomes a struct.
+// Calls for operators. Every method makes one call of the library, and decodes the JSON that it returns.
 
 package graphileworker
 
@@ -13,61 +13,61 @@ import (
 	"time"
 )
 
-// JobState is where a job stands, by the database's clock.
+// JobState is the state of a job, by the database's clock.
 type JobState string
 
 const (
-	StateReady     JobState = "ready"     // waits, and may start now (once its queue is free, if it has one)
-	StateScheduled JobState = "scheduled" // waits for its RunAt
-	StateLocked    JobState = "locked"    // is held by a worker
-	StateFailed    JobState = "failed"    // has no attempts left, and stays until somebody acts
+	StateReady     JobState = "ready"     // it may start now, or as soon as its queue is free
+	StateScheduled JobState = "scheduled" // it waits for its RunAt
+	StateLocked    JobState = "locked"    // a worker holds it
+	StateFailed    JobState = "failed"    // it has no attempts left, and stays until it is changed by hand
 )
 
-// ListedJob is a job as it stands in the queue.
+// ListedJob is a job in the queue.
 type ListedJob struct {
 	ID          int64           `json:"id"`
-	Task        string          `json:"task_identifier"` // empty if the task's row is gone, so that nobody can run it
-	Queue       *string         `json:"queue_name"`      // nil if it belongs to none
+	Task        string          `json:"task_identifier"` // empty if the task's row is missing, so that no worker can run it
+	Queue       *string         `json:"queue_name"`      // nil if it is in no queue
 	Payload     json.RawMessage `json:"payload"`
 	Priority    int             `json:"priority"` // lower runs first
 	RunAt       time.Time       `json:"run_at"`
-	Attempts    int             `json:"attempts"` // how often it was started
+	Attempts    int             `json:"attempts"` // the number of started attempts
 	MaxAttempts int             `json:"max_attempts"`
 	LastError   *string         `json:"last_error"` // why the last attempt failed
 	CreatedAt   time.Time       `json:"created_at"`
-	UpdatedAt   time.Time       `json:"updated_at"` // when it was last changed from outside
+	UpdatedAt   time.Time       `json:"updated_at"` // when it was last changed, other than by a worker
 	Key         *string         `json:"key"`
 	LockedAt    *time.Time      `json:"locked_at"`
 	LockedBy    *string         `json:"locked_by"` // the worker that holds it
-	Revision    int             `json:"revision"`  // how often it was added again under its key
+	Revision    int             `json:"revision"`  // how often it was added again with its key
 	Flags       []string        `json:"flags"`
 	State       JobState        `json:"state"`
 }
 
-// ListOptions choose jobs. What has its zero value chooses nothing.
+// ListOptions filter jobs. A field with its zero value does not filter.
 type ListOptions struct {
 	Task   string   `json:"task,omitempty"`
 	Queue  string   `json:"queue,omitempty"`
 	State  JobState `json:"state,omitempty"`
 	Limit  int      `json:"limit,omitempty"`  // defaults to 50
-	Offset int      `json:"offset,omitempty"` // after so many
+	Offset int      `json:"offset,omitempty"` // skips this number of jobs
 }
 
-// ListJobs answers jobs as they stand.
+// ListJobs returns the jobs that match the options, at most Limit.
 func (c *Client) ListJobs(ctx context.Context, options ListOptions) ([]ListedJob, error) {
 	return ask[[]ListedJob](ctx, c, question{options: options}, func(a *asked) C.gw_status_t {
 		return C.gw_client_list_jobs(a.client, a.options, &a.json, &a.fault)
 	})
 }
 
-// Job answers one job, nil if there is none of this id (any more).
+// Job returns one job, or nil if no job has this id.
 func (c *Client) Job(ctx context.Context, id int64) (*ListedJob, error) {
 	return ask[*ListedJob](ctx, c, question{}, func(a *asked) C.gw_status_t {
 		return C.gw_client_job(a.client, C.int64_t(id), &a.json, &a.fault)
 	})
 }
 
-// JobStats is how many jobs there are, all and in each state.
+// JobStats has the number of jobs, in all and in each state.
 type JobStats struct {
 	Total     int64 `json:"total"`
 	Ready     int64 `json:"ready"`
@@ -83,85 +83,86 @@ func (c *Client) JobStats(ctx context.Context) (JobStats, error) {
 	})
 }
 
-// ListedQueue is a named queue as it stands.
+// ListedQueue is a named queue.
 type ListedQueue struct {
 	ID         int64      `json:"id"`
 	Name       string     `json:"queue_name"`
 	LockedAt   *time.Time `json:"locked_at"`
 	LockedBy   *string    `json:"locked_by"`
-	JobCount   int64      `json:"job_count"`   // in whatever state
-	ReadyCount int64      `json:"ready_count"` // of those, how many are ready
+	JobCount   int64      `json:"job_count"`   // of all states
+	ReadyCount int64      `json:"ready_count"` // of these, the number of ready jobs
 }
 
-// Queues answers the named queues, by name.
+// Queues returns the named queues, ordered by name.
 func (c *Client) Queues(ctx context.Context) ([]ListedQueue, error) {
 	return ask[[]ListedQueue](ctx, c, question{}, func(a *asked) C.gw_status_t {
 		return C.gw_client_queues(a.client, &a.json, &a.fault)
 	})
 }
 
-// LockedWorker is a worker that holds something.
+// LockedWorker is a worker that holds jobs or queues.
 type LockedWorker struct {
 	WorkerID     string `json:"worker_id"`
 	LockedJobs   int64  `json:"locked_jobs"`
 	LockedQueues int64  `json:"locked_queues"`
 }
 
-// LockedWorkers answers the workers, of whatever make, that hold jobs or queues.
+// LockedWorkers returns the workers that hold jobs or queues, those of other implementations included.
 func (c *Client) LockedWorkers(ctx context.Context) ([]LockedWorker, error) {
 	return ask[[]LockedWorker](ctx, c, question{}, func(a *asked) C.gw_status_t {
 		return C.gw_client_locked_workers(a.client, &a.json, &a.fault)
 	})
 }
 
-// ActiveWorker is a worker that says, or said, that it lives.
+// ActiveWorker is a worker that has sent heartbeats.
 type ActiveWorker struct {
 	WorkerID        string          `json:"worker_id"`
 	LastHeartbeatAt time.Time       `json:"last_heartbeat_at"`
 	StartedAt       time.Time       `json:"started_at"`
-	Metadata        json.RawMessage `json:"metadata"` // what it says of itself
-	IsStale         bool            `json:"is_stale"` // it has been silent for longer than the threshold
+	Metadata        json.RawMessage `json:"metadata"` // what the worker publishes about itself
+	IsStale         bool            `json:"is_stale"` // its last heartbeat is older than the threshold
 }
 
-// ActiveWorkers answers the workers that beat. One that has been silent for longer than sweepThreshold is stale.
+// ActiveWorkers returns the workers that have sent heartbeats. A worker whose last heartbeat is older than
+// sweepThreshold is stale.
 func (c *Client) ActiveWorkers(ctx context.Context, sweepThreshold time.Duration) ([]ActiveWorker, error) {
 	return ask[[]ActiveWorker](ctx, c, question{}, func(a *asked) C.gw_status_t {
 		return C.gw_client_active_workers(a.client, C.int64_t(milliseconds(sweepThreshold)), &a.json, &a.fault)
 	})
 }
 
-// CompleteJobs deletes jobs as if they had succeeded, and answers those that it deleted. Jobs that run are left alone,
-// here and in FailJobs and RescheduleJobs.
+// CompleteJobs deletes jobs as completed, and returns the deleted jobs. It does not change running jobs, nor do FailJobs
+// and RescheduleJobs.
 func (c *Client) CompleteJobs(ctx context.Context, ids ...int64) ([]ListedJob, error) {
 	return ask[[]ListedJob](ctx, c, question{ids: ids}, func(a *asked) C.gw_status_t {
 		return C.gw_client_complete_jobs(a.client, a.ids, a.count, &a.json, &a.fault)
 	})
 }
 
-// FailJobs fails jobs for good, for this reason, and answers those that it failed.
+// FailJobs fails jobs permanently, for this reason, and returns the failed jobs.
 func (c *Client) FailJobs(ctx context.Context, reason string, ids ...int64) ([]ListedJob, error) {
 	return ask[[]ListedJob](ctx, c, question{ids: ids, texts: []string{reason}}, func(a *asked) C.gw_status_t {
 		return C.gw_client_fail_jobs(a.client, a.ids, a.count, a.texts[0], &a.json, &a.fault)
 	})
 }
 
-// RescheduleOptions are what to change of jobs. What is nil stays as it is. At least one must be set.
+// RescheduleOptions are the changes of RescheduleJobs. A nil field is not changed. At least one field must be set.
 type RescheduleOptions struct {
-	RunAt       *time.Time `json:"run_at,omitempty"`       // when they start at the earliest
-	Now         bool       `json:"-"`                      // instead of RunAt: now, by the database's clock
+	RunAt       *time.Time `json:"run_at,omitempty"`       // the earliest time at which they start
+	Now         bool       `json:"-"`                      // sets RunAt to now, by the database's clock
 	Priority    *int       `json:"priority,omitempty"`     // -32768 to 32767
-	Attempts    *int       `json:"attempts,omitempty"`     // how often they count as tried; 0 brings failed jobs back
+	Attempts    *int       `json:"attempts,omitempty"`     // the number of attempts that count as used; 0 lets failed jobs run again
 	MaxAttempts *int       `json:"max_attempts,omitempty"` // 1 to 32767
 }
 
-// MarshalJSON writes Now as the library reads it.
+// MarshalJSON writes Now in the library's form.
 func (o RescheduleOptions) MarshalJSON() ([]byte, error) {
 	type plain RescheduleOptions
 	if !o.Now {
 		return json.Marshal(plain(o))
 	}
 	if o.RunAt != nil {
-		return nil, errorf(ErrConfig, "run_at: cannot be given together with now")
+		return nil, errorf(ErrConfig, "run_at: cannot be set together with now")
 	}
 	return json.Marshal(struct {
 		RunAt string `json:"run_at"`
@@ -169,21 +170,21 @@ func (o RescheduleOptions) MarshalJSON() ([]byte, error) {
 	}{"now", plain(o)})
 }
 
-// RescheduleJobs changes when, how urgently and how often jobs are tried, and answers those that it changed.
+// RescheduleJobs changes start time, priority and attempts of jobs, and returns the changed jobs.
 func (c *Client) RescheduleJobs(ctx context.Context, options RescheduleOptions, ids ...int64) ([]ListedJob, error) {
 	return ask[[]ListedJob](ctx, c, question{options: options, ids: ids}, func(a *asked) C.gw_status_t {
 		return C.gw_client_reschedule_jobs(a.client, a.ids, a.count, a.options, &a.json, &a.fault)
 	})
 }
 
-// Unlocked is how much was unlocked.
+// Unlocked has the numbers of unlocked jobs and queues.
 type Unlocked struct {
 	Jobs   int64 `json:"jobs"`
 	Queues int64 `json:"queues"`
 }
 
-// ForceUnlock unlocks what these workers hold. For workers that are known to be dead: of one that lives, the jobs run
-// twice. Prefer SweepStaleWorkers.
+// ForceUnlock unlocks the jobs and queues of these workers. Use it only for workers that are known to be dead: the jobs
+// of a living worker would run twice. Prefer SweepStaleWorkers.
 func (c *Client) ForceUnlock(ctx context.Context, workerIDs ...string) (Unlocked, error) {
 	if len(workerIDs) == 0 {
 		return Unlocked{}, nil
@@ -193,41 +194,41 @@ func (c *Client) ForceUnlock(ctx context.Context, workerIDs ...string) (Unlocked
 	})
 }
 
-// CleanupTask is a kind of rows that nobody needs any more. They are combined with |.
+// CleanupTask is a kind of unused rows. Combine several with |.
 type CleanupTask uint32
 
 const (
-	// DeletePermanentlyFailedJobs deletes jobs that have failed for good.
+	// DeletePermanentlyFailedJobs deletes jobs that have failed permanently.
 	DeletePermanentlyFailedJobs CleanupTask = C.GW_CLEANUP_DELETE_PERMAFAILED
-	// GCTaskIdentifiers deletes tasks that no job is of. Workers of Node and of the async crate, which look their
-	// tasks up at their start, must be stopped.
+	// GCTaskIdentifiers deletes tasks without jobs. Workers of Node and of the async crate must be stopped, because
+	// they look their tasks up only when they start.
 	GCTaskIdentifiers CleanupTask = C.GW_CLEANUP_GC_TASKS
-	// GCJobQueues deletes named queues that no job belongs to and nobody holds.
+	// GCJobQueues deletes named queues that have no jobs and that no worker holds.
 	GCJobQueues CleanupTask = C.GW_CLEANUP_GC_QUEUES
 )
 
-// Cleaned is how many rows were deleted.
+// Cleaned has the numbers of deleted rows.
 type Cleaned struct {
 	Jobs   int64 `json:"jobs"`
 	Tasks  int64 `json:"tasks"`
 	Queues int64 `json:"queues"`
 }
 
-// Cleanup deletes rows that nobody needs any more. A job that is being added keeps its task and its queue.
+// Cleanup deletes unused rows. A job that is being added at the same time keeps its task and its queue.
 func (c *Client) Cleanup(ctx context.Context, tasks CleanupTask) (Cleaned, error) {
 	return ask[Cleaned](ctx, c, question{}, func(a *asked) C.gw_status_t {
 		return C.gw_client_cleanup(a.client, C.uint32_t(tasks), &a.json, &a.fault)
 	})
 }
 
-// SweepOptions are what a sweep by hand does differently. What is nil is as usual.
+// SweepOptions are the options of SweepStaleWorkers. A nil field means the default.
 type SweepOptions struct {
-	SweepThreshold *time.Duration // after what silence a worker is dead; defaults to 5 min; raised to 3 heartbeats of a worker
+	SweepThreshold *time.Duration // a worker without a heartbeat for this long is dead; defaults to 5 min; raised to 3 heartbeats of a worker
 	RecoveryDelay  *time.Duration // how long recovered jobs wait; defaults to 30 s
-	DryRun         bool           // only tell which workers are dead
+	DryRun         bool           // only return which workers are dead
 }
 
-// MarshalJSON writes the options as the library reads them.
+// MarshalJSON writes the options in the library's form.
 func (o SweepOptions) MarshalJSON() ([]byte, error) {
 	options := map[string]any{"dry_run": o.DryRun}
 	if o.SweepThreshold != nil {
@@ -239,37 +240,37 @@ func (o SweepOptions) MarshalJSON() ([]byte, error) {
 	return json.Marshal(options)
 }
 
-// Swept is what a sweep did.
+// Swept is the result of a sweep.
 type Swept struct {
-	WorkerIDs      []string `json:"worker_ids"`      // the workers that were found dead
-	RecoveredCount int64    `json:"recovered_count"` // how many of their jobs were recovered
+	WorkerIDs      []string `json:"worker_ids"`      // the dead workers
+	RecoveredCount int64    `json:"recovered_count"` // the number of their jobs that were recovered
 	// RaisedThresholds are the living workers for which the threshold was too short.
 	RaisedThresholds []RaisedThreshold `json:"raised_thresholds,omitempty"`
 }
 
-// RaisedThreshold is a worker that sends its heartbeats too seldom for the threshold of a sweep: the sweep applied three of
-// that worker's intervals instead.
+// RaisedThreshold is a worker whose heartbeat interval is too long for the threshold of a sweep. The sweep applied three
+// of that worker's intervals instead.
 type RaisedThreshold struct {
 	WorkerID            string `json:"worker_id"`
-	HeartbeatIntervalMs *int64 `json:"heartbeat_interval_ms"` // nil if it does not publish that, and 30 s are assumed
-	SweepThresholdMs    int64  `json:"sweep_threshold_ms"`    // after how long a silence it is dead
+	HeartbeatIntervalMs *int64 `json:"heartbeat_interval_ms"` // nil if the worker does not publish it; the sweep then assumes 30 s
+	SweepThresholdMs    int64  `json:"sweep_threshold_ms"`    // the worker is dead if it sends no heartbeat for this long
 }
 
-// SweepStaleWorkers recovers the jobs of workers that have stopped saying that they live.
+// SweepStaleWorkers recovers the jobs of workers that have stopped sending heartbeats.
 func (c *Client) SweepStaleWorkers(ctx context.Context, options SweepOptions) (Swept, error) {
 	return ask[Swept](ctx, c, question{options: options}, func(a *asked) C.gw_status_t {
 		return C.gw_client_sweep_stale_workers(a.client, a.options, &a.json, &a.fault)
 	})
 }
 
-// question is what a call is given: options, as JSON unless they are nil, texts and ids.
+// question has the arguments of a call: options, passed as JSON unless they are nil, texts and ids.
 type question struct {
 	options any
 	texts   []string
 	ids     []int64
 }
 
-// asked is a question as the library reads it, and its answer.
+// asked has the arguments in the library's form, and the result.
 type asked struct {
 	client  *C.gw_client_t
 	options *C.char
@@ -280,7 +281,7 @@ type asked struct {
 	fault   *C.gw_error_t
 }
 
-// ask calls a function of the library that answers JSON. What is not found is a zero T.
+// ask calls a function of the library that returns JSON, and decodes it. Returns a zero T if nothing was found.
 func ask[T any](ctx context.Context, c *Client, q question, what func(a *asked) C.gw_status_t) (answer T, err error) {
 	var a asked
 	var lent texts
@@ -294,7 +295,7 @@ func ask[T any](ctx context.Context, c *Client, q question, what func(a *asked) 
 	for _, text := range q.texts {
 		a.texts = append(a.texts, lent.c("text", text))
 	}
-	ids := append([]int64{0}, q.ids...)[1:] // a copy: the call may outlast ours
+	ids := append([]int64{0}, q.ids...)[1:] // a copy: the library's call may outlast this one
 	a.count = C.size_t(len(q.ids))
 	if lent.err != nil {
 		lent.free()
@@ -310,11 +311,11 @@ func ask[T any](ctx context.Context, c *Client, q question, what func(a *asked) 
 			return answer, failure(status, &a.fault)
 		}
 		if err := decodeAnswer(takeBytes(a.json), &answer); err != nil {
-			return answer, errorf(ErrJSON, "what the library answered: %v", err)
+			return answer, errorf(ErrJSON, "decoding the library's result: %v", err)
 		}
 		return answer, nil
 	}, lent.free)
 }
 
-// decodeAnswer is a variable for the tests, which look closer.
+// decodeAnswer is a variable, so that the tests can use a stricter decoder.
 var decodeAnswer = json.Unmarshal

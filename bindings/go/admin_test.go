@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestOperatorsSeeWhatStandsInTheQueue(t *testing.T) {
+func TestOperatorsListJobsQueuesAndWorkers(t *testing.T) {
 	ctx := context.Background()
 	worker, client := newWorker(t, Config{Options: map[string]string{"worker_recovery": "true"}})
 	held := make(chan string, 1)
@@ -83,10 +83,10 @@ func TestOperatorsChangeJobs(t *testing.T) {
 	must(t, err)
 	equal(t, "state", stored(t, client, b).State, StateReady)
 	if _, err := client.RescheduleJobs(ctx, RescheduleOptions{}, b); !errors.Is(err, ErrConfig) {
-		t.Errorf("nothing to change: %v", err)
+		t.Errorf("no field is set: %v", err)
 	}
 	if _, err := client.RescheduleJobs(ctx, RescheduleOptions{Now: true, RunAt: &at}, b); !errors.Is(err, ErrConfig) {
-		t.Errorf("two times: %v", err)
+		t.Errorf("both RunAt and Now are set: %v", err)
 	}
 	if _, err := client.FailJobs(ctx, "a\x00b", b); !errors.Is(err, ErrUTF8) {
 		t.Errorf("a reason with a NUL: %v", err)
@@ -113,7 +113,7 @@ func TestOperatorsCleanUp(t *testing.T) {
 	cleaned, err := client.Cleanup(ctx, DeletePermanentlyFailedJobs|GCTaskIdentifiers|GCJobQueues)
 	must(t, err)
 	equal(t, "cleaned", cleaned, Cleaned{Jobs: 1, Tasks: 1, Queues: 1})
-	unlocked, err := client.ForceUnlock(ctx, "nobody", "nobody else")
+	unlocked, err := client.ForceUnlock(ctx, "no worker", "no other worker")
 	must(t, err)
 	equal(t, "unlocked", unlocked, Unlocked{})
 	unlocked, err = client.ForceUnlock(ctx)

@@ -1,4 +1,4 @@
-// Adds jobs, and sees to the schema. Knows nothing of running jobs.
+// Adds jobs, and installs the schema. Knows nothing of running jobs.
 
 package graphileworker
 
@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// Client adds and manages jobs over connections of its own. It is safe for use by many goroutines at once: a program
-// has one, and closes it at its end. A worker has one too, see [Worker.Client].
+// Client adds and manages jobs on its own connections. It is safe for concurrent use: a program makes one client, and
+// closes it at its end. A worker has a client too, see [Worker.Client].
 //
-// Every method waits for the database no longer than Config.DatabaseTimeout. When its context ends earlier it returns
-// at once, while the call goes on behind it: the error then is the context's, and of the kind ErrUnknownOutcome too,
-// since what was asked for may still happen.
+// Every method waits for the database at most Config.DatabaseTimeout. If its context ends earlier, the method returns at
+// once, while the call continues in the background. The error then is the context's, and also of the kind
+// ErrUnknownOutcome, because the change may still be made.
 type Client struct {
 	native *C.gw_client_t
-	worker *Worker // whose client it is, if it has none of its own
+	worker *Worker // the worker that owns the connections, or nil
 	closed atomic.Bool
 	schema string
-	// slots has room for one call per connection. Others wait here, where they cost no thread.
+	// slots has room for one call per connection. Further calls wait here as goroutines, without a thread each.
 	slots chan struct{}
 
 	statementOnce sync.Once
@@ -35,8 +35,10 @@ type Client struct {
 	statementErr  error
 }
 
-// NewClient connects to the database, and tells at once if that is not possible: ErrConnect, ErrAuth, ErrTLS,
-// ErrConfig. It does not install the schema; a worker does when it starts, and [Client.Migrate].
+// NewClient connects to the database. It does not install the schema: a worker does when it starts, and
+// [Client.Migrate].
+//
+// Errors: ErrConfig, ErrConnect, ErrAuth, ErrTLS, and the context's error if ctx ends first.
 func NewClient(ctx context.Context, config Config) (*Client, error) {
 	settings, err := config.native()
 	if err != nil {
@@ -63,7 +65,7 @@ func NewClient(ctx context.Context, config Config) (*Client, error) {
 	return client, nil
 }
 
-// describe makes a client that knows its settings and has no connection yet.
+// describe makes a client with its settings and without a connection.
 func describe(settings *C.gw_config_t) (*Client, error) {
 	schema, err := configText(settings, "schema")
 	if err != nil {
@@ -80,8 +82,8 @@ func describe(settings *C.gw_config_t) (*Client, error) {
 	return &Client{schema: schema, slots: make(chan struct{}, connections)}, nil
 }
 
-// Close ends the client's connections. Calls that are under way end as they will, later ones answer ErrClosed.
-// It may be called again. A worker's client is closed with the worker, and not by this.
+// Close closes the client's connections. Running calls may finish, later calls return ErrClosed. A second Close does
+// nothing. On a worker's client it does nothing: the worker's Close closes that client.
 func (c *Client) Close() error {
 	if c.worker == nil && !c.closed.Swap(true) {
 		C.gw_client_free(c.native)
@@ -89,7 +91,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// handle is what the library knows the client by.
+// handle returns the library's handle of the client.
 func (c *Client) handle() (*C.gw_client_t, error) {
 	if c.worker != nil {
 		return c.worker.clientHandle()
@@ -100,8 +102,8 @@ func (c *Client) handle() (*C.gw_client_t, error) {
 	return c.native, nil
 }
 
-// call runs a function of the library that waits for the database, on one of the client's slots. If it does not come
-// to that, unused is called instead (unless it is nil).
+// call runs a function of the library that waits for the database, in one of the client's slots. If it gets no slot, it
+// calls unused instead, unless that is nil.
 func call[T any](ctx context.Context, c *Client, what func(native *C.gw_client_t) (T, error), unused func()) (T, error) {
 	native, err := c.enter(ctx)
 	if err != nil {
@@ -134,7 +136,7 @@ func (c *Client) enter(ctx context.Context) (*C.gw_client_t, error) {
 	return native, err
 }
 
-// interruptible waits for what, but no longer than ctx lasts. What comes too late goes to discard.
+// interruptible waits for what until ctx ends. A result that arrives after that is passed to discard.
 func interruptible[T any](ctx context.Context, what func() (T, error), discard func(T)) (T, error) {
 	if ctx.Done() == nil {
 		return what()
@@ -169,19 +171,19 @@ type answer[T any] struct {
 type abandoned struct{ cause error }
 
 func (a *abandoned) Error() string {
-	return "graphileworker: " + a.cause.Error() + " during the call, which goes on: what was asked for may happen or not"
+	return "graphileworker: " + a.cause.Error() + " during the call, which continues: the change may or may not be made"
 }
 
 func (a *abandoned) Unwrap() error { return a.cause }
 
 func (a *abandoned) Is(target error) bool { return target == ErrUnknownOutcome }
 
-// AddJob adds a job for task and answers its id. The payload is what the handler gets, turned into JSON by
-// encoding/json; a json.RawMessage passes as it is, nil is {}.
+// AddJob adds a job for task and returns its id. encoding/json encodes the payload. A json.RawMessage is stored as it
+// is, nil becomes {}.
 //
-// Errors: ErrConfig for a value outside its limits (the message names it), ErrJSON, ErrSchema if the schema is not
-// installed, ErrConflict if a worker took the waiting job of the same key at this very moment, twenty times in a row,
-// and those of the connection.
+// Errors: ErrConfig for a value outside its limits (the message names it); ErrJSON; ErrSchema if the schema is not
+// installed; ErrConflict if a worker claimed the waiting job with the same key during each of twenty tries; and the
+// errors of the connection.
 func (c *Client) AddJob(ctx context.Context, task string, payload any, options ...JobOption) (int64, error) {
 	spec, err := newSpec(task, payload, options)
 	if err != nil {
@@ -201,8 +203,8 @@ func (c *Client) AddJob(ctx context.Context, task string, payload any, options .
 	}, release)
 }
 
-// AddJobs adds all of the jobs or none, in one round trip, and answers their ids in the order of jobs. Errors are
-// those of [Client.AddJob].
+// AddJobs adds all of the jobs or none, and returns their ids in the order of jobs. Its errors are those of
+// [Client.AddJob].
 func (c *Client) AddJobs(ctx context.Context, jobs []NewJob) ([]int64, error) {
 	if len(jobs) == 0 {
 		return nil, nil
@@ -237,8 +239,8 @@ func (c *Client) AddJobs(ctx context.Context, jobs []NewJob) ([]int64, error) {
 	}, release)
 }
 
-// RemoveJob removes the job of this key, and answers whether there was one. A job that runs goes on, and is not tried
-// again if it fails.
+// RemoveJob removes the job with this key, and returns whether there was one. If the job is running, it is not stopped,
+// and it is not retried if it fails.
 func (c *Client) RemoveJob(ctx context.Context, key string) (bool, error) {
 	return call(ctx, c, func(client *C.gw_client_t) (bool, error) {
 		var lent texts
@@ -253,14 +255,17 @@ func (c *Client) RemoveJob(ctx context.Context, key string) (bool, error) {
 	}, nil)
 }
 
-// Migrate installs the schema, or brings an older one up to date. A worker does so when it starts.
+// Migrate installs a missing schema, and adds this library's objects to an existing one. It is safe to repeat. A worker
+// does so when it starts.
+//
+// Errors: ErrSchema if the schema is older than Graphile Worker's migration 18, or has a newer breaking migration.
 func (c *Client) Migrate(ctx context.Context) error {
 	return c.do(ctx, func(client *C.gw_client_t, fault **C.gw_error_t) C.gw_status_t {
 		return C.gw_client_migrate(client, fault)
 	})
 }
 
-// Check asks the database for an answer, and waits for it no longer than timeout. For health checks.
+// Check sends a query to the database, and waits for the reply at most timeout. Meant for health checks.
 func (c *Client) Check(ctx context.Context, timeout time.Duration) error {
 	return c.do(ctx, func(client *C.gw_client_t, fault **C.gw_error_t) C.gw_status_t {
 		return C.gw_client_check(client, C.int64_t(milliseconds(timeout)), fault)
@@ -272,7 +277,7 @@ func (c *Client) do(ctx context.Context, what func(*C.gw_client_t, **C.gw_error_
 		var fault *C.gw_error_t
 		status := what(client, &fault)
 		if status > 0 {
-			return struct{}{}, errorf(ErrDatabaseTimeout, "the database did not answer in time")
+			return struct{}{}, errorf(ErrDatabaseTimeout, "the database did not reply in time")
 		}
 		return struct{}{}, failure(status, &fault)
 	}, nil)

@@ -32,7 +32,7 @@ func TestPayloadsAreStoredAsTheyWereGiven(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithAJobIsToldBeforeItIsAdded(t *testing.T) {
+func TestAnInvalidJobIsRefusedBeforeItIsAdded(t *testing.T) {
 	_, client := newWorker(t, Config{})
 	for _, check := range []struct {
 		status  Status
@@ -96,7 +96,7 @@ func TestManyJobsAreAddedInTheirOrder(t *testing.T) {
 	}
 }
 
-func TestAJobOfTheSameKeyReplacesTheWaitingOne(t *testing.T) {
+func TestAJobWithTheSameKeyReplacesTheWaitingOne(t *testing.T) {
 	_, client := newWorker(t, Config{})
 	later := time.Now().Add(time.Hour).Truncate(time.Microsecond).UTC()
 	first := add(t, client, "t", 1, Key("k", Replace), RunAt(later))
@@ -119,7 +119,7 @@ func TestAJobOfTheSameKeyReplacesTheWaitingOne(t *testing.T) {
 	}
 }
 
-func TestAClientChecksTheDatabaseAndSaysWhenItIsClosed(t *testing.T) {
+func TestAClosedClientReturnsErrClosed(t *testing.T) {
 	_, client := newWorker(t, Config{})
 	must(t, client.Check(context.Background(), 10*time.Second))
 	must(t, client.Close())
@@ -145,17 +145,17 @@ func TestADryRunChangesNothing(t *testing.T) {
 }
 
 func TestConnectingTellsWhatIsWrong(t *testing.T) {
-	_, err := NewClient(context.Background(), Config{DatabaseURL: "postgres://nobody@127.0.0.1:1/none?sslmode=disable"})
+	_, err := NewClient(context.Background(), Config{DatabaseURL: "postgres://none@127.0.0.1:1/none?sslmode=disable"})
 	if !errors.Is(err, ErrConnect) {
-		t.Errorf("nobody listens: %v", err)
+		t.Errorf("no server listens: %v", err)
 	}
 	_, err = NewClient(context.Background(), Config{DatabaseURL: "no url"})
 	if !errors.Is(err, ErrConfig) {
-		t.Errorf("a URL that is none: %v", err)
+		t.Errorf("an invalid URL: %v", err)
 	}
 }
 
-func TestAClientWithoutTheSchemaSaysSo(t *testing.T) {
+func TestAClientWithoutTheSchemaReturnsErrSchema(t *testing.T) {
 	client, err := NewClient(context.Background(), Config{FromEnv: true, Schema: newSchema()})
 	must(t, err)
 	defer client.Close()
@@ -166,8 +166,8 @@ func TestAClientWithoutTheSchemaSaysSo(t *testing.T) {
 	}
 }
 
-func TestACallEndsWithItsContextAndSaysThatItsOutcomeIsUnknown(t *testing.T) {
-	mute, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and never answers
+func TestACallWhoseContextEndsHasAnUnknownOutcome(t *testing.T) {
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections, and never replies
 	must(t, err)
 	defer mute.Close()
 	arrived := make(chan net.Conn, 8)
@@ -183,7 +183,7 @@ func TestACallEndsWithItsContextAndSaysThatItsOutcomeIsUnknown(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := NewClient(ctx, Config{DatabaseURL: "postgres://nobody@" + mute.Addr().String() + "/none?sslmode=disable", DatabaseTimeout: 20 * time.Second})
+		_, err := NewClient(ctx, Config{DatabaseURL: "postgres://none@" + mute.Addr().String() + "/none?sslmode=disable", DatabaseTimeout: 20 * time.Second})
 		ended <- err
 	}()
 	conn := await(t, arrived, "the connection")
@@ -197,7 +197,7 @@ func TestACallEndsWithItsContextAndSaysThatItsOutcomeIsUnknown(t *testing.T) {
 	_, client := newWorker(t, Config{})
 	_, err = client.AddJob(ctx, "t", nil)
 	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnknownOutcome) {
-		t.Errorf("a call whose context has ended before: %v", err)
+		t.Errorf("a call whose context has ended already: %v", err)
 	}
 }
 
@@ -215,7 +215,7 @@ func TestACallThatWaitsForAConnectionEndsWithItsContext(t *testing.T) {
 	contains(t, err.Error(), "connections")
 }
 
-func TestATraceContextIsPutWhereTheLibraryLooksForIt(t *testing.T) {
+func TestATraceContextIsAddedToThePayload(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	for payload, want := range map[string]string{
 		`{}`:                 `{"_trace":{"traceparent":"P"}}`,
@@ -231,11 +231,11 @@ func TestATraceContextIsPutWhereTheLibraryLooksForIt(t *testing.T) {
 	}
 }
 
-func TestFlagsAreWrittenAsAnArrayOfPostgreSQL(t *testing.T) {
+func TestFlagsBecomeAPostgreSQLArray(t *testing.T) {
 	equal(t, "array", arrayText([]string{"a", `b"c`, `d\e`, "f,g", ""}), `{"a","b\"c","d\\e","f,g",""}`)
 }
 
-// lossy is a database that says a number of times that a worker took the job, as no row.
+// lossy is a fake database. It returns no row for each 0 in rows, as if a worker had claimed the job.
 type lossy struct{ rows []int64 }
 
 func (l *lossy) Connect(context.Context) (driver.Conn, error) { return l, nil }
@@ -266,7 +266,7 @@ func (r *lossyRow) Next(into []driver.Value) error {
 	return nil
 }
 
-func TestAKeyedJobIsAddedAgainWhileWorkersTakeTheWaitingOne(t *testing.T) {
+func TestAddJobTxIsRetriedWhileWorkersClaimTheKey(t *testing.T) {
 	_, client := newWorker(t, Config{})
 	for _, check := range []struct {
 		rows []int64
@@ -279,12 +279,12 @@ func TestAKeyedJobIsAddedAgainWhileWorkersTakeTheWaitingOne(t *testing.T) {
 		id, err := client.AddJobTx(context.Background(), tx, "t", nil, Key("k", Replace))
 		equal(t, "id", id, check.want)
 		if check.want == 0 && !errors.Is(err, ErrConflict) {
-			t.Errorf("it is taken each time: %v", err)
+			t.Errorf("a worker claims the job during each try: %v", err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		if _, err := client.AddJobTx(ctx, tx, "t", nil, Key("k", Replace)); !errors.Is(err, context.Canceled) {
-			t.Errorf("its context has ended: %v", err)
+			t.Errorf("the context has ended: %v", err)
 		}
 		must(t, tx.Rollback())
 	}

@@ -1,4 +1,4 @@
-// What can be set, and how it is told to the library. Knows nothing of what the settings do.
+// The settings, and how they are passed to the library. Knows nothing of their effects.
 
 package graphileworker
 
@@ -15,50 +15,52 @@ import (
 	"time"
 )
 
-// Switch is a setting that is on or off, or left as it is by default.
+// Switch is a setting that is on, off, or left at its default.
 type Switch int8
 
 const (
-	Default Switch = iota // as the setting is when nothing is said
+	Default Switch = iota // the default of the setting
 	On                    // true
 	Off                   // false
 )
 
-// Config is the settings of a [Worker] or a [Client]. A field that has its zero value is left at its default; to set
-// a zero itself, where that means something, use Options. Durations count in milliseconds, rounded up.
+// Config has the settings of a [Worker] or a [Client]. A field with its zero value means the default. To set a value of
+// zero, use Options. Durations are passed in milliseconds, rounded up.
 //
-// A client looks only at the fields under "Database" and at DryRun.
+// A client uses only the fields under "Database" and DryRun.
 type Config struct {
 	// Database: where the jobs are.
 
-	// DatabaseURL is a URL or key=value text as libpq reads it, sslmode included. Required, unless FromEnv finds
-	// DATABASE_URL, or PGHOST, PGDATABASE or another PG* variable says where the database is.
+	// DatabaseURL is a URL or key=value text in libpq's format, sslmode included. Required, unless FromEnv finds
+	// DATABASE_URL, or a variable of libpq such as PGHOST or PGDATABASE is set.
 	DatabaseURL string `gw:"database_url"`
-	// MaxPgConn is the most connections opened at once. Defaults to 20.
+	// MaxPgConn is the highest number of open connections. Defaults to 20.
 	MaxPgConn int `gw:"max_pg_conn"`
-	// DatabaseTimeout is how long to wait for an answer of the database. Defaults to 10 s.
+	// DatabaseTimeout is how long a call waits for the database. Defaults to 10 s.
 	DatabaseTimeout time.Duration `gw:"database_timeout"`
-	// Schema is where the tables are. Defaults to graphile_worker.
+	// Schema is the schema of the tables. Defaults to graphile_worker.
 	Schema string `gw:"schema"`
-	// Migrate installs the schema, or takes over the one that is there, when a worker starts. Defaults to On.
+	// Migrate installs a missing schema, and adds this library's objects to an existing one, when a worker starts.
+	// Defaults to On.
 	Migrate Switch `gw:"migrate"`
 
 	// Running: how many jobs at once, and when.
 
-	// Concurrency is how many jobs run at once, each on a goroutine; thousands are fine where handlers wait.
-	// Defaults to the number of logical CPUs.
+	// Concurrency is the highest number of jobs that run at once, each on a goroutine. If the handlers mostly wait,
+	// thousands are possible. Defaults to the number of logical CPUs.
 	Concurrency int `gw:"concurrency"`
-	// PollInterval bounds how late a job with a RunAt starts. Defaults to 1 s.
+	// PollInterval is the time between two polls. A job with a RunAt starts at most this late. Defaults to 1 s.
 	PollInterval time.Duration `gw:"poll_interval"`
-	// UseNotificationDelivery starts new jobs at once instead of at the next poll. Defaults to On.
+	// UseNotificationDelivery starts new jobs at once, instead of at the next poll. Defaults to On.
 	UseNotificationDelivery Switch `gw:"use_notification_delivery"`
 	// UseLocalTime compares RunAt with this machine's clock instead of the database's. Defaults to Off.
 	UseLocalTime Switch `gw:"use_local_time"`
-	// ForbiddenFlags leaves jobs that have one of these flags to other workers.
+	// ForbiddenFlags: the worker does not run jobs with one of these flags. None by default.
 	ForbiddenFlags []string `gw:"forbidden_flags"`
-	// AcceptedFlags runs only jobs that have one of these flags.
+	// AcceptedFlags: the worker runs only jobs with one of these flags. If empty, it runs all jobs.
 	AcceptedFlags []string `gw:"accepted_flags"`
-	// Crontab adds jobs by the clock, in Node's grammar with tz= added; a line is "0 8 * * 1 report ?tz=Europe/Berlin".
+	// Crontab is crontab text, whose entries add jobs at given times. The grammar is Node's, with tz= added; a line is
+	// "0 8 * * 1 report ?tz=Europe/Berlin".
 	Crontab string `gw:"crontab"`
 
 	// Stopping.
@@ -66,73 +68,76 @@ type Config struct {
 	// ShutdownGracePeriod is how long running jobs may go on after a stop before their contexts are cancelled.
 	// Defaults to 5 s.
 	ShutdownGracePeriod time.Duration `gw:"shutdown_grace_period"`
-	// ShutdownInterruptedJobRetryDelay is when a job that was cut short by a stop runs again. Defaults to 30 s.
+	// ShutdownInterruptedJobRetryDelay is after how long a job that a stop has interrupted runs again. Defaults to 30 s.
 	ShutdownInterruptedJobRetryDelay time.Duration `gw:"shutdown_interrupted_job_retry_delay"`
 
-	// Batching: rarely needed, since the worker adapts to its jobs by itself.
+	// Batching: rarely needed, because the worker adapts to its jobs.
 
-	// CompleteJobBatchDelay lets successes wait for each other, to be written together. Defaults to 0.
+	// CompleteJobBatchDelay is how long completed jobs wait, to be written together. Defaults to 0.
 	CompleteJobBatchDelay time.Duration `gw:"complete_job_batch_delay"`
-	// FailJobBatchDelay lets failures wait for each other. Defaults to 0.
+	// FailJobBatchDelay is how long failed jobs wait, to be written together. Defaults to 0.
 	FailJobBatchDelay time.Duration `gw:"fail_job_batch_delay"`
-	// LocalQueueSize holds so many jobs ahead. By default their number follows how long jobs take.
+	// LocalQueueSize is the number of jobs that each local queue holds ahead. It and the settings below turn fixed local
+	// queues on. Without them the worker holds as many jobs as it can start within 20 ms. Defaults to 100.
 	LocalQueueSize int `gw:"local_queue_size"`
-	// LocalQueueCount is for configurations of other workers that have it.
+	// LocalQueueCount is the number of local queues. Defaults to 1.
 	LocalQueueCount int `gw:"local_queue_count"`
-	// LocalQueueTTL is how long a job is held before it goes back to the other workers.
+	// LocalQueueTTL is how long a job is held before all held jobs are given back. Defaults to 5 min.
 	LocalQueueTTL time.Duration `gw:"local_queue_ttl"`
-	// LocalQueueRefetchDelay holds back the next fetch after one that brought few jobs.
+	// LocalQueueRefetchDelay is the longest pause after a fetch that returned few jobs. It and the next two settings turn
+	// the pause on. Defaults to 100 ms.
 	LocalQueueRefetchDelay time.Duration `gw:"local_queue_refetch_delay"`
-	// LocalQueueRefetchThreshold is how many jobs are few.
+	// LocalQueueRefetchThreshold is the highest number of jobs that counts as few. Defaults to 0.
 	LocalQueueRefetchThreshold int `gw:"local_queue_refetch_threshold"`
-	// LocalQueueRefetchMaxAbortThreshold is how many new jobs end that delay at most.
+	// LocalQueueRefetchMaxAbortThreshold: a random number of notifications, at most this one, ends the pause early.
+	// Defaults to five times LocalQueueSize.
 	LocalQueueRefetchMaxAbortThreshold int `gw:"local_queue_refetch_max_abort_threshold"`
 
-	// MaxHeldBytes is how many bytes of payloads are held at most for jobs that wait for a goroutine. One larger job is
+	// MaxHeldBytes is the highest number of bytes of payloads held for jobs that wait for a goroutine. One larger job is
 	// held alone. Defaults to 64 MiB.
 	MaxHeldBytes int `gw:"max_held_bytes"`
 
-	// Recovery: how the jobs of dead workers come back.
+	// Recovery: how the jobs of dead workers are given back.
 
-	// WorkerRecovery says whose jobs are recovered: On, those of all dead workers, the async crate's included; Off, none.
-	// Defaults to those of dead workers of this library, and to On once another setting of recovery is made.
+	// WorkerRecovery selects the dead workers whose jobs are recovered. On: all, the async crate's included. Off: none.
+	// Defaults to the workers of this library, or to On if another setting of recovery is made.
 	WorkerRecovery Switch `gw:"worker_recovery"`
-	// HeartbeatInterval is how often a worker says that it lives. Defaults to 30 s.
+	// HeartbeatInterval is how often a worker sends its heartbeat. Defaults to 30 s.
 	HeartbeatInterval time.Duration `gw:"heartbeat_interval"`
-	// SweepInterval is how often dead workers are looked for. Defaults to 60 s.
+	// SweepInterval is how often the worker looks for dead workers. Defaults to 60 s.
 	SweepInterval time.Duration `gw:"sweep_interval"`
-	// SweepThreshold is after what silence a worker is dead. Defaults to 5 min; at least three heartbeats. A worker with a
-	// longer interval is dead after three of its own.
+	// SweepThreshold is how long after its last heartbeat a worker counts as dead. Defaults to 5 min; at least three
+	// heartbeats. A worker with a longer interval counts as dead after three of its own intervals.
 	SweepThreshold time.Duration `gw:"sweep_threshold"`
-	// RecoveryDelay is how long a recovered job waits, doubled each time. Defaults to 30 s.
+	// RecoveryDelay is how long a recovered job waits, doubled with each recovery. Defaults to 30 s.
 	RecoveryDelay time.Duration `gw:"recovery_delay"`
-	// ResilientSweepThresholdMultiplier is how many thresholds workers may be silent that hold a job with one of the
+	// ResilientSweepThresholdMultiplier multiplies the threshold for workers that hold a job with one of the
 	// ResilientJobFlags.
 	ResilientSweepThresholdMultiplier int `gw:"resilient_sweep_threshold_multiplier"`
 	// ResilientJobFlags are the flags of such jobs.
 	ResilientJobFlags []string `gw:"resilient_job_flags"`
-	// MaxRecoveries is after how many deaths of its worker a job that is proven to be the cause fails for good.
-	// Defaults to 5.
+	// MaxRecoveries is how often a job may be recovered. After that it fails permanently, if it was the only job of its
+	// worker when the worker died. Defaults to 5.
 	MaxRecoveries int `gw:"max_recoveries"`
 
-	// DryRun (of a client) undoes every change: calls answer what would have happened. Defaults to Off.
+	// DryRun (of a client) rolls every change back: calls return what they would have changed. Defaults to Off.
 	DryRun Switch `gw:"dry_run"`
 
-	// FromEnv reads DATABASE_URL and GRAPHILE_WORKER_<KEY> of the environment first. What is set here wins. A variable
-	// whose name is nearly an option's is ErrConfig.
+	// FromEnv reads DATABASE_URL and GRAPHILE_WORKER_<KEY> from the environment first. The fields and Options override
+	// them. A variable whose name is almost an option's name is an ErrConfig.
 	FromEnv bool
-	// Options are settings by the library's own key and text, such as "poll_interval": "250ms"; they win over the
+	// Options are settings by the library's own key and text, such as "poll_interval": "250ms". They override the
 	// fields. Unknown keys are errors.
 	Options map[string]string
 }
 
 type setting struct{ key, value string }
 
-// decided are the settings that this package makes itself, always. Signals belong to Go's runtime: a handler that the
-// library installed would run on small stacks of Go. Use signal.NotifyContext.
+// decided are the settings that this package always makes itself. Go's runtime handles signals: a handler of the library
+// would run on the small stacks of goroutines. Programs use signal.NotifyContext instead.
 var decided = []setting{{"deliver_cancellations", "true"}, {"listen_os_shutdown_signals", "false"}}
 
-// settings is what is set, as the library reads it.
+// settings returns the settings in the library's form.
 func (c *Config) settings() ([]setting, error) {
 	var all []setting
 	fields := reflect.ValueOf(c).Elem()
@@ -151,7 +156,7 @@ func (c *Config) settings() ([]setting, error) {
 	for key, value := range c.Options {
 		for _, ours := range decided {
 			if key == ours.key && value != ours.value {
-				return nil, errorf(ErrConfig, "%s: is %s in Go; to stop at a signal, cancel the context of Run, as with signal.NotifyContext", key, ours.value)
+				return nil, errorf(ErrConfig, "%s: is always %s in Go; to stop at a signal, cancel the context of Run, for example with signal.NotifyContext", key, ours.value)
 			}
 		}
 		all = append(all, setting{key, value})
@@ -173,7 +178,7 @@ func settingText(value any) (string, error) {
 	case []string:
 		for _, item := range value {
 			if strings.Contains(item, ",") {
-				return "", errorf(ErrConfig, "%q has a comma in it", item)
+				return "", errorf(ErrConfig, "%q contains a comma", item)
 			}
 		}
 		return strings.Join(value, ","), nil
@@ -183,7 +188,7 @@ func settingText(value any) (string, error) {
 
 func durationText(d time.Duration) string { return strconv.FormatInt(milliseconds(d), 10) + "ms" }
 
-// milliseconds rounds up: what is short stays longer than nothing.
+// milliseconds rounds up, so that a short duration does not become zero.
 func milliseconds(d time.Duration) int64 {
 	whole := d.Milliseconds()
 	if d > time.Duration(whole)*time.Millisecond {
@@ -192,7 +197,7 @@ func milliseconds(d time.Duration) int64 {
 	return whole
 }
 
-// native makes the library's own config, to be freed by the caller.
+// native makes the library's config. The caller must free it.
 func (c Config) native() (config *C.gw_config_t, err error) {
 	if abiError != nil {
 		return nil, abiError
@@ -228,7 +233,7 @@ func (c Config) native() (config *C.gw_config_t, err error) {
 	return config, nil
 }
 
-// configText is the value in force for a key, empty if there is none.
+// configText returns the value of a key, its default included, or "" if it has none.
 func configText(config *C.gw_config_t, key string) (string, error) {
 	var (
 		lent   texts
@@ -243,7 +248,7 @@ func configText(config *C.gw_config_t, key string) (string, error) {
 	return takeText(value), nil
 }
 
-// configKeys are the keys that the library knows.
+// configKeys returns the keys that the library knows.
 func configKeys() (keys []string) {
 	for i := 0; ; i++ {
 		key := C.gw_config_key_at(C.size_t(i))

@@ -11,9 +11,9 @@ import (
 
 func TestEveryKeyOfTheLibraryHasAField(t *testing.T) {
 	fields := map[string]bool{
-		"deliver_cancellations":      true, // always on, it is how contexts end
-		"listen_os_shutdown_signals": true, // always off, signals are Go's
-		"threads":                    true, // of callbacks, which there are none of
+		"deliver_cancellations":      true, // always on: it cancels contexts
+		"listen_os_shutdown_signals": true, // always off: Go's runtime handles signals
+		"threads":                    true, // for callbacks, which Go does not use
 	}
 	config := reflect.TypeOf(Config{})
 	for i := 0; i < config.NumField(); i++ {
@@ -36,7 +36,7 @@ func TestEveryKeyOfTheLibraryHasAField(t *testing.T) {
 	}
 }
 
-func TestEveryFieldIsUnderstoodByTheLibrary(t *testing.T) {
+func TestTheLibraryAcceptsEveryField(t *testing.T) {
 	config := Config{DatabaseURL: "postgres://h/d", Schema: "s", Crontab: "* * * * * t"}
 	fields := reflect.ValueOf(&config).Elem()
 	for i := 0; i < fields.NumField(); i++ {
@@ -74,7 +74,7 @@ func TestEveryFieldIsUnderstoodByTheLibrary(t *testing.T) {
 	}
 }
 
-func TestOptionsWinOverFieldsAndMistakesInThemAreNamed(t *testing.T) {
+func TestOptionsOverrideFieldsAndMistakesAreNamed(t *testing.T) {
 	config := Config{PollInterval: time.Minute, Options: map[string]string{"poll_interval": "250ms", "concurrency": "3"}}
 	native, err := config.native()
 	must(t, err)
@@ -99,7 +99,7 @@ func TestOptionsWinOverFieldsAndMistakesInThemAreNamed(t *testing.T) {
 			continue
 		}
 		if !errors.Is(err, ErrConfig) && !errors.Is(err, ErrCrontab) {
-			t.Errorf("%s: %v is of another kind", what, err)
+			t.Errorf("%s: %v has the wrong kind", what, err)
 		}
 		if what != "crontab" {
 			contains(t, err.Error(), what)
@@ -110,7 +110,7 @@ func TestOptionsWinOverFieldsAndMistakesInThemAreNamed(t *testing.T) {
 	}
 }
 
-func TestTheEnvironmentIsReadWhenAskedFor(t *testing.T) {
+func TestFromEnvReadsTheEnvironment(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://from-env/d")
 	t.Setenv("GRAPHILE_WORKER_CONCURRENCY", "17")
 	t.Setenv("GRAPHILE_WORKER_SCHEMA", "from_env")
@@ -132,20 +132,20 @@ func TestTheEnvironmentIsReadWhenAskedFor(t *testing.T) {
 	}
 }
 
-func TestWithoutAURLTheVariablesOfLibpqSayWhereTheDatabaseIs(t *testing.T) {
+func TestWithoutAURLThePGVariablesAreUsed(t *testing.T) {
 	t.Setenv("DATABASE_URL", "")
 	_, err := NewClient(context.Background(), Config{FromEnv: true})
 	if !errors.Is(err, ErrConfig) {
-		t.Fatalf("nothing says where the database is: %v", err)
+		t.Fatalf("without URL and variables: %v", err)
 	}
 	contains(t, err.Error(), "PGHOST")
 }
 
-func TestAMisspelledVariableIsRefusedByItsName(t *testing.T) {
+func TestAMisspelledVariableIsNamed(t *testing.T) {
 	t.Setenv("GRAPHILE_WORKER_CONCURENCY", "17")
 	_, err := Config{FromEnv: true}.native()
 	if !errors.Is(err, ErrConfig) {
-		t.Errorf("it is of another kind: %v", err)
+		t.Errorf("the error has the wrong kind: %v", err)
 	}
 	contains(t, err.Error(), "did you mean GRAPHILE_WORKER_CONCURRENCY?")
 	_, err = Config{Concurrency: 4}.native()
@@ -174,11 +174,11 @@ func TestEveryStatusOfTheLibraryHasItsName(t *testing.T) {
 	}
 	equal(t, "name", ErrConnect.String(), "GW_ERR_CONNECT")
 	if ErrConnect.Error() == "" {
-		t.Error("ErrConnect says nothing")
+		t.Error("ErrConnect has no text")
 	}
 }
 
-func TestALibraryOfAnotherABIIsRefusedWithBothNumbers(t *testing.T) {
+func TestALibraryWithAnotherABIIsRefused(t *testing.T) {
 	err := checkABI(7, 1)
 	if !errors.Is(err, ErrABI) {
 		t.Fatalf("checkABI: %v", err)

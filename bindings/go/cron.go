@@ -1,4 +1,4 @@
-// Crontab text, looked at without a worker. Knows no database.
+// Parses crontab text, without a worker. Knows no database.
 
 package graphileworker
 
@@ -12,21 +12,20 @@ import (
 	"time"
 )
 
-// Crontab is crontab text that was found to be right. Give the text to Config.Crontab or [Worker.AddCrontab] to have
-// its jobs added.
+// Crontab is valid crontab text. To add its jobs, pass the text to Config.Crontab or [Worker.AddCrontab].
 type Crontab struct {
 	text string
-	// Items are its entries, in their order.
+	// Items are its entries, in the order of the text.
 	Items []CronItem
 }
 
 // CronItem is an entry of a crontab.
 type CronItem struct {
-	Identifier string `json:"identifier"` // by which schedulers know it; the task unless ?id= names another
+	Identifier string `json:"identifier"` // the name under which schedulers keep its state: ?id=, or else the task
 	Task       string `json:"task"`       // the task of its jobs
 }
 
-// ParseCrontab checks crontab text: ErrCrontab with line and column.
+// ParseCrontab parses crontab text. Returns ErrCrontab with line and column if it is not valid.
 func ParseCrontab(text string) (*Crontab, error) {
 	native, err := parseCrontab(text)
 	if err != nil {
@@ -46,14 +45,15 @@ func ParseCrontab(text string) (*Crontab, error) {
 	return crontab, nil
 }
 
-// Next answers the next n times of an entry after a time, fewer if there are no more.
+// Next returns the next n times of an entry after a time, or fewer if there are no more. Returns nil if there is no such
+// entry.
 func (c *Crontab) Next(item int, after time.Time, n int) []time.Time {
 	if item < 0 || item >= len(c.Items) || n <= 0 {
 		return nil
 	}
 	native, err := parseCrontab(c.text)
 	if err != nil {
-		return nil // it was right before
+		return nil // cannot happen: the text was valid in ParseCrontab
 	}
 	defer C.gw_crontab_free(native)
 	micros := make([]C.int64_t, n)

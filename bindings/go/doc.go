@@ -1,5 +1,5 @@
-// Package graphileworker runs and adds jobs of a PostgreSQL job queue, on the tables of Graphile Worker. It is a door
-// to libgraphile_worker, a C library that must be installed: see README.md.
+// Package graphileworker runs and adds jobs of a PostgreSQL job queue, on the tables of Graphile Worker. It is a binding
+// for libgraphile_worker, a C library that must be installed: see README.md.
 //
 // # Running jobs
 //
@@ -15,19 +15,19 @@
 //	})
 //	return worker.Run(ctx)
 //
-// A handler that returns nil completes its job. An error or a panic fails the attempt, and the job is tried again
-// later: after [RetryAfter], its task's backoff, or e^attempts seconds. Handlers get their payload decoded
-// ([Handle]), as a list of which only failed items are tried again ([HandleBatch]), or as JSON ([Worker.Handle]).
-// The end of Run's context stops the worker gracefully; the contexts of the jobs end when the grace period is over.
+// A handler that returns nil completes its job. An error or a panic fails the attempt, and the job is retried: after
+// the delay of [RetryAfter], its task's backoff, or e^attempts seconds. Handlers receive their payload decoded
+// ([Handle]), as a list of which only failed items are retried ([HandleBatch]), or as JSON ([Worker.Handle]).
+// The end of Run's context stops the worker gracefully. The contexts of the jobs end when the grace period is over.
 //
-// Each job runs on a goroutine of its own, Config.Concurrency of them at most. Waiting for jobs costs no thread.
+// Each job runs on a goroutine of its own, at most Config.Concurrency at once. Waiting for jobs needs no thread.
 //
 // # Adding jobs
 //
-// A [Client] adds jobs on connections of its own, [Client.AddJobTx] on a transaction of the caller's, so that a job
-// exists if and only if what it is about was committed. Handlers have a client too: [Job.Client].
+// A [Client] adds jobs on its own connections. [Client.AddJobTx] adds a job in the caller's transaction, so that the job
+// exists if and only if the transaction commits. Handlers have a client too: [Job.Client].
 //
 // # Errors
 //
-// They are of type *[Error] and are told apart with errors.Is and a [Status], such as [ErrConnect].
+// Errors have the type *[Error]. Use errors.Is with a [Status], such as [ErrConnect], to find their kind.
 package graphileworker

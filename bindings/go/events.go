@@ -1,4 +1,4 @@
-// Observing a worker: events are pulled on a goroutine of their own. Knows nothing of what they tell.
+// Observes a worker: one goroutine pulls its events and calls the hooks. Knows nothing of the events' content.
 
 package graphileworker
 
@@ -15,23 +15,23 @@ import (
 	"time"
 )
 
-// Event is something that happened to a worker or to a job.
+// Event is an event of a worker or of a job.
 type Event struct {
 	// Name is one of [EventNames].
 	Name string
-	// JobID is the job that it is about, 0 if it is about none.
+	// JobID is the id of the event's job, or 0 if it has none.
 	JobID int64
-	// JSON is an object of what it tells: of JobComplete, for example, job, worker_id and duration_ms.
+	// JSON is an object with the event's fields: those of JobComplete, for example, are job, worker_id and duration_ms.
 	JSON json.RawMessage
 }
 
-// Decode decodes what the event tells into a value, as json.Unmarshal does.
+// Decode decodes the event's fields into a value, as json.Unmarshal does.
 func (e Event) Decode(into any) error { return json.Unmarshal(e.JSON, into) }
 
-// interceptors are the events over which C and Rust programs decide. In Go, middleware does: see [Worker.Use].
+// interceptors are the events that C and Rust programs can intercept. Go programs use middleware: see [Worker.Use].
 var interceptors = map[string]bool{"BeforeJobRun": true, "AfterJobRun": true, "BeforeJobSchedule": true, "JobRecovery": true}
 
-// EventNames are the names of all events that can be observed.
+// EventNames returns the names of all events that can be observed.
 func EventNames() (names []string) {
 	for i := 0; ; i++ {
 		name := C.gw_event_name_at(C.size_t(i))
@@ -44,11 +44,11 @@ func EventNames() (names []string) {
 	}
 }
 
-// On makes hook be told of every event of this name, after the fact: of JobComplete once the database has it. Hooks are
-// called one after the other on one goroutine, in the order of the events; while they are slow, jobs wait for a
-// moment, and then events are dropped and counted in Stats.EventsDropped. A panic of a hook is logged.
+// On calls hook for every event of this name, after it has happened: for JobComplete once the database has the outcome.
+// One goroutine calls all hooks, one after the other, in the order of the events. If the hooks are slow, jobs wait
+// briefly. Then events are dropped and counted in Stats.EventsDropped. A panic of a hook is logged.
 //
-// Register before Run. An unknown name is told by Run. To decide rather than observe, see [Worker.Use].
+// Register before Run. If the name is unknown, Run returns the error. To decide rather than observe, see [Worker.Use].
 func (w *Worker) On(name string, hook func(Event)) {
 	w.register(func() error {
 		if hook == nil {
@@ -71,17 +71,17 @@ func (w *Worker) On(name string, hook func(Event)) {
 	})
 }
 
-// listener tells hooks of the events of one run.
+// listener calls hooks for the events of one run.
 type listener struct {
 	worker *Worker
 	hooks  map[string][]func(Event)
-	wakeup   *wakeup
+	wakeup *wakeup
 	done   chan struct{}
-	// abandoned: hooks are called no more.
+	// abandoned: hooks must not be called any more.
 	abandoned atomic.Bool
 }
 
-// listener makes one for the hooks that there are; nil if there are none.
+// listener makes a listener for the registered hooks, or returns nil if there are none.
 func (w *Worker) listener() (*listener, error) {
 	w.mu.Lock()
 	hooks := w.hooks
@@ -96,14 +96,14 @@ func (w *Worker) listener() (*listener, error) {
 	return &listener{worker: w, hooks: hooks, wakeup: wakeup, done: make(chan struct{})}, nil
 }
 
-// remove gives up a listener that did not come to listening.
+// remove frees a listener on which listen was not called.
 func (l *listener) remove() {
 	if l != nil {
 		l.wakeup.remove()
 	}
 }
 
-// listen begins to tell the hooks, once the worker has started: before, its events are over.
+// listen starts to call the hooks. The worker must have started: before, the library reports that there are no events.
 func (l *listener) listen() {
 	if l != nil {
 		go l.tell()
@@ -129,7 +129,7 @@ func (l *listener) tell() {
 		}
 	}
 	if err := failure(status, &fault); err != nil {
-		report(LogError, "hooks are told of no more events", nil, "error", err.Error())
+		report(LogError, "hooks receive no more events", nil, "error", err.Error())
 	}
 }
 
@@ -142,7 +142,7 @@ func callHook(hook func(Event), event Event) {
 	hook(event)
 }
 
-// end waits until the hooks have been told of everything, or for patience.
+// end waits until the hooks have received all events, at most for patience.
 func (l *listener) end(patience time.Duration) {
 	if l == nil {
 		return
@@ -154,6 +154,6 @@ func (l *listener) end(patience time.Duration) {
 	case <-l.done:
 	case <-waited.C:
 		l.abandoned.Store(true)
-		report(LogWarn, "a hook did not return in time and is left behind", nil)
+		report(LogWarn, "a hook did not return in time; it receives no more events", nil)
 	}
 }

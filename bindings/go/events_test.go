@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestHooksAreToldOfAJobsLifeInItsOrder(t *testing.T) {
+func TestHooksReceiveEventsInOrder(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	fails := true
 	worker.Handle("t", func(context.Context, *Job) error {
@@ -40,7 +40,7 @@ func TestHooksAreToldOfAJobsLifeInItsOrder(t *testing.T) {
 	}
 }
 
-func TestAHookThatPanicsDisturbsNoOther(t *testing.T) {
+func TestAPanickingHookDoesNotStopOthers(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return nil })
 	told := make(chan Event, 2)
@@ -53,7 +53,7 @@ func TestAHookThatPanicsDisturbsNoOther(t *testing.T) {
 	await(t, told, "the second event")
 }
 
-func TestAHookThatHangsDelaysTheEndForAMoment(t *testing.T) {
+func TestAHangingHookDelaysTheEndOnlyBriefly(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return nil })
 	release := make(chan struct{})
@@ -80,7 +80,7 @@ func TestEveryEventCanBeObserved(t *testing.T) {
 	runOnce(t, worker)
 }
 
-// captureLog collects the log of the process for the length of a test.
+// captureLog collects the log of the process during a test.
 func captureLog(t *testing.T, level LogLevel) <-chan LogRecord {
 	t.Helper()
 	records := make(chan LogRecord, 10000)
@@ -94,7 +94,7 @@ func captureLog(t *testing.T, level LogLevel) <-chan LogRecord {
 	return records
 }
 
-func TestTheLogOfTheLibraryArrives(t *testing.T) {
+func TestSetLogReceivesTheLibrarysRecords(t *testing.T) {
 	records := captureLog(t, LogDebug)
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return errors.New("no such thing") })
@@ -105,10 +105,10 @@ func TestTheLogOfTheLibraryArrives(t *testing.T) {
 		record := await(t, records, "a record about the job")
 		var fields map[string]any
 		if err := json.Unmarshal(record.Fields, &fields); err != nil {
-			t.Fatalf("the fields %s are no JSON: %v", record.Fields, err)
+			t.Fatalf("the fields %s are not JSON: %v", record.Fields, err)
 		}
 		if record.Time.Before(before) || record.Message == "" || record.Target == "" || record.Level < LogError || record.Level > LogDebug {
-			t.Errorf("a record that lacks something: %+v", record)
+			t.Errorf("a record lacks a field: %+v", record)
 		}
 		if strings.Contains(string(record.Fields), "a secret") {
 			t.Errorf("a payload is logged: %s", record.Fields)
@@ -119,7 +119,7 @@ func TestTheLogOfTheLibraryArrives(t *testing.T) {
 	}
 }
 
-func TestASlowSinkLosesRecordsAndSaysHowMany(t *testing.T) {
+func TestASlowSinkLosesRecordsAndCountsThem(t *testing.T) {
 	descriptors := openFiles(t)
 	release, first := make(chan struct{}), make(chan struct{}, 1)
 	lost := make(chan string, 100000)

@@ -20,7 +20,7 @@ type Email struct {
 // fromEnv reads DATABASE_URL.
 var fromEnv = graphileworker.Config{FromEnv: true}
 
-// newClient makes a client, and sees to it that there is a schema.
+// newClient makes a client, and installs the schema.
 func newClient(ctx context.Context) *graphileworker.Client {
 	client, err := graphileworker.NewClient(ctx, fromEnv)
 	if err != nil {
@@ -84,7 +84,7 @@ func ExampleWorker_Run() {
 	// Output: <nil>
 }
 
-// The payload as JSON, and a follow-up job on the worker's own connections.
+// The payload as JSON, and further jobs on the worker's own connections.
 func ExampleWorker_Handle() {
 	ctx := context.Background()
 	worker, err := graphileworker.NewWorker(fromEnv)
@@ -122,7 +122,7 @@ func ExampleWorker_Handle() {
 	// <nil>
 }
 
-// A list in one job: only the items that failed are tried again.
+// A list in one job: only the items that failed are retried.
 func ExampleHandleBatch() {
 	ctx := context.Background()
 	worker, err := graphileworker.NewWorker(fromEnv)
@@ -135,7 +135,7 @@ func ExampleHandleBatch() {
 		errs := make([]error, len(letters))
 		for i, letter := range letters {
 			if letter.To == "" {
-				errs[i] = errors.New("a letter to nobody")
+				errs[i] = errors.New("the letter has no address")
 			}
 		}
 		return errs
@@ -157,7 +157,7 @@ func ExampleHandleBatch() {
 	fmt.Println(string(job.Payload), *job.LastError)
 	// Output:
 	// <nil>
-	// [{"to":""}] 1 of 2 batch items failed: 1: a letter to nobody
+	// [{"to":""}] 1 of 2 batch items failed: 1: the letter has no address
 }
 
 func ExampleWorker_Use() {

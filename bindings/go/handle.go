@@ -1,4 +1,4 @@
-// How tasks get their handlers: plain, with typed payloads, by batch, with limits. Knows nothing of running them.
+// Registers the handlers of tasks: plain, with typed payloads, for batches, with limits. Knows nothing of running them.
 
 package graphileworker
 
@@ -14,45 +14,46 @@ import (
 	"time"
 )
 
-// HandlerFunc runs one attempt of a job. Returning nil completes the job. An error fails the attempt: the job is tried
-// again after e^attempts seconds or its task's backoff, until its MaxAttempts, and keeps the error's text as its
-// last_error. So does a panic, and runtime.Goexit.
+// HandlerFunc runs one attempt of a job. If it returns nil, the job is completed. If it returns an error, panics or calls
+// runtime.Goexit, the attempt fails. The job keeps the error's text as its last_error, and is retried after e^attempts
+// seconds or its task's backoff, until its MaxAttempts.
 //
-// The context is cancelled when the job has run past its task's timeout, and when the worker stops without waiting
-// any longer; its values are those of the context of Run. A handler that then returns soon has its job tried again,
-// without the attempt being counted after a stop. One that does not is left behind.
+// The context is cancelled when the task's timeout is over, and when a stop is aborted or its grace period is over. Its
+// values are those of the context of Run. If the handler then returns soon, its job is retried, and after a stop the
+// attempt is not counted. If the handler does not return, the worker does not wait for it.
 //
 // A job runs at least once: make handlers safe to repeat.
 type HandlerFunc func(ctx context.Context, job *Job) error
 
-// TaskOption is a limit of one task.
+// TaskOption is an option of one task.
 type TaskOption struct{ key, value string }
 
-// Timeout is how long a job may run before its context is cancelled and the attempt counts as failed. Without it there
-// is no limit.
+// Timeout is how long a job may run. After it the job's context is cancelled, and the attempt counts as failed. No limit
+// by default.
 func Timeout(d time.Duration) TaskOption { return TaskOption{"timeout", durationText(d)} }
 
-// FixedBackoff waits d before each further attempt.
+// FixedBackoff waits d before each retry.
 func FixedBackoff(d time.Duration) TaskOption {
 	return TaskOption{"backoff", "fixed " + durationText(d)}
 }
 
-// LinearBackoff waits step after the first failed attempt, twice that after the second, and so on, but at most longest.
+// LinearBackoff waits step after the first failed attempt, twice that after the second, and so on, at most longest.
 func LinearBackoff(step, longest time.Duration) TaskOption {
 	return TaskOption{"backoff", "linear " + durationText(step) + " " + durationText(longest)}
 }
 
-// ExponentialBackoff waits first after the first failed attempt and twice as long after each further one, but at most
-// longest. Without any backoff it is e^attempts seconds: 2.7 s, 7.4 s, 20 s.
+// ExponentialBackoff waits first after the first failed attempt, and twice as long after each further one, at most
+// longest. A task without a backoff option waits e^attempts seconds: 2.7 s, 7.4 s, 20 s.
 func ExponentialBackoff(first, longest time.Duration) TaskOption {
 	return TaskOption{"backoff", "exponential " + durationText(first) + " " + durationText(longest)}
 }
 
-// OptionText is a limit by the library's own key and text, such as "backoff", "linear 10s 1h".
+// OptionText is an option by the library's own key and text, such as "backoff", "linear 10s 1h".
 func OptionText(key, value string) TaskOption { return TaskOption{key, value} }
 
-// Handle makes handler run the jobs of the task. Register before Run; what is wrong (a name longer than 128 characters
-// or registered already, a limit out of range, a worker that runs) is told by Run and RunOnce, which do not start then.
+// Handle registers handler for the jobs of the task. Register before Run. If something is wrong, Run and RunOnce return
+// the error and do not start: a name longer than 128 characters or registered already, an option out of range, or a
+// registration while the worker runs.
 func (w *Worker) Handle(task string, handler HandlerFunc, options ...TaskOption) {
 	w.register(func() error {
 		if handler == nil {
@@ -82,8 +83,8 @@ func (w *Worker) Handle(task string, handler HandlerFunc, options ...TaskOption)
 	})
 }
 
-// Handle makes handler run the jobs of the task, with their payload decoded by encoding/json into a T. A payload that
-// is no T fails the attempt. It is [Worker.Handle] otherwise.
+// Handle registers handler for the jobs of the task, with their payload decoded by encoding/json into a T. If the payload
+// cannot be decoded, the attempt fails. Otherwise it is the same as [Worker.Handle].
 //
 //	graphileworker.Handle(worker, "send_email", func(ctx context.Context, job *graphileworker.Job, email Email) error {
 //		return email.send(ctx)
@@ -102,9 +103,9 @@ func Handle[T any](w *Worker, task string, handler func(ctx context.Context, job
 	}, options...)
 }
 
-// HandleBatch makes handler run jobs whose payload is a JSON array, decoded into a []T. It answers one error for each
-// item, in their order: items whose error is nil are done, and only the others stay for the next attempt. A nil slice
-// says that all are done; another count than there are items fails the attempt with all of them.
+// HandleBatch registers handler for jobs whose payload is a JSON array, decoded into a []T. The handler returns one error
+// for each item, in their order. Items whose error is nil are done, and only the others are left for the next attempt. A
+// nil slice means that all items are done. If the number of errors is another one, the attempt fails with all items.
 func HandleBatch[T any](w *Worker, task string, handler func(ctx context.Context, job *Job, items []T) []error, options ...TaskOption) {
 	if handler == nil {
 		w.Handle(task, nil)
@@ -113,14 +114,14 @@ func HandleBatch[T any](w *Worker, task string, handler func(ctx context.Context
 	w.Handle(task, func(ctx context.Context, job *Job) error {
 		items, err := decode[[]T](job)
 		if err != nil {
-			return fmt.Errorf("the payload of a batch is a JSON array: %w", err)
+			return fmt.Errorf("the payload of a batch must be a JSON array: %w", err)
 		}
 		errs := handler(ctx, job, items)
 		if errs == nil {
 			return nil
 		}
 		if len(errs) != len(items) {
-			return fmt.Errorf("the handler of the batch answered %d errors for %d items", len(errs), len(items))
+			return fmt.Errorf("the handler of the batch returned %d errors for %d items", len(errs), len(items))
 		}
 		for _, err := range errs {
 			if err != nil {
@@ -138,8 +139,8 @@ func decode[T any](job *Job) (payload T, err error) {
 	return payload, nil
 }
 
-// Use puts middleware around every handler of the worker, the first outermost: for logging, tracing, metrics, or to
-// decide that a job is not to run. It sees the error that the handler returned; panics pass through it.
+// Use wraps every handler of the worker in middleware, the first one outermost: for logging, tracing, metrics, or to
+// decide that a job does not run. Middleware receives the error that the handler returns. Panics pass through it.
 func (w *Worker) Use(middleware ...func(next HandlerFunc) HandlerFunc) {
 	w.register(func() error {
 		w.middleware = append(w.middleware, middleware...)
@@ -147,7 +148,7 @@ func (w *Worker) Use(middleware ...func(next HandlerFunc) HandlerFunc) {
 	})
 }
 
-// register changes what the worker is to do, before it does it. The first mistake is kept for Run to tell.
+// register makes a change before the worker runs. It keeps the first mistake, and Run returns it.
 func (w *Worker) register(change func() error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -155,7 +156,7 @@ func (w *Worker) register(change func() error) {
 		return
 	}
 	if w.running != nil || w.closed {
-		w.mistake = errorf(ErrState, "handlers, hooks and middleware are registered before Run, on a worker that is not closed")
+		w.mistake = errorf(ErrState, "handlers, hooks and middleware must be registered before Run, on a worker that is not closed")
 		return
 	}
 	w.mistake = change()

@@ -1,4 +1,4 @@
-// What the tests need: a database of their own, and waiting for events instead of sleeping.
+// Helpers of the tests: databases, and waiting for events instead of sleeping.
 
 package graphileworker
 
@@ -16,23 +16,22 @@ import (
 	"time"
 )
 
-// testLogLevel keeps failures that tests provoke out of their output.
+// testLogLevel keeps the expected failures out of the tests' output.
 const testLogLevel = LogOff
 
-// patience is how long a test waits for what must happen, before it fails.
+// patience is how long a test waits for an event before it fails.
 const patience = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	if os.Getenv("DATABASE_URL") == "" {
-		log.Fatal("these tests need a PostgreSQL that they may fill: run test.sh, or set DATABASE_URL to what `graphile-worker dev` prints")
+		log.Fatal("these tests write to a PostgreSQL database: run test.sh, or set DATABASE_URL to the URL that `graphile-worker dev` prints")
 	}
 	decodeAnswer = decodeStrictly
 	SetLogLevel(testLogLevel)
 	os.Exit(m.Run())
 }
 
-// decodeStrictly holds the structs of administration against what the library answers: nothing may be left out, and
-// nothing may be there that it does not answer.
+// decodeStrictly checks that the structs of admin.go have exactly the fields of the library's JSON.
 func decodeStrictly(text []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
@@ -44,12 +43,12 @@ func decodeStrictly(text []byte, into any) error {
 		return err
 	}
 	if want, got := names(text), names(ours); !reflect.DeepEqual(want, got) {
-		return fmt.Errorf("%T has the fields %v, and the library answers %v", into, got, want)
+		return fmt.Errorf("%T has the fields %v, and the library returns %v", into, got, want)
 	}
 	return nil
 }
 
-// names are those of the fields of a JSON object, or of the objects in an array, not further down.
+// names returns the field names of a JSON object, or of the objects in an array, but not those of nested objects.
 func names(text []byte) map[string]bool {
 	var objects []map[string]json.RawMessage
 	if json.Unmarshal(text, &objects) != nil {
@@ -67,12 +66,12 @@ func names(text []byte) map[string]bool {
 
 var schemas atomic.Int64
 
-// newSchema is a name that no other test uses.
+// newSchema returns a schema name that no other test uses.
 func newSchema() string {
 	return fmt.Sprintf("go_test_%d_%d", os.Getpid(), schemas.Add(1))
 }
 
-// newWorker makes a worker on a schema of its own, and a client for it. The schema is there.
+// newWorker makes a worker on a schema of its own, and a client for it. It installs the schema.
 func newWorker(t *testing.T, config Config) (*Worker, *Client) {
 	t.Helper()
 	if config.Schema == "" {
@@ -106,7 +105,7 @@ func add(t *testing.T, client *Client, task string, payload any, options ...JobO
 	return id
 }
 
-// stored is the job as it stands in the database, which must be there.
+// stored returns the job's row in the database, and fails the test if there is none.
 func stored(t *testing.T, client *Client, id int64) *ListedJob {
 	t.Helper()
 	job, err := client.Job(context.Background(), id)
@@ -117,7 +116,7 @@ func stored(t *testing.T, client *Client, id int64) *ListedJob {
 	return job
 }
 
-// lastError is why the job failed last.
+// lastError returns the job's last error.
 func lastError(t *testing.T, client *Client, id int64) string {
 	t.Helper()
 	job := stored(t, client, id)
@@ -132,7 +131,7 @@ func runOnce(t *testing.T, worker *Worker) {
 	must(t, worker.RunOnce(context.Background()))
 }
 
-// running starts the worker and answers how to stop it and wait for its end.
+// running starts the worker, and returns a function that stops it and waits for its end.
 func running(t *testing.T, worker *Worker) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -145,7 +144,7 @@ func running(t *testing.T, worker *Worker) (stop func() error) {
 	}
 }
 
-// await is the next value of a channel.
+// await returns the next value of a channel.
 func await[T any](t *testing.T, values <-chan T, what string) (value T) {
 	t.Helper()
 	timer := time.NewTimer(patience)
@@ -153,7 +152,7 @@ func await[T any](t *testing.T, values <-chan T, what string) (value T) {
 	select {
 	case value = <-values:
 	case <-timer.C:
-		t.Fatalf("waited %v in vain for %s", patience, what)
+		t.Fatalf("timeout of %v while waiting for %s", patience, what)
 	}
 	return value
 }
@@ -169,7 +168,7 @@ func contains(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(text, part) {
-			t.Errorf("%q does not say %q", text, part)
+			t.Errorf("%q does not contain %q", text, part)
 		}
 	}
 }

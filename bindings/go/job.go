@@ -1,4 +1,4 @@
-// A job as its handler sees it, and how it gets its outcome. Knows nothing of where it came from.
+// A job as its handler sees it, and its outcome. Knows nothing of how jobs are pulled.
 
 package graphileworker
 
@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// Job is a job that is being run. Its fields are as they were when the attempt began. Tests of handlers may make one
-// by hand: such a job has no Client, and takes every wish.
+// Job is a running job. Its fields have the values of the start of the attempt. Tests of handlers may make one by hand.
+// Such a job has no Client, and its methods succeed without effect.
 type Job struct {
 	// ID is the row's id, unique in its schema.
 	ID int64
-	// Task is the name of the handler.
+	// Task is the name of the job's task.
 	Task string
 	// Payload is JSON text, byte for byte as it is stored.
 	Payload json.RawMessage
@@ -28,17 +28,17 @@ type Job struct {
 	Key string
 	// WorkerID is the id under which the job is locked.
 	WorkerID string
-	// Attempts is the number of this attempt, from 1.
+	// Attempts is the number of this attempt, starting at 1.
 	Attempts int
-	// MaxAttempts is after how many failed attempts the job stays failed.
+	// MaxAttempts is the highest number of attempts. After the last one the job stays failed.
 	MaxAttempts int
 	// Priority is -32768 to 32767, lower runs first.
 	Priority int
-	// Revision counts how often the job was added again under its key.
+	// Revision counts how often the job was added again with its key.
 	Revision int
-	// RunAt is when the job was to start at the earliest.
+	// RunAt is the earliest time at which the job may start.
 	RunAt time.Time
-	// CreatedAt is when it was first added.
+	// CreatedAt is the time at which the job was first added.
 	CreatedAt time.Time
 
 	client *Client
@@ -47,10 +47,11 @@ type Job struct {
 	native *C.gw_job_t
 }
 
-// Client adds further jobs, on connections that all handlers of the worker share. It is nil for a job made by hand.
+// Client returns the worker's client, for further jobs. All handlers of the worker share its connections. It is nil for a
+// job made by hand.
 func (j *Job) Client() *Client { return j.client }
 
-// Snooze asks for the job to be run again after d, in case this attempt succeeds, without counting the attempt.
+// Snooze makes the job run again after d if this attempt succeeds. The attempt is then not counted.
 //
 // Errors: ErrConfig if d is negative or longer than 100 years, ErrAlreadyFinished after the handler has returned.
 func (j *Job) Snooze(d time.Duration) error {
@@ -63,7 +64,8 @@ func (j *Job) Snooze(d time.Duration) error {
 	})
 }
 
-// Traceparent is the W3C trace context that came with the job, as the option [Traceparent] sends it; empty if none did.
+// Traceparent returns the job's W3C trace context, as the option [Traceparent] sends it; empty if there is none, or after
+// the handler has returned.
 func (j *Job) Traceparent() string {
 	traceparent := ""
 	_ = j.whileRunning(func(native *C.gw_job_t) error {
@@ -75,7 +77,9 @@ func (j *Job) Traceparent() string {
 	return traceparent
 }
 
-// JSON is the whole row of the job, the id of its queue and its flags included.
+// JSON returns all fields of the job's row, the id of its queue and its flags included.
+//
+// Errors: ErrAlreadyFinished after the handler has returned.
 func (j *Job) JSON() (all json.RawMessage, err error) {
 	err = j.whileRunning(func(native *C.gw_job_t) error {
 		if text := C.gw_job_json(native); text != nil {
@@ -86,7 +90,7 @@ func (j *Job) JSON() (all json.RawMessage, err error) {
 	return all, err
 }
 
-// whileRunning calls what unless the job has its outcome; for a job made by hand it does nothing.
+// whileRunning calls what, unless the job has its outcome. For a job made by hand it does nothing.
 func (j *Job) whileRunning(what func(native *C.gw_job_t) error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -94,13 +98,13 @@ func (j *Job) whileRunning(what func(native *C.gw_job_t) error) error {
 		if j.client == nil {
 			return nil
 		}
-		return errorf(ErrAlreadyFinished, "job %d has its outcome already: ask before the handler returns", j.ID)
+		return errorf(ErrAlreadyFinished, "job %d has its outcome already: make this call before the handler returns", j.ID)
 	}
 	return what(j.native)
 }
 
-// RetryAfter wraps the error of a handler so that the job is tried again after d, instead of after the delay of its
-// task. The wrapped error is what errors.Is, errors.As and the job's last_error see.
+// RetryAfter wraps the error of a handler, so that the job is retried after d instead of the delay of its task. errors.Is
+// and errors.As find the wrapped error, and its text becomes the job's last_error.
 //
 //	return graphileworker.RetryAfter(time.Minute, err)
 func RetryAfter(d time.Duration, err error) error { return &retryAfter{d, err} }
@@ -112,14 +116,14 @@ type retryAfter struct {
 
 func (r *retryAfter) Error() string {
 	if r.err == nil {
-		return "to be tried again after " + r.delay.String()
+		return "retry after " + r.delay.String()
 	}
 	return r.err.Error()
 }
 
 func (r *retryAfter) Unwrap() error { return r.err }
 
-// itemErrors is how the handler of a batch says which of its items failed: one entry for each, nil if it is done.
+// itemErrors is the result of a batch's handler: one entry for each item, nil if the item is done.
 type itemErrors []error
 
 func (items itemErrors) Error() string {
@@ -137,7 +141,7 @@ func (items itemErrors) Error() string {
 	return first + " (and others)"
 }
 
-// finish gives the job its outcome and lets go of it: it is done if err is nil, and fails otherwise.
+// finish sets the job's outcome and frees its handle. If err is nil the job is completed, otherwise the attempt fails.
 func (j *Job) finish(err error) error {
 	j.mu.Lock()
 	native := j.native
@@ -164,7 +168,7 @@ func (j *Job) finish(err error) error {
 	return failure(C.gwgo_fail(native, start(text), C.size_t(len(text)), retryMS(err), &fault), &fault)
 }
 
-// retryMS is the longest of the delays that were asked for, -1 if none was.
+// retryMS returns the longest delay of RetryAfter in errs, or -1 if there is none.
 func retryMS(errs ...error) C.int64_t {
 	longest := C.int64_t(-1)
 	for _, err := range errs {
@@ -179,7 +183,7 @@ func retryMS(errs ...error) C.int64_t {
 	return longest
 }
 
-// carried is a context that hands on the values of another, and never ends: stopping a worker does not cancel its
+// carried is a context with the values of another one, that never ends. The end of Run's context must not cancel running
 // jobs, which have their grace period.
 type carried struct{ context.Context }
 

@@ -1,10 +1,10 @@
-// Links the static archive, found with pkg-config: the program needs no libgraphile_worker.so where it runs.
+// Links the static archive, found with pkg-config: the program needs no libgraphile_worker.so on the machine it runs on.
 
 //go:build graphile_worker_static
 
-// The archive comes first and has every symbol, so the shared library, which pkg-config names as well, is not needed and
-// left out. The system's libraries stand after the archive, -lgcc_s for its unwinding too: a linker takes from a library
-// only what those before it lack, and cgo does not promise an order between these flags and those of pkg-config.
+// The archive is first and has every symbol. So --as-needed leaves out the shared library, which pkg-config names too.
+// The system's libraries, with -lgcc_s for unwinding, must follow the archive: a linker takes from a library only the
+// symbols that earlier files lack. cgo does not define an order between these flags and those of pkg-config.
 
 package graphileworker
 

@@ -1,4 +1,4 @@
-// The log: the library's and this package's own. The library's comes over a pipe, so that C never calls Go.
+// The log of the library and of this package. The library's records pass through a pipe, so that C never calls Go.
 
 package graphileworker
 
@@ -19,15 +19,15 @@ import (
 	"unsafe"
 )
 
-// LogLevel is how urgent a log record is.
+// LogLevel is the severity of a log record.
 type LogLevel int32
 
 const (
 	LogOff   LogLevel = C.GW_LOG_OFF   // nothing
 	LogError LogLevel = C.GW_LOG_ERROR // a person must act
-	LogWarn  LogLevel = C.GW_LOG_WARN  // something is tried again
-	LogInfo  LogLevel = C.GW_LOG_INFO  // the life of jobs and workers
-	LogDebug LogLevel = C.GW_LOG_DEBUG // for whoever looks for a fault
+	LogWarn  LogLevel = C.GW_LOG_WARN  // a call failed and is retried
+	LogInfo  LogLevel = C.GW_LOG_INFO  // starts, stops and outcomes of jobs and workers
+	LogDebug LogLevel = C.GW_LOG_DEBUG // details for finding a fault
 	LogTrace LogLevel = C.GW_LOG_TRACE // everything
 )
 
@@ -35,12 +35,12 @@ const (
 type LogRecord struct {
 	Time    time.Time
 	Level   LogLevel
-	Target  string          // the part of the library that says it
+	Target  string          // the part of the library that logs it
 	Message string          // fixed for each kind of record
-	Fields  json.RawMessage // a JSON object beside it: job_id, task, worker_id, error ... Never a payload
+	Fields  json.RawMessage // a JSON object: job_id, task, worker_id, error ... Never a payload
 }
 
-// logging is where the log goes, for the whole process, as in the library.
+// logging is the destination of the log. Like the library's, it is one for the whole process.
 var logging struct {
 	sync.Mutex
 	level LogLevel
@@ -49,8 +49,8 @@ var logging struct {
 
 func init() { logging.level = LogWarn }
 
-// SetLogLevel sends the log of the whole process to standard error, records of this level and more urgent ones.
-// Without this call, and without [SetLog], that is LogWarn.
+// SetLogLevel sends the log of the whole process to standard error: records of this level and more severe ones. Without
+// this call and without [SetLog] the level is LogWarn.
 func SetLogLevel(level LogLevel) {
 	logging.Lock()
 	defer logging.Unlock()
@@ -58,9 +58,9 @@ func SetLogLevel(level LogLevel) {
 	C.gw_log_set_sink(nil, nil, nil, C.int32_t(level))
 }
 
-// SetLog sends the log of the whole process to sink, records of this level and more urgent ones, instead of to standard
-// error. Sink is called by several goroutines at once. While it is slow the worker waits for a moment, and then drops
-// records: the next one says in a field "records_lost" how many. With Go 1.21 or newer, see SetLogger for slog.
+// SetLog sends the log of the whole process to sink instead of standard error: records of this level and more severe
+// ones. Several goroutines call sink at once. If sink is slow, the worker waits for a moment, and then drops records. The
+// next record has their number in its field "records_lost". With Go 1.21 or newer, see SetLogger for slog.
 //
 // Errors: ErrInvalid if the process has too many open files.
 func SetLog(sink func(LogRecord), level LogLevel) error {
@@ -73,17 +73,17 @@ func SetLog(sink func(LogRecord), level LogLevel) error {
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return errorf(ErrInvalid, "a pipe for the log: %v", err)
+		return errorf(ErrInvalid, "opening a pipe for the log: %v", err)
 	}
 	for _, end := range ends {
-		_ = syscall.SetNonblock(end, true) // it is a pipe: that cannot fail
+		_ = syscall.SetNonblock(end, true) // cannot fail on a pipe
 	}
 	logging.Lock()
 	defer logging.Unlock()
-	// Replacing the sink closes the pipe of the one before, whose goroutine then ends.
+	// Replacing the sink closes the pipe of the previous one, whose goroutine then ends.
 	if status := C.gwgo_log_to(C.int(ends[1]), C.int32_t(level)); status < 0 {
 		syscall.Close(ends[0])
-		return &Error{Status: Status(status), Message: "the log: " + Status(status).Error()}
+		return &Error{Status: Status(status), Message: "setting the log: " + Status(status).Error()}
 	}
 	logging.level, logging.sink = level, sink
 	go readLog(os.NewFile(uintptr(ends[0]), "graphile_worker log"), sink)
@@ -122,13 +122,13 @@ func readLog(pipe *os.File, sink func(LogRecord)) {
 
 func withField(object json.RawMessage, name string, value any) json.RawMessage {
 	fields := map[string]any{}
-	_ = json.Unmarshal(object, &fields) // what is no object has no fields
+	_ = json.Unmarshal(object, &fields) // if it is not an object, fields stays empty
 	fields[name] = value
 	text, _ := json.Marshal(fields)
 	return text
 }
 
-// report logs something of this package's own, with the job it is about, if any, and pairs of field and value.
+// report logs a record of this package, with its job, if any, and pairs of field and value.
 func report(level LogLevel, message string, job *Job, pairs ...any) {
 	logging.Lock()
 	sink, most := logging.sink, logging.level

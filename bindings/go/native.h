@@ -1,5 +1,5 @@
-/* What Go asks of the library for each job and each event, several calls in one, since entering C is what costs.
- * Knows nothing of Go: no function of Go is ever called from C. */
+/* Calls of the library for each job and each event. Each function makes several calls, because every call from Go into C
+ * has a cost. Knows nothing of Go: C never calls a function of Go. */
 #ifndef GRAPHILEWORKER_NATIVE_H
 #define GRAPHILEWORKER_NATIVE_H
 
@@ -16,7 +16,7 @@
 #error "this version of the Go package needs the graphile_worker.h of GW_ABI_VERSION 1"
 #endif
 
-/* A job as it was handed out. The texts belong to the handle. */
+/* A job that gw_worker_next has returned. The texts belong to the handle. */
 typedef struct {
   gw_job_t *handle;
   const char *task, *key, *worker_id, *payload;
@@ -43,8 +43,8 @@ static inline void gwgo_read(gw_job_t *handle, gwgo_job *job) {
 
 enum { GWGO_BATCH = 64 };
 
-/* Takes what there is without waiting. OK: `count` new jobs. CANCELLED: jobs[0] has id and attempt of one that was
- * handed out earlier. Otherwise what gw_worker_next answers. */
+/* Takes the available jobs without waiting. If it returns GW_OK, there are `count` new jobs. If it returns GW_CANCELLED,
+ * jobs[0] has id and attempt of a job that was returned earlier. Otherwise it returns the status of gw_worker_next. */
 static inline gw_status_t gwgo_pull(gw_worker_t *worker, gwgo_job *jobs, size_t *count, gw_error_t **err) {
   gw_job_t *handles[GWGO_BATCH];
   gw_status_t status;
@@ -58,7 +58,7 @@ static inline gw_status_t gwgo_pull(gw_worker_t *worker, gwgo_job *jobs, size_t 
     gw_job_free(handles[0]);
   }
   if (status != GW_OK) return status;
-  /* Whatever this says, the next look at the worker says it again. */
+  /* Another status is dropped here: the next call returns it again. */
   if (gw_worker_next_batch(worker, 0, handles + 1, GWGO_BATCH - 1, &more, NULL) != GW_OK) more = 0;
   *count = 1 + more;
   for (i = 0; i < *count; i++) gwgo_read(handles[i], &jobs[i]);
@@ -71,7 +71,7 @@ static inline gw_status_t gwgo_complete(gw_job_t *job, gw_error_t **err) {
   return status;
 }
 
-/* Fails a job, to be tried again after retry_ms, or after its task's own delay if that is negative. */
+/* Fails a job. It is retried after retry_ms, or after its task's own delay if retry_ms is negative. */
 static inline gw_status_t gwgo_fail(gw_job_t *job, const char *message, size_t len, int64_t retry_ms, gw_error_t **err) {
   gw_status_t status;
   if (retry_ms >= 0) gw_job_retry_after(job, retry_ms);
@@ -105,17 +105,17 @@ static inline gw_status_t gwgo_next_event(gw_worker_t *worker, gwgo_event *event
   return GW_OK;
 }
 
-/* A copy of a descriptor that the library owns, for Go's netpoller to have and to close. */
+/* Duplicates a descriptor of the library, so that Go's netpoller can own and close the copy. */
 static inline int gwgo_dup(int fd) {
   return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
-/* What precedes the three texts of a log record on the pipe. */
+/* The header of a log record on the pipe. Its three texts follow. */
 typedef struct {
   int64_t time_us;
   int32_t level;
   uint32_t target_len, message_len, fields_len;
-  uint32_t lost; /* how many records before this one found no room */
+  uint32_t lost; /* the number of records that were dropped before this one */
 } gwgo_log_header;
 
 typedef struct {
@@ -124,7 +124,7 @@ typedef struct {
 } gwgo_log_pipe;
 
 enum {
-  GWGO_LOG_MAX = 4096, /* PIPE_BUF: written as a whole or not at all */
+  GWGO_LOG_MAX = 4096, /* PIPE_BUF: a write is all or nothing */
   GWGO_LOG_PATIENCE_MS = 100
 };
 
@@ -134,8 +134,8 @@ static inline uint32_t gwgo_fit(size_t len, size_t *room) {
   return fits;
 }
 
-/* A log sink that writes to a pipe. Waits a moment for a slow reader, then drops the record and counts it; until there
- * is room again, nobody waits any more. */
+/* A log sink that writes to a pipe. If the pipe is full, it waits up to GWGO_LOG_PATIENCE_MS, then drops the record and
+ * counts it. After that, no call waits until a record has been written again. */
 static inline void gwgo_log_write(const gw_log_record_t *record, void *user_data) {
   gwgo_log_pipe *log = user_data;
   char text[GWGO_LOG_MAX], *end = text + sizeof(gwgo_log_header);
@@ -147,7 +147,7 @@ static inline void gwgo_log_write(const gw_log_record_t *record, void *user_data
   header.level = record->level;
   header.target_len = gwgo_fit(strlen(record->target), &room);
   header.message_len = gwgo_fit(strlen(record->message), &room);
-  header.fields_len = fields_len <= room ? (uint32_t)fields_len : 0; /* half an object is none */
+  header.fields_len = fields_len <= room ? (uint32_t)fields_len : 0; /* half a JSON object cannot be parsed */
   header.lost = atomic_exchange(&log->lost, 0);
   memcpy(text, &header, sizeof header);
   memcpy(end, record->target, header.target_len), end += header.target_len;
@@ -168,7 +168,7 @@ static inline void gwgo_log_close(void *user_data) {
   free(log);
 }
 
-/* Sends the library's log to the pipe, whose writing end is the sink's from now on. */
+/* Sends the library's log to the pipe. The sink owns the writing end from now on, also if this call fails. */
 static inline gw_status_t gwgo_log_to(int fd, int32_t max_level) {
   gwgo_log_pipe *log = malloc(sizeof *log);
   if (!log) {

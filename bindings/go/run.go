@@ -1,5 +1,5 @@
-// One run of a worker: a goroutine that takes jobs, one for each job, and their end. Jobs are pulled, and Go's
-// netpoller waits for the library's descriptor, so no goroutine keeps a thread while it waits.
+// One run of a worker: one goroutine that pulls jobs, one for each job, and their end. Go's netpoller waits for the
+// library's descriptor, so no goroutine blocks a thread while it waits for jobs.
 
 package graphileworker
 
@@ -18,7 +18,7 @@ import (
 	"unsafe"
 )
 
-// How long Run waits at its end for hooks that are still being told of events.
+// hookPatience is how long Run waits at its end for hooks that still receive events.
 const hookPatience = time.Second
 
 type run struct {
@@ -26,26 +26,26 @@ type run struct {
 	id       string
 	handlers map[string]HandlerFunc
 	values   context.Context // of the jobs' contexts
-	wakeup     *wakeup
+	wakeup   *wakeup
 	hooks    *listener
 	jobs     [C.GWGO_BATCH]C.gwgo_job // owned by the reader
 	working  sync.WaitGroup
-	asked    chan struct{} // closed when somebody asked to stop
+	asked    chan struct{} // closed when a stop is requested
 	askOnce  sync.Once
 	over     chan struct{} // closed when Run is about to return
 
 	mu      sync.Mutex
-	mode    StopMode // the strongest that was asked for
+	mode    StopMode // the strongest mode that was requested
 	cancels map[attempt]context.CancelFunc
 }
 
-// attempt tells a job that runs from an earlier run of the same.
+// attempt identifies one attempt of a job, since a job can run again after an earlier attempt.
 type attempt struct {
 	id     int64
 	number int32
 }
 
-// run starts the worker and waits for its end. It answers whether ctx cut it short.
+// run starts the worker and waits for its end. It returns whether ctx ended the run.
 func (w *Worker) run(ctx context.Context, mode C.int32_t) (cut bool, err error) {
 	r, err := w.begin(ctx, mode)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *run) start(mode C.int32_t) error {
 	asked := r.mode
 	r.mu.Unlock()
 	if asked != 0 {
-		// Somebody asked while it was starting, when there was nothing to stop yet.
+		// A stop was requested during the start, before the library's worker could be stopped.
 		C.gw_worker_request_stop(w.native, C.int32_t(asked))
 	}
 	return nil
@@ -163,7 +163,8 @@ func (r *run) stop(mode StopMode) {
 		r.mode = mode
 	}
 	r.mu.Unlock()
-	// What is asked of a worker that does not run is for its next run: before ours, start asks; after it, nobody does.
+	// The library would keep a request to a worker that does not run for its next run. Before this run, start makes the
+	// request; after it, none must be made.
 	switch C.gw_worker_state(r.worker.native) {
 	case C.GW_STATE_RUNNING, C.GW_STATE_STOPPING:
 		C.gw_worker_request_stop(r.worker.native, C.int32_t(mode))
@@ -171,7 +172,7 @@ func (r *run) stop(mode StopMode) {
 	r.askOnce.Do(func() { close(r.asked) })
 }
 
-// read takes jobs and cancellations until there will be no more.
+// read pulls jobs and cancellations until the worker has ended.
 func (r *run) read() error {
 	var (
 		status C.gw_status_t
@@ -229,7 +230,7 @@ func (r *run) take(native *C.gwgo_job) {
 	go r.work(ctx, this, job)
 }
 
-// cancel ends the context of a job that runs.
+// cancel cancels the context of a running job.
 func (r *run) cancel(this attempt) {
 	r.mu.Lock()
 	cancel := r.cancels[this]
@@ -239,10 +240,10 @@ func (r *run) cancel(this attempt) {
 	}
 }
 
-// errGoexit is the outcome of a handler that neither returned nor panicked.
+// errGoexit is the error of a handler that neither returned nor panicked.
 var errGoexit = errors.New("the handler ended its goroutine with runtime.Goexit")
 
-// work runs a job. However its handler ends, the job has its outcome afterwards.
+// work runs a job and sets its outcome, also if its handler panics or calls runtime.Goexit.
 func (r *run) work(ctx context.Context, this attempt, job *Job) {
 	defer r.working.Done()
 	err := errGoexit
@@ -256,7 +257,7 @@ func (r *run) work(ctx context.Context, this attempt, job *Job) {
 		delete(r.cancels, this)
 		r.mu.Unlock()
 		if refused := job.finish(err); refused != nil {
-			report(LogWarn, "a job's outcome came too late", job, "error", refused.Error())
+			report(LogWarn, "the library refused a job's outcome", job, "error", refused.Error())
 		}
 	}()
 	handler := r.handlers[job.Task]

@@ -12,8 +12,8 @@ import (
 	"sort"
 )
 
-// SetLogger sends the log of the whole process, the library's and this package's own, to logger: see [SetLog]. Records
-// of level and more urgent ones are made at all; what the logger does not want it drops. LogTrace becomes a level below
+// SetLogger sends the log of the whole process, of the library and of this package, to logger: see [SetLog]. Only records
+// of level and more severe ones are made; the logger may drop some of them. LogTrace becomes a level below
 // slog.LevelDebug.
 func SetLogger(logger *slog.Logger, level LogLevel) error {
 	return SetLog(func(r LogRecord) {
@@ -25,12 +25,12 @@ func SetLogger(logger *slog.Logger, level LogLevel) error {
 		record := slog.NewRecord(r.Time, to, r.Message, 0)
 		record.AddAttrs(slog.String("target", r.Target))
 		record.AddAttrs(attrs(r.Fields)...)
-		_ = logger.Handler().Handle(ctx, record) // where would it be logged?
+		_ = logger.Handler().Handle(ctx, record) // an error of the logger cannot be logged
 	}, level)
 }
 
-// LogEvents logs every event of these names, all if none is given, at slog.LevelInfo. Register before Run. Payloads
-// are left out, since they may hold secrets.
+// LogEvents logs every event with one of these names, or all events if no name is given, at slog.LevelInfo. Register
+// before Run. Payloads are not logged, because they may contain secrets.
 func (w *Worker) LogEvents(logger *slog.Logger, names ...string) {
 	if len(names) == 0 {
 		names = EventNames()
@@ -60,10 +60,10 @@ func slogLevel(level LogLevel) slog.Level {
 	return slog.LevelDebug - 4
 }
 
-// attrs are the fields of a JSON object that are plain values, by name.
+// attrs returns the fields of a JSON object that are plain values, sorted by name.
 func attrs(object json.RawMessage) []slog.Attr {
 	decoder := json.NewDecoder(bytes.NewReader(object))
-	decoder.UseNumber() // ids keep all of their digits
+	decoder.UseNumber() // float64 cannot hold all digits of an id
 	var fields map[string]any
 	if decoder.Decode(&fields) != nil {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// lines is a writer that can be read while it is written to.
+// lines is a buffer that one goroutine can read while another one writes.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -30,7 +30,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-func TestLogAndEventsGoToSlog(t *testing.T) {
+func TestLogAndEventsAreSentToSlog(t *testing.T) {
 	var logged, told lines
 	must(t, SetLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})), LogDebug))
 	defer SetLogLevel(testLogLevel)

@@ -1,4 +1,4 @@
-// A job to add, and its way to the library. Knows nothing of clients and connections.
+// A job to add, and its form in the library. Knows nothing of clients and connections.
 
 package graphileworker
 
@@ -14,50 +14,50 @@ import (
 	"time"
 )
 
-// JobOption says how a job is to run. What no option says is as usual: it runs at once, beside others, up to 25 times.
-// A value that an option is given is never taken for "nothing said": an empty key is an error, not a job without one.
+// JobOption sets how a job runs. Without options it runs at once, in parallel with other jobs, at most 25 times. A zero
+// value is not the same as no option: an empty key is an error, not a job without a key.
 type JobOption func(*spec)
 
-// Queue puts the job in a named queue: jobs of one queue run one after the other, over all workers. 1 to 128
+// Queue puts the job into a named queue: jobs of one queue run one after the other, across all workers. 1 to 128
 // characters.
 func Queue(name string) JobOption { return func(s *spec) { s.queue = &name } }
 
-// RunAt is when the job starts at the earliest, to the microsecond. Without it that is now, by the database's clock.
+// RunAt is the earliest time at which the job starts, to the microsecond. Defaults to now, by the database's clock.
 func RunAt(at time.Time) JobOption { return func(s *spec) { s.runAt = &at } }
 
-// MaxAttempts is after how many failed attempts the job stays failed, 1 to 32767. Defaults to 25.
+// MaxAttempts is the highest number of attempts, 1 to 32767. After the last one the job stays failed. Defaults to 25.
 func MaxAttempts(attempts int) JobOption { return func(s *spec) { s.maxAttempts = &attempts } }
 
 // Priority is -32768 to 32767, lower runs first. Defaults to 0.
 func Priority(priority int) JobOption { return func(s *spec) { s.priority = &priority } }
 
-// Key makes the job one of a kind: while a job of this key waits, adding another changes that one instead, as mode
-// says. 1 to 512 characters.
+// Key gives the job a unique key. If a job with this key waits, adding another one changes the waiting job instead; mode
+// sets how. 1 to 512 characters.
 func Key(key string, mode KeyMode) JobOption {
 	return func(s *spec) { s.key, s.mode = &key, mode }
 }
 
-// Flags are marks by which workers leave jobs to others; see Config.ForbiddenFlags.
+// Flags are marks by which workers select jobs; see Config.ForbiddenFlags and Config.AcceptedFlags.
 func Flags(flags ...string) JobOption {
 	return func(s *spec) { s.flags = append(s.flags, flags...) }
 }
 
-// Traceparent is a W3C trace context that travels with the job, in its payload, which must be a JSON object then. A
+// Traceparent is a W3C trace context, which is stored in the job's payload. The payload must be a JSON object then. A
 // handler reads it with [Job.Traceparent].
 func Traceparent(traceparent string) JobOption {
 	return func(s *spec) { s.traceparent = &traceparent }
 }
 
-// KeyMode is what adding a job does to the waiting job of the same key.
+// KeyMode is what adding a job does to the waiting job with the same key.
 type KeyMode int
 
 const (
-	Replace       KeyMode = C.GW_KEY_REPLACE         // everything becomes as in the new job
-	PreserveRunAt KeyMode = C.GW_KEY_PRESERVE_RUN_AT // the same, but a job that was never tried keeps its time
-	UnsafeDedupe  KeyMode = C.GW_KEY_UNSAFE_DEDUPE   // nothing changes, even if the job runs, or has failed for good
+	Replace       KeyMode = C.GW_KEY_REPLACE         // all fields are replaced by those of the new job
+	PreserveRunAt KeyMode = C.GW_KEY_PRESERVE_RUN_AT // the same, but a job that has not been attempted keeps its RunAt
+	UnsafeDedupe  KeyMode = C.GW_KEY_UNSAFE_DEDUPE   // nothing changes, even if the job runs or has failed permanently
 )
 
-// String is the mode's name in SQL.
+// String returns the mode's name in SQL.
 func (m KeyMode) String() string {
 	switch m {
 	case Replace:
@@ -70,17 +70,17 @@ func (m KeyMode) String() string {
 	return "unknown"
 }
 
-// NewJob is one of many jobs for [Client.AddJobs].
+// NewJob is one job for [Client.AddJobs].
 type NewJob struct {
-	// Task is the name of the handler that is to run it.
+	// Task is the name of the task.
 	Task string
-	// Payload is what the handler gets, as in [Client.AddJob].
+	// Payload is the job's payload, as in [Client.AddJob].
 	Payload any
-	// Options say how it is to run.
+	// Options set how the job runs.
 	Options []JobOption
 }
 
-// spec is a job to add. What is nil is as usual.
+// spec is a job to add. A nil field means the default.
 type spec struct {
 	task        string
 	payload     []byte
@@ -106,7 +106,7 @@ func newSpec(task string, payload any, options []JobOption) (*spec, error) {
 	return s, nil
 }
 
-// payloadText is the JSON of a payload. What is JSON already passes as it is.
+// payloadText returns the JSON of a payload. A json.RawMessage is not changed.
 func payloadText(payload any) ([]byte, error) {
 	switch payload := payload.(type) {
 	case nil:
@@ -123,7 +123,7 @@ func payloadText(payload any) ([]byte, error) {
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil
 }
 
-// native makes the library's own spec, checked, to be freed by the caller.
+// native makes the library's form of the job and checks it. The caller must free it.
 func (s *spec) native() (*C.gw_spec_t, error) {
 	if abiError != nil {
 		return nil, abiError
@@ -134,7 +134,7 @@ func (s *spec) native() (*C.gw_spec_t, error) {
 	s.fill(native, &lent)
 	err := lent.err
 	if err == nil {
-		// Also says what a setter has refused.
+		// Also returns the errors of the setters in fill.
 		var fault *C.gw_error_t
 		err = failure(C.gw_spec_check(native, &fault), &fault)
 	}
@@ -170,7 +170,8 @@ func (s *spec) fill(native *C.gw_spec_t, lent *texts) {
 	}
 }
 
-// microseconds since 1970, as far as they fit: what does not, the library refuses.
+// microseconds returns the microseconds since 1970. A time that does not fit becomes the nearest limit, which the library
+// refuses.
 func microseconds(t time.Time) int64 {
 	const second = 1000000
 	if t.Unix() > math.MaxInt64/second-1 {

@@ -1,4 +1,4 @@
-// Adds jobs within transactions of the caller's own. The statement is the library's: no SQL stands here.
+// Adds jobs within the caller's transactions. The statement is the library's: this file contains no SQL.
 
 package graphileworker
 
@@ -18,23 +18,23 @@ import (
 	"time"
 )
 
-// Tx is what AddJobTx runs its statement on: a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction.
+// Tx runs the statement of AddJobTx: a *sql.Tx, or a *sql.Conn on which the caller has begun a transaction.
 type Tx interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// How often a job is tried to be added whose key's waiting job workers are taking, and how long to wait in between.
+// The number of tries to add a job while workers claim the waiting job with its key, and the pause between two tries.
 const (
 	conflictTries = 20
 	conflictPause = 5 * time.Millisecond
 )
 
-// AddJobTx is [Client.AddJob] within a transaction of the caller's: the job exists if, and only if, it commits. Works
-// with every PostgreSQL driver for database/sql, and needs none of the client's connections.
+// AddJobTx is [Client.AddJob] within the caller's transaction: the job exists if, and only if, the transaction commits.
+// It works with every PostgreSQL driver for database/sql, and uses none of the client's connections.
 //
-// Errors of the driver are wrapped; after one the transaction is to be rolled back. With a [Key] it may be ErrConflict:
-// workers kept taking the waiting job of that key, or, under REPEATABLE READ and above, one has taken it since the
-// transaction began. Then nothing was added, and the transaction may go on.
+// Errors of the driver are wrapped; after one the caller must roll the transaction back. With a [Key] it may return
+// ErrConflict: workers claimed the waiting job with that key during each of twenty tries, or, under REPEATABLE READ and
+// above, a worker has claimed it since the transaction began. Then nothing was added, and the transaction may continue.
 func (c *Client) AddJobTx(ctx context.Context, tx Tx, task string, payload any, options ...JobOption) (int64, error) {
 	query, args, err := c.AddJobSQL(task, payload, options...)
 	if err != nil {
@@ -49,8 +49,8 @@ func (c *Client) AddJobTx(ctx context.Context, tx Tx, task string, payload any, 
 			return 0, fmt.Errorf("graphileworker: adding a job of task %q: %w", task, err)
 		}
 		if try == conflictTries {
-			return 0, errorf(ErrConflict, "adding a job of task %q: a worker took the waiting job of key %q each of %d times; "+
-				"nothing was added: try again in a new transaction", task, args[5], try)
+			return 0, errorf(ErrConflict, "adding a job of task %q: a worker claimed the waiting job with key %q during each of %d tries; "+
+				"nothing was added: retry in a new transaction", task, args[5], try)
 		}
 		pause := time.NewTimer(conflictPause)
 		select {
@@ -62,7 +62,7 @@ func (c *Client) AddJobTx(ctx context.Context, tx Tx, task string, payload any, 
 	}
 }
 
-// queryID answers the first column of the only row.
+// queryID returns the first column of the only row, or sql.ErrNoRows.
 func queryID(ctx context.Context, tx Tx, query string, args []any) (id int64, err error) {
 	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -90,11 +90,11 @@ func queryID(ctx context.Context, tx Tx, query string, args []any) (id int64, er
 	return id, rows.Close()
 }
 
-// AddJobSQL answers the statement that adds a job, and its arguments (texts, numbers and nil), for drivers with an
-// interface of their own, such as pgx without database/sql. Its only row is the job, the id first.
+// AddJobSQL returns the statement that adds a job, and its arguments (texts, numbers and nil), for drivers with their own
+// interface, such as pgx without database/sql. The statement returns one row, the job; its first column is the id.
 //
-// No row means that nothing was added, since a worker has taken the waiting job of the same key at this very moment:
-// run it again, a few milliseconds later. That cannot be without a [Key].
+// If it returns no row, nothing was added: a worker claimed the waiting job with the same key at the same time. Run it
+// again a few milliseconds later. This happens only with a [Key].
 func (c *Client) AddJobSQL(task string, payload any, options ...JobOption) (query string, args []any, err error) {
 	spec, err := newSpec(task, payload, options)
 	if err != nil {
@@ -127,7 +127,8 @@ func addJobSQL(schema string) (string, error) {
 	return takeText(query), nil
 }
 
-// args are the parameters of the statement, in its order. Texts suit every driver: the statement casts them.
+// args returns the parameters of the statement, in its order. Most are texts, which every driver can send; the statement
+// casts them.
 func (s *spec) args() []any {
 	args := []any{s.task, string(s.payload), nil, nil, nil, nil, nil, nil, nil}
 	if s.queue != nil {
@@ -151,7 +152,7 @@ func (s *spec) args() []any {
 	return args
 }
 
-// arrayText writes texts as PostgreSQL reads a text[].
+// arrayText returns texts in PostgreSQL's form of a text[].
 func arrayText(items []string) string {
 	quoted := make([]string, len(items))
 	for i, item := range items {
@@ -160,7 +161,8 @@ func arrayText(items []string) string {
 	return "{" + strings.Join(quoted, ",") + "}"
 }
 
-// withTraceparent puts a trace context where all makes of workers look for it. The payload is a checked JSON object.
+// withTraceparent adds a trace context as _trace.traceparent, from which all implementations read it. The payload must be
+// a checked JSON object.
 func withTraceparent(payload []byte, traceparent string) ([]byte, error) {
 	trace := map[string]json.RawMessage{}
 	if bytes.Contains(payload, []byte("_trace")) {

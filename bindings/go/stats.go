@@ -1,4 +1,4 @@
-// Counters of a worker. Knows nothing of who counts.
+// Counters of a worker. Knows nothing of where they are counted.
 
 package graphileworker
 
@@ -13,29 +13,29 @@ import (
 	"unsafe"
 )
 
-// Stats is what a worker has done since it started, and what it is doing now.
+// Stats has counters since the worker's start, and its current state.
 type Stats struct {
 	Claimed           uint64 // jobs taken from the database
 	Completed         uint64 // jobs that succeeded
 	Failed            uint64 // attempts that failed
-	Retried           uint64 // of those, how many are tried again
-	PermanentlyFailed uint64 // of those, how many had no attempts left
-	Returned          uint64 // jobs given back before they began
-	Snoozed           uint64 // jobs that asked to be run again later
+	Retried           uint64 // of those, the attempts that are retried
+	PermanentlyFailed uint64 // of those, the jobs that had no attempts left
+	Returned          uint64 // jobs given back before they started, or interrupted by a stop
+	Snoozed           uint64 // jobs whose handler called Snooze
 	TimedOut          uint64 // jobs that ran past their task's timeout
-	Stuck            uint64 // of those, how many ignored that
-	Lost              uint64 // jobs that turned out to be another worker's
-	Reconciled        uint64 // times that doubt about what is held was cleared up
-	DatabaseErrors    uint64 // calls of the database that failed
-	EventsDropped     uint64 // events that hooks were too slow for
+	Stuck             uint64 // of those, the jobs whose handler did not return
+	Lost              uint64 // jobs that this worker did not hold any more when they ended
+	Reconciled        uint64 // jobs that the database held for this worker without its knowledge, given back
+	DatabaseErrors    uint64 // database calls that failed and were retried
+	EventsDropped     uint64 // events dropped because hooks were too slow
 
-	Held      uint64        // jobs claimed that wait to be started, now
+	Held      uint64        // claimed jobs that wait to be started, now
 	Running   uint64        // jobs whose handler runs, now
-	InFlight  uint64        // jobs claimed whose outcome is not yet written, now
-	SettleLag time.Duration // for how long the oldest outcome waits to be written, now
+	InFlight  uint64        // claimed jobs whose outcome is not yet written, now
+	SettleLag time.Duration // how long the oldest outcome has waited to be written, now
 }
 
-// Stats answers the worker's counters. They are zero before the first Run, and after Close.
+// Stats returns the worker's counters. They are zero before the first Run, and after Close.
 func (w *Worker) Stats() Stats {
 	var n C.gw_stats_t
 	n.struct_size = C.size_t(unsafe.Sizeof(n))
@@ -51,7 +51,7 @@ func (w *Worker) Stats() Stats {
 		Returned:          uint64(n.returned),
 		Snoozed:           uint64(n.snoozed),
 		TimedOut:          uint64(n.timed_out),
-		Stuck:            uint64(n.stuck),
+		Stuck:             uint64(n.stuck),
 		Lost:              uint64(n.lost),
 		Reconciled:        uint64(n.reconciled),
 		DatabaseErrors:    uint64(n.database_errors),
@@ -63,7 +63,7 @@ func (w *Worker) Stats() Stats {
 	}
 }
 
-// StatsJSON answers all of the counters, histograms of claims and of handler times included; nil after Close.
+// StatsJSON returns all counters, with histograms of claims and of handler times; nil after Close.
 func (w *Worker) StatsJSON() json.RawMessage {
 	text := C.gw_worker_stats_json(w.native)
 	if text == nil {
@@ -72,13 +72,13 @@ func (w *Worker) StatsJSON() json.RawMessage {
 	return takeBytes(text)
 }
 
-// Flush waits until every outcome that was given so far is in the database, or for timeout: then ErrDatabaseTimeout.
-// Run does so by itself before it returns.
+// Flush waits until the database has every outcome so far. After timeout it returns ErrDatabaseTimeout. Run does so
+// before it returns.
 func (w *Worker) Flush(timeout time.Duration) error {
 	var fault *C.gw_error_t
 	status := C.gw_worker_flush(w.native, C.int64_t(milliseconds(timeout)), &fault)
 	if status == C.GW_TIMEOUT {
-		return errorf(ErrDatabaseTimeout, "outcomes are not written yet after %v", timeout)
+		return errorf(ErrDatabaseTimeout, "outcomes are not written after %v", timeout)
 	}
 	return failure(status, &fault)
 }

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Checks everything of the Go package: sh bindings/go/test.sh
+# Runs all checks of the Go package: sh bindings/go/test.sh
 #   GRAPHILE_WORKER_PREFIX  where the library is installed (include/, lib/, lib/pkgconfig/)
 #   GRAPHILE_WORKER_BIN     the program graphile-worker, whose `dev` starts a private PostgreSQL
-# Needs Go 1.19 or newer, a C compiler and pkg-config; the drivers come through Go's module proxy.
+# Needs Go 1.19 or newer, a C compiler and pkg-config. Go downloads the drivers through its module proxy.
 set -eu
 cd "$(dirname "$0")"
 
-prefix=${GRAPHILE_WORKER_PREFIX:?is not set: name the folder of an install, as \`make stage\` makes one}
-program=${GRAPHILE_WORKER_BIN:?is not set: name the program graphile-worker, as cargo build makes it}
+prefix=${GRAPHILE_WORKER_PREFIX:?is not set: set it to the folder of an installation, for example of \`make stage\`}
+program=${GRAPHILE_WORKER_BIN:?is not set: set it to the program graphile-worker, for example of cargo build}
 export PKG_CONFIG_PATH="$prefix/lib/pkgconfig${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}"
 export LD_LIBRARY_PATH="$prefix/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export DYLD_LIBRARY_PATH="$LD_LIBRARY_PATH"
-# The tests shall meet what the machine has, and no server or settings of yours.
+# The tests must not use settings from the caller's environment.
 unset $(env | sed -n 's/^\(GRAPHILE_WORKER_[A-Z_]*\)=.*/\1/p')
 
 work=$(mktemp -d)
@@ -29,12 +29,12 @@ formatted() {
   [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
 }
 
-# The example says hello, however it was linked.
+# Checks that the example, linked in either way, prints its greeting.
 says_hello() {
   said=$("$@")
   case $said in
     "Hello, Ada! Attempt 1 of job "*) echo "$said" ;;
-    *) echo "$*: says $said" >&2; return 1 ;;
+    *) echo "$*: printed $said" >&2; return 1 ;;
   esac
 }
 
@@ -49,7 +49,7 @@ exec 3<"$work/url"
 read -r DATABASE_URL <&3 || { echo "$program dev: no database" >&2; exit 1; }
 export DATABASE_URL
 
-# What Go checks of pointers that are given to C: an experiment since 1.21, a setting before.
+# Turns on Go's checks of pointers passed to C: an experiment since Go 1.21, a setting in older versions.
 if GOEXPERIMENT=cgocheck2 go version >/dev/null 2>&1; then pointers=GOEXPERIMENT=cgocheck2; else pointers=GODEBUG=cgocheck=2; fi
 
 step formatted

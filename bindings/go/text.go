@@ -1,4 +1,4 @@
-// Text and numbers on their way between Go and C. Knows nothing of what they say.
+// Converts texts and numbers between Go and C. Knows nothing of their meaning.
 
 package graphileworker
 
@@ -14,7 +14,7 @@ import (
 	"unsafe"
 )
 
-// texts are Go strings lent to C until free is called. The first that C cannot take is told by err.
+// texts are C copies of Go strings, valid until free is called. err is set for the first string that C cannot take.
 type texts struct {
 	lent []*C.char
 	err  error
@@ -22,7 +22,7 @@ type texts struct {
 
 func (t *texts) c(what, text string) *C.char {
 	if strings.IndexByte(text, 0) >= 0 && t.err == nil {
-		t.err = errorf(ErrUTF8, "%s: %q has a NUL in it, which PostgreSQL cannot store", what, text)
+		t.err = errorf(ErrUTF8, "%s: %q contains a NUL, which PostgreSQL cannot store", what, text)
 	}
 	lent := C.CString(text)
 	t.lent = append(t.lent, lent)
@@ -35,7 +35,7 @@ func (t *texts) free() {
 	}
 }
 
-// takeText copies a text of the library that is ours to free.
+// takeText copies a text of the library, and frees the original.
 func takeText(text *C.char) string {
 	defer C.gw_string_free(text)
 	return C.GoString(text)
@@ -47,14 +47,14 @@ func takeBytes(text *C.char) []byte {
 	return []byte(C.GoString(text))
 }
 
-// storable is a failure's text as PostgreSQL can store it: an outcome is never lost over its wording.
+// storable returns a failure's text in a form that PostgreSQL can store, so that its text cannot make an outcome fail.
 func storable(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 var nothing byte
 
-// start is where a text begins, for C to read len(text) bytes during one call.
+// start returns a pointer to the first byte. C may read len(text) bytes during one call.
 func start(text []byte) *C.char {
 	if len(text) == 0 {
 		return (*C.char)(unsafe.Pointer(&nothing))
@@ -62,7 +62,7 @@ func start(text []byte) *C.char {
 	return (*C.char)(unsafe.Pointer(&text[0]))
 }
 
-// int32Of keeps what is too large for C too large, for the library to refuse.
+// int32Of limits a number to 32 bits. The limits are out of range for the library, which then refuses the number.
 func int32Of(n int) C.int32_t {
 	if n > math.MaxInt32 {
 		return math.MaxInt32

@@ -1,4 +1,4 @@
-// Waiting for a descriptor of the library's in Go's netpoller. Knows nothing of what it announces.
+// Waits for a descriptor of the library in Go's netpoller. Knows nothing of what the descriptor announces.
 
 package graphileworker
 
@@ -14,15 +14,15 @@ import (
 	"syscall"
 )
 
-// wakeup is a descriptor that becomes readable when there may be something to fetch. It is never read: the library,
-// which rings, also silences it.
+// wakeup is a descriptor that becomes readable when a job or an event may be available. This package never reads it: the
+// library writes to it and drains it.
 type wakeup struct {
 	file    *os.File
 	conn    syscall.RawConn
 	removed atomic.Bool
 }
 
-// install makes a wakeup of a descriptor that stays the library's.
+// install makes a wakeup for a descriptor, which the library still owns.
 func install(fd C.int32_t) (*wakeup, error) {
 	own := int(C.gwgo_dup(C.int(fd)))
 	if own < 0 {
@@ -41,10 +41,10 @@ func install(fd C.int32_t) (*wakeup, error) {
 	return &wakeup{file: file, conn: conn}, nil
 }
 
-// errRemoved is how a wait ends whose wakeup was removed.
+// errRemoved is the error of await after remove.
 var errRemoved = errors.New("removed")
 
-// await calls look, which never waits, now and whenever it rings, until look finds something.
+// await calls look now and after each wakeup, until look returns true. Look must not block.
 func (d *wakeup) await(look func() bool) error {
 	err := d.conn.Read(func(uintptr) bool { return look() })
 	if err != nil && d.removed.Load() {

@@ -1,4 +1,4 @@
-// A worker from its making to its end: what it is told, and how it starts and stops. Jobs run in run.go.
+// A worker from its creation to its end: its settings, its start and its stop. run.go runs the jobs.
 
 package graphileworker
 
@@ -12,17 +12,17 @@ import (
 	"sync"
 )
 
-// Worker runs jobs. Make it with [NewWorker], give it handlers, call [Worker.Run], and Close it. Its methods are safe
-// for use by many goroutines at once.
+// Worker runs jobs. Make it with [NewWorker], register handlers, call [Worker.Run], and Close it. Its methods are safe
+// for concurrent use.
 type Worker struct {
 	native *C.gw_worker_t
 	client *Client
 
-	mu         sync.Mutex // guards what follows, held for a moment
+	mu         sync.Mutex // guards the fields below, held for a moment
 	handlers   map[string]HandlerFunc
 	middleware []func(HandlerFunc) HandlerFunc
 	hooks      map[string][]func(Event)
-	mistake    error // the first in registering; Run tells it
+	mistake    error // the first error in registering; Run returns it
 	running    *run
 	id         string
 	closed     bool
@@ -33,13 +33,15 @@ type Worker struct {
 type StopMode int32
 
 const (
-	// Graceful claims no more jobs and lets those that run go on for Config.ShutdownGracePeriod.
+	// Graceful claims no more jobs, and lets running jobs continue for Config.ShutdownGracePeriod.
 	Graceful StopMode = C.GW_STOP_GRACEFUL
 	// Abort cancels the contexts of running jobs at once.
 	Abort StopMode = C.GW_STOP_ABORT
 )
 
-// NewWorker makes a worker, and checks its settings: ErrConfig, ErrCrontab. It does not yet connect.
+// NewWorker makes a worker, and checks its settings. It does not connect: Run does.
+//
+// Errors: ErrConfig, ErrCrontab.
 func NewWorker(config Config) (*Worker, error) {
 	settings, err := config.native()
 	if err != nil {
@@ -64,7 +66,7 @@ func NewWorker(config Config) (*Worker, error) {
 	return w, nil
 }
 
-// AddCrontab adds jobs by the clock, like Config.Crontab: one or more lines in Node's grammar. Before Run.
+// AddCrontab adds crontab entries, like Config.Crontab: one or more lines in Node's grammar. Call it before Run.
 //
 // Errors: ErrCrontab with line and column, ErrState if the worker runs.
 func (w *Worker) AddCrontab(text string) error {
@@ -83,14 +85,14 @@ func (w *Worker) AddCrontab(text string) error {
 	return failure(C.gw_worker_add_crontab(w.native, lines, &fault), &fault)
 }
 
-// Run starts the worker, and runs jobs until ctx ends or [Worker.Stop] is called. It connects and installs the schema
-// first, and fails at once if it cannot: ErrConnect, ErrAuth, ErrSchema; also with what was wrong in registering.
-// Afterwards no fault of the database ends it.
+// Run starts the worker, and runs jobs until ctx ends or [Worker.Stop] is called. It first connects and installs the
+// schema. If that fails, it returns at once: ErrConnect, ErrAuth, ErrSchema. It also returns the first error in
+// registering. After the start no database error ends it, but a breaking migration of the schema does.
 //
-// The end of ctx is a Graceful stop: nothing more is claimed, and jobs that run have Config.ShutdownGracePeriod until
-// their own contexts are cancelled. Run returns nil when all have their outcomes in the database, and ErrStuck, naming
-// them, when handlers did not return half a second after that, or when outcomes could not be written: the database was away
-// or refused them, or another session held their rows. Such jobs may run again. To stop at a signal:
+// The end of ctx is a Graceful stop: the worker claims no more jobs, and the contexts of running jobs are cancelled after
+// Config.ShutdownGracePeriod. Run returns nil when the database has all outcomes. It returns ErrStuck with the names of
+// the jobs if handlers did not return half a second after that, or if outcomes could not be written: the database was
+// away or refused them, or another session held their rows. Such jobs may run again. To stop at a signal:
 //
 //	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 //	defer stop()
@@ -105,8 +107,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	return err
 }
 
-// RunOnce is [Worker.Run] until no job is due any more. If ctx ends before that, it stops and answers ctx.Err(). It adds no
-// jobs of the crontab, also none that fill would make up for, and recovers no jobs of dead workers.
+// RunOnce is [Worker.Run] until no job is due. If ctx ends before that, it stops and returns ctx.Err(). It adds no jobs of
+// the crontab, not even those that fill would add, and recovers no jobs of dead workers.
 func (w *Worker) RunOnce(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -118,8 +120,8 @@ func (w *Worker) RunOnce(ctx context.Context) error {
 	return err
 }
 
-// Stop asks a worker that runs to stop, and returns at once; Run returns when it has. Asking for Abort after Graceful
-// cuts the grace period short. Does nothing if the worker does not run.
+// Stop asks a running worker to stop, and returns at once. Run returns when the worker has stopped. Abort after Graceful
+// ends the grace period. Does nothing if the worker does not run.
 func (w *Worker) Stop(mode StopMode) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -128,8 +130,8 @@ func (w *Worker) Stop(mode StopMode) {
 	}
 }
 
-// Close aborts the worker if it runs, waits until Run has returned, and lets go of everything. It may be called again.
-// Call it when Run has returned; to stop a worker, cancel the context of Run.
+// Close aborts the worker if it runs, waits until Run has returned, and frees the worker. A second Close does nothing.
+// Call it after Run has returned. To stop a worker, cancel the context of Run.
 func (w *Worker) Close() error {
 	w.mu.Lock()
 	if w.closed {
@@ -151,14 +153,14 @@ func (w *Worker) Close() error {
 	return nil
 }
 
-// ID is the id under which the worker locks jobs: of this run, or of the last. Empty before the first.
+// ID returns the id under which the worker locks jobs in this run, or in the last one. Empty before the first run.
 func (w *Worker) ID() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.id
 }
 
-// Client adds and manages jobs on the worker's own connections. Its calls answer ErrState before Run has connected.
+// Client returns a client on the worker's own connections. Its calls return ErrState before Run has connected.
 func (w *Worker) Client() *Client { return w.client }
 
 func (w *Worker) clientHandle() (*C.gw_client_t, error) {
@@ -174,7 +176,7 @@ func (w *Worker) clientHandle() (*C.gw_client_t, error) {
 	return native, nil
 }
 
-// wrapped are the handlers within the middleware.
+// wrapped returns the handlers with the middleware around them.
 func (w *Worker) wrapped() map[string]HandlerFunc {
 	handlers := make(map[string]HandlerFunc, len(w.handlers))
 	for task, handler := range w.handlers {

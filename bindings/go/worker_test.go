@@ -37,7 +37,7 @@ func TestAJobRunsWithThePayloadItWasAddedWith(t *testing.T) {
 	job, err := client.Job(context.Background(), id)
 	must(t, err)
 	if job != nil {
-		t.Errorf("a job that succeeded is still there: %+v", job)
+		t.Errorf("a completed job still exists: %+v", job)
 	}
 }
 
@@ -127,7 +127,7 @@ func TestAPayloadOfAnotherTypeFailsTheAttempt(t *testing.T) {
 	contains(t, lastError(t, client, noList), "payload of task many", "cannot unmarshal object")
 }
 
-func TestRetryAfterSaysWhenAJobIsTriedAgain(t *testing.T) {
+func TestRetryAfterSetsTheDelay(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	cause := errors.New("too many requests")
 	wrapped := fmt.Errorf("sending: %w", RetryAfter(time.Hour, cause))
@@ -142,7 +142,7 @@ func TestRetryAfterSaysWhenAJobIsTriedAgain(t *testing.T) {
 	equal(t, "error", *job.LastError, "sending: too many requests")
 	equal(t, "attempts", job.Attempts, 1)
 	if wait := job.RunAt.Sub(before); wait < 59*time.Minute || wait > 61*time.Minute {
-		t.Errorf("tried again after %v", wait)
+		t.Errorf("retried after %v", wait)
 	}
 }
 
@@ -162,15 +162,15 @@ func TestSnoozeRunsAJobAgainWithoutCountingTheAttempt(t *testing.T) {
 	job := stored(t, client, id)
 	equal(t, "attempts", job.Attempts, 0)
 	if wait := job.RunAt.Sub(before); wait < 59*time.Minute || wait > 61*time.Minute {
-		t.Errorf("run again after %v", wait)
+		t.Errorf("runs again after %v", wait)
 	}
 	if err := leaked.Snooze(time.Hour); !errors.Is(err, ErrAlreadyFinished) {
-		t.Errorf("snoozing a job that is over: %v", err)
+		t.Errorf("snoozing a completed job: %v", err)
 	}
 	equal(t, "traceparent of a job that is over", leaked.Traceparent(), "")
 }
 
-func TestAJobMadeByHandTakesEveryWish(t *testing.T) {
+func TestAJobMadeByHandAcceptsEveryCall(t *testing.T) {
 	job := &Job{ID: 1, Task: "greet", Payload: json.RawMessage(`{}`)}
 	must(t, job.Snooze(time.Second))
 	equal(t, "traceparent", job.Traceparent(), "")
@@ -179,7 +179,7 @@ func TestAJobMadeByHandTakesEveryWish(t *testing.T) {
 	}
 }
 
-func TestOnlyTheFailedItemsOfABatchAreTriedAgain(t *testing.T) {
+func TestOnlyFailedItemsOfABatchAreRetried(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	HandleBatch(worker, "batch", func(_ context.Context, _ *Job, items []int) []error {
 		errs := make([]error, len(items))
@@ -203,11 +203,11 @@ func TestOnlyTheFailedItemsOfABatchAreTriedAgain(t *testing.T) {
 	equal(t, "what is left", strings.ReplaceAll(string(job.Payload), " ", ""), "[-2,-4]")
 	contains(t, *job.LastError, "-2 is negative")
 	if wait := job.RunAt.Sub(before); wait < 59*time.Minute {
-		t.Errorf("tried again after %v", wait)
+		t.Errorf("retried after %v", wait)
 	}
 	for _, id := range []int64{all, none} {
 		if job, err := client.Job(context.Background(), id); job != nil || err != nil {
-			t.Errorf("a batch that is done is still there: %+v, %v", job, err)
+			t.Errorf("a completed batch still exists: %+v, %v", job, err)
 		}
 	}
 	contains(t, lastError(t, client, miscounted), "1 errors for 2 items")
@@ -227,11 +227,11 @@ func TestATimeoutEndsTheContextAndFailsTheAttempt(t *testing.T) {
 	equal(t, "attempts", job.Attempts, 1)
 	equal(t, "timed out", worker.Stats().TimedOut, 1)
 	if wait := job.RunAt.Sub(before); wait < 59*time.Minute {
-		t.Errorf("tried again after %v, not by the backoff of its task", wait)
+		t.Errorf("retried after %v, which is not the backoff of its task", wait)
 	}
 }
 
-func TestEachBackoffIsUnderstood(t *testing.T) {
+func TestEachBackoffSetsItsDelay(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	for task, check := range map[string]struct {
 		backoff TaskOption
@@ -245,14 +245,14 @@ func TestEachBackoffIsUnderstood(t *testing.T) {
 		id, before, check, task := add(t, client, task, nil), time.Now(), check, task
 		defer func() {
 			if wait := stored(t, client, id).RunAt.Sub(before); wait < check.want-time.Minute || wait > check.want+time.Minute {
-				t.Errorf("%s: tried again after %v, want %v", task, wait, check.want)
+				t.Errorf("%s: retried after %v, want %v", task, wait, check.want)
 			}
 		}()
 	}
 	runOnce(t, worker)
 }
 
-func TestAnAbortCancelsRunningJobsAtOnceAndDoesNotCountTheirAttempt(t *testing.T) {
+func TestAbortCancelsJobsAndCountsNoAttempt(t *testing.T) {
 	worker, client := newWorker(t, Config{ShutdownGracePeriod: time.Hour})
 	started, cancelled := make(chan struct{}, 1), make(chan time.Time, 1)
 	worker.Handle("wait", func(ctx context.Context, _ *Job) error {
@@ -282,7 +282,7 @@ func TestAGracefulStopLetsJobsFinish(t *testing.T) {
 	worker.Handle("wait", func(ctx context.Context, _ *Job) error {
 		started <- struct{}{}
 		<-release
-		return ctx.Err() // nil unless it was cancelled
+		return ctx.Err() // nil unless the context is cancelled
 	})
 	id := add(t, client, "wait", nil)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -317,7 +317,7 @@ func TestJobsAreCancelledWhenTheGracePeriodIsOver(t *testing.T) {
 	equal(t, "attempts", stored(t, client, id).Attempts, 0)
 }
 
-func TestAHandlerThatIgnoresItsCancellationIsLeftBehindAndNamed(t *testing.T) {
+func TestAHandlerThatIgnoresItsCancellationIsNamed(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	started, release, returned := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	worker.Handle("deaf", func(context.Context, *Job) error {
@@ -336,13 +336,13 @@ func TestAHandlerThatIgnoresItsCancellationIsLeftBehindAndNamed(t *testing.T) {
 	}
 	contains(t, err.Error(), strconv.FormatInt(id, 10), "deaf")
 	must(t, worker.Close())
-	close(release) // its outcome finds no worker any more, and does no harm
+	close(release) // its outcome arrives after the end of the worker, and has no effect
 	await(t, returned, "the handler")
 }
 
 type contextKey struct{}
 
-func TestTheContextOfRunGivesJobsItsValuesAndNotItsEnd(t *testing.T) {
+func TestJobsGetTheValuesOfTheContextOfRun(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), contextKey{}, "value"))
 	worker.Handle("look", func(job context.Context, _ *Job) error {
@@ -357,7 +357,7 @@ func TestTheContextOfRunGivesJobsItsValuesAndNotItsEnd(t *testing.T) {
 	}
 }
 
-func TestRunOnceSaysWhenItsContextCutItShort(t *testing.T) {
+func TestRunOnceReturnsTheErrorOfItsContext(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	worker.Handle("cut", func(context.Context, *Job) error { cancel(); return nil })
@@ -371,7 +371,7 @@ func TestRunOnceSaysWhenItsContextCutItShort(t *testing.T) {
 	must(t, worker.Run(ctx))
 }
 
-func TestAStopThatComesTooLateIsNotForTheNextRun(t *testing.T) {
+func TestALateStopDoesNotStopTheNextRun(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	var last *run
 	runs := 0
@@ -384,11 +384,11 @@ func TestAStopThatComesTooLateIsNotForTheNextRun(t *testing.T) {
 		add(t, client, "task", nil)
 		runOnce(t, worker)
 		equal(t, "runs", runs, want)
-		last.stop(Graceful) // As when a context ends together with the run.
+		last.stop(Graceful) // like a context that ends at the same time as the run
 	}
 }
 
-func TestAWorkerMayRunAgainButOnlyOnceAtATime(t *testing.T) {
+func TestAWorkerRunsAgainButOnlyOnceAtATime(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	runs := make(chan error, 4)
 	worker.Handle("again", func(context.Context, *Job) error {
@@ -450,7 +450,7 @@ func TestAThousandHandlersThatAddJobsNeedFewThreads(t *testing.T) {
 	}
 }
 
-// threads is how many threads the process has.
+// threads returns the number of threads of the process.
 func threads(t *testing.T) int {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")
@@ -502,10 +502,10 @@ func TestTenThousandJobsAreEachRunOnceWhileGarbageIsCollected(t *testing.T) {
 	equal(t, "failed", worker.Stats().Failed, jobs/100)
 }
 
-func TestSignalsInAStormDisturbNoJob(t *testing.T) {
+func TestASignalStormDisturbsNoJob(t *testing.T) {
 	const inTheStorm = "GO_TEST_IN_THE_STORM"
 	if os.Getenv(inTheStorm) == "" {
-		// In a process of its own, which takes these signals to its end: the last ones arrive late.
+		// The storm runs in a process of its own, because its last signals arrive late.
 		child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 		child.Env = append(os.Environ(), inTheStorm+"=1")
 		if output, err := child.CombinedOutput(); err != nil {
@@ -542,7 +542,7 @@ func TestSignalsInAStormDisturbNoJob(t *testing.T) {
 	close(over)
 	equal(t, "jobs", ran.Load(), jobs)
 	if arrived.Load() == 0 {
-		t.Error("a storm without a signal")
+		t.Error("no signal was sent")
 	}
 }
 
@@ -577,7 +577,7 @@ func TestMiddlewareIsCalledFromTheOutsideIn(t *testing.T) {
 	}
 }
 
-func TestMistakesInRegisteringAreToldByRun(t *testing.T) {
+func TestRunReturnsMistakesInRegistering(t *testing.T) {
 	nothing := func(context.Context, *Job) error { return nil }
 	for what, register := range map[string]func(*Worker){
 		"has no handler":   func(w *Worker) { w.Handle("t", nil) },
@@ -593,18 +593,18 @@ func TestMistakesInRegisteringAreToldByRun(t *testing.T) {
 	} {
 		worker, _ := newWorker(t, Config{})
 		register(worker)
-		worker.Handle("another", nothing) // does not hide the first mistake
+		worker.Handle("another", nothing) // must not replace the first error
 		err := worker.RunOnce(context.Background())
 		var ours *Error
 		if !errors.As(err, &ours) {
-			t.Errorf("%s: RunOnce answers %v", what, err)
+			t.Errorf("%s: RunOnce returned %v", what, err)
 			continue
 		}
 		contains(t, err.Error(), what)
 	}
 }
 
-func TestRegisteringWhileTheWorkerRunsIsToldByTheNextRun(t *testing.T) {
+func TestTheNextRunReturnsALateRegistration(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	worker.Handle("late", func(context.Context, *Job) error {
 		worker.Handle("another", func(context.Context, *Job) error { return nil })
@@ -617,7 +617,7 @@ func TestRegisteringWhileTheWorkerRunsIsToldByTheNextRun(t *testing.T) {
 	}
 }
 
-func TestAClosedWorkerSaysSo(t *testing.T) {
+func TestAClosedWorkerReturnsErrClosed(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return nil })
 	if _, err := worker.Client().AddJob(context.Background(), "t", nil); !errors.Is(err, ErrState) {
@@ -638,14 +638,14 @@ func TestAClosedWorkerSaysSo(t *testing.T) {
 		t.Errorf("AddCrontab: %v", err)
 	}
 	if _, err := worker.Client().AddJob(context.Background(), "t", nil); !errors.Is(err, ErrClosed) {
-		t.Errorf("its client: %v", err)
+		t.Errorf("the client of a closed worker: %v", err)
 	}
 	if err := worker.Flush(time.Second); err == nil {
 		t.Error("Flush succeeds")
 	}
 	equal(t, "stats", worker.Stats(), Stats{})
 	if worker.StatsJSON() != nil {
-		t.Error("it has stats")
+		t.Error("a closed worker has stats")
 	}
 	worker.Stop(Abort)
 }
@@ -671,8 +671,8 @@ func TestCloseEndsAWorkerThatRuns(t *testing.T) {
 	closing.Wait()
 }
 
-func TestAWorkerThatCannotConnectSaysWhyAtOnce(t *testing.T) {
-	worker, err := NewWorker(Config{DatabaseURL: "postgres://nobody@127.0.0.1:1/none?sslmode=disable"})
+func TestAWorkerThatCannotConnectFailsAtOnce(t *testing.T) {
+	worker, err := NewWorker(Config{DatabaseURL: "postgres://none@127.0.0.1:1/none?sslmode=disable"})
 	must(t, err)
 	defer worker.Close()
 	worker.Handle("t", func(context.Context, *Job) error { return nil })
@@ -683,9 +683,9 @@ func TestAWorkerThatCannotConnectSaysWhyAtOnce(t *testing.T) {
 		t.Fatalf("Run: %v", err)
 	}
 	if !ours.Retryable {
-		t.Error("the database may come up, and the error does not say that it is retryable")
+		t.Error("the error is not retryable, although the database may start later")
 	}
 	if took := time.Since(before); took > 5*time.Second {
-		t.Errorf("told after %v", took)
+		t.Errorf("the error was returned after %v", took)
 	}
 }

@@ -1,8 +1,8 @@
 """Puts the shared library into the package, and names the wheel after the platform instead of a Python version.
 
-The library is the file `GRAPHILE_WORKER_LIBRARY`, or that of the installation at `GRAPHILE_WORKER_PREFIX`, or else it
-is built with cargo: from the sources in the folder `rust`, which a source distribution has, or else from the checkout
-around this folder.
+If `GRAPHILE_WORKER_LIBRARY` is set, the library is that file. Otherwise, if `GRAPHILE_WORKER_PREFIX` is set, it is the
+library of that installation. Otherwise cargo builds it from the folder `rust`, which a source distribution has, or from
+the checkout around this folder.
 """
 
 import os
@@ -22,13 +22,13 @@ except ImportError:  # setuptools before 70.1
     from wheel.bdist_wheel import bdist_wheel
 
 HERE = Path(__file__).resolve().parent
-#: What cargo needs of a checkout to build the library.
+#: The files and folders of a checkout that cargo needs to build the library.
 SOURCES = ("Cargo.toml", "Cargo.lock", "build.rs", "LICENSE", "README.md", "src", "migrations", "include")
 LIBRARY = "libgraphile_worker.dylib" if sys.platform == "darwin" else "libgraphile_worker.so"
 
 
 def library() -> Path:
-    """The shared library, built if need be."""
+    """Returns the path of the shared library; builds it if neither variable is set."""
     if given := os.environ.get("GRAPHILE_WORKER_LIBRARY"):
         path = Path(given)
     elif prefix := os.environ.get("GRAPHILE_WORKER_PREFIX"):
@@ -36,23 +36,23 @@ def library() -> Path:
     else:
         path = built()
     if not path.is_file():
-        sys.exit(f"graphile_worker: there is no {path}; GRAPHILE_WORKER_LIBRARY names the file {LIBRARY}")
+        sys.exit(f"graphile_worker: {path} does not exist; set GRAPHILE_WORKER_LIBRARY to the file {LIBRARY}")
     return path
 
 
 def sources() -> Path:
-    """The folder that cargo builds the library in."""
+    """Returns the folder in which cargo builds the library."""
     for folder in (HERE / "rust", HERE.parent.parent):
         if all((folder / name).exists() for name in SOURCES):
             return folder
     sys.exit(
-        "graphile_worker: the library's sources are not here: set GRAPHILE_WORKER_LIBRARY to the built file, or "
+        "graphile_worker: the library's sources are missing: set GRAPHILE_WORKER_LIBRARY to the built file, or "
         "GRAPHILE_WORKER_PREFIX to the folder it is installed in, or install from a checkout or a source distribution"
     )
 
 
 def built() -> Path:
-    """The library, built from its sources."""
+    """Builds the library from its sources and returns its path."""
     checkout = sources()
     command = "cargo rustc --locked --profile library --lib --no-default-features --features capi --crate-type cdylib"
     try:
@@ -60,7 +60,7 @@ def built() -> Path:
     except FileNotFoundError:
         sys.exit("graphile_worker: building the library needs Rust: https://rustup.rs")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"graphile_worker: building the library failed with status {error.returncode}; cargo says why above")
+        sys.exit(f"graphile_worker: building the library failed with status {error.returncode}; see its output above")
     return Path(os.environ.get("CARGO_TARGET_DIR", checkout / "target")) / "library" / LIBRARY
 
 
@@ -77,7 +77,7 @@ class BuildWithLibrary(build_py):
 
 class SourcesWithLibrary(sdist):
     def make_release_tree(self, base_dir: str, files: list) -> None:
-        # A library that an editable install has put there is of one platform.
+        # An editable install leaves a library in the sources. It fits one platform only.
         super().make_release_tree(base_dir, [file for file in files if Path(file).name != LIBRARY])
         rust = Path(base_dir) / "rust"
         for name in SOURCES:
@@ -85,7 +85,7 @@ class SourcesWithLibrary(sdist):
             rust.mkdir(exist_ok=True)
             copy = shutil.copytree if source.is_dir() else shutil.copyfile
             copy(source, rust / name)
-        # Without its tests and benches, whose files are not there.
+        # The distribution has no files of tests and benches, so the manifest must not name them.
         manifest = rust / "Cargo.toml"
         text = manifest.read_text(encoding="utf-8")
         manifest.write_text(re.sub(r"\n\[\[(test|bench)\]\]\n(?:[^\n\[].*\n)*", "", text), encoding="utf-8")
@@ -93,7 +93,7 @@ class SourcesWithLibrary(sdist):
 
 class WheelOfPlatform(bdist_wheel):
     def get_tag(self) -> tuple:
-        """For every Python 3 of this platform: the package has no code compiled for one version."""
+        """Returns a tag for every Python 3 of this platform: the package has no code compiled for one version."""
         platform = super().get_tag()[2]
         if platform.startswith("linux_"):
             platform = manylinux(platform) or platform
@@ -101,7 +101,7 @@ class WheelOfPlatform(bdist_wheel):
 
 
 def manylinux(platform: str) -> str:
-    """The tag for the oldest glibc that the library can do with; none if it was built for another C library."""
+    """Returns the tag for the oldest glibc that the library runs with; "" if it was built for another C library."""
     symbols = (HERE / "build").rglob(LIBRARY)
     versions = [int(minor) for file in symbols for minor in re.findall(rb"GLIBC_2\.(\d+)", file.read_bytes())]
     return platform.replace("linux_", f"manylinux_2_{max(versions)}_", 1) if versions else ""

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Installs the package into a fresh virtual environment, and runs its tests there against a private PostgreSQL.
 #
-#   GRAPHILE_WORKER_PREFIX  where the library is installed; it is built with cargo if not set
-#   GRAPHILE_WORKER_BIN     the program graphile-worker, which starts the PostgreSQL; looked for in PATH if not set
+#   GRAPHILE_WORKER_PREFIX  the folder in which the library is installed; if not set, cargo builds the library
+#   GRAPHILE_WORKER_BIN     the program graphile-worker, which starts the PostgreSQL; searched in PATH if not set
 #   PYTHON                  the interpreter; python3 if not set
 #
-# Arguments go to unittest, and say which tests to run instead of all: test_tasks, or -k snooze test_tasks.
+# Arguments are passed to unittest and select the tests to run: test_tasks, or -k snooze test_tasks. Default: all tests.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,7 +35,7 @@ if ! read -r TEST_DATABASE_URL <&3; then
 fi
 export TEST_DATABASE_URL
 
-# Neither the library nor the database of whoever runs this.
+# The tests must not use the library or the database that the caller's environment names.
 unset GRAPHILE_WORKER_LIBRARY DATABASE_URL PYTHONPATH
 cd "$here/tests"
 if [ $# -gt 0 ]; then

@@ -1,5 +1,5 @@
--- What must be true at the end, computed from the documents alone by PostgreSQL's own functions.
--- No row comes back if all results agree.
+-- Computes the expected results from the documents, with PostgreSQL's own functions, and compares them.
+-- Returns one row for each result that differs, and no row if all agree.
 with truth as (
   select d.id, d.folder, length(d.body) as characters,
          (select count(*) from regexp_split_to_table(d.body, '\s+') word where word <> '') as words,

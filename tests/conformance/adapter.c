@@ -1,5 +1,5 @@
-/* adapter.c: obeys tests/it/conformance.rs through the C door. One command a line on stdin, one reply a line on stdout, fields
- * separated by tabs. Decides nothing. */
+/* adapter.c: executes the commands of tests/it/conformance.rs through the C API. One command per line on stdin, one
+ * reply per line on stdout, fields separated by tabs. Decides nothing. */
 #define _POSIX_C_SOURCE 200809L
 #include <graphile_worker.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@ static gw_worker_t *worker;
 static gw_spec_t *remembered[MOST]; /* For add_many. */
 static size_t remembered_count;
 
-/* What tasks note for `ran`, and observers for `events`; they do so on threads of the library. */
+/* The notes of tasks for `ran`, and of observers for `events`. Threads of the library write them. */
 struct notes {
   pthread_mutex_t lock;
   char *texts[4 * MOST];
@@ -46,7 +46,7 @@ static void reply_error(gw_status_t status, const char *sqlstate, const char *me
   end_reply();
 }
 
-/* Answers whether the call went well; if not, it has replied. `error` is what the call may have written, or NULL. */
+/* Returns whether the call succeeded. If not, replies with the error. `error` is the call's error object, or NULL. */
 static bool well(gw_status_t status, gw_error_t **error) {
   gw_error_t *cause = error ? *error : NULL;
   if (status >= 0) return true;
@@ -61,7 +61,7 @@ static void reply_ok(const char *value) {
   end_reply();
 }
 
-/* Replies with the JSON that a call has made, or with its error. */
+/* Replies with the JSON of a call, or with its error. */
 static void reply_json(gw_status_t status, char *json, gw_error_t *error) {
   if (well(status, &error)) reply_ok(json);
   gw_string_free(json);
@@ -126,10 +126,10 @@ static gw_outcome_t run_batch(gw_job_t *job) {
     errors[count++] = item < 0 ? "negative" : NULL;
   }
   gw_job_complete_items(job, errors, count, NULL);
-  return GW_TASK_DONE; /* The items have said what counts. */
+  return GW_TASK_DONE; /* The outcome is ignored: gw_job_complete_items has set it. */
 }
 
-/* All of them; which one it is the job tells. */
+/* Runs all tasks. The job has the name of its task. */
 static gw_outcome_t run(gw_job_t *job, void *unused) {
   const char *task = gw_job_task(job), *payload = gw_job_payload(job, NULL);
   char text[32];
@@ -179,7 +179,7 @@ static bool decides(const char *event) {
 
 /* ---- Commands. `fields` ends with NULL; fields[0] is the command. ---- */
 
-/* Splits k=v in place; answers v. */
+/* Splits k=v in place; returns v. */
 static char *value_of(char *pair) {
   char *equals = strchr(pair, '=');
   if (!equals) return pair + strlen(pair);
@@ -213,7 +213,7 @@ static int32_t key_mode(const char *name) {
   return GW_KEY_REPLACE;
 }
 
-/* A job to add; NULL after it has replied with an error. */
+/* Returns a job to add, or NULL after it has replied with an error. */
 static gw_spec_t *new_spec(char **fields) {
   gw_spec_t *spec = gw_spec_new(fields[1]);
   gw_status_t status = spec ? gw_spec_set_payload(spec, fields[2], GW_NUL) : GW_ERR_UTF8;
@@ -285,7 +285,7 @@ static size_t split(char *list, const char **items) {
   return count;
 }
 
-/* Commands that answer JSON. Answers false if it is none of them. */
+/* Executes a command whose reply is JSON. Returns false for other commands. */
 static bool administer(char **fields) {
   gw_error_t *error = NULL;
   char *json = NULL;
@@ -332,12 +332,12 @@ static void next_runs(char **fields) {
   gw_crontab_free(crontab);
 }
 
-/* Whether a field speaks of the worker itself rather than of its config. */
+/* Whether a field is for the worker itself and not for its config. */
 static bool of_the_worker(const char *key) {
   return strncmp(key, "task.", 5) == 0 || strcmp(key, "hook") == 0 || strcmp(key, "tasks") == 0 || strcmp(key, "crontab") == 0;
 }
 
-/* Sets what is no config key: task.<name>.<option>, hook, crontab. */
+/* Sets a field that is not a config key: task.<name>.<option>, hook, crontab. */
 static bool set_up(const char *key, const char *value) {
   gw_error_t *error = NULL;
   if (strcmp(key, "crontab") == 0) return well(gw_worker_add_crontab(worker, value, &error), &error);

@@ -1,5 +1,5 @@
-// adapter.cpp: obeys tests/it/conformance.rs through the C++ door. One command a line on stdin, one reply a line on stdout, fields
-// separated by tabs. Decides nothing.
+// adapter.cpp: executes the commands of tests/it/conformance.rs through the C++ binding. One command per line on stdin,
+// one reply per line on stdout, fields separated by tabs. Decides nothing.
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
@@ -16,7 +16,7 @@ using strings = std::vector<std::string>;
 
 namespace {
 
-// What tasks note for `ran`, and observers for `events`; they do so on threads of the library.
+// The notes of tasks for `ran`, and of observers for `events`. Threads of the library write them.
 class notes {
  public:
   void add(std::string text) {
@@ -33,7 +33,7 @@ class notes {
   strings texts_;
 };
 
-// Never destroyed: a task that sleeps on at the end may still note something.
+// Never destroyed: a task that still sleeps at the end may write a note later.
 notes &ran = *new notes, &events = *new notes;
 std::optional<gw::client> client;
 std::optional<gw::worker> worker;
@@ -126,7 +126,7 @@ void add_standard_task(const std::string& name) {
   }
 }
 
-// ---- Commands. They answer the fields of their reply; fields[0] is the command. ----
+// ---- Commands. They return the fields of their reply; fields[0] is the command. ----
 
 gw::config new_config() {
   gw::config config;
@@ -165,7 +165,7 @@ gw::spec new_spec(const strings& fields) {
     if (key == "key_mode") mode = modes.at(value);
   }
   if (key_of_job) spec.key(*key_of_job, mode.value_or(gw::key_mode::replace));
-  else if (mode) gw_spec_set_key(spec.get(), nullptr, static_cast<std::int32_t>(*mode));  // For the library to refuse.
+  else if (mode) gw_spec_set_key(spec.get(), nullptr, static_cast<std::int32_t>(*mode));  // The library refuses it.
   return spec;
 }
 
@@ -173,7 +173,7 @@ strings make_worker(const strings& fields) {
   auto config = new_config();
   strings names{"batch", "trace"};
   for (const auto& [name, task] : tasks) names.push_back(name);
-  std::vector<std::function<void()>> set_up;  // What needs the worker and its tasks.
+  std::vector<std::function<void()>> set_up;  // Steps that need the worker and its tasks.
   for (std::size_t i = 1; i < fields.size(); ++i) {
     const auto pair = key_and_value(fields[i]);
     const auto &key = pair.first, &value = pair.second;

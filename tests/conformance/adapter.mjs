@@ -1,5 +1,6 @@
-// A adapter for Node's graphile-worker, with as much of the protocol (README.md) as examples/languages.rs needs: what
-// other makes of workers do is not for our table of behaviours to say. Needs DATABASE_URL, and tests/interop's packages.
+// An adapter for Node's graphile-worker. It has only the commands of the protocol (README.md) that
+// examples/languages.rs needs: the table of behaviours does not apply to other implementations. Needs DATABASE_URL, and
+// tests/interop's packages.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -7,7 +8,7 @@ import { createInterface } from "node:readline";
 const require = createRequire(new URL("../interop/package.json", import.meta.url));
 const { Logger, makeWorkerUtils, run } = require("gw18");
 const connectionString = process.env.DATABASE_URL;
-// What it has to say must not stand among the answers.
+// Log records must not be mixed with the replies on stdout.
 const logger = new Logger(() => (_level, message) => console.error(message));
 
 const ran = [];

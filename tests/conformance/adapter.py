@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The Python adapter of tests/conformance: does what it is told, one command a line, and decides nothing.
+"""The Python adapter of tests/conformance: executes commands, one per line, and decides nothing.
 
-With `--asyncio` its tasks are `async def`. Which commands there are stands in tests/conformance/README.md.
+With `--asyncio` its tasks are `async def`. tests/conformance/README.md lists the commands.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ AN_HOUR = timedelta(hours=1)
 
 
 class Notes:
-    """What tasks or hooks have written down, in order."""
+    """The notes of tasks or hooks, in order."""
 
     def __init__(self):
         self._lock, self._texts = threading.Lock(), []
@@ -39,7 +39,7 @@ ran, events = Notes(), Notes()
 
 
 def note(ctx):
-    """Writes down that the job runs; its payload's text."""
+    """Notes that the job runs; returns the text of its payload."""
     ran.add(f"{ctx.job.task}:{ctx.job.attempts}:{ctx.job.payload_json}")
     return ctx.job.payload_json
 
@@ -94,7 +94,7 @@ async def sleep_async(payload, ctx):
         try:
             await asyncio.sleep(left)
         except asyncio.CancelledError:
-            pass  # it is to be deaf
+            pass  # the task must ignore cancellation
 
 
 def snooze(payload, ctx):
@@ -125,7 +125,7 @@ def trace(payload, ctx):
 
 
 def coroutine(task):
-    """A plain task as `async def`."""
+    """Returns a plain task as `async def`."""
 
     async def run(payload, ctx):
         return task(payload, ctx)
@@ -138,7 +138,7 @@ ASYNC = {"wait": wait_async, "sleep": sleep_async, "spawn": spawn_async}
 
 
 def tasks(is_async):
-    """The tasks by name."""
+    """Returns the tasks by name."""
     return {task.__name__: ASYNC.get(task.__name__, coroutine(task)) if is_async else task for task in PLAIN}
 
 
@@ -305,7 +305,7 @@ class Adapter:
 
 
 def split(pairs):
-    """The `k=v` fields."""
+    """Returns the `k=v` fields."""
     return [pair.split("=", 1) for pair in pairs]
 
 
@@ -343,7 +343,7 @@ def as_json(value):
 
 
 def refusal(error):
-    """An exception as a reply. A wrong type is refused by Python itself, where C would have said that it is invalid."""
+    """Returns the reply for an exception. Python itself refuses a wrong type, for which C returns GW_ERR_INVALID."""
     status = getattr(error, "status", "GW_ERR_INVALID")
     text = str(error).replace("\t", " ").replace("\n", " ").replace("\r", " ")
     return ["error", status, getattr(error, "sqlstate", None) or "-", text]

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Builds the adapters of the languages that cargo knows nothing of: sh tests/conformance/build.sh [c cpp python go]
-#   GRAPHILE_WORKER_PREFIX  where the library is installed
-#   GRAPHILE_WORKER_ADAPTERS   where the adapters go; target/adapters if not set
+# Builds the adapters that cargo does not build: sh tests/conformance/build.sh [c cpp python go]
+#   GRAPHILE_WORKER_PREFIX    the folder in which the library is installed
+#   GRAPHILE_WORKER_ADAPTERS  the folder for the adapters; target/adapters if not set
 set -eu
 cd "$(dirname "$0")/../.."
 
-prefix=${GRAPHILE_WORKER_PREFIX:?is not set: name the folder of an install, as \`make stage\` makes one}
+prefix=${GRAPHILE_WORKER_PREFIX:?is not set: set it to the folder of an installation, for example of \`make stage\`}
 adapters=${GRAPHILE_WORKER_ADAPTERS:-target/adapters}
 export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
 mkdir -p "$adapters"
@@ -33,12 +33,12 @@ END
       chmod +x "$adapters/adapter-python"
       ;;
     go)
-      # The folder of the adapter is a module of its own, so the path of what it builds is made absolute.
+      # go must run in the folder of the adapter, which is a separate module, so the output path must be absolute.
       output=$(cd "$adapters" && pwd)/adapter-go
       (cd tests/conformance/adapter && CGO_LDFLAGS="-Wl,-rpath,$prefix/lib" go build -o "$output" .)
       ;;
     *)
-      echo "$0: knows no $language" >&2
+      echo "$0: unknown language $language" >&2
       exit 1
       ;;
   esac

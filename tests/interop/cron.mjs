@@ -1,7 +1,7 @@
-// The cron half: our scheduler and a peer's beside each other, on one crontab, for two minutes of real
-// time and an hour that both missed: one job a tick.
+// Tests cron: a scheduler of this library and one of a peer run the same crontab for two minutes of real
+// time, after an hour that both missed. Each tick must have exactly one job.
 //   node cron.mjs node rust
-// Needs what workers.mjs needs.
+// Needs the same programs and variables as workers.mjs.
 
 import { spawn } from "node:child_process";
 import { inDatabase, nodeMigrate, ours, query, quietly } from "./database.mjs";
@@ -31,7 +31,7 @@ async function check(name, migrate, theirs) {
   return await inDatabase(`interop_cron_${name}`, async (url) => {
     await migrate(url);
     await ours(url, "migrate");
-    // Known for a day, and not served for more than an hour.
+    // The entry is known for a day, and its last tick is more than an hour ago.
     await query(url, `insert into graphile_worker._private_known_crontabs values
       ('quarterly', now() - interval '1 day', date_trunc('hour', now()) - interval '1 hour')`);
     await query(url, `create table public.adders (job_id bigint, who text);
@@ -42,7 +42,7 @@ async function check(name, migrate, theirs) {
       end $$;
       create trigger who after insert on graphile_worker._private_jobs for each row execute function who()`);
     const stops = await Promise.all([process_(process.env.OURS, url), theirs(url)]);
-    // Two ticks that both lived to see, and a while for one too many.
+    // Wait for two ticks while both run, then five more seconds, in which a duplicate job would appear.
     for (const start = Date.now(); ; await new Promise((next) => setTimeout(next, 250))) {
       const [{ yes }] = await query(url, "select count(distinct run_at) >= 2 as yes from graphile_worker.jobs where task_identifier = 'minutely'");
       if (yes || Date.now() - start > 200_000) break;
@@ -65,13 +65,13 @@ async function check(name, migrate, theirs) {
     if (JSON.stringify(known) !== JSON.stringify(["minutely", "quarterly"].map((identifier) => ({ identifier, agrees: true })))) {
       wrong.push(`known_crontabs: ${JSON.stringify(known)}`);
     }
-    // Ours was there too, and found every tick done.
+    // The scheduler of this library ran too: it must have decided every tick.
     const [{ behind }] = await query(url, `
       select count(*)::int as behind from graphile_worker._private_known_crontabs k
        where not exists (select from graphile_worker._native_crontabs n where n.identifier = k.identifier and n.decided_until >= k.last_execution)`);
-    if (behind > 0) wrong.push(`ours has not decided ${behind} entries up to their last tick`);
+    if (behind > 0) wrong.push(`this library has not decided ${behind} entries up to their last tick`);
     const [{ us }] = await query(url, "select count(*)::int as us from public.adders where who = 'graphile-worker:cron'");
-    return { wrong, what: `${ticks.length} ticks, ours added ${us}` };
+    return { wrong, what: `${ticks.length} ticks, this library added ${us}` };
   });
 }
 
@@ -83,7 +83,7 @@ const pairs = process.argv.slice(2).flatMap((kind) =>
         () => check(`rust_${version.replaceAll(".", "_")}`, (url) => ours(url, "migrate"), (url) => process_(program, url)),
       ]),
 );
-// All at once: they wait for the same minutes.
+// All pairs run at once, because all wait for the same two minutes.
 const results = await Promise.all(
   pairs.map(async ([name, run]) => ({ name, ...(await run().catch((error) => ({ wrong: [error.stderr || error.stack], what: "" }))) })),
 );
@@ -92,5 +92,5 @@ for (const { name, wrong, what } of results) {
   for (const line of wrong.slice(0, 20)) console.log(`       ${line}`);
 }
 const failures = results.filter(({ wrong }) => wrong.length > 0).length;
-console.log(failures === 0 ? "cron: one job a tick" : `cron: ${failures} checks failed`);
+console.log(failures === 0 ? "cron: each tick has one job" : `cron: ${failures} checks failed`);
 process.exit(failures === 0 ? 0 : 1);

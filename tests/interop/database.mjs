@@ -1,6 +1,6 @@
-// What both halves need of PostgreSQL: databases to throw away, and what stands in one.
-// Needs DATABASE_URL, a server where we may create databases; pg_dump in the PATH; and OURS, the
-// program of examples/interop.rs.
+// Helpers for PostgreSQL: temporary databases, and the objects of a schema.
+// Needs DATABASE_URL, whose role may create databases; pg_dump in the PATH; and OURS, the program of
+// examples/interop.rs. Here "ours" means this library, "theirs" means the peer.
 
 import { execFile, execFileSync } from "node:child_process";
 import { promisify } from "node:util";
@@ -9,7 +9,7 @@ import pg from "pg";
 const server = process.env.DATABASE_URL;
 const run = promisify(execFile);
 
-/** Runs our program. */
+/** Runs the program of this library. */
 export const ours = (url, ...words) => run(process.env.OURS, [url, ...words]);
 
 export async function query(url, sql, params) {
@@ -34,7 +34,7 @@ export async function inDatabase(name, use) {
   }
 }
 
-/** Everything of the schema, each object by its kind and name, as pg_dump writes it. */
+/** Returns all objects of the schema: a map from kind and name to pg_dump's text. */
 export function objects(url) {
   const dump = execFileSync("pg_dump", ["--schema-only", "--schema=graphile_worker", url], { encoding: "utf8" });
   const parts = dump.split(/^--\n-- Name: (.*); Type: (.*); Schema: .*\n--\n/m).slice(1);
@@ -46,7 +46,7 @@ export function objects(url) {
   return found;
 }
 
-/** What differs between two sets of objects: the names of those added, removed and changed. */
+/** Compares two sets of objects; returns the names of the added, removed and changed ones. */
 export function changes(before, after) {
   const names = [...new Set([...before.keys(), ...after.keys()])];
   const how = (name) => (!before.has(name) ? "added" : !after.has(name) ? "removed" : "changed");
@@ -55,7 +55,7 @@ export function changes(before, after) {
 
 export const ledger = (url) => query(url, "select id, breaking from graphile_worker.migrations order by id");
 
-/** A version of Node's, and a logger that says nothing. */
+/** Imports a version of Node's graphile-worker, with a logger that logs nothing. */
 export async function quietly(gw) {
   const { Logger, ...rest } = await import(gw);
   return { ...rest, logger: new Logger(() => () => {}) };

@@ -1,10 +1,10 @@
-// The SQL functions of the shared schema as a table of cases, and what each of them does:
-// its answer or SQLSTATE, the tables afterwards, the values taken from sequences, and the
-// notifications. Two schemas behave alike when this comes out equal.
+// A table of calls of the shared schema's SQL functions, and the outcome of each: the result or the
+// SQLSTATE, the tables after it, the values of the sequences, and the notifications. Two schemas behave
+// alike if all outcomes are equal.
 
 const GW = "graphile_worker";
 
-// Someone holds key `k`, in a state; its payload is an array, and every column differs from its default.
+// A job with key `k` in some state. Its payload is an array, and every column differs from its default.
 const holder = (state) => `
   insert into ${GW}._private_tasks (identifier) values ('old');
   insert into ${GW}._private_job_queues (queue_name) values ('old queue');
@@ -18,7 +18,7 @@ const STATES = {
   "no job": "",
   "a waiting job": holder("0, null, null, null"),
   "a job that failed once": holder("1, 'boom', null, null"),
-  "a job that failed for good": holder("9, 'boom', null, null"),
+  "a job that failed permanently": holder("9, 'boom', null, null"),
   "a job beyond its attempts": holder("12, 'boom', null, null"),
   "a running job": holder("1, null, now(), 'w'"),
   "a running job, last attempt": holder("9, null, now(), 'w'"),
@@ -29,7 +29,7 @@ const MODES = ["default", "'replace'", "'preserve_run_at'", "'unsafe_dedupe'", "
 
 const cases = [];
 const add = (name, setup, ...calls) => cases.push({ name, setup, calls });
-// Several rows are numbered in no particular order.
+// The ids of several rows are in no particular order.
 const addUnordered = (name, setup, ...calls) => cases.push({ name, setup, calls, ids: false });
 
 for (const [state, setup] of Object.entries(STATES)) {
@@ -77,7 +77,7 @@ for (const [state, setup] of Object.entries(STATES)) {
     const locked = setup && `${setup} update ${GW}._private_job_queues set locked_at = now(), locked_by = 'w';`;
     add(`force_unlock_workers ${workers}, ${state}`, locked, `force_unlock_workers('${workers}')`);
   }
-  // No bound of any argument depends on the state, but an error must leave every state alone.
+  // The limits of arguments do not depend on the state, but an error must not change any state.
   add(`reschedule_jobs, too much, ${state}`, setup, `reschedule_jobs('{1}', priority => 32768)`, `reschedule_jobs('{1}', attempts => 40000)`,
     `reschedule_jobs('{1}', max_attempts => 0)`, `reschedule_jobs('{1}', max_attempts => 32768)`);
 }
@@ -105,15 +105,15 @@ for (const call of [
   add(call, "", call, "add_job('after')");
 }
 
-// The third loses ids before Node's 20 and not after.
+// Before Node's migration 20, every call takes ids of tasks and queues, so the later names have higher ids.
 add("names are inserted once", "", ...Array(3).fill("add_job('t', queue_name => 'q')"), "add_job('u', queue_name => 'r')");
 add("names are inserted once, unsafe_dedupe", "", ...Array(3).fill("add_job('t', queue_name => 'q', job_key => 'k', job_key_mode => 'unsafe_dedupe')"), "add_job('u', queue_name => 'r')");
 add("payloads keep their text", "", `add_job('t', '{"b":  1.50, "a": 1, "b": 2}')`);
 
-// What is true only of Node's functions before its migration 20: every call takes ids of tasks and queues.
+// Removes these sequences: Node's functions before its migration 20 take ids of tasks and queues in every call.
 const withoutSequences = ({ tasks_id_seq, job_queues_id_seq, ...rest }) => rest;
 
-// The moments that matter: no time, about now, some hours off, or a fixed date.
+// Reduces a time to what the comparison needs: no time, about now, some hours from now, or a fixed date.
 function moment(text, started) {
   if (text === null || text === undefined || /infinity/.test(text)) return text;
   const time = Date.parse(text);
@@ -121,11 +121,12 @@ function moment(text, started) {
   return `now${Math.round((time - started) / 3600e3) || ""}`;
 }
 
-// `row` is a row as JSON; columns beside it add to it, as the payload as text: its spelling counts.
+// `row` is a row as JSON. The other columns are added to it, such as the payload as text, whose spelling is compared.
 function tidy({ row, ...beside }, ids, started) {
   if (row === null || typeof row !== "object") return row;
   const tidied = { ...row, ...beside };
-  // Two lists of one key are joined: Node's function writes both anew through jsonb, ours keeps their text.
+  // Jobs with one key have their lists joined. Node's function rewrites both through jsonb; this library keeps their
+  // text.
   if (Array.isArray(row.payload)) tidied.payload = sorted(row.payload);
   for (const column of ["run_at", "created_at", "updated_at", "locked_at"]) {
     if (column in tidied) tidied[column] = moment(tidied[column], started);
@@ -134,7 +135,7 @@ function tidy({ row, ...beside }, ids, started) {
   return tidied;
 }
 
-// The same JSON value, its fields in one order.
+// Returns the same JSON value with sorted fields.
 function sorted(value) {
   if (Array.isArray(value)) return value.map(sorted);
   if (value === null || typeof value !== "object") return value;
@@ -177,7 +178,7 @@ async function outcome({ setup, calls, ids = true }, client, heard) {
   return { answers, tables, sequences, heard: await notifications(client, heard) };
 }
 
-// Our own notification comes last: when it is here, so are all others.
+// This notification is sent last, so all others have arrived when it arrives.
 async function notifications(client, heard) {
   await client.query("select pg_notify('interop', '')");
   while (!heard.some(({ channel }) => channel === "interop")) await new Promise((done) => setTimeout(done, 1));
@@ -191,7 +192,7 @@ async function notifications(client, heard) {
     });
 }
 
-// A worker takes the holder of the key after add_job has looked at it, and before it writes.
+// A worker claims the job with the key after add_job has read it and before add_job writes it.
 async function race(call, client, rival) {
   await client.query(`truncate ${GW}._private_jobs restart identity; select ${GW}.add_job('t', '{"n": 1}', job_key => 'k')`);
   await rival.query(`begin; update ${GW}._private_jobs set locked_at = now(), locked_by = 'w', attempts = 1`);
@@ -207,7 +208,7 @@ async function race(call, client, rival) {
   return { answers: rows.map((row) => tidy(row, true, Date.now())), jobs };
 }
 
-/** What every case comes out as: a map of name to text, equal for schemas that behave alike. */
+/** Returns the outcome of every case: a map from name to text, equal for schemas that behave alike. */
 export async function behaviour(pg, url, { sequences }) {
   const clients = [new pg.Client({ connectionString: url }), new pg.Client({ connectionString: url })];
   for (const client of clients) await client.connect();
@@ -240,7 +241,7 @@ export async function behaviour(pg, url, { sequences }) {
   }
 }
 
-// Ids of tasks and queues, wherever they stand; ids of jobs stay.
+// Removes the ids of tasks and queues from a value. Ids of jobs stay.
 function dropIds(value) {
   if (Array.isArray(value)) return value.map(dropIds);
   if (value === null || typeof value !== "object") return value;

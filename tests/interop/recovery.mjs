@@ -1,7 +1,7 @@
-// The recovery half: whoever holds a long job keeps it, whoever is killed gives it up; ours beside each
-// peer, with clocks shortened a hundredfold.
+// Tests recovery: a living worker keeps its long job, and the jobs of a killed worker are recovered. This
+// library runs together with each peer, with time settings that are a hundred times shorter.
 //   node recovery.mjs node rust
-// Needs what workers.mjs needs.
+// Needs the same programs and variables as workers.mjs. "Ours" means this library, "theirs" means the peer.
 
 import { spawn } from "node:child_process";
 import { inDatabase, nodeMigrate, ours, query, quietly } from "./database.mjs";
@@ -25,13 +25,13 @@ async function until(url, question, what, patience = 30_000) {
     if (yes) return;
     await new Promise((next) => setTimeout(next, 50));
   }
-  throw new Error(`waited in vain: ${what}`);
+  throw new Error(`timeout while waiting: ${what}`);
 }
 
 const started = (url, who) => until(url, `select exists (select from interop_ledger where who = '${who}') as yes`, `${who} starts`);
 const done = (url, patience) => until(url, "select not exists (select from graphile_worker.jobs) as yes", "all jobs end", patience);
 
-/** Two sweeps of ours: each finds a worker that died long ago. */
+/** Waits for two sweeps of this library: each finds a worker that died long ago. */
 async function oursSweeps(url) {
   for (const dead of ["dead-1", "dead-2"]) {
     await query(url, `insert into graphile_worker._native_workers (id, last_heartbeat_at) values ('${dead}', now() - interval '1 hour')`);
@@ -39,14 +39,14 @@ async function oursSweeps(url) {
   }
 }
 
-/** Who started and ended what, once for every job. */
+/** Compares the starts and ends of all jobs, each with the side that ran it. */
 async function runs(url, expected) {
   const rows = await query(url, "select who || case when payload->>'ended' is null then ' starts' else ' ends' end as what from interop_ledger order by 1");
   const found = rows.map((row) => row.what).join(", ");
   return found === expected ? [] : [`${found} instead of ${expected}`];
 }
 
-// A long job of theirs, on a list of those who beat or not, ends where it began.
+// A long job of Node's worker ends where it started, although that worker sends no heartbeat.
 async function node(gw) {
   return await inDatabase(`interop_recovery_${gw}`, async (url) => {
     await nodeMigrate(url, gw);
@@ -59,11 +59,11 @@ async function node(gw) {
       await new Promise((next) => setTimeout(next, payload.ms));
       await query(insert, [job.id, { ended: true }]);
     };
-    // One of the two is free to run the job again, should it be taken from the other.
+    // concurrency is 2: if a sweep took the job away, the second slot would run it again.
     const runner = await run({ connectionString: url, logger, noHandleSignals: true, concurrency: 2, pollInterval: 100, taskList: { theirs } });
     const us = sweeper(process.env.OURS, url, "ours");
     try {
-      await until(url, "select exists (select from graphile_worker._native_workers) as yes", "ours beats");
+      await until(url, "select exists (select from graphile_worker._native_workers) as yes", "ours sends a heartbeat");
       await add(url, "theirs");
       await started(url, "theirs");
       await new Promise((next) => setTimeout(next, 2 * THRESHOLD));
@@ -78,27 +78,27 @@ async function node(gw) {
   });
 }
 
-// Both hold a long job while both sweep.
+// Both sides run a long job while both sweep.
 async function bothHold(name, program) {
   return await inDatabase(`interop_hold_${name}`, async (url) => {
     await ours(url, "migrate");
     await query(url, TABLE);
     const theirs = sweeper(program, url, "theirs", "both");
-    await until(url, "select to_regclass('graphile_worker._private_workers') is not null as yes", "their tables");
-    await until(url, "select exists (select from graphile_worker._private_workers) as yes", "theirs beats");
+    await until(url, "select to_regclass('graphile_worker._private_workers') is not null as yes", "the peer's tables");
+    await until(url, "select exists (select from graphile_worker._private_workers) as yes", "theirs sends a heartbeat");
     const us = sweeper(process.env.OURS, url, "ours", "both");
     try {
-      await until(url, "select count(*) = 2 as yes from graphile_worker._private_workers", "both beat");
+      await until(url, "select count(*) = 2 as yes from graphile_worker._private_workers", "both send heartbeats");
       await add(url, "ours");
       await add(url, "theirs");
       await started(url, "ours");
       await started(url, "theirs");
       await new Promise((next) => setTimeout(next, 2 * THRESHOLD));
       await oursSweeps(url);
-      // Theirs takes what a worker holds that nobody knows; ours never does.
+      // The peer recovers the jobs of an unknown worker; this library does not. So this shows a sweep of the peer.
       await query(url, "select graphile_worker.add_job('ghost')");
       await query(url, "update graphile_worker._private_jobs set locked_by = 'ghost', locked_at = now() - interval '1 hour' where locked_by is null");
-      await until(url, "select not exists (select from graphile_worker.jobs where locked_by = 'ghost') as yes", "their sweep");
+      await until(url, "select not exists (select from graphile_worker.jobs where locked_by = 'ghost') as yes", "a sweep of the peer");
       await query(url, "delete from graphile_worker._private_jobs where locked_by is null");
       await done(url);
       return await runs(url, "ours ends, ours starts, theirs ends, theirs starts");
@@ -110,17 +110,17 @@ async function bothHold(name, program) {
   });
 }
 
-// The one that starts the job is killed; the other's sweep brings it back, and the other ends it.
+// The worker that starts the job is killed. The other side's sweep recovers the job, and the other side ends it.
 async function killed(name, program, weDie) {
   return await inDatabase(`interop_kill_${name}_${weDie}`, async (url) => {
     await ours(url, "migrate");
     await query(url, TABLE);
     const start = { ours: () => sweeper(process.env.OURS, url, "ours", "both"), theirs: () => sweeper(program, url, "theirs", "both") };
     const [dying, living] = weDie ? ["ours", "theirs"] : ["theirs", "ours"];
-    // Their tables are there before ours starts, which looks for them then.
+    // The peer's tables must exist before this library's worker starts, because it looks for them only then.
     const first = start.theirs();
-    await until(url, "select to_regclass('graphile_worker._private_workers') is not null as yes", "their tables");
-    await until(url, "select exists (select from graphile_worker._private_workers) as yes", "theirs beats");
+    await until(url, "select to_regclass('graphile_worker._private_workers') is not null as yes", "the peer's tables");
+    await until(url, "select exists (select from graphile_worker._private_workers) as yes", "theirs sends a heartbeat");
     if (weDie) {
       first.kill("SIGTERM");
       await gone(first);
@@ -128,14 +128,15 @@ async function killed(name, program, weDie) {
     const victim = weDie ? start.ours() : first;
     let heir;
     try {
-      await until(url, "select exists (select from graphile_worker._private_workers) as yes", `${dying} beats`);
+      await until(url, "select exists (select from graphile_worker._private_workers) as yes", `${dying} sends a heartbeat`);
       await add(url, "both");
       await started(url, dying);
       heir = start[living]();
-      await until(url, "select count(*) = 2 as yes from graphile_worker._private_workers", "both beat");
+      await until(url, "select count(*) = 2 as yes from graphile_worker._private_workers", "both send heartbeats");
       victim.kill("SIGKILL");
       await gone(victim);
-      // Theirs does not publish how often it beats: ours assumes 30 seconds, and waits for three beats.
+      // The peer does not publish its heartbeat interval: this library assumes 30 seconds, and waits for three
+      // heartbeats.
       await done(url, weDie ? 30_000 : 150_000);
       return await runs(url, [`${dying} starts`, `${living} ends`, `${living} starts`].sort().join(", "));
     } finally {
@@ -158,17 +159,17 @@ async function row(name, what, check) {
 
 const rows = process.argv.slice(2).flatMap((kind) =>
   kind === "node"
-    ? Object.keys(NODE).map((gw) => [[`node ${NODE[gw]}`, "a long job of theirs ends where it began", () => node(gw)]])
+    ? Object.keys(NODE).map((gw) => [[`node ${NODE[gw]}`, "a long job of theirs ends where it started", () => node(gw)]])
     : Object.entries(RUST()).map(([version, program]) => {
         const name = version.replaceAll(".", "_");
         return [
-          [`rust ${version}`, "long jobs of both end where they began", () => bothHold(name, program)],
-          [`rust ${version}`, "ours is killed, theirs ends its job", () => killed(name, program, true)],
-          [`rust ${version}`, "theirs is killed, ours ends its job", () => killed(name, program, false)],
+          [`rust ${version}`, "long jobs of both end where they started", () => bothHold(name, program)],
+          [`rust ${version}`, "this library is killed, the peer ends its job", () => killed(name, program, true)],
+          [`rust ${version}`, "the peer is killed, this library ends its job", () => killed(name, program, false)],
         ];
       }),
 );
-// One peer after the other: they would delay each other's beats.
+// One peer after the other: parallel runs would delay each other's heartbeats.
 for (const group of rows) for (const [name, what, check] of group) await row(name, what, check);
-console.log(failures === 0 ? "recovery: nobody takes what is held, everybody what is left" : `recovery: ${failures} checks failed`);
+console.log(failures === 0 ? "recovery: only jobs of dead workers are recovered" : `recovery: ${failures} checks failed`);
 process.exit(failures === 0 ? 0 : 1);

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Side by side with the peers, on one PostgreSQL:
+# Tests this library together with its peers, on one PostgreSQL:
 #   PEERS="node rust" sh tests/interop/run.sh
-# node: Node's 0.16, 0.17 and 0.18; rust: the async crate's 0.13 and 0.14, compiled here.
-# Uses the server of TEST_DATABASE_URL (a role that may create databases), else starts a private one
-# in a temporary folder and removes it at the end.
+# node: versions 0.16, 0.17 and 0.18 for Node; rust: the async crate's 0.13 and 0.14, compiled by this script.
+# Uses the server of TEST_DATABASE_URL, whose role must be allowed to create databases. If it is not set, the
+# script starts a private server in a temporary folder and removes it at the end.
 set -eu
 cd "$(dirname "$0")"
 PEERS=${PEERS:-node rust}
@@ -13,15 +13,15 @@ say() { printf '%s\n' "$*" >&2; }
 for peer in $PEERS; do
   case $peer in
     node | rust) ;;
-    *) say "PEERS: there is no peer '$peer' (node, rust)"; exit 2 ;;
+    *) say "PEERS: unknown peer '$peer' (known: node, rust)"; exit 2 ;;
   esac
 done
-# Node.js drives all of it.
+# Node.js runs all tests.
 for tool in node npm cargo; do
-  command -v "$tool" >/dev/null 2>&1 || { say "$tool is missing; sh tests/setup.sh node says how to install it"; exit 1; }
+  command -v "$tool" >/dev/null 2>&1 || { say "$tool is missing; run sh tests/setup.sh node to install it"; exit 1; }
 done
 
-# The folder of the PostgreSQL programs: in the PATH, else the newest of the usual places.
+# If PostgreSQL's programs are not in the PATH, use the newest version in the usual folders.
 if ! command -v initdb >/dev/null 2>&1 || ! command -v pg_dump >/dev/null 2>&1; then
   bin=$(ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
     /usr/local/opt/postgresql*/bin 2>/dev/null | sort -V | tail -n 1)
@@ -30,7 +30,7 @@ if ! command -v initdb >/dev/null 2>&1 || ! command -v pg_dump >/dev/null 2>&1; 
   export PATH
 fi
 
-# A server refuses to run as root, so root lends it an unprivileged user.
+# PostgreSQL refuses to run as root, so root runs it as the user postgres.
 as_server() {
   if [ "$(id -u)" -ne 0 ]; then
     "$@"
@@ -60,7 +60,7 @@ else
   folder=$(mktemp -d "${TMPDIR:-/tmp}/graphile-worker-interop.XXXXXX")
   if [ "$(id -u)" -eq 0 ]; then chown postgres "$folder"; fi
   as_server "$(command -v initdb)" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
-  # A free port, asked of the system.
+  # The system assigns a free port.
   port=$(node -e 'const s = require("net").createServer().listen(0, "127.0.0.1", () => { console.log(s.address().port); s.close(); })')
   as_server "$(command -v pg_ctl)" -D "$folder/data" -l "$folder/data/log" -w \
     -o "-p $port -k '$folder' -c listen_addresses=127.0.0.1 -c fsync=off" start >/dev/null
@@ -68,7 +68,7 @@ else
 fi
 export DATABASE_URL
 
-# Node's 0.18 asks for a newer Node.js than 0.16; npm only warns.
+# Version 0.18 for Node requires a newer Node.js than 0.16 does; npm only warns.
 npm ci --no-audit --no-fund --loglevel=error
 
 target=$(cargo metadata --locked --no-deps --format-version 1 --manifest-path ../../Cargo.toml |
@@ -82,7 +82,7 @@ for peer in $PEERS; do
   case $peer in
     node) node schema.mjs || status=1 ;;
     rust)
-      # Packages of their own, which share what they have in common.
+      # Two separate packages, with one target folder to share compiled dependencies.
       for version in v13 v14; do
         cargo build --locked --quiet --manifest-path "rust/$version/Cargo.toml" --target-dir "$target/interop"
       done

@@ -1,5 +1,5 @@
-// The schema half: our install against the one of each Node version, object by object and
-// function by function, and each Node version at work on ours.
+// Tests the schema: compares this library's installation with that of each Node version, object by object
+// and function by function, and runs each Node version on this library's installation.
 
 import { readFileSync } from "node:fs";
 import pg from "pg";
@@ -25,7 +25,7 @@ const installOurs = (url) => ourProgram(url, "migrate");
 const installNamed = (url, schema) =>
   query(url, `begin; create schema ${pg.escapeIdentifier(schema)}; ${fill(schema)}; commit`);
 
-// Everything of the shared schema but the function bodies, which are everyone's own writing.
+// Everything of the shared schema except the function bodies, which each implementation writes itself.
 const shape = (url) =>
   [...objects(url)]
     .filter(([name]) => !name.includes(" _native_"))
@@ -42,7 +42,7 @@ function diff(theirs, ours) {
   return lines;
 }
 
-// Starts a worker of a Node version, lets it run one job of every way to enqueue, and stops it.
+// Starts a worker of a Node version, lets it run one job for every way to enqueue, and stops it.
 async function runsJobs(url, gw) {
   const { run, logger } = await quietly(gw);
   const done = [];
@@ -76,27 +76,27 @@ const ours = await inDatabase("interop_ours", async (url) => {
     shape: shape(url),
     ledger: await ledger(url),
     behaviour: await behaviour(pg, url, { sequences: true }),
-    // Node's functions of before its 20 take ids at every call, so ids are left out beside them.
+    // Node's functions before its migration 20 take ids in every call, so this comparison leaves ids out.
     withoutIds: await behaviour(pg, url, { sequences: false }),
   };
 });
-check("our ledger ends at 18", diff(expectedLedger(18), ours.ledger));
+check("this library: its ledger ends at 18", diff(expectedLedger(18), ours.ledger));
 
 for (const [gw, max] of Object.entries(LEDGERS)) {
   await inDatabase(`interop_${gw}`, async (url) => {
     await nodeMigrate(url, gw);
-    check(`${gw}: its ledger is as we know it`, diff(expectedLedger(max), await ledger(url)));
-    check(`${gw}: same objects as ours (${ours.shape.length} lines)`, diff(shape(url), ours.shape));
+    check(`${gw}: its ledger is as expected`, diff(expectedLedger(max), await ledger(url)));
+    check(`${gw}: same objects as this library's (${ours.shape.length} lines)`, diff(shape(url), ours.shape));
     const sequences = max >= 20;
     const theirs = await behaviour(pg, url, { sequences });
     const all = sequences ? ours.behaviour : ours.withoutIds;
-    check(`${gw}: functions behave as ours (${theirs.size} cases${sequences ? ", ids included" : ""})`, differing(theirs, all));
+    check(`${gw}: functions behave like this library's (${theirs.size} cases${sequences ? ", ids included" : ""})`, differing(theirs, all));
   });
   await inDatabase(`interop_on_ours_${gw}`, async (url) => {
     await installOurs(url);
-    check(`${gw}: starts on our schema and runs jobs`, await runsJobs(url, gw));
-    check(`${gw}: migrated ours on to ${max}`, diff(expectedLedger(max), await ledger(url)));
-    check(`${gw}: left our objects as they were`, diff(ours.shape, shape(url)));
+    check(`${gw}: starts on this library's schema and runs jobs`, await runsJobs(url, gw));
+    check(`${gw}: migrated this library's schema to ${max}`, diff(expectedLedger(max), await ledger(url)));
+    check(`${gw}: did not change this library's objects`, diff(ours.shape, shape(url)));
   });
 }
 
@@ -114,5 +114,5 @@ for (const schema of [`a"b'c; drop 🦀 /* -- %s :x \\`, "SELECT", "x".repeat(63
   });
 }
 
-console.log(failures === 0 ? "schema: all alike" : `schema: ${failures} checks failed`);
+console.log(failures === 0 ? "schema: all checks passed" : `schema: ${failures} checks failed`);
 process.exit(failures === 0 ? 0 : 1);

@@ -1,22 +1,22 @@
-// The worker half: ours and each peer at work at the same time, on a schema that one of them
-// installed and the other found; and installs of both kinds at once.
+// Tests workers: this library and each peer run jobs at the same time, on a schema that one of them has
+// installed. Also tests installations of both at the same time.
 //   node workers.mjs node rust
-// Needs what database.mjs needs; for rust also V13 and V14, the programs of rust/v13 and rust/v14.
+// Needs the same as database.mjs; for rust also V13 and V14, the programs of rust/v13 and rust/v14.
 
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { changes, inDatabase, ledger, nodeMigrate, objects, ours, query, quietly } from "./database.mjs";
 
-const PLAIN = 50; // Jobs of each side to each task, half of them while both workers run.
-const SPECIAL = 5; // Keyed and queued ones.
-// How many milliseconds our installs come after theirs, in each round of the race.
+const PLAIN = 50; // Jobs that each side adds for each task, half of them while both workers run.
+const SPECIAL = 5; // Keyed jobs, and queued jobs.
+// Milliseconds from the peer's installation to this library's, in each round of the race.
 const LATER = [-150, -60, -30, 0, 30, 60, 100, 150];
 const INSTALLS = 16;
 
 const KNOWN = { breaking: [1, 3, 11, 13, 14, 16] };
 const ids = (from, to) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
-// Node's later migrations: 19 marks that a pool holds the locks; 20 replaces the functions that add.
+// Node's later migrations: 19 marks that a pool holds the locks; 20 replaces the functions that add jobs.
 const nodePeer = (gw, version, max) => ({
   name: `node ${version}`,
   database: gw,
@@ -66,7 +66,7 @@ const rustPeer = (name, program, max, mayChange) => {
   };
 };
 
-// What the async crate adds after 18, by its own documentation of 19 to 22.
+// The changes of the async crate's migrations 19 to 22, from its documentation.
 const ADDING = ["changed FUNCTION add_job(", "changed FUNCTION add_jobs("];
 const RECOVERY = [
   "added TABLE _private_workers", "added CONSTRAINT _private_workers _private_workers_pkey",
@@ -104,7 +104,7 @@ const us = {
   },
 };
 
-// Writing to it takes a while for a job of the queue, and finds out whether another is at it too.
+// The trigger delays each insert for a job of the queue, and records whether another such insert runs at the same time.
 const LEDGER_TABLE = `
   create table interop_ledger (job_id bigint, who text, payload json, overlapped boolean not null default false);
   create function alone() returns trigger language plpgsql as $$
@@ -134,7 +134,7 @@ async function migrations(url, peer) {
   return unlike("the ledger of migrations", tally(expected), tally((await ledger(url)).map(row)));
 }
 
-// One side installs, the other starts on it; then both work.
+// One side installs the schema, the other starts on it. Then both run jobs.
 async function sideBySide(peer, first, second) {
   return await inDatabase(`interop_${peer.database}`, async (url) => {
     const wrong = [];
@@ -159,7 +159,7 @@ async function sideBySide(peer, first, second) {
     const stops = await Promise.all([us.work(url), peer.work(url)]);
     await until(url, "select count(distinct who) = 2 as yes from interop_ledger");
     await half();
-    // Ours ends by itself when all is done.
+    // The worker of this library ends by itself when no jobs are left.
     for (const stop of stops) await stop();
     const seconds = ((Date.now() - started) / 1000).toFixed(1);
 
@@ -186,7 +186,7 @@ async function sideBySide(peer, first, second) {
   });
 }
 
-// One line for every run that must be in the ledger, with the keys in alphabetical order.
+// Returns one line for every run that the ledger must have, with the keys in alphabetical order.
 function expectedRuns() {
   const lines = [];
   const add = (from, task, kind, count) => {
@@ -205,11 +205,11 @@ async function until(url, question) {
     if (yes) return;
     await new Promise((next) => setTimeout(next, 50));
   }
-  throw new Error(`waited in vain for: ${question}`);
+  throw new Error(`timeout while waiting for: ${question}`);
 }
 
-// Many installs of ours beside theirs. Ours may not fail; what stands in the end is what stands when
-// one of the two was alone first, to the letter.
+// Several installations of this library run at the same time as one of the peer. This library's must not fail.
+// At the end the schema must be exactly the one that results when either of the two installs first.
 async function race(peer) {
   const alone = await Promise.all([[us, peer], [peer, us]].map(([first, second], i) =>
     inDatabase(`interop_alone_${i}`, async (url) => {
@@ -237,8 +237,8 @@ async function race(peer) {
       if (left.every((list) => list.length > 0)) wrong.push(`${later} ms later: ${left.sort((a, b) => a.length - b.length)[0].join("; ")}`);
     });
   }
-  const again = theirErrors.map((error) => `; theirs had to start again: ${error}`).join("");
-  return { wrong, what: `${LATER.length} rounds of ${INSTALLS} of ours, which came first in ${weWon}${again}` };
+  const again = theirErrors.map((error) => `; the peer had to retry: ${error}`).join("");
+  return { wrong, what: `${LATER.length} rounds of ${INSTALLS} installations of this library, which was first in ${weWon}${again}` };
 }
 
 let failures = 0;
@@ -255,5 +255,5 @@ for (const peer of process.argv.slice(2).flatMap((kind) => ALL[kind]())) {
   await row(peer.name, "theirs first", () => sideBySide(peer, peer, us));
   await row(peer.name, "race", () => race(peer));
 }
-console.log(failures === 0 ? "workers: all side by side" : `workers: ${failures} checks failed`);
+console.log(failures === 0 ? "workers: all checks passed" : `workers: ${failures} checks failed`);
 process.exit(failures === 0 ? 0 : 1);

@@ -1,25 +1,30 @@
-//! One table of behaviours, tests/conformance/cases.json, held against the library's door to every language.
-//! Knows no language: it talks to a adapter of each (tests/conformance/README.md), and looks at the database itself.
+//! Runs the table of behaviours, tests/conformance/cases.json, through the binding of every language.
+//! Knows no language: it sends commands to each language's adapter (tests/conformance/README.md), and reads the
+//! database.
 //!
-//! A case is a name, which is a sentence, and steps, done in turn on a database of its own. A step is one of:
+//! A case has a name, which is a sentence, and steps. Each case has a database of its own. A step is one of:
 //!
-//! - `["add", "ok", "{}"]`: a command to the adapter, which must answer `ok`.
-//! - `{"send": [...], "reply": ["true"]}`: what follows the `ok`, field by field.
-//! - `{"send": [...], "json": {"state": "ready"}}`: what follows is JSON that has this in it; lists are compared as a whole.
-//! - `{"send": [...], "as": "id"}`: remember the answer, to be written `$id` from then on; `"as": ["a", "b"]` for several.
-//! - `{"refused": "GW_ERR_CONFIG", "send": [...], "says": "priority", "sqlstate": "-"}`: an error of this kind, whose
-//!   text has these words in it. With `"then": [...]`, this command may be the one that is refused.
-//! - `{"sql": "select …", "is": "3"}`: the first column of every row, joined by `, `; `"as"` remembers it.
-//! - `{"eventually": "select …", "is": "3"}`: the same, within ten seconds.
-//! - `{"exec": "update …"}`: any statements.
-//! - `{"ran": ["ok:1:{}"]}`: what the tasks have noted since the last `ran`, once it is so much; `"in any order"` if it is.
-//! - `{"events": ["JobComplete"]}`: the same for events that a worker was to observe.
-//! - `{"work": ["concurrency=1"]}`: a new worker with these options runs until no job is due, and ends well.
+//! - `["add", "ok", "{}"]`: a command to the adapter, which must reply `ok`.
+//! - `{"send": [...], "reply": ["true"]}`: the fields after `ok` must be these.
+//! - `{"send": [...], "json": {"state": "ready"}}`: the fields after `ok` must be JSON that contains this. A list must
+//!   have exactly the expected items.
+//! - `{"send": [...], "as": "id"}`: stores the reply as `$id` for the following steps; `"as": ["a", "b"]` for several
+//!   fields.
+//! - `{"refused": "GW_ERR_CONFIG", "send": [...], "says": "priority", "sqlstate": "-"}`: the reply must be an error of
+//!   this kind, whose text contains these words. With `"then": [...]`, this command may be the one that is refused.
+//! - `{"sql": "select …", "is": "3"}`: the first column of every row, joined by `, `, must be this; `"as"` stores it.
+//! - `{"eventually": "select …", "is": "3"}`: the same, retried for up to ten seconds.
+//! - `{"exec": "update …"}`: executes any statements.
+//! - `{"ran": ["ok:1:{}"]}`: waits until the tasks have made that many notes since the last `ran`, and compares them.
+//!   With `"in any order": true` the order does not matter.
+//! - `{"events": ["JobComplete"]}`: the same for events that the worker observes.
+//! - `{"work": ["concurrency=1"]}`: a new worker with these options runs until no job is due, and must end without
+//!   error.
 //!
-//! In what is expected, `*` is any text (but not in any order). Anywhere, `$name` is what was remembered, and `%{ä*300}` a long
-//! text. `$no_database` and `$no_role` are from the beginning: the database's URL with names that do not exist. So are
-//! `$role`, a role that owns nothing, and `$as_role`, the URL for its sessions. `"is in c"` goes before `"is"` where C has
-//! words of its own.
+//! In expected texts, `*` matches any text (but not with `"in any order"`). In all texts, `$name` is a stored value,
+//! and `%{ä*300}` is a text of 300 repetitions. `$no_database` and `$no_role` are stored at the start: the database's
+//! URL with a name that does not exist. So are `$role`, a role that owns nothing, and `$as_role`, the URL for its
+//! sessions. For C, `"is in c"` replaces `"is"`.
 //!
 //! `CONFORMANCE_CASE=words` runs only the cases with these words in their names.
 
@@ -40,10 +45,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a case may take, its adapter's end included.
+/// The longest time for one case, the end of its adapter included.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many cases of a language run at once.
+/// The number of cases of a language that run at once.
 const AT_ONCE: usize = 4;
 
 #[test]
@@ -81,16 +86,16 @@ fn go() {
     hold("go", &adapter("adapter-go"), &[]);
 }
 
-/// The adapter of a language that cargo does not build.
+/// Returns the path of an adapter that cargo does not build.
 fn adapter(name: &str) -> PathBuf {
     let folder = std::env::var_os("GRAPHILE_WORKER_ADAPTERS").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/adapters"));
     let path = folder.join(name);
-    assert!(path.exists(), "{} is not there; `make test-bindings` builds it", path.display());
+    assert!(path.exists(), "{} does not exist; `make test-bindings` builds it", path.display());
     path
 }
 
-/// Holds the table against one language, and tells every case that is red.
+/// Runs the table with one language. Fails with every case that failed.
 #[track_caller]
 fn hold(language: &str, adapter: &Path, arguments: &[&str]) {
     let wanted = std::env::var("CONFORMANCE_CASE").unwrap_or_default();
@@ -104,7 +109,7 @@ fn hold(language: &str, adapter: &Path, arguments: &[&str]) {
                     let mut command = Command::new(adapter);
                     command.args(arguments);
                     let run = catch_unwind(AssertUnwindSafe(|| play(case, language, command, PATIENCE)));
-                    if let Err(why) = run.unwrap_or_else(|_| Err("the harness panicked, see above".into())) {
+                    if let Err(why) = run.unwrap_or_else(|_| Err("the harness panicked; see above".into())) {
                         red.lock().unwrap().push(format!("{}\n{why}", case.name));
                     }
                 }
@@ -112,7 +117,7 @@ fn hold(language: &str, adapter: &Path, arguments: &[&str]) {
         }
     });
     let red = red.into_inner().unwrap();
-    assert!(red.is_empty(), "{language}: {} of {} cases are red\n\n{}", red.len(), cases.len(), red.join("\n\n"));
+    assert!(red.is_empty(), "{language}: {} of {} cases failed\n\n{}", red.len(), cases.len(), red.join("\n\n"));
 }
 
 #[derive(Deserialize)]
@@ -127,7 +132,7 @@ fn table() -> Vec<Case> {
         .expect("tests/conformance/cases.json is a list of cases")
 }
 
-/// Plays one case. Answers why it is red: the step, what was expected, what came.
+/// Runs one case. If it fails, returns the step, the expected value and the value it got.
 fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Result<(), String> {
     let db = TestDb::new();
     let role = Role::new(&db, "");
@@ -139,7 +144,7 @@ fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Re
         adapter: Adapter::start(command, &db, patience),
         names: HashMap::from([
             ("no_database".into(), db.url().replace(db.name(), "gw_it_nowhere")),
-            ("no_role".into(), with_role(&db.url(), "gw_it_nobody")),
+            ("no_role".into(), with_role(&db.url(), "gw_it_no_role")),
             ("role".into(), role.name.clone()),
             ("as_role".into(), role.url()),
         ]),
@@ -153,7 +158,7 @@ fn play(case: &Case, language: &str, command: Command, patience: Duration) -> Re
     stage.adapter.quit().map_err(|why| format!("  at its end\n{why}{}", stage.adapter.last_words()))
 }
 
-/// A step as it stands in the table.
+/// A step of the table.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Step {
@@ -197,7 +202,7 @@ struct Sql {
     is_in_c: Option<String>,
     #[serde(rename = "as", default)]
     names: Names,
-    /// Whether it was written `eventually`: filled in by [`Step::read`].
+    /// Whether the step has the key `eventually`. [`Step::read`] sets it.
     #[serde(skip)]
     eventually: bool,
 }
@@ -223,7 +228,7 @@ struct Work {
     work: Vec<String>,
 }
 
-/// One name, or several.
+/// No name, one, or several.
 #[derive(Deserialize, Default)]
 #[serde(untagged)]
 enum Names {
@@ -246,7 +251,7 @@ impl Names {
 impl Step {
     fn read(step: &Value) -> Result<Self, String> {
         let mut read =
-            Self::deserialize(step).map_err(|_| "  is no step that tests/it/conformance.rs knows".to_owned())?;
+            Self::deserialize(step).map_err(|_| "  is not a step that tests/it/conformance.rs knows".to_owned())?;
         if let Self::Sql(sql) = &mut read {
             sql.eventually = step.get("eventually").is_some();
         }
@@ -254,12 +259,12 @@ impl Step {
     }
 }
 
-/// What the steps of one case act on.
+/// The state of one running case.
 struct Stage<'a> {
     language: &'a str,
     sql: Client,
     adapter: Adapter,
-    /// What is remembered.
+    /// The stored values, by name.
     names: HashMap<String, String>,
 }
 
@@ -277,7 +282,7 @@ impl Stage<'_> {
             Step::Notes(step) => match (&step.ran, &step.events) {
                 (Some(expected), None) => self.noted("ran", expected, step.in_any_order),
                 (None, Some(expected)) => self.noted("events", expected, step.in_any_order),
-                _ => Err("  needs ran or events".into()),
+                _ => Err("  needs either ran or events".into()),
             },
             Step::Work(step) => {
                 let worker = [vec!["worker".to_owned()], step.work.clone()].concat();
@@ -289,7 +294,7 @@ impl Stage<'_> {
         }
     }
 
-    /// A command to the adapter; answers what follows `ok`, or else the error.
+    /// Sends a command to the adapter; returns the fields after `ok`, or those after `error`.
     fn ask(&mut self, command: &[String]) -> Result<Result<Vec<String>, Vec<String>>, String> {
         let words = self.fill_all(command)?;
         let reply = self.adapter.ask(&words)?;
@@ -297,11 +302,11 @@ impl Stage<'_> {
         match fields.next().as_deref() {
             Some("ok") => Ok(Ok(fields.collect())),
             Some("error") => Ok(Err(fields.collect())),
-            _ => Err(format!("  the adapter answers neither ok nor error: {}", short(&reply))),
+            _ => Err(format!("  the adapter's reply is neither ok nor error: {}", short(&reply))),
         }
     }
 
-    /// The same, when it must be `ok`.
+    /// The same for a reply that must be `ok`.
     fn tell(&mut self, command: &[String]) -> Result<Vec<String>, String> {
         self.ask(command)?.map_err(|error| differ("ok", &format!("error\t{}", error.join("\t"))))
     }
@@ -314,7 +319,7 @@ impl Stage<'_> {
         if let Some(expected) = &step.json {
             let expected = self.fill_json(expected)?;
             let got: Value = serde_json::from_str(&answer.join("\t")).map_err(|e| {
-                format!("{}\n  which is no JSON: {e}", differ(&expected.to_string(), &answer.join("\t")))
+                format!("{}\n  which is not JSON: {e}", differ(&expected.to_string(), &answer.join("\t")))
             })?;
             if !has(&got, &expected) {
                 return Err(differ(&format!("has {expected}"), &got.to_string()));
@@ -360,7 +365,7 @@ impl Stage<'_> {
         Ok(cells.collect::<Vec<_>>().join(", "))
     }
 
-    /// Collects notes until there are as many as expected.
+    /// Collects notes until there are as many as expected, and compares them.
     fn noted(&mut self, command: &str, expected: &[String], in_any_order: bool) -> Result<(), String> {
         let mut expected = self.fill_all(expected)?;
         let (mut got, end) = (Vec::new(), Instant::now() + SOON);
@@ -386,7 +391,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// A text of the table, with `$name` and `%{text*times}` filled in.
+    /// Replaces `$name` and `%{text*times}` in a text of the table.
     fn fill(&self, template: &str) -> Result<String, String> {
         let (mut text, mut rest) = (String::new(), template);
         while let Some(at) = rest.find(['$', '%']) {
@@ -398,7 +403,8 @@ impl Stage<'_> {
         Ok(text + rest)
     }
 
-    /// What stands for the beginning of a text, which is `$` or `%`, and for how much of it.
+    /// Returns the replacement for the start of a text, which is `$` or `%`, and the length of the part that it
+    /// replaces.
     fn filled(&self, text: &str) -> Result<(String, usize), String> {
         if let Some((long, _)) = text.strip_prefix("%{").and_then(|long| long.split_once('}')) {
             let repeated = long.rsplit_once('*').and_then(|(piece, times)| Some(piece.repeat(times.parse().ok()?)));
@@ -407,13 +413,12 @@ impl Stage<'_> {
                 "%{}".len() + long.len(),
             ));
         }
-        // SQL quotes with $$, and its patterns have %.
+        // SQL uses $$ for quotes and % in patterns.
         if let Some(sign) = ["$$", "%"].into_iter().find(|sign| text.starts_with(sign)) {
             return Ok((sign.to_owned(), sign.len()));
         }
         let end = text[1..].find(|c: char| !(c.is_ascii_lowercase() || c == '_')).map_or(text.len(), |at| at + 1);
-        let value =
-            self.names.get(&text[1..end]).ok_or_else(|| format!("  nothing is remembered as {}", &text[..end]))?;
+        let value = self.names.get(&text[1..end]).ok_or_else(|| format!("  no value is stored as {}", &text[..end]))?;
         Ok((value.clone(), end))
     }
 
@@ -434,14 +439,14 @@ impl Stage<'_> {
     }
 }
 
-/// A adapter at work. Killed with this value.
+/// A running adapter. It is killed when this value is dropped.
 struct Adapter {
     process: Started,
-    /// Closed to let it end.
+    /// Dropped to let the adapter end.
     say: Option<Sender<String>>,
     heard: Receiver<String>,
     complaints: Arc<Mutex<String>>,
-    /// Closed when nobody writes to stderr any more.
+    /// Closed when all writers of stderr have ended.
     complained: Receiver<()>,
     end: Instant,
     patience: Duration,
@@ -454,7 +459,7 @@ impl Adapter {
         let (mut stdin, stdout) = (process.0.stdin.take().unwrap(), BufReader::new(process.0.stdout.take().unwrap()));
         let mut stderr = process.0.stderr.take().unwrap();
         let (say, said) = unbounded::<String>();
-        // Threads of their own, so that a adapter that neither reads nor writes holds nobody up.
+        // Separate threads, so that an adapter that neither reads nor writes does not block the test.
         thread::spawn(move || {
             said.iter().try_for_each(|line| stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()))
         });
@@ -483,16 +488,16 @@ impl Adapter {
         }
         self.heard.recv_deadline(self.end).map_err(|error| match error {
             crossbeam_channel::RecvTimeoutError::Timeout => {
-                format!("  the case has taken {:?}, waiting for the answer to: {}", self.patience, short(&line))
+                format!("  the case has taken {:?}, waiting for the reply to: {}", self.patience, short(&line))
             }
             crossbeam_channel::RecvTimeoutError::Disconnected => {
                 let ended = self.ended().map_or_else(|| "stdout closed".into(), |status| status.to_string());
-                format!("  the adapter is gone ({ended}) instead of answering: {}", short(&line))
+                format!("  the adapter ended ({ended}) without a reply to: {}", short(&line))
             }
         })
     }
 
-    /// Lets it end, which it must do well.
+    /// Lets the adapter end. It must exit with status 0.
     fn quit(&mut self) -> Result<(), String> {
         if let Some(say) = self.say.take() {
             let _ = say.send("quit\n".into());
@@ -504,7 +509,7 @@ impl Adapter {
         }
     }
 
-    /// How it ended, if it does within the case's time.
+    /// Returns the adapter's exit status, or `None` if it does not end within the case's time.
     fn ended(&mut self) -> Option<ExitStatus> {
         loop {
             match self.process.0.try_wait() {
@@ -514,7 +519,7 @@ impl Adapter {
         }
     }
 
-    /// The end of what it wrote to stderr. It is killed for that.
+    /// Kills the adapter, and returns the last lines of its stderr.
     fn last_words(&mut self) -> String {
         let _ = self.process.0.kill();
         let _ = self.complained.recv_timeout(Duration::from_secs(1));
@@ -525,7 +530,7 @@ impl Adapter {
     }
 }
 
-/// Whether the text is as the pattern has it, whose `*` is any text.
+/// Whether the text matches the pattern, in which `*` is any text.
 fn fits(pattern: &str, text: &str) -> bool {
     let Some((first, mut rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(first) else { return false };
@@ -536,7 +541,7 @@ fn fits(pattern: &str, text: &str) -> bool {
     text.ends_with(rest)
 }
 
-/// Whether JSON has in it what is expected of it.
+/// Whether JSON contains the expected JSON.
 fn has(got: &Value, expected: &Value) -> bool {
     match (got, expected) {
         (Value::Object(got), Value::Object(expected)) => {
@@ -545,7 +550,7 @@ fn has(got: &Value, expected: &Value) -> bool {
         (Value::Array(got), Value::Array(expected)) => {
             got.len() == expected.len() && got.iter().zip(expected).all(|(got, expected)| has(got, expected))
         }
-        // What was remembered is text.
+        // Stored values are texts.
         (Value::Number(got), Value::String(expected)) => fits(expected, &got.to_string()),
         (Value::String(got), Value::String(expected)) => fits(expected, got),
         _ => got == expected,
@@ -565,18 +570,18 @@ fn differ(expected: &str, got: &str) -> String {
     format!("  expected  {}\n  got       {}", short(expected), short(got))
 }
 
-/// As much of a text as one wants to read.
+/// Shortens a text for a message.
 fn short(text: &str) -> String {
     let shown: String = text.replace('\t', " ⇥ ").chars().take(600).collect();
     let left = text.chars().count().saturating_sub(600);
-    if left == 0 { shown } else { format!("{shown}… and {left} characters more") }
+    if left == 0 { shown } else { format!("{shown}… and {left} more characters") }
 }
 
 fn text(error: impl Display) -> String {
     format!("  {error:#}")
 }
 
-/// A URL with another role, and no password.
+/// Returns the URL with another role and without a password.
 fn with_role(url: &str, role: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("a URL");
     let host = rest.split_once('@').map_or(rest, |(_, host)| host);
@@ -584,7 +589,7 @@ fn with_role(url: &str, role: &str) -> String {
 }
 
 #[test]
-fn every_case_has_a_name_of_its_own_and_steps_that_can_be_read() {
+fn every_case_has_a_unique_name_and_valid_steps() {
     let cases = table();
     let wrong: Vec<String> = cases
         .iter()
@@ -596,11 +601,11 @@ fn every_case_has_a_name_of_its_own_and_steps_that_can_be_read() {
     let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), cases.len(), "two cases have one name");
+    assert_eq!(names.len(), cases.len(), "two cases have the same name");
 }
 
 #[test]
-fn a_star_is_any_text() {
+fn a_star_matches_any_text() {
     #[track_caller]
     fn check(pattern: &str, text: &str, expected: bool) {
         assert_eq!(fits(pattern, text), expected, "{pattern} and {text}");
@@ -629,27 +634,27 @@ fn json_may_have_more_fields_but_not_more_items() {
     check("null", r#""*""#, false);
 }
 
-/// What is told of a case that a adapter, given as a script of sh, does not stand up to.
+/// Checks that a case fails with these words. The adapter is a script of sh.
 #[track_caller]
 fn red(script: &str, steps: &str, words: &[&str]) {
     let case = Case { name: "a case".into(), steps: serde_json::from_str(steps).unwrap() };
     let mut adapter = Command::new("sh");
     adapter.args(["-c", script]);
-    let why = play(&case, "sh", adapter, Duration::from_millis(700)).expect_err("must be red");
+    let why = play(&case, "sh", adapter, Duration::from_millis(700)).expect_err("the case must fail");
     for word in words {
-        assert!(why.contains(word), "{why}\ndoes not say {word:?}");
+        assert!(why.contains(word), "{why}\ndoes not contain {word:?}");
     }
 }
 
 #[test]
-fn a_red_row_names_its_step_and_what_was_expected_and_came() {
+fn a_failed_case_names_its_step_and_both_values() {
     let obedient = "while read -r line; do printf 'ok\\t7\\n'; done";
     let (steps, expected) = (r#"[["client"], {"send": ["add"], "reply": ["8"]}]"#, "expected  8\n  got       7");
     red(obedient, steps, &["step 2", r#""send":["add"]"#, expected]);
     red(obedient, r#"[{"refused": "GW_ERR_JSON", "send": ["add"]}]"#, &["error ⇥ GW_ERR_JSON", "ok ⇥ 7"]);
     red(obedient, r#"[{"sql": "select count(*) from jobs", "is": "1"}]"#, &["expected  1\n  got       0"]);
-    red(obedient, r#"[{"sql": "select $id"}]"#, &["nothing is remembered as $id"]);
-    red(obedient, r#"[{"send": ["add"], "repyl": ["7"]}]"#, &["no step that"]);
+    red(obedient, r#"[{"sql": "select $id"}]"#, &["no value is stored as $id"]);
+    red(obedient, r#"[{"send": ["add"], "repyl": ["7"]}]"#, &["not a step that"]);
     red(
         "read -r line; printf 'error\\tGW_ERR_JSON\\t-\\tno\\n'",
         r#"[["add"]]"#,
@@ -658,9 +663,9 @@ fn a_red_row_names_its_step_and_what_was_expected_and_came() {
 }
 
 #[test]
-fn an_adapter_that_hangs_dies_or_ends_badly_is_a_red_row() {
+fn an_adapter_that_hangs_or_dies_fails_the_case() {
     red("exec sleep 60", r#"[["client"]]"#, &["has taken 700ms", "client"]);
-    red("echo oh dear >&2; exit 3", r#"[["client"]]"#, &["the adapter is gone (exit status: 3)", "stderr    oh dear"]);
+    red("echo oh dear >&2; exit 3", r#"[["client"]]"#, &["the adapter ended (exit status: 3)", "stderr    oh dear"]);
     red("read -r line; exit 4", "[]", &["expected  quits with status 0", "exit status: 4"]);
     red("exec sleep 60", "[]", &["has not quit"]);
 }

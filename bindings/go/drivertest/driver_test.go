@@ -1,5 +1,5 @@
-// Package drivertest holds AddJobTx against real drivers. It is a module of its own, so that the package beside it
-// needs nothing but the standard library.
+// Package drivertest tests AddJobTx with real drivers. It is a module of its own, so that the package itself needs only
+// the standard library.
 package drivertest
 
 import (
@@ -31,17 +31,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// setting is a driver, a client on a schema of its own, and that schema.
+// setting is a driver, a client with a schema of its own, and that schema.
 type setting struct {
 	db     *sql.DB
 	client *gw.Client
 	schema string
 }
 
-// schemas counts those that were made; tests run one after the other.
+// schemas counts the schemas. It needs no lock, because tests run one after the other.
 var schemas int
 
-// each runs a test with every driver, as it is and in pgx's mode for poolers that keep no prepared statements.
+// each runs a test with every driver, and with pgx's mode for poolers that do not keep prepared statements.
 func each(t *testing.T, test func(t *testing.T, s setting)) {
 	url := os.Getenv("DATABASE_URL")
 	plain := url + "?sslmode=disable"
@@ -83,7 +83,7 @@ func equal[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
-// total is how many jobs there are.
+// total returns the number of jobs.
 func total(t *testing.T, client *gw.Client) int64 {
 	t.Helper()
 	stats, err := client.JobStats(background)
@@ -91,7 +91,7 @@ func total(t *testing.T, client *gw.Client) int64 {
 	return stats.Total
 }
 
-func TestAJobIsThereIfAndOnlyIfItsTransactionCommits(t *testing.T) {
+func TestAJobExistsOnlyIfItsTransactionCommits(t *testing.T) {
 	each(t, func(t *testing.T, s setting) {
 		for _, commits := range []bool{true, false} {
 			tx, err := s.db.BeginTx(background, nil)
@@ -164,7 +164,7 @@ func TestTheModesOfAKeyReachTheDatabase(t *testing.T) {
 	})
 }
 
-func TestAKeyedJobThatAWorkerTakesAtThisMomentIsAddedAgain(t *testing.T) {
+func TestAJobIsAddedWhileAWorkerClaimsItsKey(t *testing.T) {
 	each(t, func(t *testing.T, s setting) {
 		old, err := s.client.AddJob(background, "t", 1, gw.Key("k", gw.Replace))
 		must(t, err)
@@ -195,16 +195,16 @@ func TestAKeyedJobThatAWorkerTakesAtThisMomentIsAddedAgain(t *testing.T) {
 			must(t, added.err)
 			must(t, adding.Commit())
 			if added.id == old {
-				t.Error("the job that runs was changed")
+				t.Error("the running job was changed")
 			}
 		case <-time.After(30 * time.Second):
-			t.Fatal("the job is not added")
+			t.Fatal("the job was not added")
 		}
 		equal(t, "jobs", total(t, s.client), 2)
 	})
 }
 
-// waitForLock returns when a session waits for another.
+// waitForLock returns when the session pid waits for a lock of another session.
 func waitForLock(t *testing.T, db *sql.DB, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -214,7 +214,7 @@ func waitForLock(t *testing.T, db *sql.DB, pid int) {
 			return
 		}
 	}
-	t.Fatal("nobody waits")
+	t.Fatal("the session does not wait for a lock")
 }
 
 func TestAnErrorOfTheDriverIsKept(t *testing.T) {
@@ -227,19 +227,19 @@ func TestAnErrorOfTheDriverIsKept(t *testing.T) {
 		defer tx.Rollback()
 		_, err = other.AddJobTx(background, tx, "t", nil)
 		if err == nil {
-			t.Fatal("it succeeds without a schema")
+			t.Fatal("it succeeded without a schema")
 		}
 		var coded interface{ SQLState() string }
 		if !errors.As(err, &coded) || coded.SQLState() != "3F000" {
 			t.Errorf("the driver's error is lost: %v", err)
 		}
 		if !strings.Contains(err.Error(), `task "t"`) {
-			t.Errorf("it does not say what failed: %v", err)
+			t.Errorf("the error does not name the task: %v", err)
 		}
 	})
 }
 
-func TestAWorkerRunsWhatATransactionAdded(t *testing.T) {
+func TestAWorkerRunsAJobAddedInATransaction(t *testing.T) {
 	each(t, func(t *testing.T, s setting) {
 		worker, err := gw.NewWorker(gw.Config{FromEnv: true, Schema: s.schema})
 		must(t, err)
@@ -273,7 +273,7 @@ func TestAWorkerRunsWhatATransactionAdded(t *testing.T) {
 	})
 }
 
-func TestTheStatementServesPgxWithoutDatabaseSQL(t *testing.T) {
+func TestAddJobSQLWorksWithPgx(t *testing.T) {
 	client, err := gw.NewClient(background, gw.Config{FromEnv: true})
 	must(t, err)
 	defer client.Close()
@@ -301,14 +301,14 @@ func TestTheStatementServesPgxWithoutDatabaseSQL(t *testing.T) {
 	must(t, err)
 }
 
-func TestCrontabsAreKnownToTheDatabaseOnceAWorkerRuns(t *testing.T) {
+func TestARunningWorkerStoresItsCrontabEntries(t *testing.T) {
 	each(t, func(t *testing.T, s setting) {
 		worker, err := gw.NewWorker(gw.Config{FromEnv: true, Schema: s.schema, Crontab: "0 0 1 1 * yearly"})
 		must(t, err)
 		defer worker.Close()
 		var failure *gw.Error
 		if err := worker.AddCrontab("0 0 1 1"); !errors.As(err, &failure) || failure.Status != gw.ErrCrontab {
-			t.Errorf("a crontab that is none: %v", err)
+			t.Errorf("an invalid crontab: %v", err)
 		}
 		must(t, worker.AddCrontab("0 0 2 1 * yearly ?id=second"))
 		worker.Handle("yearly", func(context.Context, *gw.Job) error { return nil })
@@ -328,7 +328,7 @@ func TestCrontabsAreKnownToTheDatabaseOnceAWorkerRuns(t *testing.T) {
 	})
 }
 
-// The errors of lib/pq are found behind ours.
+// errors.As finds an error of lib/pq in the error of AddJobTx.
 var _ interface{ SQLState() string } = (*pq.Error)(nil)
 
 func Example() {

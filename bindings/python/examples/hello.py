@@ -1,8 +1,8 @@
-"""Adds a job, and runs it."""
+"""Adds a job and runs it."""
 
 from graphile_worker import Worker
 
-worker = Worker()  # the database is that of DATABASE_URL
+worker = Worker()  # connects to DATABASE_URL
 
 
 @worker.task
@@ -11,4 +11,4 @@ def hello(payload):
 
 
 worker.client.add_job("hello", {"name": "Ada"})
-worker.run_once()  # runs what is due and returns; run() goes on until Ctrl-C
+worker.run_once()  # runs all due jobs and returns; run() runs until Ctrl-C

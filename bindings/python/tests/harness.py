@@ -1,4 +1,4 @@
-"""What the tests share: databases, programs of their own, and waiting for something to become true."""
+"""What the tests share: databases, separate programs, and waiting for a condition."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ from graphile_worker import Client, Worker
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent
 CHECKOUT = PACKAGE.parent.parent
-#: How long anything may take that must happen.
+#: Seconds within which an awaited event must happen.
 SOON = 20.0
 
 _server = os.environ["TEST_DATABASE_URL"]
@@ -26,7 +26,7 @@ _numbers = iter(range(1_000_000))
 
 
 def psql(url, query):
-    """The answer's rows, each as text with its fields joined by `|`."""
+    """Runs a query; returns its rows, each as text with its fields joined by `|`."""
     command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query, url]
     answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if answer.returncode:
@@ -35,7 +35,7 @@ def psql(url, query):
 
 
 def until(condition, what="the condition"):
-    """Waits until `condition()` is true, and answers what it answered."""
+    """Waits until `condition()` is true, and returns its value."""
     end = time.monotonic() + SOON
     while not (answer := condition()):
         if time.monotonic() > end:
@@ -58,23 +58,23 @@ class DatabaseTest(unittest.TestCase):
         self.client.migrate()
 
     def worker(self, **options):
-        """A worker that is closed with the test."""
+        """Makes a worker that is closed at the end of the test."""
         worker = Worker(self.url, **{"shutdown_grace_period": 0.2, "concurrency": 4, **options})
         self.addCleanup(worker.close)
         return worker
 
     def sql(self, query):
-        """The answer's rows as texts."""
+        """Runs a query; returns its rows as texts."""
         return psql(self.url, f"set search_path = graphile_worker, public; {query}")
 
     def value(self, query):
-        """The answer's only row."""
+        """Runs a query; returns its only row."""
         (row,) = self.sql(query)
         return row
 
     @contextlib.contextmanager
     def logged(self):
-        """The records of the package and of the library, as they come; those of the library come a little later."""
+        """Collects the records of the package and of the library. The library's records arrive a little later."""
         records, logger = [], logging.getLogger("graphile_worker")
         handler = logging.Handler()
         handler.emit = records.append
@@ -88,20 +88,20 @@ class DatabaseTest(unittest.TestCase):
             graphile_worker.set_log_level(level)
 
     def program(self, source, *arguments, **options):
-        """Starts a Python program of its own, with this database as DATABASE_URL."""
+        """Starts a separate Python program, with this database as DATABASE_URL."""
         program = Program(source, self.url, arguments, **options)
         self.addCleanup(program.close)
         return program
 
 
 def _take_signals():
-    """Lets a program take signals as usual, even if who runs the tests ignores some, as under nohup."""
+    """Gives a program the default signal handling, even if the caller of the tests ignores signals, as nohup does."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Program:
-    """A Python program of its own: its output line by line, its status, and what it said on stderr."""
+    """A separate Python program: its output line by line, its exit status, and its stderr."""
 
     def __init__(self, source, url, arguments, module=None):
         self.folder = tempfile.TemporaryDirectory()
@@ -120,26 +120,26 @@ class Program:
         self._alarm.start()
 
     def line(self):
-        """The next line that it prints."""
+        """Returns the next line that the program prints."""
         line = self.process.stdout.readline()
         if not line:
             raise AssertionError(f"the program ended with {self.process.wait()}: {self.errors()}")
         return line.rstrip("\n")
 
     def signal(self, number):
-        """Sends a signal; answers when."""
+        """Sends a signal; returns the time before that."""
         now = time.monotonic()
         self.process.send_signal(number)
         return now
 
     def ended(self):
-        """Waits for its end; its status."""
+        """Waits for the end of the program; returns its status."""
         status = self.process.wait(SOON)
         self._reader.join(SOON)
         return status
 
     def errors(self):
-        """What it wrote to stderr so far; all of it once it has ended."""
+        """Returns what the program has written to stderr so far; all of it after `ended`."""
         return "".join(self._errors)
 
     def close(self):

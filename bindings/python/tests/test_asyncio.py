@@ -9,7 +9,7 @@ from harness import SOON, DatabaseTest, until
 
 
 class OwnLoopTest(DatabaseTest):
-    def test_a_thousand_jobs_wait_for_each_other_at_once(self):
+    def test_a_thousand_async_jobs_run_at_once(self):
         worker, here, all_here = self.worker(concurrency=1000), [], None
 
         @worker.task
@@ -59,14 +59,14 @@ class OwnLoopTest(DatabaseTest):
         self.assertEqual(self.value("select count(*) from jobs"), "0")
 
     def failure(self, task, **options):
-        """Runs one job of an `async def` task: `attempts|last_error`."""
+        """Runs one job of an `async def` task; returns `attempts|last_error`."""
         worker = self.worker(**options)
         worker.task("t")(task)
         self.client.add_job("t")
         worker.run_once()
         return self.value("select attempts, last_error from jobs")
 
-    def test_every_kind_of_exception_fails_the_job_and_the_loop_goes_on(self):
+    def test_no_exception_of_a_task_ends_the_loop(self):
         for error, text in [
             (ValueError("no"), "ValueError: no"), (SystemExit(3), "SystemExit: 3"),
             (KeyboardInterrupt(), "KeyboardInterrupt"), (asyncio.CancelledError(), "cancelled"),
@@ -96,7 +96,7 @@ class OwnLoopTest(DatabaseTest):
         self.assertEqual(cancelled, [True])
         self.assertRegex(self.value("select attempts, last_error from jobs"), r"1\|.*timed out")
 
-    def test_a_stop_cancels_what_still_runs_after_the_grace_period_and_counts_no_attempt(self):
+    def test_a_stop_cancels_tasks_after_the_grace_period(self):
         worker, begun = self.worker(shutdown_grace_period=0.05), threading.Semaphore(0)
 
         @worker.task
@@ -142,7 +142,7 @@ class OwnLoopTest(DatabaseTest):
 
         @worker.task
         async def t(payload):
-            asyncio.get_running_loop().create_task(asyncio.Event().wait())  # nobody waits for this one
+            asyncio.get_running_loop().create_task(asyncio.Event().wait())  # the task does not wait for this one
 
         self.client.add_job("t")
         worker.run_once()
@@ -151,7 +151,7 @@ class OwnLoopTest(DatabaseTest):
 
 
 class CallersLoopTest(DatabaseTest):
-    def test_run_async_runs_tasks_on_the_callers_loop_and_plain_ones_on_threads(self):
+    def test_run_async_uses_the_callers_loop_and_threads(self):
         worker, seen = self.worker(), {}
 
         @worker.task
@@ -182,7 +182,7 @@ class CallersLoopTest(DatabaseTest):
         asyncio.run(main())
         self.assertEqual(done, [1])
 
-    def test_to_cancel_it_stops_the_worker_and_lets_jobs_end(self):
+    def test_cancelling_run_async_lets_jobs_end(self):
         worker, done = self.worker(shutdown_grace_period=SOON), []
 
         async def main():
@@ -208,7 +208,7 @@ class CallersLoopTest(DatabaseTest):
         self.assertEqual((done, worker.state), ([1], "stopped"))
         self.assertEqual(self.value("select count(*) from jobs"), "0")
 
-    def test_to_cancel_it_twice_cancels_the_jobs_too(self):
+    def test_cancelling_run_async_twice_cancels_jobs(self):
         worker = self.worker(shutdown_grace_period=60)
 
         async def main():

@@ -1,4 +1,4 @@
-"""Ends: Ctrl-C, the end of the interpreter, forks, and workers of several processes."""
+"""Ends of a worker: Ctrl-C, the end of the interpreter, forks, and several processes."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import SOON, DatabaseTest, psql, until
 
-#: How often the interpreter ends with running jobs. GRAPHILE_WORKER_EXITS=200 looks harder.
+#: How often the interpreter ends with running jobs. GRAPHILE_WORKER_EXITS=200 repeats it more often.
 EXITS = int(os.environ.get("GRAPHILE_WORKER_EXITS", "20"))
 
 RUNS = """
@@ -48,12 +48,12 @@ class SignalTest(DatabaseTest):
         self.assertLess(float(program.line()) - sent, limit)
         self.assertEqual(program.ended(), 0, program.errors())
 
-    def test_an_idle_worker_answers_every_stopping_signal_within_half_a_second(self):
+    def test_an_idle_worker_stops_within_half_a_second_of_a_signal(self):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with self.subTest(signal=number):
                 self.stops_within(0.5, number, 5, "run")
 
-    def test_an_idle_worker_on_the_callers_loop_does_too(self):
+    def test_an_idle_async_worker_stops_within_half_a_second(self):
         for number in (signal.SIGINT, signal.SIGTERM):
             with self.subTest(signal=number):
                 self.stops_within(0.5, number, 5, "run_async")
@@ -65,7 +65,7 @@ class SignalTest(DatabaseTest):
         self.assertEqual(program.line(), "begun")
         return program
 
-    def test_the_first_ctrl_c_gives_jobs_the_grace_period_and_the_second_does_not(self):
+    def test_a_second_ctrl_c_ends_the_grace_period(self):
         program = self.busy(60, "run")
         program.signal(signal.SIGINT)
         until(lambda: self.sql("select 1 from jobs where locked_by is not null"))
@@ -75,14 +75,14 @@ class SignalTest(DatabaseTest):
         self.assertEqual(program.ended(), 0, program.errors())
         self.assertEqual(self.value("select attempts, locked_by is null from jobs"), "0|t")
 
-    def test_ctrl_c_with_a_running_job_is_over_after_the_grace_period(self):
+    def test_ctrl_c_stops_a_busy_worker_after_the_grace_period(self):
         program = self.busy(0.1, "run")
         sent = program.signal(signal.SIGINT)
         self.assertEqual(program.line(), "cancelled")
         self.assertLess(float(program.line()) - sent, 0.5)
         self.assertEqual(program.ended(), 0, program.errors())
 
-    def test_ctrl_c_answers_while_the_database_does_not(self):
+    def test_ctrl_c_stops_a_worker_whose_database_hangs(self):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             self.url = f"postgres://postgres@127.0.0.1:{silent.getsockname()[1]}/postgres"
             program = self.program(RUNS, 5, "run")
@@ -93,7 +93,7 @@ class SignalTest(DatabaseTest):
                 self.assertEqual(program.ended(), 0, program.errors())
                 self.assertLess(time.monotonic() - sent, 2)
 
-    def test_a_signal_that_comes_while_the_worker_begins_stops_it(self):
+    def test_a_signal_during_the_start_stops_the_worker(self):
         source = RUNS.replace(
             "run = getattr",
             "import os, signal\n"
@@ -110,7 +110,7 @@ class SignalTest(DatabaseTest):
                 program = self.program(source, 5, run)
                 self.assertEqual(program.ended(), 0, program.errors())
 
-    def test_signals_that_the_program_handles_or_ignores_are_left_alone(self):
+    def test_signals_that_the_program_handles_are_left_alone(self):
         source = RUNS.replace(
             "run = getattr",
             "import signal\n"
@@ -174,13 +174,13 @@ class ExitTest(DatabaseTest):
                 self.assertEqual(self.sql("select id from jobs where locked_by is not null or attempts > 0"), [])
             self.sql("delete from _private_jobs")
 
-    def test_the_interpreter_ends_with_its_own_status_while_eight_jobs_run(self):
+    def test_the_interpreter_exits_normally_while_jobs_run(self):
         self.exits(["sleeps"] * 3 + ["polls"] * 3 + ["computes"] * 2, EXITS)
 
-    def test_it_ends_as_well_while_jobs_run_on_the_loop(self):
+    def test_the_interpreter_exits_normally_while_async_jobs_run(self):
         self.exits(["awaits"] * 5 + ["sleeps"] * 2 + ["polls"], max(1, EXITS // 4))
 
-    def test_an_exception_at_the_top_ends_the_program_with_status_one(self):
+    def test_an_uncaught_exception_ends_the_program_with_status_one(self):
         program = self.program(EXITING.replace("sys.exit(int(sys.argv[1]))", "raise ValueError('top')"), 0, "polls")
         self.assertEqual(program.ended(), 1)
         self.assertIn("ValueError: top", program.errors())
@@ -211,7 +211,7 @@ if pid == 0:
             assert "fork" in str(error), error
     worker.close()
     if sys.argv[1] == "works":
-        # A worker and a client of its own are fine.
+        # The child may have a worker and a client of its own.
         mine, ran = Worker(concurrency=1), []
         mine.task("mine")(ran.append)
         mine.client.add_job("mine", 5)
@@ -228,7 +228,7 @@ gc.collect()
 client.add_job("t")
 assert done.acquire(timeout=20)
 worker.close()
-print("the parent goes on")
+print("the parent still works")
 """
 
 
@@ -237,13 +237,13 @@ class ForkTest(DatabaseTest):
         for way in ("sys.exit", "os._exit"):
             with self.subTest(way=way):
                 program = self.program(FORKING, way)
-                self.assertEqual(program.line(), "the parent goes on")
+                self.assertEqual(program.line(), "the parent still works")
                 self.assertEqual(program.ended(), 0, program.errors())
         self.assertEqual(self.value("select count(*) from jobs"), "0")
 
     def test_a_forked_child_can_have_a_worker_of_its_own(self):
         program = self.program(FORKING, "works")
-        self.assertEqual(program.line(), "the parent goes on")
+        self.assertEqual(program.line(), "the parent still works")
         self.assertEqual(program.ended(), 0, program.errors())
 
     def test_a_worker_made_before_the_fork_can_run_after_it(self):
@@ -268,7 +268,7 @@ from graphile_worker import Worker
 worker = Worker(concurrency=1, shutdown_grace_period=0.2)
 @worker.task
 def who(payload, ctx):
-    ctx.client.add_job("nobody", os.getpid())
+    ctx.client.add_job("unhandled", os.getpid())
     while not ctx.is_cancelled:
         time.sleep(0.01)
 @worker.task
@@ -283,12 +283,12 @@ class ProcessesTest(DatabaseTest):
         return self.program(APPLICATION, *arguments, module="graphile_worker")
 
     def pids(self, count):
-        """The processes that run jobs of `who`, once there are so many."""
+        """Waits until `count` processes run jobs of `who`; returns their ids."""
         rows = until(
             lambda: (found := self.sql("select payload from _private_jobs where task_id ="
-                                       " (select id from _private_tasks where identifier = 'nobody') order by id"))
+                                       " (select id from _private_tasks where identifier = 'unhandled') order by id"))
             and len(found) >= count and found,
-            f"{count} processes at work",
+            f"{count} processes with a running job",
         )
         return [int(row) for row in rows]
 
@@ -312,14 +312,14 @@ class ProcessesTest(DatabaseTest):
         program = self.start("program:worker", "--processes", 2)
         (first,) = self.pids(1)
         os.kill(first, signal.SIGKILL)
-        for _ in range(2):  # the other one has room for one, so the second is run by the new process
+        for _ in range(2):  # the other process has room for one job, so the new process must run the second
             self.client.add_job("who")
         self.assertEqual(len(set(self.pids(3))), 3)
         program.signal(signal.SIGINT)
         self.assertEqual(program.ended(), 0, program.errors())
-        self.assertIn("another one is started", program.errors())
+        self.assertIn("starting another one", program.errors())
 
-    def test_the_processes_end_with_their_parent_even_if_it_is_killed(self):
+    def test_processes_end_when_their_parent_is_killed(self):
         for _ in range(2):
             self.client.add_job("who")
         program = self.start("program:worker", "--processes", 2)
@@ -328,7 +328,7 @@ class ProcessesTest(DatabaseTest):
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of both processes")
         self.assertEqual(self.sql("select distinct attempts, locked_by is null from jobs"), ["0|t"])
 
-    def test_what_cannot_run_is_told_and_ends_with_a_status(self):
+    def test_a_program_that_cannot_run_ends_with_an_error(self):
         for arguments, status, words in [
             (["program:missing"], 1, "no graphile_worker.Worker"),
             (["program:not_a_worker"], 1, "no graphile_worker.Worker"),

@@ -12,7 +12,7 @@ from harness import SOON, DatabaseTest, until
 
 
 class ObserverTest(DatabaseTest):
-    def test_observers_are_told_of_a_worker_and_its_jobs_in_order(self):
+    def test_observers_receive_events_in_order(self):
         worker, told = self.worker(concurrency=1), []
         for name in ("WorkerStart", "JobComplete", "JobFail", "JobPermanentlyFail", "WorkerShutdown"):
             worker.on(name)(told.append)
@@ -32,7 +32,7 @@ class ObserverTest(DatabaseTest):
         ])
         self.assertEqual(told[2].data["error"], "no")
 
-    def test_an_observer_that_raises_is_logged_and_the_others_are_called(self):
+    def test_a_raising_observer_does_not_stop_the_others(self):
         worker, told = self.worker(), []
 
         @worker.on("JobComplete")
@@ -70,7 +70,7 @@ class InterceptorTest(DatabaseTest):
         self.ran = []
 
     def left(self, before=None, after=None, task=None, is_async=False):
-        """Runs one job under interceptors: `attempts|last_error` of what is left, or None."""
+        """Runs one job with interceptors; returns `attempts|last_error` of the job, or None if it is gone."""
         worker = self.worker()
         if before:
             worker.intercept("BeforeJobRun")(before)
@@ -90,7 +90,7 @@ class InterceptorTest(DatabaseTest):
         self.sql("delete from _private_jobs")
         return rows[0] if rows else None
 
-    def test_before_a_run_a_job_can_be_let_through_skipped_or_failed(self):
+    def test_an_interceptor_before_a_run_can_skip_and_fail(self):
         for is_async in (False, True):
             with self.subTest(is_async=is_async):
                 self.ran.clear()
@@ -100,12 +100,12 @@ class InterceptorTest(DatabaseTest):
                 self.assertEqual(self.left(lambda ctx: Fail(f"not {ctx.job.task}"), is_async=is_async), "1|not t")
                 self.assertEqual(self.ran, [{}])
 
-    def test_an_interceptor_that_raises_or_answers_nonsense_before_a_run_fails_the_attempt(self):
+    def test_a_broken_interceptor_before_a_run_fails_the_attempt(self):
         self.assertEqual(self.left(lambda ctx: 1 / 0), "1|ZeroDivisionError: division by zero")
-        self.assertIn("answers None, Skip() or Fail(reason)", self.left(lambda ctx: "skip"))
+        self.assertIn("must return None, Skip() or Fail(reason)", self.left(lambda ctx: "skip"))
         self.assertEqual(self.ran, [])
 
-    def test_after_a_run_the_outcome_can_be_turned(self):
+    def test_an_interceptor_after_a_run_can_change_the_outcome(self):
         def broken(payload):
             raise ValueError("no")
 
@@ -119,16 +119,16 @@ class InterceptorTest(DatabaseTest):
                 self.assertEqual(self.left(after=lambda ctx, error: Fail("bad luck"), is_async=is_async), "1|bad luck")
         self.assertEqual([type(error) for error in errors], [type(None), ValueError] * 2)
 
-    def test_an_interceptor_that_raises_after_a_run_changes_nothing(self):
+    def test_a_raising_interceptor_after_a_run_changes_nothing(self):
         with self.assertLogs("graphile_worker", "ERROR"):
             self.assertIsNone(self.left(after=lambda ctx, error: 1 / 0))
 
-    def test_a_vetoed_job_is_not_told_to_those_after_the_run(self):
+    def test_a_skipped_job_does_not_reach_after_job_run(self):
         told = []
         self.left(before=lambda ctx: Skip(), after=lambda ctx, error: told.append(error))
         self.assertEqual(told, [])
 
-    def test_jobs_that_the_workers_clients_add_can_be_changed_skipped_and_refused(self):
+    def test_before_job_schedule_changes_skips_and_refuses_jobs(self):
         worker = self.worker()
 
         @worker.intercept("BeforeJobSchedule")
@@ -146,10 +146,10 @@ class InterceptorTest(DatabaseTest):
         with self.assertRaisesRegex(RefusedError, "not on Sundays"):
             worker.client.add_job("refused")
         self.assertEqual(self.value("select count(*) from jobs"), "1")
-        self.client.add_job("skipped")  # a client of its own is not asked
+        self.client.add_job("skipped")  # a client that is not the worker's does not call the interceptor
         self.assertEqual(self.value("select count(*) from jobs"), "2")
 
-    def test_jobs_that_a_task_adds_pass_the_interceptors_too(self):
+    def test_jobs_that_a_task_adds_pass_the_interceptors(self):
         worker = self.worker()
         worker.intercept("BeforeJobSchedule")(lambda job: Fail("no"))
         worker.task("spawn")(lambda payload, ctx: ctx.client.add_job("other"))
@@ -166,7 +166,7 @@ class LogTest(DatabaseTest):
         worker.run_once()
         return id
 
-    def test_an_exception_of_a_task_is_logged_with_its_traceback_and_the_jobs_fields(self):
+    def test_a_tasks_exception_is_logged_with_traceback_and_fields(self):
         with self.logged() as records:
             id = self.run_one(lambda payload: 1 / 0)
         (record,) = [record for record in records if record.exc_info]
@@ -174,7 +174,7 @@ class LogTest(DatabaseTest):
         self.assertEqual((record.job_id, record.task, record.attempt), (id, "t", 1))
         self.assertIs(record.exc_info[0], ZeroDivisionError)
 
-    def test_what_the_library_logs_is_a_record_of_logging_with_its_fields(self):
+    def test_library_logs_become_logging_records_with_fields(self):
         with self.logged() as records:
             before = time.time()
             id = self.run_one(lambda payload: 1 / 0, max_attempts=1)
@@ -188,7 +188,10 @@ class LogTest(DatabaseTest):
         self.assertNotIn("secret", "".join(record.getMessage() for record in records))
 
     def failures(self, records, id):
-        """The records of a job's failures. One of another job comes after those: the library's records keep their order."""
+        """Returns the records of a job's failures.
+
+        Another job fails after them. The library keeps the order of records, so its record marks the end.
+        """
 
         def fails(payload):
             raise TaskFailed("the last one")
@@ -208,7 +211,7 @@ class LogTest(DatabaseTest):
                 self.assertIs(record.exc_info[0], ZeroDivisionError)
                 self.assertIn("1 / 0", logging.Formatter().format(record))
 
-    def test_a_failure_of_an_interceptor_before_the_run_is_one_record_too(self):
+    def test_a_failed_interceptor_before_a_run_is_one_log_record(self):
         worker = self.worker()
         worker.task("t")(lambda payload: None)
         worker.intercept("BeforeJobRun")(lambda ctx: 1 / 0)
@@ -219,7 +222,7 @@ class LogTest(DatabaseTest):
         self.assertIs(record.exc_info[0], ZeroDivisionError)
         self.assertEqual(self.client.job(id)["last_error"], "ZeroDivisionError: division by zero")
 
-    def test_records_below_the_level_are_not_made(self):
+    def test_records_below_the_level_are_not_logged(self):
         for level, words in (("INFO", {"job completed"}), ("WARNING", set())):
             with self.subTest(level=level), self.logged() as records:
                 graphile_worker.set_log_level(level)
@@ -230,7 +233,7 @@ class LogTest(DatabaseTest):
                 self.assertEqual(found, words)
         self.assertRaisesRegex(ValueError, "level", graphile_worker.set_log_level, "LOUD")
 
-    def test_nothing_is_lost_at_the_end_of_the_program(self):
+    def test_no_log_record_is_lost_when_the_program_ends(self):
         program = self.program(
             "import logging, graphile_worker\n"
             "logging.basicConfig(level=logging.INFO, format='%(levelname)s %(name)s %(message)s')\n"
@@ -260,7 +263,7 @@ class LogTest(DatabaseTest):
 
 
 class SlowObserverTest(DatabaseTest):
-    def test_the_end_waits_for_observers_of_what_happened(self):
+    def test_the_end_waits_for_observers(self):
         worker, told, go_on = self.worker(), [], threading.Event()
 
         @worker.on("JobComplete")

@@ -23,7 +23,7 @@ HELLO = PACKAGE / "examples/hello.py"
 
 
 class InstallTest(unittest.TestCase):
-    def test_the_installed_package_is_tested_and_brings_library_and_types(self):
+    def test_the_installed_package_has_the_library_and_types(self):
         folder = Path(graphile_worker.__file__).parent
         self.assertEqual(folder.parent, Path(sysconfig.get_path("purelib")))
         self.assertEqual(_native.library_path().parent, folder)
@@ -35,10 +35,10 @@ class InstallTest(unittest.TestCase):
         self.assertRegex(tag, r"^Tag: py3-none-(?!any)\w+$")
         self.assertIn("Root-Is-Purelib: false", wheel)
 
-    def test_it_needs_nothing_else(self):
+    def test_the_package_has_no_dependencies(self):
         self.assertEqual(metadata.distribution("graphile-worker-native").requires or [], [])
 
-    def test_a_library_of_another_version_is_refused_with_both_numbers(self):
+    def test_a_wrong_or_missing_library_is_refused(self):
         maps = Path("/proc/self/maps").read_text().splitlines()
         libc = next(line.split()[-1] for line in maps if "libc.so.6" in line)
         for library, words in [(libc, "gw_abi_version"), ("/nowhere/lib.so", "GRAPHILE_WORKER_LIBRARY")]:
@@ -51,7 +51,7 @@ class InstallTest(unittest.TestCase):
 
 
 class SourceDistributionTest(unittest.TestCase):
-    """What `python -m build --sdist` makes must build on a machine that has no checkout."""
+    """The source distribution of `python -m build --sdist` must build on a machine without a checkout."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -79,7 +79,7 @@ class SourceDistributionTest(unittest.TestCase):
                 self.assertTrue((source.parent / included).is_file(), f"{source}: {included}")
 
     @unittest.skipUnless(shutil.which("cargo"), "cargo is not installed")
-    def test_cargo_takes_its_manifest(self):
+    def test_cargo_accepts_the_manifest(self):
         command = ["cargo", "metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path"]
         answer = subprocess.run([*command, str(self.rust / "Cargo.toml")], capture_output=True, text=True)
         self.assertEqual(answer.returncode, 0, answer.stderr)
@@ -87,7 +87,7 @@ class SourceDistributionTest(unittest.TestCase):
         for target in package["targets"]:
             self.assertTrue(Path(target["src_path"]).is_file(), target)
 
-    def test_without_the_sources_the_error_says_what_to_set(self):
+    def test_without_sources_the_error_names_the_variable(self):
         shutil.rmtree(self.rust)
         answer = subprocess.run(
             [sys.executable, "setup.py", "build_py"], cwd=self.rust.parent, capture_output=True, text=True,
@@ -99,7 +99,7 @@ class SourceDistributionTest(unittest.TestCase):
 
 
 class DocumentationTest(unittest.TestCase):
-    def test_every_public_name_says_what_it_is(self):
+    def test_every_public_name_has_a_docstring(self):
         without = []
         for name in graphile_worker.__all__:
             value = getattr(graphile_worker, name)
@@ -113,7 +113,7 @@ class DocumentationTest(unittest.TestCase):
             ]
         self.assertEqual(without, [])
 
-    def test_the_first_program_of_the_readme_is_the_example(self):
+    def test_the_first_readme_program_is_the_example(self):
         readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
         block = readme.split("```python\n", 1)[1].split("```", 1)[0]
         self.assertEqual(block, HELLO.read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ class ExampleTest(DatabaseTest):
 
 
 def load_tests(loader, tests, pattern):
-    """The examples in the documentation are tests as well."""
+    """Adds the examples of the docstrings to the tests."""
     for file in sorted(Path(graphile_worker.__file__).parent.glob("_[a-z]*.py")):
         tests.addTests(doctest.DocTestSuite(importlib.import_module(f"graphile_worker.{file.stem}")))
     return tests

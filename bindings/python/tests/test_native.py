@@ -1,4 +1,4 @@
-"""The table of prototypes, the constants and the options, held against the library's header."""
+"""Compares the table of prototypes, the constants and the options with the library's header."""
 
 import ctypes
 import os
@@ -12,14 +12,14 @@ from harness import CHECKOUT
 
 
 def header():
-    """The header without comments."""
+    """Returns the header without comments."""
     path = Path(os.environ.get("GRAPHILE_WORKER_PREFIX", CHECKOUT)) / "include/graphile_worker.h"
     noise = r"/\*.*?\*/|//[^\n]*|^#(if|endif|else|include)[^\n]*"
     return re.sub(noise, " ", path.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def c_types(arguments):
-    """The arguments' types, without names: `const gw_job_t *` is `gw_job_t*`."""
+    """Returns the types of arguments, without names: `const gw_job_t *` becomes `gw_job_t*`."""
     if arguments.strip() in ("", "void"):
         return []
     texts = [re.sub(r"\bconst\b|\bstruct\b", "", argument).strip() for argument in arguments.split(",")]
@@ -27,7 +27,7 @@ def c_types(arguments):
 
 
 def declared():
-    """What the header declares: name -> (answer, argument types)."""
+    """Returns the functions that the header declares: name -> (return type, argument types)."""
     functions = {}
     for answer, name, arguments in re.findall(r"([\w][\w\s]*[\s*]+?)\b(gw_\w+)\s*\(([^()]*)\)\s*;", header()):
         answer = re.sub(r"\b(const|struct|GW_\w+|extern)\b|\s", "", answer)
@@ -47,7 +47,7 @@ def fits(c_type, kind):
         return kind is SCALARS[c_type]
     if c_type == "char*":
         return kind in (ctypes.c_char_p, ctypes.c_void_p)
-    if c_type == "char**":  # texts given, or a text to be put there
+    if c_type == "char**":  # texts as an argument, or a text to return
         return kind in (_native._texts, _native._out_text)
     if c_type.endswith("**") or c_type in ("int64_t*", "size_t*"):
         base = SCALARS.get(c_type[:-1], ctypes.c_void_p)
@@ -56,14 +56,14 @@ def fits(c_type, kind):
 
 
 class PrototypesTest(unittest.TestCase):
-    def test_the_table_has_every_function_of_the_header_and_no_other(self):
+    def test_the_table_has_exactly_the_functions_of_the_header(self):
         self.assertEqual(sorted(_native.PROTOTYPES), sorted(declared()))
 
-    def test_every_function_takes_as_many_arguments_as_the_header_says(self):
+    def test_every_function_has_the_headers_argument_count(self):
         counts = {name: len(arguments) for name, (_, arguments) in declared().items()}
         self.assertEqual({name: len(types) - 1 for name, types in _native.PROTOTYPES.items()}, counts)
 
-    def test_every_type_is_as_wide_as_the_headers(self):
+    def test_every_type_has_the_width_of_the_header(self):
         for name, (answer, arguments) in declared().items():
             for c_type, kind in zip([answer, *arguments], _native.PROTOTYPES[name]):
                 with self.subTest(function=name, type=c_type):
@@ -90,7 +90,7 @@ class PrototypesTest(unittest.TestCase):
 
 
 class OptionsTest(unittest.TestCase):
-    def test_the_options_that_editors_complete_are_those_of_the_library(self):
+    def test_the_typed_options_are_those_of_the_library(self):
         for whose, ours in (("worker", _options.WorkerOptions), ("client", _options.ClientOptions)):
             theirs = {option["key"] for option in graphile_worker.options() if option["for"] in (whose, "both")}
             self.assertEqual({*ours.__annotations__, "database_url"}, theirs)
@@ -98,7 +98,7 @@ class OptionsTest(unittest.TestCase):
     def test_every_interceptor_is_an_event_of_the_library(self):
         self.assertLessEqual(set(_hooks.INTERCEPTED), set(_native.texts_at(_native.lib.gw_event_name_at)))
 
-    def test_the_versions_of_package_library_and_crate_are_one(self):
+    def test_package_library_and_crate_have_one_version(self):
         self.assertEqual(_native.lib.gw_version_string().decode(), graphile_worker.__version__)
         crate = re.search(r'^version = "(.*)"', (CHECKOUT / "Cargo.toml").read_text(), re.MULTILINE)
         self.assertEqual(crate.group(1), graphile_worker.__version__)

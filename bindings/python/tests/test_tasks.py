@@ -1,4 +1,4 @@
-"""Tasks on threads: every way to end, and what a task is given."""
+"""Tasks on threads: their outcomes and their arguments."""
 
 import asyncio
 import contextvars
@@ -20,10 +20,10 @@ from harness import SOON, DatabaseTest, until
 
 
 class OutcomeTest(DatabaseTest):
-    """One job, one task; how it ends and what the row says then."""
+    """One job of one task: its outcome, and its row after that."""
 
     def left(self, handler, payload=None, **options):
-        """Runs one job once: `attempts|last_error` of what is left of it, or None if it is gone."""
+        """Runs one job once; returns `attempts|last_error` of its row, or None if it is gone."""
         worker = self.worker()
         worker.task("t", **options)(handler)
         self.client.add_job("t", payload)
@@ -31,12 +31,12 @@ class OutcomeTest(DatabaseTest):
         rows = self.sql("select attempts, last_error from jobs")
         return rows[0] if rows else None
 
-    def test_a_task_that_returns_is_done_whatever_it_returns(self):
-        for answer in (None, 0, False, "", [], Exception("an answer, not a failure")):
+    def test_any_return_value_completes_the_job(self):
+        for answer in (None, 0, False, "", [], Exception("a return value, not a failure")):
             with self.subTest(answer=answer):
                 self.assertIsNone(self.left(lambda payload: answer))
 
-    def test_a_task_gets_the_payload_and_the_context_if_it_takes_it(self):
+    def test_a_task_gets_the_arguments_that_it_declares(self):
         calls = []
         for handler in (
             lambda: calls.append(()),
@@ -51,7 +51,7 @@ class OutcomeTest(DatabaseTest):
         one = {"n": 1}
         self.assertEqual(calls, [(), (one,), (one, one, 1), (one, 3), (one, "t"), 2, ("extra", one)])
 
-    def test_a_time_beyond_the_years_1_to_9999_reads_as_the_nearest_within(self):
+    def test_infinite_times_read_as_the_years_1_and_9999(self):
         times = []
         worker = self.worker()
         worker.task("t")(lambda payload, ctx: times.append((ctx.job.run_at, ctx.job.created_at)))
@@ -95,7 +95,7 @@ class OutcomeTest(DatabaseTest):
 
         self.assertIsNone(self.left(task, {"n": 1}))
 
-    def test_a_client_is_not_pickled_for_another_process(self):
+    def test_a_client_cannot_be_pickled(self):
         with self.assertRaisesRegex(TypeError, "make one in each process"):
             pickle.dumps(self.client)
 
@@ -119,7 +119,7 @@ class OutcomeTest(DatabaseTest):
 
         self.assertEqual(self.left(task), "1|KeyboardInterrupt")
 
-    def test_an_exception_whose_text_cannot_be_read_or_stored_is_a_failure_all_the_same(self):
+    def test_unreadable_and_unstorable_exceptions_fail_the_job(self):
         class Odd(Exception):
             def __str__(self):
                 raise RuntimeError("no text")
@@ -148,7 +148,7 @@ class OutcomeTest(DatabaseTest):
         self.assertEqual(self.left(task), "0|")
         self.assertEqual(self.value("select run_at - now() between '59 min' and '60 min' from jobs"), "t")
 
-    def test_a_task_of_its_own_backoff_waits_that_long(self):
+    def test_a_tasks_backoff_sets_the_delay(self):
         def task(payload):
             raise TaskFailed("no")
 
@@ -162,13 +162,13 @@ class OutcomeTest(DatabaseTest):
 
         self.assertRegex(self.left(task, timeout=0.05), r"1\|.*timed out")
 
-    def test_an_awaitable_that_nobody_awaits_is_a_failure_and_not_success(self):
+    def test_a_returned_awaitable_fails_the_attempt(self):
         async def work():
             pass
 
-        self.assertRegex(self.left(lambda payload: work()), "1|TypeError: task t answered an awaitable")
+        self.assertRegex(self.left(lambda payload: work()), "1|TypeError: task t returned an awaitable")
 
-    def test_a_missing_task_module_global_is_a_failure_like_any_other(self):
+    def test_a_key_error_in_a_task_fails_the_attempt(self):
         self.assertRegex(self.left(lambda payload: payload["missing"], {}), r"1\|KeyError: 'missing'")
 
 
@@ -186,7 +186,7 @@ class BatchTest(DatabaseTest):
         error = self.value("select last_error from jobs")
         self.assertIn("ValueError: odd", error)
 
-    def test_a_batch_that_answers_none_or_only_nones_is_done(self):
+    def test_a_batch_without_errors_is_done(self):
         self.assertEqual(self.run_batch(lambda items: None, [1, 2]), [])
         self.assertEqual(self.run_batch(lambda items: [None for _ in items], [1, 2]), [])
         self.assertEqual(self.run_batch(lambda items: None, []), [])
@@ -194,7 +194,7 @@ class BatchTest(DatabaseTest):
     def test_an_exception_fails_the_whole_batch(self):
         self.assertEqual(self.run_batch(lambda items: items[9], [1, 2]), ["[1,2]|1"])
 
-    def test_an_answer_of_the_wrong_length_or_kind_fails_the_batch(self):
+    def test_a_batch_result_of_the_wrong_shape_fails(self):
         self.assertEqual(self.run_batch(lambda items: [None], [1, 2]), ["[1,2]|1"])
         self.assertIn("one entry for each of its 2 items", self.value("select last_error from jobs"))
         self.sql("delete from _private_jobs")
@@ -206,7 +206,7 @@ class BatchTest(DatabaseTest):
 
 
 class ThreadsTest(DatabaseTest):
-    def test_as_many_jobs_as_concurrency_says_run_at_once_and_not_more(self):
+    def test_exactly_concurrency_jobs_run_at_once(self):
         worker, together, lock, now, most = self.worker(concurrency=5), threading.Barrier(5), threading.Lock(), [0], [0]
 
         @worker.task
@@ -214,7 +214,7 @@ class ThreadsTest(DatabaseTest):
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
-            together.wait(SOON)  # breaks unless five are here
+            together.wait(SOON)  # fails unless five jobs wait at the same time
             with lock:
                 now[0] -= 1
 
@@ -223,7 +223,7 @@ class ThreadsTest(DatabaseTest):
         self.assertEqual(self.value("select count(*) from jobs"), "0")
         self.assertEqual(most[0], 5)
 
-    def test_a_slow_job_holds_up_none_of_those_that_came_with_it(self):
+    def test_a_slow_job_does_not_delay_the_other_jobs(self):
         worker, others = self.worker(concurrency=4), threading.Semaphore(0)
 
         @worker.task
@@ -247,7 +247,7 @@ class ThreadsTest(DatabaseTest):
         self.assertEqual(sorted(seen), list(range(1000)))
         self.assertEqual(self.value("select count(*) from jobs"), "0")
 
-    def test_what_a_task_sets_in_a_context_variable_is_not_there_for_the_next(self):
+    def test_context_variables_do_not_leak_to_the_next_task(self):
         variable, seen = contextvars.ContextVar("variable", default="unset"), []
         worker = self.worker(concurrency=1)
 
@@ -298,7 +298,7 @@ class ThreadsTest(DatabaseTest):
             if not running.acquire(blocking=False):
                 overlaps.append(payload)
                 return
-            time.sleep(0.002)  # time for another one to come in between, if one could
+            time.sleep(0.002)  # long enough for another job to overlap, if one could
             running.release()
 
         self.client.add_jobs(NewJob("t", n, queue="q") for n in range(20))
@@ -355,7 +355,7 @@ class LifeTest(DatabaseTest):
         self.assertTrue(worker.wait(SOON))
         self.assertEqual(self.value("select count(*) from jobs"), "0")
 
-    def test_abort_cancels_running_jobs_at_once_and_counts_no_attempt(self):
+    def test_abort_cancels_jobs_and_counts_no_attempt(self):
         worker, begun = self.worker(shutdown_grace_period=60), threading.Event()
 
         @worker.task
@@ -371,7 +371,7 @@ class LifeTest(DatabaseTest):
         self.assertTrue(worker.wait(SOON))
         self.assertEqual(self.value("select attempts, locked_by is null from jobs"), "0|t")
 
-    def test_a_task_that_does_not_return_is_named_and_its_job_given_back(self):
+    def test_a_task_that_hangs_is_named_and_its_job_given_back(self):
         worker, begun, go_on = self.worker(shutdown_grace_period=0.05), threading.Event(), threading.Event()
 
         @worker.task
@@ -428,7 +428,7 @@ class LifeTest(DatabaseTest):
                 with self.assertRaisesRegex(StateError, "runs already"):
                     late()
 
-    def test_a_start_that_fails_says_why_and_can_be_repeated(self):
+    def test_a_failed_start_raises_and_can_be_repeated(self):
         worker = Worker(self.url.rpartition("/")[0] + "/no_such_database")
         worker.task("t")(lambda: None)
         for _ in range(2):
@@ -440,7 +440,7 @@ class LifeTest(DatabaseTest):
     def test_cron_entries_add_jobs(self):
         worker, done = self.worker(), threading.Event()
         worker.task("t")(lambda payload: done.set() if payload["n"] == 1 else None)
-        # Due once a minute, and a fill of some minutes makes up for those that were missed since it was first known.
+        # The entry is due once a minute. Its fill adds the jobs of the minutes since its last execution.
         self.sql("insert into _private_known_crontabs (identifier, known_since, last_execution)"
                  " values ('t', now() - interval '1 h', now() - interval '3 min')")
         worker.cron('* * * * * t ?fill=5m {"n": 1}')
@@ -478,7 +478,7 @@ class RegistrationTest(unittest.TestCase):
             with self.subTest(words=words), self.assertRaisesRegex(ConfigError, words):
                 self.worker.task("t")(handler)
         self.worker.task("twice")(lambda: None)
-        with self.assertRaisesRegex(ConfigError, "there is a task twice already"):
+        with self.assertRaisesRegex(ConfigError, "task twice is registered already"):
             self.worker.task("twice")(lambda: None)
         with self.assertRaisesRegex(ConfigError, "name"):
             self.worker.task(functools.partial(print))
@@ -491,7 +491,7 @@ class RegistrationTest(unittest.TestCase):
         with self.assertRaisesRegex(CrontabError, "line 2, column"):
             self.worker.cron("* * * * * a\n* * 40 * * b")
 
-    def test_unknown_options_and_events_are_refused_with_the_names_that_are_near(self):
+    def test_unknown_options_and_events_suggest_similar_names(self):
         with self.assertRaisesRegex(ConfigError, "unknown option concurency: did you mean concurrency"):
             Worker(concurency=4)
         with self.assertRaisesRegex(ConfigError, "unknown event JobCompleted: did you mean JobComplete"):
@@ -501,7 +501,7 @@ class RegistrationTest(unittest.TestCase):
         with self.assertRaisesRegex(ConfigError, "unknown interceptor JobFail"):
             self.worker.intercept("JobFail")
 
-    def test_cancelled_is_an_exception_that_a_task_may_let_through(self):
+    def test_job_cancelled_is_a_task_failed(self):
         self.assertTrue(issubclass(JobCancelled, TaskFailed))
 
 

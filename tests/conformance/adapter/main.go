@@ -1,5 +1,5 @@
-// The Go adapter of tests/conformance: does what it is told, one command a line, and decides nothing.
-// Which commands there are stands in tests/conformance/README.md.
+// The Go adapter of tests/conformance: executes commands, one per line, and decides nothing.
+// tests/conformance/README.md lists the commands.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 	adapter.close()
 }
 
-// refusal is an error as the protocol has it.
+// refusal returns the reply for an error.
 func refusal(err error) string {
 	status, state := "GW_ERR_INVALID", "-"
 	var ours *gw.Error
@@ -52,13 +52,13 @@ func refusal(err error) string {
 
 type adapter struct {
 	client *gw.Client
-	jobs   []gw.NewJob // what `and` remembered
+	jobs   []gw.NewJob // the jobs that `and` keeps
 	worker *worker
 	ran    notes
 	events notes
 }
 
-// background: the adapter gives the library all the time that it wants.
+// background: the adapter sets no deadline for calls of the library.
 var background = context.Background()
 
 func (r *adapter) obey(command string, words []string) ([]string, error) {
@@ -195,7 +195,7 @@ func (r *adapter) closeWorker() {
 	}
 }
 
-// config makes settings of k=v fields.
+// config returns the settings of k=v fields.
 func config(words []string) (gw.Config, error) {
 	config := gw.Config{DatabaseURL: os.Getenv("DATABASE_URL"), Options: map[string]string{}}
 	for _, word := range words {

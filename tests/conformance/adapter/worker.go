@@ -1,4 +1,4 @@
-// The adapter's worker: its tasks, and what they and the hooks have noted.
+// The adapter's worker: its tasks, and the notes of tasks and hooks.
 
 package main
 
@@ -17,12 +17,12 @@ import (
 type worker struct {
 	*gw.Worker
 	started chan struct{} // has room for one
-	ended   chan struct{} // closed by the end of Run
-	err     error         // what Run answered, once ended is closed
+	ended   chan struct{} // closed when Run has returned
+	err     error         // the result of Run, once ended is closed
 	ran     *notes
 }
 
-// notes are written by goroutines, and read by commands.
+// notes: goroutines write them, and commands read them.
 type notes struct {
 	sync.Mutex
 	texts []string
@@ -187,7 +187,7 @@ func (r *adapter) obeyWorker(command string, words []string) (fields []string, e
 	return nil, errUnknown
 }
 
-// start returns when the worker runs, or with why it does not.
+// start returns when the worker runs, or returns the error of the start.
 func (w *worker) start(run func(context.Context) error) error {
 	ended := make(chan struct{})
 	w.ended = ended

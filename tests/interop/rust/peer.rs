@@ -1,5 +1,5 @@
-//! A worker of the async crate for tests/interop to drive: the same verbs as examples/interop.rs.
-//! Each of the packages beside includes it, with `graphile_worker` at its own version.
+//! A worker of the async crate that tests/interop runs. It has the same verbs as examples/interop.rs.
+//! The packages v13 and v14 compile it, each with its own version of `graphile_worker`.
 
 use graphile_worker::tokio_postgres::TokioPostgresDatabase;
 use graphile_worker::{
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 type Done<T> = Result<T, Box<dyn Error>>;
 
-/// The table to write to, as the handlers find it.
+/// The table to which the handlers write.
 #[derive(Clone, Debug)]
 struct Ledger(String);
 
-/// Tasks are known at compile time here: the one that only peers have, and the one that everybody has.
+/// The async crate needs its tasks at compile time: one that only peers have, and one that both have.
 macro_rules! task {
     ($name:ident, $identifier:literal) => {
         #[derive(Serialize, Deserialize, Clone)]
@@ -99,7 +99,7 @@ async fn recover(database: Database, table: &str, threshold: Duration) -> Done<(
     Ok(options.sweep_threshold(threshold).recovery_delay(Duration::ZERO).init().await?.run().await?)
 }
 
-/// Adds the jobs of a crontab, and runs those of the tasks of this program, which are not in it.
+/// Adds the jobs of a crontab. It runs none of them, because the crontab has no task of this program.
 async fn schedule(database: Database, crontab: &str) -> Done<()> {
     Ok(recording(database, "no_table").with_cron(crontab)?.init().await?.run().await?)
 }

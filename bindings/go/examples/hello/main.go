@@ -1,4 +1,4 @@
-// Adds a job, and runs it.
+// Adds a job and runs it.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 	if _, err := client.AddJob(ctx, "hello", Hello{Name: "Ada"}); err != nil {
 		log.Fatal(err)
 	}
-	// Runs what is due and returns; Run goes on until its context ends.
+	// Runs all due jobs and returns. Run runs until its context ends.
 	if err := worker.RunOnce(ctx); err != nil {
 		log.Fatal(err)
 	}

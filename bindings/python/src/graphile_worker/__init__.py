@@ -1,4 +1,4 @@
-"""A PostgreSQL job queue: add jobs, also within your own transaction, and work them off on threads or an event loop.
+"""A PostgreSQL job queue: add jobs, also within your own transaction, and run them on threads or an event loop.
 
 >>> from graphile_worker import Worker
 >>> worker = Worker()                                            # doctest: +SKIP

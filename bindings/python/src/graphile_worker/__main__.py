@@ -1,6 +1,7 @@
-"""`python -m graphile_worker module:worker --processes N`: runs a worker, in processes of its own if asked to.
+"""`python -m graphile_worker module:worker --processes N`: runs a worker, in N processes of its own if N is above 1.
 
-Knows nothing of jobs. The processes are fresh interpreters, not forks, and stop when this one ends, however it ends.
+Knows nothing of jobs. The processes are fresh interpreters, not forks. They stop when this process ends, also when it
+is killed.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from . import GraphileWorkerError, Worker, options
 
 logger = logging.getLogger("graphile_worker")
 
-#: A process that was killed is started again after so many seconds.
+#: Seconds until a process that was killed is started again.
 RESTART_PAUSE = 1.0
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m graphile_worker",
-        description="Runs the worker of a module until Ctrl-C or SIGTERM; the second one cancels running jobs.",
+        description="Runs the worker of a module until Ctrl-C or SIGTERM; the second signal cancels running jobs.",
     )
-    parser.add_argument("worker", nargs="?", help="where it is: module:variable, as in app.jobs:worker")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="run it N times, for work on the CPU")
-    parser.add_argument("--once", action="store_true", help="run every job that is due, and end")
-    parser.add_argument("--log-level", default="INFO", metavar="LEVEL", help="of Python's logging; INFO if not given")
+    parser.add_argument("worker", nargs="?", help="the worker to run: module:variable, as in app.jobs:worker")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="run it in N processes, to use N CPUs")
+    parser.add_argument("--once", action="store_true", help="run every job that is due, then end")
+    parser.add_argument("--log-level", default="INFO", metavar="LEVEL", help="level of logging; INFO if not given")
     parser.add_argument("--options", action="store_true", help="print the options of Worker(...) and their defaults")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # a pipe that closes when the parent ends
     given = parser.parse_args(arguments)
     if given.options:
         return _print_options()
     if not given.worker:
-        parser.error("the worker is missing: module:variable")
+        parser.error("the worker is missing: pass module:variable")
     if given.processes < 1:
-        parser.error("--processes: at least 1")
+        parser.error("--processes: must be at least 1")
     logging.basicConfig(
         level=given.log_level.upper(), format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
     )
@@ -66,36 +67,39 @@ def _work(place: str, once: bool, parent: Optional[int]) -> int:
 
 
 def _find(place: str) -> Worker:
-    """The worker at `module:variable`; the module is looked for in the current folder too."""
+    """Returns the worker at `module:variable`; searches the module in the current folder too."""
     module, _, variable = place.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     worker = getattr(importlib.import_module(module), variable or "worker", None)
     if not isinstance(worker, Worker):
-        sys.exit(f"{place}: there is no graphile_worker.Worker of this name in {module}")
+        sys.exit(f"{place}: module {module} has no graphile_worker.Worker of this name")
     return worker
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process as SIGTERM does, once the parent's end of the pipe is closed."""
+    """Sends SIGTERM to this process as soon as the parent's end of the pipe is closed."""
     os.read(parent, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Processes:
-    """N processes that run the same worker. One that is killed is started again; one that fails by itself ends all."""
+    """N processes that run the same worker.
+
+    If one is killed, it is started again. If one ends with an error status, all are stopped.
+    """
 
     def __init__(self, place: str, count: int, once: bool, log_level: str) -> None:
         self._command = [sys.executable, "-m", "graphile_worker", place, "--log-level", log_level]
         self._command += ["--once"] if once else []
         self._count = count
-        self._read, self._write = os.pipe()  # the children wait for the end of this
+        self._read, self._write = os.pipe()  # each child stops when the write end closes
         self._children: Dict[int, subprocess.Popen[bytes]] = {}
         self._signal: Optional[int] = None
         self._status = 0
 
     def run(self) -> int:
-        """Runs until all have ended; the exit status."""
+        """Runs until all processes have ended; returns the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._pass_on)
@@ -109,31 +113,31 @@ class Processes:
         return self._status
 
     def _start(self) -> None:
-        # A session of its own: a Ctrl-C of the terminal reaches it once, through us, and not twice.
+        # Each child has its own session: a Ctrl-C of the terminal then reaches it once, through this process.
         child = subprocess.Popen(
             [*self._command, "--parent", str(self._read)], pass_fds=[self._read], start_new_session=True
         )
         self._children[child.pid] = child
-        if self._signal is not None:  # it came while this one was started
+        if self._signal is not None:  # the signal arrived while this child was starting
             self._pass_on(self._signal)
 
     def _ended(self, child: subprocess.Popen[bytes]) -> None:
         status = child.returncode
         if status < 0 and self._signal is None:
-            logger.warning("process %d was killed by signal %d: another one is started", child.pid, -status)
+            logger.warning("process %d was killed by signal %d: starting another one", child.pid, -status)
             time.sleep(RESTART_PAUSE)
             if self._signal is None:
                 self._start()
         elif status > 0:
             self._status = self._status or status
             if self._signal is None:
-                logger.error("process %d failed with status %d: all are stopped", child.pid, status)
+                logger.error("process %d failed with status %d: stopping all processes", child.pid, status)
                 self._pass_on(signal.SIGTERM)
 
     def _pass_on(self, number: int, _frame: object = None) -> None:
         self._signal = number
         for child in list(self._children.values()):
-            # Not send_signal, which would look whether it has ended, and take its status away from run().
+            # send_signal would poll the child and so take its exit status away from run().
             try:
                 os.kill(child.pid, number)
             except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The client: adds jobs, and looks after those that are there. Knows nothing of workers."""
+"""The client: adds jobs, and lists and changes existing ones. Knows nothing of workers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ CLEANUPS = {"delete_permafailed": 1, "gc_tasks": 2, "gc_queues": 4}
 
 
 class Client:
-    """Adds jobs to the queue, and manages those that are there. Any thread may use it; calls block on the database.
+    """Adds jobs to the queue, and manages existing jobs. Any thread may use it. Calls block on the database.
 
-    `database_url` is `DATABASE_URL` if not given, or what `PGHOST` and its like say; the options are those of `ClientOptions`. It connects at once, so a
-    wrong address or password is told here: `ConnectError`, `AuthError`, `ConfigError`.
+    If `database_url` is not given, the client uses `DATABASE_URL`, or else `PGHOST` and the other variables of libpq.
+    The options are those of `ClientOptions`. The constructor connects, so it raises `ConnectError`, `AuthError` or
+    `ConfigError` if the address, the password or an option is wrong.
 
-    After a fork the child makes a client of its own; this one answers `ForkedError` there.
+    After a fork the child must make a client of its own; this client raises `ForkedError` there.
 
     >>> with Client("postgres://localhost/app") as client:                 # doctest: +SKIP
     ...     client.add_job("send_email", {"to": "ada@example.com"}, queue="user 42")
@@ -45,14 +46,14 @@ class Client:
 
     @classmethod
     def _of_worker(cls, settings: Mapping[str, str], interceptors: List[Callable[[NewJob], Decision]]) -> Client:
-        """A client with a worker's options and interceptors."""
+        """Makes a client with a worker's options and interceptors."""
         client = cls.__new__(cls)
         client._open(settings, interceptors)
         return client
 
     @classmethod
     def _lent(cls, handle: int, schema: Optional[str], interceptors: List[Callable[[NewJob], Decision]]) -> Client:
-        """The client of a running worker, which owns it."""
+        """Wraps the client of a running worker. The worker owns the handle, so this object does not free it."""
         client = cls.__new__(cls)
         client._schema, client._interceptors = schema, interceptors
         client._owned = _native.Owned(handle, lambda _: None)
@@ -65,7 +66,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes its connections; later calls answer `ClosedError`. A second close does nothing."""
+        """Closes the client's connections; later calls raise `ClosedError`. A second close does nothing."""
         self._owned.free()
 
     # adding jobs
@@ -86,22 +87,22 @@ class Client:
         traceparent: Optional[str] = None,
         connection: Any = None,
     ) -> int:
-        """Adds a job, and answers its id.
+        """Adds a job, and returns its id.
 
-        - `payload`: what JSON can hold; `payload_json`: the JSON text itself, instead.
+        - `payload`: a value that JSON can hold; `payload_json`: the JSON text itself, instead of `payload`.
         - `queue`: jobs of one queue run one after the other.
-        - `run_at`: not before this time, an aware `datetime`.
+        - `run_at`: the job does not run before this time, an aware `datetime`.
         - `max_attempts`: 25 if not given.
         - `priority`: lower runs first; 0 if not given.
-        - `key`: replaces the waiting job of the same key, as `key_mode` says: `"replace"` (if not given),
+        - `key`: replaces the waiting job with the same key. `key_mode` sets how: `"replace"` (if not given),
           `"preserve_run_at"`, or `"unsafe_dedupe"`.
-        - `flags`: workers may refuse or demand them.
+        - `flags`: workers can be set to run no jobs, or only jobs, with certain flags.
         - `traceparent`: a W3C trace context for the task.
-        - `connection`: a connection, session or cursor of psycopg, SQLAlchemy, Django or another DB-API driver: the job
-          is added in its transaction, and exists if and only if that commits. Errors are then the driver's own.
+        - `connection`: a connection, session or cursor of psycopg, SQLAlchemy, Django or another DB-API driver. The job
+          is added in its transaction, and exists if and only if the transaction commits. Errors are then the driver's.
 
-        Raises `PayloadError` or another `InvalidArgumentError` before anything is sent, `DatabaseError` after;
-        `UnknownOutcomeError` means that it may have been added.
+        Raises `PayloadError` or another `InvalidArgumentError` before anything is sent, and `DatabaseError` after that.
+        `UnknownOutcomeError` means that the job may have been added.
         """
         job = NewJob(
             task, {} if payload is EMPTY else payload, payload_json, queue, run_at, max_attempts, priority, key, key_mode, flags, traceparent
@@ -109,7 +110,7 @@ class Client:
         return self.add_jobs([job], connection=connection)[0]
 
     def add_jobs(self, jobs: Iterable[NewJob], *, connection: Any = None) -> List[int]:
-        """Adds many jobs at once, all or none, and answers their ids in the same order.
+        """Adds several jobs at once, all or none, and returns their ids in the same order.
 
         >>> client.add_jobs(NewJob("greet", {"name": name}) for name in ("Ada", "Grace"))   # doctest: +SKIP
         """
@@ -126,7 +127,7 @@ class Client:
         return list(ids)
 
     async def add_job_async(self, task: str, payload: Any = EMPTY, *, connection: Any = None, **options: Any) -> int:
-        """As `add_job`, with the same options, for `async def` code: the loop goes on meanwhile.
+        """As `add_job`, with the same options, for `async def` code: the event loop keeps running during the call.
 
         `connection` may be psycopg's `AsyncConnection`, SQLAlchemy's `AsyncConnection` or `AsyncSession`, or asyncpg's.
         """
@@ -140,13 +141,16 @@ class Client:
         return [await _within.add_async(connection, self._schema, self._decided(job)) for job in jobs]
 
     def remove_job(self, key: str) -> bool:
-        """Removes the job with this key; False if there is none. One that runs is not stopped, but not retried."""
+        """Removes the job with this key; returns False if there is none.
+
+        If the job is running, it is not stopped, but it is not retried.
+        """
         return call(lib.gw_client_remove_job, self._handle, _native.text("key", key)) == _native.OK
 
-    # looking, and changing by hand
+    # reading, and changing by hand
 
     def job(self, id: int) -> Optional[Dict[str, Any]]:
-        """A job with all its fields, or None."""
+        """Returns the job with this id and all its fields, or None if there is none."""
         return self._ask(lib.gw_client_job, _native.integer("id", id, 64))
 
     def list_jobs(
@@ -158,33 +162,33 @@ class Client:
         limit: Optional[int] = None,
         offset: Optional[int] = None,
     ) -> List[Dict[str, Any]]:
-        """Jobs, of this task, queue and state: `"ready"`, `"scheduled"`, `"locked"` or `"failed"`."""
+        """Returns the jobs of this task, queue and state: `"ready"`, `"scheduled"`, `"locked"` or `"failed"`."""
         return self._ask(
             lib.gw_client_list_jobs, _given(task=task, queue=queue, state=state, limit=limit, offset=offset)
         )
 
     def stats(self) -> Dict[str, Any]:
-        """How many jobs there are in each state."""
+        """Returns the number of jobs in each state."""
         return self._ask(lib.gw_client_stats)
 
     def queues(self) -> List[Dict[str, Any]]:
-        """The named queues."""
+        """Returns the named queues."""
         return self._ask(lib.gw_client_queues)
 
     def locked_workers(self) -> List[Dict[str, Any]]:
-        """Who holds jobs."""
+        """Returns the workers that hold jobs."""
         return self._ask(lib.gw_client_locked_workers)
 
     def active_workers(self, sweep_threshold: Duration = 300) -> List[Dict[str, Any]]:
-        """Who has said within `sweep_threshold` that it lives."""
+        """Returns the workers that have sent a heartbeat within `sweep_threshold`: 300 seconds if not given."""
         return self._ask(lib.gw_client_active_workers, milliseconds("sweep_threshold", sweep_threshold))
 
     def complete_jobs(self, ids: Iterable[int]) -> Any:
-        """Takes waiting jobs away as done; answers those."""
+        """Removes waiting jobs as completed; returns the removed jobs."""
         return self._ask(lib.gw_client_complete_jobs, *_ids(ids))
 
     def fail_jobs(self, ids: Iterable[int], reason: str) -> Any:
-        """Fails waiting jobs for good; answers those."""
+        """Fails waiting jobs permanently; returns the failed jobs."""
         return self._ask(lib.gw_client_fail_jobs, *_ids(ids), _native.text("reason", reason))
 
     def reschedule_jobs(
@@ -196,21 +200,24 @@ class Client:
         attempts: Optional[int] = None,
         max_attempts: Optional[int] = None,
     ) -> Any:
-        """Changes waiting jobs, and answers those. What is not given stays as it is."""
+        """Changes waiting jobs; returns the changed jobs. A field that is not given stays as it is."""
         at = microseconds("run_at", run_at) if isinstance(run_at, datetime) else run_at
         options = _given(run_at=at, priority=priority, attempts=attempts, max_attempts=max_attempts)
         return self._ask(lib.gw_client_reschedule_jobs, *_ids(ids), options)
 
     def force_unlock(self, worker_ids: Iterable[str]) -> Any:
-        """Gives back what these workers hold. Only for workers that are dead: a living one's jobs would run twice."""
+        """Gives back the jobs of these workers. Use it for dead workers only: a living one's jobs would run twice."""
         names = [_native.text("worker_ids", name) for name in worker_ids]
         return self._ask(lib.gw_client_force_unlock, (c_char_p * len(names))(*names), len(names))
 
     def cleanup(self, *tasks: str) -> Any:
-        """Deletes what nobody needs: `"delete_permafailed"`, `"gc_tasks"`, `"gc_queues"`; all if none is given."""
+        """Deletes unused rows: `"delete_permafailed"`, `"gc_tasks"`, `"gc_queues"`; all three if none is given.
+
+        They delete permanently failed jobs, tasks without jobs, and queues without jobs.
+        """
         unknown = set(tasks) - set(CLEANUPS)
         if unknown:
-            raise InvalidArgumentError(f"cleanup: {', '.join(sorted(unknown))} is none of {', '.join(CLEANUPS)}")
+            raise InvalidArgumentError(f"cleanup: {', '.join(sorted(unknown))} is not one of {', '.join(CLEANUPS)}")
         return self._ask(lib.gw_client_cleanup, sum(CLEANUPS[task] for task in set(tasks or CLEANUPS)))
 
     def sweep_stale_workers(
@@ -222,8 +229,8 @@ class Client:
     ) -> Any:
         """Recovers the jobs of workers that have sent no heartbeat within `sweep_threshold`.
 
-        No worker is dead before three of its own heartbeats are missing. If the threshold is shorter than that for a living
-        worker, the answer names it in `raised_thresholds`, with the time that was applied instead.
+        No worker counts as dead before three of its own heartbeats are missing. If the threshold is shorter than that
+        for a living worker, the result names it in `raised_thresholds`, with the time that was applied instead.
         """
         options = _given(
             sweep_threshold_ms=None if sweep_threshold is None else milliseconds("sweep_threshold", sweep_threshold),
@@ -233,11 +240,18 @@ class Client:
         return self._ask(lib.gw_client_sweep_stale_workers, options)
 
     def check(self, timeout: Duration = 5) -> None:
-        """Raises `DatabaseError` if the database does not answer within `timeout`: for health checks."""
+        """Raises `DatabaseError` if the database does not reply within `timeout` (5 seconds if not given).
+
+        Meant for health checks.
+        """
         call(lib.gw_client_check, self._handle, milliseconds("timeout", timeout))
 
     def migrate(self) -> None:
-        """Installs the schema, or brings it up to date. A worker does so by itself."""
+        """Installs a missing schema, and adds this library's objects to an existing one. Safe to repeat.
+
+        A worker does so when it starts. Raises `SchemaError` if the schema is older than Graphile Worker's migration
+        18, or has a newer breaking migration.
+        """
         call(lib.gw_client_migrate, self._handle)
 
     @property
@@ -247,7 +261,7 @@ class Client:
         return self._owned
 
     def _decided(self, job: NewJob) -> NewJob:
-        """The job as the interceptors of `BeforeJobSchedule` leave it."""
+        """Calls the interceptors of `BeforeJobSchedule` and returns the job that results."""
         for interceptor in self._interceptors:
             try:
                 decision = interceptor(dataclasses.replace(job))
@@ -260,7 +274,7 @@ class Client:
             if isinstance(decision, NewJob):
                 job = decision
             elif decision is not None:
-                raise RefusedError(f"an interceptor of enqueues answers None, Skip, Fail or a NewJob, not {decision!r}")
+                raise RefusedError(f"an enqueue interceptor must return None, Skip, Fail or NewJob, not {decision!r}")
         return job
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
@@ -269,7 +283,7 @@ class Client:
 
 
 def _given(**options: Any) -> bytes:
-    """Those options that are not None, as JSON."""
+    """Returns the options that are not None, as JSON."""
     return json.dumps({key: value for key, value in options.items() if value is not None}).encode()
 
 

@@ -1,4 +1,4 @@
-"""The exceptions: those that calls raise, and those that tasks may raise. Knows nothing of the library."""
+"""The exceptions that calls raise and that tasks may raise. Knows nothing of the library."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Duration = Union[timedelta, float]
 
 
 class GraphileWorkerError(Exception):
-    """What every call of this package raises; its subclasses say what to do about it.
+    """The base of all errors that calls of this package raise. Each subclass is one kind of error.
 
-    `status` names the answer of the library (`"GW_ERR_CONNECT"`), `sqlstate` is the database's code (`"28P01"`) or
-    None, and `retryable` says whether the same call may succeed later.
+    `status` is the library's status (`"GW_ERR_CONNECT"`), `sqlstate` is the database's code (`"28P01"`) or None, and
+    `retryable` is true if the same call may succeed later.
     """
 
     status = "GW_ERR_INVALID"
@@ -23,29 +23,29 @@ class GraphileWorkerError(Exception):
 
 
 class InvalidArgumentError(GraphileWorkerError, ValueError):
-    """An argument is outside of its range, or of the wrong type."""
+    """An argument is out of range, or has the wrong type."""
 
 
 class PayloadError(InvalidArgumentError):
-    """A payload is no JSON; the text names the field."""
+    """A payload is not valid JSON; the text names the field."""
 
     status = "GW_ERR_JSON"
 
 
 class ConfigError(GraphileWorkerError, ValueError):
-    """An option is unknown, or its value is not possible."""
+    """An option is unknown, or its value is not valid."""
 
     status = "GW_ERR_CONFIG"
 
 
 class CrontabError(ConfigError):
-    """A crontab text is wrong; the text names line and column."""
+    """A crontab is not valid; the text names line and column."""
 
     status = "GW_ERR_CRONTAB"
 
 
 class StateError(GraphileWorkerError):
-    """Not now: for instance a second start, or a task added to a worker that runs."""
+    """The call is not allowed in this state: for instance a second start, or a task added to a running worker."""
 
     status = "GW_ERR_STATE"
 
@@ -57,31 +57,31 @@ class ClosedError(StateError):
 
 
 class DeadlockError(StateError):
-    """A task or an observer waits for the worker that waits for it."""
+    """A task or an observer tried to wait for the worker that waits for it."""
 
     status = "GW_ERR_DEADLOCK"
 
 
 class ForkedError(StateError):
-    """This process was forked from the one that made the object: make a new one here."""
+    """The object was made before this process was forked: make a new one in this process."""
 
     status = "GW_ERR_FORKED"
 
 
 class AlreadyFinishedError(StateError):
-    """The job has its outcome already, or is no longer this worker's."""
+    """The job has its outcome already, or this worker does not hold it any more."""
 
     status = "GW_ERR_ALREADY_FINISHED"
 
 
 class StuckError(GraphileWorkerError):
-    """The worker stopped, but tasks did not return, or outcomes could not be written; the text names the jobs."""
+    """The worker stopped, but tasks did not return or outcomes could not be written. The text names the jobs."""
 
     status = "GW_ERR_STUCK"
 
 
 class DatabaseError(GraphileWorkerError):
-    """The database refused, or did not answer."""
+    """The database returned an error, or did not reply."""
 
     status = "GW_ERR_DATABASE"
 
@@ -93,13 +93,13 @@ class ConnectError(DatabaseError):
 
 
 class AuthError(ConnectError):
-    """The database does not let this role in."""
+    """The database refused to log this role in."""
 
     status = "GW_ERR_AUTH"
 
 
 class TlsError(ConnectError):
-    """The encrypted connection was not agreed upon."""
+    """The TLS connection could not be set up."""
 
     status = "GW_ERR_TLS"
 
@@ -111,19 +111,19 @@ class SchemaError(DatabaseError):
 
 
 class DatabaseTimeoutError(DatabaseError):
-    """The database did not answer within `database_timeout`."""
+    """The database did not reply within `database_timeout`."""
 
     status = "GW_ERR_DATABASE_TIMEOUT"
 
 
 class ConflictError(DatabaseError):
-    """Somebody else was quicker, again and again. Nothing was changed."""
+    """A job with a key lost a race against a worker at every try, and was not added."""
 
     status = "GW_ERR_CONFLICT"
 
 
 class UnknownOutcomeError(DatabaseError):
-    """The reply to the commit was lost, and the database could not be asked for the outcome: it may have happened."""
+    """The reply to the commit was lost, and the outcome could not be read: the change may have been made."""
 
     status = "GW_ERR_UNKNOWN_OUTCOME"
 
@@ -141,22 +141,22 @@ class RefusedError(GraphileWorkerError):
 
 
 class UnsupportedError(GraphileWorkerError):
-    """Not possible with this driver, platform or version."""
+    """The call is not possible with this driver, platform or version."""
 
     status = "GW_ERR_UNSUPPORTED"
 
 
 class UnsupportedConnectionError(UnsupportedError, TypeError):
-    """No job can be added on a connection of this kind. Nothing was sent."""
+    """Jobs cannot be added on a connection of this kind. Nothing was sent."""
 
 
 class InternalError(GraphileWorkerError):
-    """A defect of the library, or no memory."""
+    """The library has a defect, or ran out of memory."""
 
     status = "GW_ERR_PANIC"
 
 
-#: The class for each status; a status without one is a plain `GraphileWorkerError`.
+#: The class for each status. A status without a class becomes a plain `GraphileWorkerError`.
 BY_STATUS = {
     kind.status: kind
     for kind in (
@@ -174,7 +174,7 @@ BY_STATUS.update(
 def of_status(
     status: str, message: str, sqlstate: Optional[str] = None, retryable: bool = False
 ) -> GraphileWorkerError:
-    """The exception for a status of the library."""
+    """Returns the exception for a status of the library."""
     error = BY_STATUS.get(status, GraphileWorkerError)(message)
     error.status, error.sqlstate, error.retryable = status, sqlstate, retryable
     return error
@@ -183,34 +183,35 @@ def of_status(
 class TaskFailed(Exception):
     """Raise it in a task to fail the attempt with exactly this text as the job's `last_error`.
 
-    Any other exception fails the attempt too; it is stored as `"ValueError: no such user"`, its traceback is logged.
+    Any other exception fails the attempt too. It is stored as `"ValueError: no such user"`, and its traceback is
+    logged.
     """
 
 
 class RetryAfter(TaskFailed):
-    """Raise it in a task to fail the attempt, and have the next one after `delay` instead of the usual backoff.
+    """Raise it in a task to fail the attempt. The job is retried after `delay` instead of the usual backoff.
 
     >>> raise RetryAfter(30, "the mail server is busy")   # doctest: +SKIP
     """
 
-    def __init__(self, delay: Duration, message: str = "to be tried again later") -> None:
+    def __init__(self, delay: Duration, message: str = "retry later") -> None:
         super().__init__(message)
         self.delay = delay
 
 
 class JobCancelled(TaskFailed):
-    """What `Context.raise_if_cancelled` raises: the worker stops, or the task has taken longer than its timeout."""
+    """`Context.raise_if_cancelled` raises it if the worker stops, or the task has taken longer than its timeout."""
 
 
 def seconds(duration: Duration) -> float:
-    """A duration in seconds."""
+    """Returns a duration in seconds."""
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
 def milliseconds(name: str, duration: Duration) -> int:
-    """A duration in milliseconds, rounded up: nothing waits for less than it was asked to."""
+    """Returns a duration in milliseconds, rounded up, so that no wait is shorter than the given duration."""
     if isinstance(duration, (timedelta, int, float)) and not isinstance(duration, bool):
         length = seconds(duration)
         if 0 <= length < 1e12:
             return math.ceil(round(length * 1000, 6))
-    raise InvalidArgumentError(f"{name}: is a timedelta or a number of seconds, not below zero; got {duration!r}")
+    raise InvalidArgumentError(f"{name}: must be a timedelta or a number of seconds, not below zero; got {duration!r}")

@@ -1,6 +1,4 @@
-"""What else may run a program than threads and asyncio: greenlets of gevent or eventlet, and trio's loop. Knows nothing of
-jobs.
-"""
+"""Detects gevent, eventlet and trio, which replace threads or asyncio in a program. Knows nothing of jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +9,12 @@ from typing import Any, Callable, Optional, Tuple
 from ._errors import UnsupportedError
 
 
-#: The modules that can be replaced, with their names at eventlet.
+#: The modules that monkey patching can replace: gevent's name, then eventlet's.
 THREADS, SELECT = ("threading", "thread"), ("select", "select")
 
 
 def patched(module: Tuple[str, str] = THREADS) -> Optional[str]:
-    """Which package has replaced a module in this process; None if none has."""
+    """Returns the package that has replaced a module in this process, or None."""
     monkey, patcher = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if monkey is not None and monkey.is_module_patched(module[0]):
         return "gevent"
@@ -26,7 +24,10 @@ def patched(module: Tuple[str, str] = THREADS) -> Optional[str]:
 
 
 def wait(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Makes a call that may wait. Other greenlets go on meanwhile: it is made on a thread of the package's own pool."""
+    """Makes a call that may wait.
+
+    If threads are greenlets, a thread of the package's own pool makes the call, so that other greenlets keep running.
+    """
     package = patched()
     if package == "gevent":
         import gevent
@@ -40,20 +41,20 @@ def wait(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of the caller, which must be asyncio's or one like it."""
+    """Returns the event loop of the caller, which must be asyncio's or compatible with it."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise UnsupportedError(
-            "no event loop of asyncio runs here; under trio call `await trio.to_thread.run_sync(...)` with "
+            "no asyncio event loop is running; under trio call `await trio.to_thread.run_sync(...)` with "
             "client.add_job or worker.run instead"
         ) from None
 
 
 def refuse_worker(on_loop: bool) -> None:
-    """Raises if threads are greenlets: the first that waits for a job would stop all others.
+    """Raises `UnsupportedError` if threads are greenlets: the first that waits for a job would stop all others.
 
-    A worker on an event loop needs the descriptors' own `select`, too.
+    A worker on an event loop also needs the `select` module that is not patched.
     """
     package, what = patched(), "threads"
     if package is None and on_loop:
@@ -61,6 +62,6 @@ def refuse_worker(on_loop: bool) -> None:
     if package is not None:
         raise UnsupportedError(
             f"a worker needs real threads, and `async def` tasks a real select; {package} has replaced {what} in this "
-            "process (monkey patching). Run the worker in a process without it, as `python -m graphile_worker "
-            "app.jobs:worker` is if its modules do not patch; clients work here"
+            "process (monkey patching). Run the worker in a process without it: `python -m graphile_worker "
+            "app.jobs:worker`, if its modules do not patch. Clients work in this process"
         )

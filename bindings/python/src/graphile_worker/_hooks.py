@@ -1,4 +1,4 @@
-"""What hooks are told, and what they may decide. Knows nothing of who calls them."""
+"""The events that hooks receive, and the decisions they may return. Knows nothing of their callers."""
 
 from __future__ import annotations
 
@@ -15,37 +15,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a worker or a job, as observers get it."""
+    """An event of a worker or a job, as observers receive it."""
 
-    #: Which event: `"JobComplete"`, `"WorkerStart"`, ...
+    #: The event's name: `"JobComplete"`, `"WorkerStart"`, ...
     name: str
-    #: What it tells: a dict of plain values, as the Rust API names them.
+    #: The event's fields as plain values, with the names of the Rust API.
     data: Dict[str, Any]
-    #: The job it is about, or None.
+    #: The id of the job that the event belongs to, or None.
     job_id: Optional[int]
 
 
 @dataclass(frozen=True)
 class Skip:
-    """An interceptor's answer: before and after a run, the job counts as done; before an enqueue, nothing is added."""
+    """A decision of an interceptor.
+
+    Before and after a run, the job counts as done. Before an enqueue, no job is added.
+    """
 
 
 @dataclass(frozen=True)
 class Fail:
-    """An interceptor's answer: the attempt fails with this text; before an enqueue, nothing is added."""
+    """A decision of an interceptor.
+
+    Before and after a run, the attempt fails with this text. Before an enqueue, no job is added.
+    """
 
     reason: str
 
 
-#: What an interceptor answers; None goes on to the next one.
+#: The return value of an interceptor. After None the next interceptor is called.
 Decision = Union[None, Skip, Fail, "NewJob"]
 
-#: The events that interceptors are asked about.
+#: The events for which interceptors are called.
 INTERCEPTED = ("BeforeJobRun", "AfterJobRun", "BeforeJobSchedule")
 
 
 def event(handle: c_void_p) -> Event:
-    """The library's event, which is freed."""
+    """Reads an event of the library and frees it."""
     try:
         return Event(
             lib.gw_event_name(handle).decode(),

@@ -1,4 +1,4 @@
-"""What a task is given: its job, and the context around it. Knows nothing of threads, loops and workers."""
+"""The arguments of a task: its job, and its context. Knows nothing of threads, loops and workers."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
     from ._client import Client
 
 
-#: A payload that nobody has asked for yet.
+#: The value of a payload that has not been read yet.
 UNREAD = object()
 
 
 class Job:
     """A job that this worker runs, as it was claimed. Any thread may read it, also after the task has returned.
 
-    Workers make them. To add a job, see `Client.add_job` and `NewJob`.
+    Only workers make objects of this class. To add a job, see `Client.add_job` and `NewJob`.
     """
 
     __slots__ = ("_handle", "_payload", "id", "task")
 
     _handle: int
     _payload: Any
-    #: The job's number.
+    #: The job's id.
     id: int
     #: The name of its task.
     task: str
 
     def __new__(cls, *_: Any, **__: Any) -> Job:
-        raise TypeError("a Job is made by the worker that runs it; to add a job, use Client.add_job or NewJob")
+        raise TypeError("only a worker makes a Job; to add a job, use Client.add_job or NewJob")
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Job cannot be copied or pickled, as it is freed with this object; as_dict() has its fields")
+        raise TypeError("a Job cannot be copied or pickled: it is freed with this object; use as_dict() for its fields")
 
     @classmethod
     def _of(cls, handle: int) -> Job:
-        """The job of a handle, which is freed with it."""
+        """Wraps a job's handle. The object owns the handle and frees it."""
         job = object.__new__(cls)
         job._handle, job._payload = handle, UNREAD
         job.id, job.task = lib.gw_job_id(handle), lib.gw_job_task(handle).decode()
@@ -61,64 +61,64 @@ class Job:
 
     @property
     def payload(self) -> Any:
-        """The payload as Python values; read at the first use."""
+        """The payload as Python values; parsed at the first use."""
         if self._payload is UNREAD:
             self._payload = json.loads(self.payload_json)
         return self._payload
 
     @property
     def key(self) -> Optional[str]:
-        """Its job key, or None."""
+        """The job's key, or None."""
         key = lib.gw_job_key(self._handle)
         return key.decode() if key is not None else None
 
     @property
     def attempts(self) -> int:
-        """Which attempt this is, from 1."""
+        """The number of this attempt, starting at 1."""
         return lib.gw_job_attempts(self._handle)
 
     @property
     def max_attempts(self) -> int:
-        """How many attempts there are at most."""
+        """The highest number of attempts."""
         return lib.gw_job_max_attempts(self._handle)
 
     @property
     def priority(self) -> int:
-        """Lower runs first."""
+        """The job's priority; lower runs first."""
         return lib.gw_job_priority(self._handle)
 
     @property
     def revision(self) -> int:
-        """How often the job was replaced by its key."""
+        """How often the job was replaced through its key."""
         return lib.gw_job_revision(self._handle)
 
     @property
     def run_at(self) -> datetime:
-        """From when on it was to run, in UTC."""
+        """The earliest time at which the job may run, in UTC."""
         return moment(lib.gw_job_run_at(self._handle))
 
     @property
     def created_at(self) -> datetime:
-        """When it was added, in UTC."""
+        """When the job was added, in UTC."""
         return moment(lib.gw_job_created_at(self._handle))
 
     @property
     def worker_id(self) -> str:
-        """The id under which the worker locks it."""
+        """The id under which the worker holds the job's lock."""
         return lib.gw_job_worker_id(self._handle).decode()
 
     @property
     def traceparent(self) -> Optional[str]:
-        """The W3C trace context that its payload carries, or None."""
+        """The W3C trace context in the job's payload, or None."""
         return _native.owned_text(lib.gw_job_traceparent(self._handle))
 
     def as_dict(self) -> Dict[str, Any]:
-        """Every field as plain values, payload and flags included."""
+        """Returns all fields as plain values, payload and flags included."""
         return json.loads(_native.owned_text(lib.gw_job_json(self._handle)) or "{}")
 
 
 class Context:
-    """What a task gets beside the payload: its `job`, the worker's `client`, and its wishes.
+    """The second argument of a task: its `job`, the worker's `client`, and calls that affect this attempt.
 
     >>> @worker.task                                        # doctest: +SKIP
     ... def import_file(payload, ctx):
@@ -132,7 +132,7 @@ class Context:
     def __init__(self, job: Job, client: Client) -> None:
         #: The job that runs.
         self.job = job
-        #: The worker's client. Its calls block: in an `async def` task use its `add_job_async`.
+        #: The worker's client. Its calls block: use its `add_job_async` in an `async def` task.
         self.client = client
 
     @property
@@ -142,17 +142,17 @@ class Context:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the task should end now: the worker stops, or the task takes longer than its timeout.
+        """Whether the task should end now: the worker stops, or the task has taken longer than its timeout.
 
-        `async def` tasks are told by `asyncio.CancelledError` as well. Costs less than a microsecond.
+        `async def` tasks also receive `asyncio.CancelledError`. Costs less than a microsecond.
         """
         return lib.gw_job_is_cancelled(self.job._handle)
 
     def raise_if_cancelled(self) -> None:
-        """Raises `JobCancelled` if `is_cancelled`; a task lets it through."""
+        """Raises `JobCancelled` if `is_cancelled`. A task should not catch it."""
         if self.is_cancelled:
             raise JobCancelled("cancelled")
 
     def snooze(self, delay: Duration) -> None:
-        """Once the task has succeeded, the job runs again after `delay`, and this attempt is not counted."""
+        """If the task succeeds, the job runs again after `delay`, and this attempt is not counted."""
         check(lib.gw_job_snooze(self.job._handle, milliseconds("delay", delay)))

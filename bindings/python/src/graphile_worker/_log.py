@@ -1,7 +1,7 @@
-"""What the library logs, handed to Python's `logging`. Knows nothing of what is logged.
+"""Passes the library's log records to Python's `logging`. Knows nothing of their content.
 
-The library keeps its records, and a thread of ours fetches them: no handler of `logging` ever runs on a thread of the
-library's.
+The library queues its records, and a Python thread fetches them. So no handler of `logging` runs on a thread of the
+library.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _thread: Optional[threading.Thread] = None
 _ending = False
 
 
-#: Failures of tasks whose records of the library are still to come: by worker, job and attempt, the exception that such a
-#: record is to have, or None if the failure was logged already.
+#: Failures of tasks for which the library's record has not arrived yet, by worker, job and attempt. The value is the
+#: exception to attach to that record, or None if the failure is logged already and the record must be dropped.
 _failures: Dict[Tuple[str, int, int], Optional[BaseException]] = {}
-#: A record that never comes (the job was lost) must not hold its place for ever.
+#: The most failures kept. If a job is lost, its record never arrives, so the oldest entries must be dropped.
 MOST_FAILURES = 1024
 
 
 def failure(job: Job, error: BaseException, text: str) -> None:
-    """Logs that an attempt failed, with its traceback. Called before the library is told, which logs it as well: one of
-    the two records is left out.
+    """Logs that an attempt failed, with its traceback. Must be called before the library learns of the failure.
 
-    One that is tried again is logged at once. One that failed for good is logged by the library, when that is written.
+    The library logs the failure as well, and one of the two records is dropped. If the job is retried, this function
+    logs at once. If the job failed permanently, the library logs it once the database has the outcome.
     """
     key = (job.worker_id, job.id, job.attempts)
     is_last = job.attempts >= job.max_attempts
@@ -70,9 +70,10 @@ def _sentence(message: str, fields: Dict[str, Any]) -> str:
 
 
 def set_log_level(level: Union[int, str]) -> None:
-    """Logs from this level up; the same as `logging.getLogger("graphile_worker").setLevel(level)`, but at once.
+    """Logs from this level up, like `logging.getLogger("graphile_worker").setLevel(level)`, but at once.
 
-    A level that was set by other means is seen when the next client or worker is made. Payloads are never logged.
+    A level that was set in another way takes effect when the next client or worker is made. Payloads are never logged.
+    Raises `InvalidArgumentError` for an unknown level.
 
     >>> set_log_level("WARNING")
     """
@@ -84,18 +85,18 @@ def set_log_level(level: Union[int, str]) -> None:
 
 
 def follow() -> None:
-    """From now on the library's records go to `logging`, at the level that is in force there.
+    """Passes the library's records to `logging` from now on, at the level that is set there.
 
-    Where threads are greenlets, one that waits for a record would stop all others: what the library has to say of a
-    client, warnings and errors, then goes to standard error, as it does without us.
+    If threads are greenlets, a thread that waits for a record would stop all others. The library then keeps writing its
+    warnings and errors to standard error, as it does without this package.
     """
     global _pid, _level, _thread
     if _green.patched() and _pid != os.getpid():
         return
     with _lock:
-        # The library counts from 0, off, to 5, everything.
+        # The library's levels are 0 (off) to 5 (everything).
         level = sum(logger.isEnabledFor(number) for number in LEVELS.values())
-        is_new = _pid != os.getpid()  # in this process: threads do not survive a fork
+        is_new = _pid != os.getpid()  # a forked child has no thread of its parent
         if is_new or level != _level:
             check(lib.gw_log_set_queue(level))
             _pid, _level = os.getpid(), level
@@ -105,14 +106,17 @@ def follow() -> None:
 
 
 def _fetch() -> None:
-    """The thread: hands on records until the process ends. A change of the level ends one queue, and begins another."""
+    """Body of the log thread: passes records on until the process ends.
+
+    A change of the level ends one queue of the library and begins another, so STOPPED alone does not end the thread.
+    """
     while (status := _next(-1)) >= 0:
         if status == _native.STOPPED and _ending:
             return
 
 
 def _next(timeout: int) -> int:
-    """Hands on one record; the library's status."""
+    """Passes one record on; returns the library's status."""
     handle = c_void_p()
     status: int = lib.gw_log_next(timeout, byref(handle), None)
     if status == _native.OK:
@@ -122,14 +126,14 @@ def _next(timeout: int) -> int:
             lib.gw_event_free(handle)
         try:
             _hand_on(name, told)
-        except Exception:  # of a filter of the program's; it must not end the log
+        except Exception:  # a filter of the program failed, which must not end the log thread
             traceback.print_exc()
     return status
 
 
 def _hand_on(name: str, told: Any) -> None:
     if name not in LEVELS:
-        logger.warning("%d records of the library found no room, and were not logged", told.get("events", 0))
+        logger.warning("%d log records were dropped because the library's queue was full", told.get("events", 0))
         return
     fields, error = told["fields"], None
     if told["message"].startswith("job failed"):
@@ -145,13 +149,13 @@ def _hand_on(name: str, told: Any) -> None:
     record = log.makeRecord(log.name, LEVELS[name], "libgraphile_worker", 0, "%s", (text,), exception, "")
     record.created, record.msecs = told["time_us"] / 1e6, told["time_us"] // 1000 % 1000
     for key, value in fields.items():
-        record.__dict__.setdefault(key, value)  # `thread` and the like are logging's own
+        record.__dict__.setdefault(key, value)  # logging has its own `thread` and similar fields
     log.handle(record)
 
 
 @atexit.register
 def _end() -> None:
-    """Hands on what is left, and ends the thread. Runs after workers were stopped."""
+    """Passes the remaining records on, and ends the thread. Runs after the workers were stopped."""
     global _ending
     if _pid != os.getpid() or _thread is None:
         return

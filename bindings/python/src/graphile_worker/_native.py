@@ -1,6 +1,6 @@
-"""The shared library: finds it, gives its functions their types, and turns its errors into exceptions.
+"""Loads the shared library, declares the types of its functions, and turns its errors into exceptions.
 
-Knows nothing of what workers, clients and jobs mean. No C code ever calls Python: everything is asked for.
+Knows nothing of workers, clients and jobs. C code never calls Python: Python threads fetch everything by calls.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ ABI_VERSION = 1
 OK, TIMEOUT, STOPPED, WOKEN, NOT_FOUND, CANCELLED = 0, 1, 2, 3, 4, 5
 STOP_GRACEFUL, STOP_ABORT = 1, 2
 RUN_FOREVER, RUN_ONCE = 1, 2
-#: A length: "the text ends with a NUL".
+#: A length argument that means: the text ends with a NUL.
 NUL = ctypes.c_size_t(-1).value
 
-_handle = c_void_p  # a handle, given
-_text = c_char_p  # text, given or borrowed
-_owned = c_void_p  # text that is ours to free: c_char_p would copy it and lose the pointer
-_pointer = c_void_p  # callbacks, their data and structs: never used from Python, so always NULL
+_handle = c_void_p  # a handle as an argument
+_text = c_char_p  # text as an argument, or borrowed from the library
+_owned = c_void_p  # text that the caller must free: c_char_p would copy it and lose the pointer
+_pointer = c_void_p  # callbacks, their data and structs: not used from Python, so always NULL
 _error = out_handle = POINTER(c_void_p)
 _out_text = POINTER(c_void_p)
 _int64s = POINTER(c_int64)
 _handles = POINTER(c_void_p)
 _texts = POINTER(c_char_p)
 
-#: Every function of the header: what it answers, then what it takes. `tests/test_native.py` compares the two.
+#: Every function of the header: its return type, then its argument types. `tests/test_native.py` compares it with the
+#: header.
 PROTOTYPES: Dict[str, Tuple[Any, ...]] = {
     # library
     "gw_version": (c_uint32,),
@@ -160,8 +161,8 @@ PROTOTYPES: Dict[str, Tuple[Any, ...]] = {
     "gw_event_free": (None, _handle),
 }
 
-#: Functions that may wait for the network or for a job. They are called without the GIL; all others answer within a
-#: microsecond, and giving the GIL up for them would cost more than they do.
+#: Functions that may wait for the network or for a job. They are called without the GIL. All others return within a
+#: microsecond, so releasing the GIL would cost more than the call.
 WAITING = {
     name
     for name in PROTOTYPES
@@ -173,7 +174,7 @@ WAITING = {
 
 
 def library_path() -> Path:
-    """The library this package uses: `GRAPHILE_WORKER_LIBRARY` if set, else the one that lies beside this file."""
+    """Returns the library's path: `GRAPHILE_WORKER_LIBRARY` if set, else the library in the folder of this file."""
     given = os.environ.get("GRAPHILE_WORKER_LIBRARY")
     name = "libgraphile_worker.dylib" if sys.platform == "darwin" else "libgraphile_worker.so"
     return Path(given) if given else Path(__file__).with_name(name)
@@ -185,13 +186,13 @@ def _load() -> Any:
         waiting, instant = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
     except OSError as error:
         raise ImportError(
-            f"graphile_worker: cannot load {path}: {error}. Install the package with pip, which puts the library "
-            "there, or set GRAPHILE_WORKER_LIBRARY to the file"
+            f"graphile_worker: cannot load {path}: {error}. Install the package with pip, which copies the library "
+            "to that path, or set GRAPHILE_WORKER_LIBRARY to the file"
         ) from error
     version = waiting.gw_abi_version()
     if version != ABI_VERSION:
         raise ImportError(
-            f"graphile_worker: {path} has version {version} of the interface, this package needs {ABI_VERSION}: "
+            f"graphile_worker: {path} has ABI version {version}, but this package needs {ABI_VERSION}: "
             "install both from the same release"
         )
     functions = {}
@@ -199,7 +200,7 @@ def _load() -> Any:
         function = getattr(waiting if name in WAITING else instant, name)
         function.restype, function.argtypes = answer, arguments
         functions[name] = function
-    # The same function once more, for calls that do not wait.
+    # The same function again, called with the GIL held, for calls with a timeout of 0.
     functions["gw_worker_next_now"] = function = instant["gw_worker_next"]
     function.restype, function.argtypes = c_int32, list(PROTOTYPES["gw_worker_next"][1:])
     return SimpleNamespace(**functions)
@@ -209,7 +210,7 @@ lib = _load()
 
 
 def call(function: Any, *arguments: Any) -> int:
-    """Calls a function whose last argument is `gw_error_t **`; its status if that is no error, else raises it."""
+    """Calls a function whose last argument is `gw_error_t **`; returns its status, or raises its error."""
     error = c_void_p()
     if function.__name__ in WAITING:
         status: int = _green.wait(function, *arguments, byref(error))
@@ -221,7 +222,7 @@ def call(function: Any, *arguments: Any) -> int:
 
 
 def taken(status: int, error: c_void_p) -> _errors.GraphileWorkerError:
-    """The exception for an error of the library, which is freed."""
+    """Returns the exception for an error of the library, and frees the error."""
     if not error:
         return of_status(status)
     try:
@@ -237,7 +238,7 @@ def taken(status: int, error: c_void_p) -> _errors.GraphileWorkerError:
 
 
 def of_status(status: int) -> _errors.GraphileWorkerError:
-    """The exception for a status that came without an error object."""
+    """Returns the exception for a status that has no error object."""
     return _errors.of_status(_name(status), (lib.gw_status_text(status) or b"").decode())
 
 
@@ -252,7 +253,7 @@ def _name(status: int) -> str:
 
 
 def owned_text(pointer: Optional[int]) -> Optional[str]:
-    """A text that the library gave away; frees it."""
+    """Returns a text that the library passed to the caller, and frees it; None for NULL."""
     if not pointer:
         return None
     try:
@@ -262,13 +263,13 @@ def owned_text(pointer: Optional[int]) -> Optional[str]:
 
 
 def asked_text(function: Any, *arguments: Any) -> Optional[str]:
-    """Calls a function that ends in `char **, gw_error_t **`; the text, or None if it was not found."""
+    """Calls a function that ends in `char **, gw_error_t **`; returns the text, or None if it was not found."""
     text = c_void_p()
     return owned_text(text.value) if call(function, *arguments, byref(text)) == OK else None
 
 
 def texts_at(function: Any) -> Tuple[str, ...]:
-    """All texts of a function that answers the text at an index, and then NULL."""
+    """Returns all texts of a function that returns the text at an index, and NULL after the last one."""
     texts: List[str] = []
     while (text := function(len(texts))) is not None:
         texts.append(text.decode())
@@ -276,11 +277,11 @@ def texts_at(function: Any) -> Tuple[str, ...]:
 
 
 def text(name: str, value: str) -> bytes:
-    """A text argument as the library takes it. A NUL would end it early, so it is refused."""
+    """Returns a text argument for the library. Refuses a NUL, which would cut the text off."""
     if not isinstance(value, str):
-        raise _errors.InvalidArgumentError(f"{name}: is a text, got {value!r}")
+        raise _errors.InvalidArgumentError(f"{name}: must be a str, got {value!r}")
     if "\0" in value:
-        raise _errors.InvalidArgumentError(f"{name}: holds a NUL character, which PostgreSQL cannot store")
+        raise _errors.InvalidArgumentError(f"{name}: contains a NUL character, which PostgreSQL cannot store")
     try:
         return value.encode()
     except UnicodeEncodeError as error:
@@ -288,16 +289,16 @@ def text(name: str, value: str) -> bytes:
 
 
 def integer(name: str, value: int, bits: int = 32) -> int:
-    """An integer argument; ctypes would cut off what does not fit."""
+    """Returns an integer argument. Refuses a value that does not fit: ctypes would cut it off."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _errors.InvalidArgumentError(f"{name}: is an integer, got {value!r}")
+        raise _errors.InvalidArgumentError(f"{name}: must be an int, got {value!r}")
     if not -(1 << bits - 1) <= value < 1 << bits - 1:
         raise _errors.InvalidArgumentError(f"{name}: {value} does not fit into {bits} bits")
     return value
 
 
 class Owned:
-    """A handle that is freed with this object. The library refuses a freed one, so a late call cannot crash."""
+    """A handle that is freed with this object. The library refuses a freed handle, so a late call cannot crash."""
 
     __slots__ = ("value", "_free", "__weakref__")
 
@@ -310,7 +311,7 @@ class Owned:
         return c_void_p(self.value)
 
     def free(self) -> None:
-        """Frees it now; a second time does nothing."""
+        """Frees the handle now; a second call does nothing."""
         value, self.value = self.value, None
         if value:
             self._free(value)
@@ -322,7 +323,7 @@ class Owned:
 
 
 def made(function: Any, *arguments: Any, free: Any) -> Owned:
-    """Calls a function that ends in `gw_x_t **, gw_error_t **`; the handle."""
+    """Calls a function that ends in `gw_x_t **, gw_error_t **`; returns the handle."""
     handle = c_void_p()
     call(function, *arguments, byref(handle))
     return Owned(handle.value, free)

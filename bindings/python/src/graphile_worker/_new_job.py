@@ -1,4 +1,4 @@
-"""A job to be added: its fields, their checks, and the library's form of it. Knows neither clients nor connections."""
+"""A job to add: its fields, their checks, and the library's form of it. Knows neither clients nor connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._native import call, lib
 from ._payload import dumped
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-#: The payload of a job that is added without one. Only ever compared with: a job gets a dict of its own.
+#: The default payload. It is only compared by identity: each job gets a dict of its own.
 EMPTY: Any = {}
 KEY_MODES = {"replace": 1, "preserve_run_at": 2, "unsafe_dedupe": 3}
 
@@ -38,13 +38,13 @@ class NewJob:
     traceparent: Optional[str] = None
 
     def payload_text(self) -> bytes:
-        """The payload as JSON text, which goes to the database as it is."""
+        """Returns the payload as JSON text, in the form in which it is sent to the database."""
         if self.payload_json is None:
             return dumped(self.payload)
         return _native.text("payload_json", self.payload_json)
 
     def spec(self) -> _native.Owned:
-        """The library's form of this job, each of its limits checked."""
+        """Returns the library's form of this job, after all checks."""
         spec = _native.Owned(lib.gw_spec_new(_native.text("task", self.task)), lib.gw_spec_free)
         payload = self.payload_text()
         lib.gw_spec_set_payload(spec, payload, len(payload))
@@ -57,30 +57,30 @@ class NewJob:
         if self.priority is not None:
             lib.gw_spec_set_priority(spec, _native.integer("priority", self.priority))
         if self.key_mode is not None and self.key_mode not in KEY_MODES:
-            raise ConfigError(f"key_mode: is one of {', '.join(KEY_MODES)}; got {self.key_mode!r}")
+            raise ConfigError(f"key_mode: must be one of {', '.join(KEY_MODES)}; got {self.key_mode!r}")
         if self.key is not None:
             lib.gw_spec_set_key(spec, _native.text("key", self.key), KEY_MODES[self.key_mode or "replace"])
         elif self.key_mode is not None:
             raise ConfigError("key_mode: has no meaning without a key")
         if isinstance(self.flags, str):
-            raise InvalidArgumentError(f"flags: is a list of texts, got the text {self.flags!r}")
+            raise InvalidArgumentError(f"flags: must be a list of str, got the str {self.flags!r}")
         for flag in self.flags:
             lib.gw_spec_add_flag(spec, _native.text("flags", flag))
         if self.traceparent is not None:
             lib.gw_spec_set_traceparent(spec, _native.text("traceparent", self.traceparent))
-        call(lib.gw_spec_check, spec)  # also tells what a setter has refused
+        call(lib.gw_spec_check, spec)  # also raises the errors of the setters above
         return spec
 
 
 def microseconds(name: str, moment: datetime) -> int:
-    """A moment in microseconds since 1970."""
+    """Returns a time in microseconds since 1970."""
     if not isinstance(moment, datetime):
-        raise InvalidArgumentError(f"{name}: is a datetime, got {moment!r}")
+        raise InvalidArgumentError(f"{name}: must be a datetime, got {moment!r}")
     if moment.tzinfo is None:
-        raise InvalidArgumentError(f"{name}: needs a time zone, as datetime.now(timezone.utc) has; got {moment!r}")
+        raise InvalidArgumentError(f"{name}: needs a time zone, for example datetime.now(timezone.utc); got {moment!r}")
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def moment(microseconds: int) -> datetime:
-    """The moment so many microseconds after 1970, in UTC."""
+    """Returns the time that is `microseconds` after the start of 1970, in UTC."""
     return EPOCH + timedelta(microseconds=microseconds)

@@ -1,4 +1,4 @@
-"""The options of workers and clients: from Python's types to the library's texts. Knows nothing of what they do."""
+"""Converts options of workers and clients from Python's types to the library's texts. Knows nothing of their effect."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class WorkerOptions(TypedDict, total=False):
     crontab: str
 
 
-#: What the binding sets by itself: it pulls jobs, so that callback threads and cancellations are its own affair.
+#: Options that only the binding sets: it pulls jobs, so it needs no callback threads and handles cancellations itself.
 OWN_KEYS = frozenset({"threads", "deliver_cancellations"})
 
 
 def options() -> List[Dict[str, Any]]:
-    """All options of the library as dicts with `key`, `type`, `default`, `for` and `doc`."""
+    """Returns all options of the library as dicts with `key`, `type`, `default`, `for` and `doc`."""
     keys = (key for key in _native.texts_at(lib.gw_config_key_at) if key not in OWN_KEYS)
     return [json.loads(lib.gw_config_key_info(key.encode())) for key in keys]
 
 
 def settings(database_url: Optional[str], given: Mapping[str, Any]) -> Dict[str, str]:
-    """The options as the library's texts, each of them checked."""
+    """Checks the options and returns them as the library's texts."""
     known = {option["key"]: option for option in options()}
     texts = {} if database_url is None else {"database_url": database_url}
     for key, value in given.items():
@@ -87,7 +87,7 @@ def settings(database_url: Optional[str], given: Mapping[str, Any]) -> Dict[str,
 
 
 def configuration(texts: Mapping[str, str]) -> _native.Owned:
-    """A configuration of the library: the environment's, and over it what was given."""
+    """Returns a configuration of the library. `texts` override the values from the environment."""
     config = _native.Owned(lib.gw_config_new(), lib.gw_config_free)
     call(lib.gw_config_load_env, config)
     for key, value in texts.items():
@@ -96,19 +96,19 @@ def configuration(texts: Mapping[str, str]) -> _native.Owned:
 
 
 def value_of(config: _native.Owned, key: str) -> Optional[str]:
-    """What a key is set to, its default included."""
+    """Returns the value of a key, or its default."""
     return _native.asked_text(lib.gw_config_get, config, key.encode())
 
 
 def duration_text(name: str, duration: Union[Duration, str]) -> str:
-    """A duration as the library reads it."""
+    """Returns a duration in the library's text form."""
     return duration if isinstance(duration, str) else f"{milliseconds(name, duration)}ms"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that does not exist, with those that are near."""
+    """Returns the error for a name that does not exist. Its text suggests similar names."""
     near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(known)}"
     return ConfigError(f"unknown {what} {name}: {hint}")
 
 
@@ -124,7 +124,7 @@ def _text(key: str, kind: str, value: Any) -> str:
             return str(value)
         if isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) for item in value):
             if any("," in item for item in value):
-                raise ConfigError(f"{key}: none of its texts can hold a comma; got {value!r}")
+                raise ConfigError(f"{key}: its texts must not contain a comma; got {value!r}")
             return ",".join(value)
     except InvalidArgumentError as error:
         raise ConfigError(str(error)) from None

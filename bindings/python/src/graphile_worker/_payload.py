@@ -1,4 +1,4 @@
-"""Payloads: from Python's values to JSON text, with errors that name the field. Knows nothing of jobs."""
+"""Converts payloads from Python's values to JSON text, with errors that name the field. Knows nothing of jobs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ._errors import PayloadError
 
 
 def dumped(payload: Any) -> bytes:
-    """The payload as JSON text.
+    """Returns the payload as JSON text.
 
-    Raises `PayloadError` naming the first field that JSON cannot hold.
+    Raises `PayloadError` with the first field that JSON cannot hold.
     """
     try:
         return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         path, why = next(_misfits("payload", payload, ()), ("payload", str(error)))
-        raise PayloadError(f"{path} {why}; or pass the text yourself, with payload_json=") from None
+        raise PayloadError(f"{path} {why}; or pass the JSON text with payload_json=") from None
 
 
 def _misfits(path: str, value: Any, around: Tuple[int, ...]) -> Iterator[Tuple[str, str]]:
-    """The fields that JSON cannot hold, and why."""
+    """Yields the fields that JSON cannot hold, each with the reason."""
     if id(value) in around:
         yield path, "contains itself"
     elif len(around) > 200:
@@ -31,7 +31,7 @@ def _misfits(path: str, value: Any, around: Tuple[int, ...]) -> Iterator[Tuple[s
         for key, item in value.items():
             place = f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[{key!r}]"
             if not isinstance(key, (str, int, float, type(None))):
-                yield place, f"has a key that is a {type(key).__name__}, and JSON's are texts"
+                yield place, f"has a key that is a {type(key).__name__}; JSON keys are texts"
             elif isinstance(key, str) and (why := _unencodable(key)):
                 yield place, why
             yield from _misfits(place, item, (*around, id(value)))
@@ -43,9 +43,9 @@ def _misfits(path: str, value: Any, around: Tuple[int, ...]) -> Iterator[Tuple[s
             yield path, why
     elif isinstance(value, float):
         if not math.isfinite(value):
-            yield path, f"is {value}, which JSON does not have"
+            yield path, f"is {value}, which JSON cannot hold"
     elif not isinstance(value, (int, type(None))):
-        yield path, f"is a {type(value).__name__}, which JSON does not have: convert it to text or a number"
+        yield path, f"is a {type(value).__name__}, which JSON cannot hold: convert it to text or a number"
 
 
 def _unencodable(text: str) -> Optional[str]:
@@ -53,11 +53,11 @@ def _unencodable(text: str) -> Optional[str]:
         text.encode()
         return None
     except UnicodeEncodeError:
-        return "has half of a surrogate pair, which is no character"
+        return "has half of a surrogate pair, which is not a character"
 
 
 def traced(payload: bytes, traceparent: str) -> bytes:
-    """The payload with a trace context where workers look for it."""
+    """Returns the payload with a trace context in `_trace.traceparent`, from which workers read it."""
     fields = json.loads(payload)
     if not isinstance(fields, dict):
         raise PayloadError("traceparent: the payload must be a JSON object to carry it")

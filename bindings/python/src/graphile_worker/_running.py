@@ -1,12 +1,12 @@
-"""One life of a worker, from its start to its end: pulls jobs, runs them, and gives back their outcomes.
+"""One run of a worker, from its start to its end: pulls jobs, runs them, and passes their outcomes to the library.
 
     graphile-worker        starts the library's worker, and waits for its end
-    graphile-worker-0...N  run plain tasks, one job each at a time
-    graphile-worker-loop   runs `async def` tasks, unless the caller lends a loop of its own
+    graphile-worker-0...N  run plain tasks, each thread one job at a time
+    graphile-worker-loop   runs `async def` tasks, unless the caller passes its own loop
     graphile-worker-hooks  calls observers
 
-All are daemon threads: the interpreter does not wait for a task that hangs. `stop_all` has stopped the workers by then.
-Knows nothing of how tasks are registered.
+All are daemon threads, so the interpreter does not wait for a task that hangs. `stop_all` stops the workers before
+that. Knows nothing of how tasks are registered.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from ._task import Task, text_of
 if TYPE_CHECKING:
     from ._worker import Worker
 
-#: How many jobs a loop takes in before others have their turn.
+#: The most jobs that the puller takes before it lets other callbacks of the event loop run.
 TURN = 64
-#: How long the end of a worker waits for observers of what happened last, and for threads on their way out.
+#: Seconds that the end of a worker waits for observers of the last events, and for ending threads.
 FAREWELL = 2.0
 
 _alive: Set[Running] = set()
 
 
 class Running:
-    """A worker that was started. `started` and `ended` are set by the thread that waits for the library."""
+    """A started worker. The thread that waits for the library sets `started` and `ended`."""
 
     def __init__(self, worker: Worker, once: bool, loop: Optional[asyncio.AbstractEventLoop] = None) -> None:
         _log.follow()
@@ -57,7 +57,7 @@ class Running:
         self._observers = {name: list(hooks) for name, hooks in worker._observers.items()}
         on_loop = loop is not None or any(task.is_async for task in self._tasks.values())
 
-        # Only a loop is told of cancellations; threads ask.
+        # Only a loop needs cancellations delivered; tasks on threads check `is_cancelled`.
         told = {"deliver_cancellations": "true" if on_loop else "false"}
         config = _options.configuration({**worker._settings, **told})
         self._concurrency = int(_options.value_of(config, "concurrency") or 1)
@@ -78,12 +78,12 @@ class Running:
         self.started: Future[None] = Future()
         self.ended: Future[None] = Future()
         for future in (self.started, self.ended):
-            future.set_running_or_notify_cancel()  # so that nobody who waits can cancel it
+            future.set_running_or_notify_cancel()  # so that no waiting caller can cancel it
         _alive.add(self)
         self.spawn("", self._live)
 
     def _live(self) -> None:
-        """The thread that starts the library's worker and sees it end."""
+        """Body of the thread that starts the library's worker and waits for its end."""
         try:
             call(lib.gw_worker_start, self._worker, self._mode)
             self.client = Client._lent(
@@ -110,7 +110,7 @@ class Running:
             self._end(None)
 
     def _farewell(self) -> None:
-        """Waits for threads that are about to end, so that nothing is observed after `ended`."""
+        """Waits for threads that are about to end, so that no observer is called after `ended`."""
         deadline = time.monotonic() + FAREWELL
         for thread in list(self._threads):
             if thread is not threading.current_thread():
@@ -123,10 +123,10 @@ class Running:
         else:
             self.ended.set_exception(error)
 
-    # what others ask of it
+    # called by other threads
 
     def stop(self, abort: bool = False) -> None:
-        """Asks it to stop; returns at once. May be called by a signal handler."""
+        """Asks the worker to stop, and returns at once. A signal handler may call it."""
         self.refuse_fork()
         lib.gw_worker_request_stop(self._worker, _native.STOP_ABORT if abort else _native.STOP_GRACEFUL)
 
@@ -135,7 +135,7 @@ class Running:
         if os.getpid() != self._pid:
             raise ForkedError(
                 "this worker was started before the fork, and runs in the parent process only: "
-                "make and start the worker in the child"
+                "make and start a worker in the child"
             )
 
     def refuse_own_thread(self) -> None:
@@ -144,16 +144,16 @@ class Running:
             raise DeadlockError("a task or observer cannot wait for the worker that runs it")
 
     def id(self) -> Optional[str]:
-        """The id under which it locks jobs."""
+        """Returns the id under which the worker locks jobs, or None."""
         worker_id = lib.gw_worker_id(self._worker)
         return worker_id.decode() if worker_id is not None else None
 
     def stats_text(self) -> str:
-        """Its counters, as JSON."""
+        """Returns the worker's counters, as JSON."""
         return _native.owned_text(lib.gw_worker_stats_json(self._worker)) or "{}"
 
     def spawn(self, name: str, body: Callable[[], None]) -> None:
-        """Starts one of its threads."""
+        """Starts one of the worker's threads."""
         thread = threading.Thread(target=body, name=f"graphile-worker{name}", daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -161,8 +161,8 @@ class Running:
     # jobs
 
     def run(self, job: Job) -> None:
-        """Runs a job of a plain task, on this thread, and gives it its outcome. Raises nothing."""
-        # A context of its own: what a task sets in a ContextVar is not there for the next one.
+        """Runs a job of a plain task on this thread, and settles it. Raises nothing."""
+        # Each job has a context of its own, so that the next job does not see a ContextVar that this one sets.
         contextvars.copy_context().run(self._run, job)
 
     def _run(self, job: Job) -> None:
@@ -172,16 +172,16 @@ class Running:
         if decision is None:
             try:
                 result = task.checked(task.handler(*task.arguments(context)))
-            except BaseException as caught:  # SystemExit too: a job must not be lost, nor end a thread
+            except BaseException as caught:  # SystemExit too: it must not end the thread, nor lose the job
                 error = caught
             decision = self._after(context, error)
         try:
             self._settle(task, context, decision, result, error)
         finally:
-            error = None  # its traceback holds this frame
+            error = None  # its traceback refers to this frame
 
     async def run_async(self, job: Job) -> None:
-        """Runs a job of an `async def` task, and gives it its outcome. Raises nothing."""
+        """Runs a job of an `async def` task, and settles it. Raises nothing."""
         task, context = self._tasks[job.task], Context(job, self.client)
         result = error = None
         decision = self._before(context)
@@ -197,11 +197,11 @@ class Running:
             error = None
 
     def is_async(self, job: Job) -> bool:
-        """Whether a job is for the loop."""
+        """Whether a job runs on the loop."""
         return self._tasks[job.task].is_async
 
     def drop(self, job: Job, error: BaseException) -> None:
-        """Fails a job that could not begin."""
+        """Fails a job that could not start."""
         self._settle(self._tasks[job.task], Context(job, self.client), None, None, error)
 
     def _before(self, context: Context) -> Optional[object]:
@@ -219,7 +219,7 @@ class Running:
             try:
                 decision = _checked(interceptor(context, error))
             except BaseException:
-                logger.exception("an interceptor after the run of %r failed; the outcome stays", context.job)
+                logger.exception("an AfterJobRun interceptor failed for %r; the outcome does not change", context.job)
                 continue
             if decision is not None:
                 return decision
@@ -228,7 +228,7 @@ class Running:
     def _settle(
         self, task: Task, context: Context, decision: Optional[object], result: Any, error: Optional[BaseException]
     ) -> None:
-        """Gives a job its outcome. Never blocks: the library writes it to the database."""
+        """Sets a job's outcome. Never blocks: the library writes the outcome to the database."""
         items = None
         if isinstance(decision, Skip):
             error = None
@@ -249,7 +249,7 @@ class Running:
         else:
             status = lib.gw_job_complete(handle, None)
         if status < 0:
-            logger.warning("%r: its outcome came too late: %s", context.job, _native.of_status(status))
+            logger.warning("the library refused the outcome of %r: %s", context.job, _native.of_status(status))
 
     def _fail(self, context: Context, handle: int, error: BaseException) -> int:
         if isinstance(error, RetryAfter):
@@ -277,15 +277,15 @@ class Running:
                     observer(event)
                 except BaseException:
                     logger.exception("an observer of %s failed", event.name)
-        logger.error("observers hear nothing more: %s", _native.of_status(status))
+        logger.error("observers receive no more events: %s", _native.of_status(status))
 
 
 class _ThreadPuller:
-    """Takes jobs on the threads that run them.
+    """Pulls jobs on the threads that run them.
 
-    One thread at a time waits in the library; what it gets lies in `_taken` for all of them, so that no job waits
-    behind another one while a thread is idle. Each thread starts the next one before its first job, up to as many as
-    jobs can be handed out: so one that has had no job yet is there for the next, and none is there that never had one.
+    One thread at a time waits in the library. It puts its jobs into `_taken`, from which all threads take, so that no
+    job waits behind another one while a thread is idle. Each thread starts the next one before its first job, up to
+    `concurrency` threads. So one idle thread is ready for the next job, and there are no more threads than needed.
     """
 
     def __init__(self, running: Running) -> None:
@@ -302,7 +302,7 @@ class _ThreadPuller:
         self._started = 1
 
     def end(self) -> None:
-        pass  # the threads hear of it from the library
+        pass  # the threads end when the library returns STOPPED
 
     def _work(self) -> None:
         if self._work_once(self._grow):
@@ -318,14 +318,14 @@ class _ThreadPuller:
         return True
 
     def _grow(self) -> None:
-        # Only the last thread comes here, and each only once.
+        # Only the newest thread calls this, and only once, so `_started` needs no lock.
         number = self._started
         if number < self._capacity:
             self._started = number + 1
             try:
                 self._running.spawn(f"-{number}", self._work)
             except RuntimeError as error:
-                logger.warning("no more than %d jobs run at once: %s", number, error)
+                logger.warning("at most %d jobs run at once: a thread could not be started: %s", number, error)
 
     def _next(self) -> Optional[Job]:
         try:
@@ -342,20 +342,20 @@ class _ThreadPuller:
                     return None
 
     def _pull(self) -> bool:
-        """Waits for jobs; False if there will be none any more. Only for who has the turn."""
+        """Waits for jobs; returns False once the worker has ended. The caller must hold `_turn`."""
         worker, count = self._running._worker, self._count
         status: int = lib.gw_worker_next_batch(worker, -1, self._handles, self._capacity, byref(count), None)
         if status == _native.OK:
             self._taken.extend(Job._of(handle) for handle in self._handles[: count.value] if handle)
         elif status < 0:
-            logger.error("no more jobs: %s", _native.of_status(status))
+            logger.error("a thread stops pulling jobs: %s", _native.of_status(status))
         return status >= 0 and status != _native.STOPPED
 
 
 class _LoopPuller:
-    """Takes jobs on an event loop, whenever the library's descriptor says that there are any.
+    """Pulls jobs on an event loop, whenever the library's descriptor is readable.
 
-    `async def` tasks run on the loop, plain ones on threads, which are started as they are needed.
+    `async def` tasks run on the loop, plain tasks on threads, which are started when they are needed.
     """
 
     def __init__(self, running: Running, lent: Optional[asyncio.AbstractEventLoop]) -> None:
@@ -388,7 +388,7 @@ class _LoopPuller:
 
     def _run_loop(self) -> None:
         self._loop.run_forever()
-        # The worker has ended. Tasks that tasks have started are not ours to wait for; they are told.
+        # The worker has ended. asyncio tasks that jobs have left behind are cancelled, then have `FAREWELL` to end.
         left = asyncio.all_tasks(self._loop)
         for task in left:
             task.cancel()
@@ -413,7 +413,7 @@ class _LoopPuller:
                 return
             elif status != _native.WOKEN:
                 if status < 0:
-                    logger.error("no more jobs: %s", _native.of_status(status))
+                    logger.error("the event loop stops pulling jobs: %s", _native.of_status(status))
                 self._loop.remove_reader(self._fd)
                 return
 
@@ -428,7 +428,9 @@ class _LoopPuller:
                 self._running.spawn(f"-{self._threads}", self._work)
                 self._threads += 1
             except RuntimeError as error:
-                logger.warning("no more than %d plain tasks run at once: %s", self._threads, error)
+                logger.warning(
+                    "at most %d plain tasks run at once: a thread could not be started: %s", self._threads, error
+                )
                 if not self._threads:
                     return self._running.drop(job, error)
         self._plain.put(job)
@@ -436,7 +438,7 @@ class _LoopPuller:
     def _done(self, job: Job, coroutine: asyncio.Task[None]) -> None:
         if self._coroutines.get(job.id) is coroutine:
             del self._coroutines[job.id]
-        if coroutine.cancelled():  # before its first step
+        if coroutine.cancelled():  # cancelled before its first step, so run_async did not settle it
             self._running.drop(job, asyncio.CancelledError())
 
     def _work(self) -> None:
@@ -453,20 +455,20 @@ class _LoopPuller:
 
 @dataclass(frozen=True)
 class _Broken:
-    """The decision of an interceptor that raised: the attempt fails like that of a task that did."""
+    """The decision for an interceptor that raised: the attempt fails as if the task had raised."""
 
     error: BaseException
 
 
 def _checked(decision: object) -> Optional[object]:
-    """An interceptor's answer, unless it is none."""
+    """Returns an interceptor's decision. Raises if it is of another type."""
     if decision is None or isinstance(decision, (Skip, Fail)):
         return decision
-    raise TypeError(f"an interceptor of runs answers None, Skip() or Fail(reason), not {decision!r}")
+    raise TypeError(f"an interceptor of runs must return None, Skip() or Fail(reason), not {decision!r}")
 
 
 def stop_all() -> None:
-    """Stops the workers of this process as it ends, running jobs included: they have the grace period."""
+    """Stops the workers of this process when the interpreter ends. Running jobs have the grace period."""
     running = [worker for worker in list(_alive) if worker._pid == os.getpid() and worker.started.done()]
     for abort in (False, True):
         try:
@@ -476,7 +478,7 @@ def stop_all() -> None:
                 worker.ended.exception()
             return
         except KeyboardInterrupt:
-            continue  # once more, without the grace period
+            continue  # stop again, without the grace period
 
 
 atexit.register(stop_all)

@@ -1,4 +1,4 @@
-"""A registered task, and the text of a failure. Knows nothing of jobs' ways to a task."""
+"""A registered task, and the text of a failure. Knows nothing of how a job is pulled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._job import Context
 
 @dataclass(frozen=True)
 class Task:
-    """A function with its name and how it wants to be called."""
+    """A function, its name, and how to call it."""
 
     name: str
     handler: Callable[..., Any]
@@ -28,33 +28,33 @@ class Task:
         object.__setattr__(self, "arity", _arity(self.name, self.handler))
 
     def arguments(self, context: Context) -> Tuple[Any, ...]:
-        """What the function is called with: payload and context, as far as it takes them."""
+        """Returns the arguments of the call: payload and context, or as many of them as the function takes."""
         payload = context.payload
         if self.is_batch and not isinstance(payload, list):
-            raise TaskFailed(f"the payload of a batch task is a JSON array; this one is {payload!r:.60}")
+            raise TaskFailed(f"the payload of a batch task must be a JSON array, not {payload!r:.60}")
         return (payload, context)[: self.arity]
 
     def checked(self, result: Any) -> Any:
-        """What the function answered, unless that is a mistake which would pass for success."""
+        """Returns the function's result. Raises if it is an awaitable: the job would seem to have succeeded."""
         if result is not None and inspect.isawaitable(result):
             getattr(result, "close", lambda: None)()
-            raise TypeError(f"task {self.name} answered an awaitable that nobody awaits: register an async function")
+            raise TypeError(f"task {self.name} returned an awaitable, which is not awaited: register an async function")
         return result
 
     def item_errors(self, context: Context, result: Any) -> Optional[List[Optional[bytes]]]:
-        """The failures of a batch's items, or None if all of them succeeded."""
+        """Returns the failures of a batch's items, or None if all of them succeeded."""
         if not self.is_batch or result is None:
             return None
         items = context.payload
         if not isinstance(result, (list, tuple)) or len(result) != len(items):
-            raise TaskFailed(f"a batch task answers None, or a list with one entry for each of its {len(items)} items")
+            raise TaskFailed(f"a batch task must return None or a list: one entry for each of its {len(items)} items")
         if all(item is None for item in result):
             return None
         return [None if item is None else text_of(item) for item in result]
 
 
 def text_of(error: Any) -> bytes:
-    """A failure as it is stored: the text of `TaskFailed`, of others the type and the text."""
+    """Returns the stored text of a failure: the text of `TaskFailed`, or the type and the text of other exceptions."""
     try:
         text = str(error)
     except Exception:
@@ -72,17 +72,20 @@ def _is_async(handler: Callable[..., Any]) -> bool:
 
 
 def _arity(name: str, handler: Callable[..., Any]) -> int:
-    """How many of payload and context a function takes. One with a default is taken only if it is called `ctx`."""
+    """Returns how many of payload and context a function takes.
+
+    A second parameter with a default counts only if it is named `ctx` or `context`.
+    """
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
-        raise ConfigError(f"task {name}: a function with yield would never run")
+        raise ConfigError(f"task {name}: a function with yield cannot be a task: its body would not run")
     try:
         parameters = inspect.signature(handler).parameters.values()
-    except ValueError:  # some builtins do not tell
+    except ValueError:  # some builtins have no signature
         return 1
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]
     if len(required) > 2 or any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        raise ConfigError(f"task {name}: takes (), (payload) or (payload, ctx), not {inspect.signature(handler)}")
+        raise ConfigError(f"task {name}: must take (), (payload) or (payload, ctx), not {inspect.signature(handler)}")
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return 2
     if len(positional) > 1 and positional[1].name in ("ctx", "context"):

@@ -1,7 +1,7 @@
-"""Adds jobs on a connection of the caller's, in its transaction. Knows drivers, and gets its SQL from the library.
+"""Adds jobs on the caller's connection, in its transaction. Knows the drivers, and gets its SQL from the library.
 
-Every driver of PostgreSQL that keeps to the DB-API will do (psycopg, psycopg2, pg8000, Django's), also SQLAlchemy's
-connections and sessions, and for `await` psycopg's, SQLAlchemy's and asyncpg's.
+Every PostgreSQL driver that follows the DB-API works (psycopg, psycopg2, pg8000, Django's), also SQLAlchemy's
+connections and sessions. With `await`, the connections of psycopg, SQLAlchemy and asyncpg work.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ._new_job import NewJob
 from ._payload import traced
 
 STYLES = {"numeric_dollar": 1, "format": 2, "named": 3, "pyformat": 4}
-#: How often a job whose key is being claimed at this very moment is added anew, and the seconds in between.
+#: The number of tries to add a job whose key is being claimed at the same time, and the seconds between two tries.
 TRIES, PAUSE = 20, 0.005
 
 
 def add(connection: Any, schema: Optional[str], job: NewJob) -> int:
-    """Adds a job within the transaction of `connection`; its id."""
+    """Adds a job within the transaction of `connection`; returns its id."""
     parameters = _parameters(job)
     send, fetch = _statement(connection, schema, parameters)
     for _ in range(TRIES):
         sent = send()
         if inspect.isawaitable(sent):
             getattr(sent, "close", lambda: None)()
-            raise UnsupportedConnectionError(f"{_name(connection)} is to be awaited: use add_job_async")
+            raise UnsupportedConnectionError(f"{_name(connection)} must be awaited: use add_job_async")
         if (row := fetch(sent)) is not None:
             return _id(row)
         time.sleep(PAUSE)
@@ -54,7 +54,7 @@ async def add_async(connection: Any, schema: Optional[str], job: NewJob) -> int:
 
 
 def _parameters(job: NewJob) -> Dict[str, Any]:
-    """The statement's parameters by name, in the order of their positions."""
+    """Returns the statement's parameters by name, in the order of their positions."""
     job.spec()  # checks every limit, before anything is sent
     payload = job.payload_text()
     if job.traceparent is not None:
@@ -72,18 +72,20 @@ def _parameters(job: NewJob) -> Dict[str, Any]:
     }
 
 
-#: How to send the statement (what the driver answers, or an awaitable of it), and how to get the first row out of that.
+#: Two functions: one sends the statement and returns the driver's result, or an awaitable of it; one reads the first
+#: row.
 Statement = Tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
 def _statement(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Statement:
-    """How this kind of connection is asked. Sends nothing; a connection that will not do is refused here.
+    """Returns the functions for this kind of connection. Sends nothing. Refuses a connection that cannot be used.
 
-    Rows are read as tuples, whatever rows the caller's own cursors give: a job that was added must not fail after that.
+    Rows are read as tuples, whatever rows the caller's own cursors return: once the job is added, reading its id must
+    not fail.
     """
     packages = {kind.__module__.partition(".")[0] for kind in _kinds(connection)}
     if "sqlalchemy" in packages:
-        driver = getattr(connection, "driver_connection", None)  # what raw_connection() answers has it
+        driver = getattr(connection, "driver_connection", None)  # results of raw_connection() have it
         if driver is not None:
             return _statement(driver, schema, parameters)
         return _sqlalchemy(connection, schema, parameters)
@@ -104,7 +106,7 @@ def _statement(connection: Any, schema: Optional[str], parameters: Dict[str, Any
 
 
 def _kinds(connection: Any) -> Tuple[type, ...]:
-    """The classes of a connection, or of the one that a proxy stands for: proxies answer its `__class__`."""
+    """Returns the classes of a connection. Behind a proxy also those of the real one, which `__class__` returns."""
     return tuple({**dict.fromkeys(type(connection).__mro__), **dict.fromkeys(connection.__class__.__mro__)})
 
 
@@ -114,7 +116,7 @@ def _is_cursor(connection: Any) -> bool:
 
 def _sqlalchemy(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Statement:
     if not hasattr(connection, "execute") or hasattr(connection, "raw_connection"):
-        raise _refused(connection)  # an engine, which has no transaction; before 2.0 it has `execute`
+        raise _refused(connection)  # an engine has no transaction; before 2.0 it has `execute`
     from sqlalchemy import text
 
     statement, options = text(_sql(schema, "named")), {"stream_results": False}
@@ -129,7 +131,7 @@ def _first(result: Any) -> Any:
 
 def _asyncpg(connection: Any, schema: Optional[str], parameters: Dict[str, Any]) -> Statement:
     if hasattr(connection, "acquire") or not hasattr(connection, "fetchrow"):
-        raise _refused(connection)  # a pool, which has no transaction
+        raise _refused(connection)  # a pool has no transaction
     record = getattr(sys.modules["asyncpg"], "Record", None)
     options = {} if record is None else {"record_class": record}
     sql, values = _sql(schema, "numeric_dollar"), tuple(parameters.values())
@@ -137,7 +139,7 @@ def _asyncpg(connection: Any, schema: Optional[str], parameters: Dict[str, Any])
 
 
 def _psycopg(connection: Any) -> Any:
-    """A cursor on this connection, or on this cursor's, that takes our parameters and gives tuples."""
+    """Returns a new cursor on this connection, or on this cursor's connection, that returns rows as tuples."""
     import psycopg
     from psycopg.rows import tuple_row
 
@@ -148,7 +150,7 @@ def _psycopg(connection: Any) -> Any:
         plain, client_side = psycopg.Cursor, psycopg.ClientCursor
     else:
         raise _refused(connection)
-    # A pooler may need cursors that bind parameters themselves: if the caller's do, ours does too.
+    # A pooler may need cursors that bind parameters on the client: if the caller's cursors do, this one does too.
     kind = client_side if issubclass(connection.cursor_factory, client_side) else plain
     return kind(connection, row_factory=tuple_row)
 
@@ -165,13 +167,13 @@ def _psycopg2(connection: Any) -> Any:
 
 def _refused(connection: Any) -> UnsupportedConnectionError:
     return UnsupportedConnectionError(
-        f"{_name(connection)} is no connection of psycopg, SQLAlchemy, asyncpg, Django, or another driver with the "
-        "paramstyle format, pyformat or named; of an engine or a pool, give one of its connections"
+        f"{_name(connection)} is not a connection of psycopg, SQLAlchemy, asyncpg, Django, or another driver with the "
+        "paramstyle format, pyformat or named; instead of an engine or a pool, pass one of its connections"
     )
 
 
 def _sql(schema: Optional[str], style: str) -> str:
-    """The statement, its parameters written in this style."""
+    """Returns the statement, with its parameters written in this style."""
     name = None if schema is None else _native.text("schema", schema)
     sql = _native.asked_text(lib.gw_sql_add_job, name, STYLES[style])
     assert sql is not None, "the library has the statement in every style"
@@ -179,7 +181,7 @@ def _sql(schema: Optional[str], style: str) -> str:
 
 
 def _paramstyle(connection: Any) -> Optional[str]:
-    """What the driver's module says of its parameters; it is the one of the connection's class, or one around it."""
+    """Returns the `paramstyle` of the driver: of the module of the connection's class, or of a package around it."""
     for kind in _kinds(connection):
         names = kind.__module__.split(".")
         for length in range(len(names), 0, -1):
@@ -190,7 +192,7 @@ def _paramstyle(connection: Any) -> Optional[str]:
 
 
 def _id(row: Any) -> int:
-    """The id in a row, whatever a row is here: a tuple, a mapping, or an object with fields."""
+    """Returns the id in a row, which may be a tuple, a mapping, or an object with fields."""
     if isinstance(row, Mapping):
         return int(row["id"])
     return int(row.id if hasattr(row, "id") else row[0])
@@ -198,8 +200,8 @@ def _id(row: Any) -> int:
 
 def _contended(job: NewJob) -> ConflictError:
     return ConflictError(
-        f"adding a job of task {job.task}: a worker has taken the job with key {job.key!r}, and this transaction "
-        "cannot see what became of it; repeat the transaction, or use READ COMMITTED"
+        f"adding a job of task {job.task}: a worker has claimed the job with key {job.key!r}, and this transaction "
+        "does not see the claim; repeat the transaction, or use READ COMMITTED"
     )
 
 

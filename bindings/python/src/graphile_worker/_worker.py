@@ -1,4 +1,4 @@
-"""The worker as users write it: tasks, hooks, crontab; and the ways to run it. Knows nothing of how a job is pulled."""
+"""The worker that users configure with tasks, hooks and a crontab, and run. Knows nothing of how a job is pulled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: A start goes on for so many seconds at least after a signal has asked it to stop.
+#: Seconds between two checks, while the worker starts, whether a signal has asked it to stop.
 PATIENCE = 0.1
 STATES = ("new", "running", "stopping", "stopped", "failed")
 
@@ -33,11 +33,12 @@ STATES = ("new", "running", "stopping", "stopped", "failed")
 class Worker:
     """Runs jobs. Make it, register its tasks, and run it.
 
-    `database_url` is `DATABASE_URL` if not given, or what `PGHOST` and its like say; the options are those of `WorkerOptions`. Options that are not given
-    come from the environment (`GRAPHILE_WORKER_CONCURRENCY`), or else are the library's defaults.
+    If `database_url` is not given, the worker uses `DATABASE_URL`, or else `PGHOST` and the other variables of libpq.
+    The options are those of `WorkerOptions`. An option that is not given is read from the environment
+    (`GRAPHILE_WORKER_CONCURRENCY`), or else has the library's default.
 
-    Nothing is connected and no thread started before the worker runs, so a worker may be made when a module is
-    imported, and run in a child that is forked later. Raises `ConfigError` for an option that is unknown or impossible.
+    The worker connects and starts threads only when it runs. So it may be made when a module is imported, and run in a
+    child that is forked later. Raises `ConfigError` if an option is unknown or its value is not valid.
 
     >>> worker = Worker(concurrency=4)                          # doctest: +SKIP
     >>> @worker.task                                            # doctest: +SKIP
@@ -56,7 +57,7 @@ class Worker:
         self._client: Optional[Client] = None
         self._client_pid = 0
 
-    # what it does
+    # tasks and hooks
 
     @overload
     def task(self, name: F) -> F: ...
@@ -69,15 +70,17 @@ class Worker:
     def task(
         self, name: Any = None, *, timeout: Union[Duration, str, None] = None, backoff: Optional[str] = None
     ) -> Any:
-        """Registers a function as a task; its name is the function's if none is given.
+        """Registers a function as a task. If no name is given, the task has the function's name.
 
         The function takes the payload, and a `Context` if it has a second parameter. It succeeds by returning, and
         fails by raising; see `TaskFailed` and `RetryAfter`. `async def` functions run on an event loop, all others on
-        threads, `concurrency` jobs at once.
+        threads. At most `concurrency` jobs run at once.
 
-        - `timeout`: how long it may take, as a number of seconds, `timedelta` or text; then it is cancelled, and the
-          attempt fails.
+        - `timeout`: the longest time that the task may take, as a number of seconds, `timedelta` or text. After it the
+          task is cancelled, and the attempt fails. No timeout if not given.
         - `backoff`: `"fixed 10s"`, `"linear 10s 1h"` or `"exponential 10s 1h"`; e^attempts seconds if not given.
+
+        Raises `ConfigError` if the function cannot be a task or the name is taken, `StateError` if the worker runs.
 
         >>> @worker.task("send_email", timeout=30)               # doctest: +SKIP
         ... async def send_email(payload, ctx): ...
@@ -95,10 +98,10 @@ class Worker:
     def batch_task(
         self, name: Any = None, *, timeout: Union[Duration, str, None] = None, backoff: Optional[str] = None
     ) -> Any:
-        """As `task`, for jobs whose payload is a list: the function takes the items.
+        """As `task`, for jobs whose payload is a list: the function receives the list.
 
-        It returns None if all succeeded, or a list with None or an exception for each item: only the items that failed
-        stay for the next attempt.
+        It returns None if all items succeeded, or a list with None or an exception for each item. Only the items that
+        failed are left for the next attempt.
         """
         return self._registered(name, True, timeout, backoff)
 
@@ -108,10 +111,10 @@ class Worker:
         def register(handler: F) -> F:
             given = getattr(handler, "__name__", None) if name is None else name
             if not isinstance(given, str):
-                raise ConfigError(f"a task's name is a text, not {given!r}")
+                raise ConfigError(f"a task's name must be a str, not {given!r}")
             if given in self._tasks:
-                raise ConfigError(f"there is a task {given} already")
-            self._refuse_running("a task is registered")
+                raise ConfigError(f"task {given} is registered already")
+            self._refuse_running("register a task")
             options = {}
             if timeout is not None:
                 options["timeout"] = _options.duration_text("timeout", timeout)
@@ -126,13 +129,13 @@ class Worker:
         return register
 
     def cron(self, crontab: str) -> None:
-        """Adds jobs by the clock, as Graphile Worker's crontab has it; several lines at once will do.
+        """Adds entries of Graphile Worker's crontab, which add jobs at given times. The text may have several lines.
 
-        Raises `CrontabError` with line and column.
+        Raises `CrontabError` with line and column if the text is wrong, `StateError` if the worker runs.
 
         >>> worker.cron("0 8 * * 1 report ?tz=Europe/Berlin&fill=1d {\\"week\\": 0}")    # doctest: +SKIP
         """
-        self._refuse_running("a crontab is added")
+        self._refuse_running("add a crontab")
         text = _native.text("crontab", crontab)
         _native.made(lib.gw_crontab_parse, text, free=lib.gw_crontab_free)
         self._crontabs.append(text)
@@ -140,52 +143,57 @@ class Worker:
     def on(self, event: str) -> Callable[[F], F]:
         """Registers an observer of an event (`"JobComplete"`, `"JobFail"`, `"WorkerStart"`, ...).
 
-        It is called with an `Event`, on a thread of its own, one event after the other; what it raises is logged.
+        The observer is called with an `Event`. One thread calls all observers, one event after the other. An exception
+        of an observer is logged. Raises `ConfigError` for an unknown event, `StateError` if the worker runs.
 
         >>> @worker.on("JobPermanentlyFail")                      # doctest: +SKIP
         ... def alert(event):
-        ...     print("job", event.job_id, "is given up:", event.data["error"])
+        ...     print("job", event.job_id, "failed permanently:", event.data["error"])
         """
         if event in INTERCEPTED:
-            raise ConfigError(f"{event} is decided over, not observed: use intercept")
+            raise ConfigError(f"{event} cannot be observed: use intercept")
         known = [name for name in _native.texts_at(lib.gw_event_name_at) if name not in INTERCEPTED]
-        self._refuse_running("an observer is registered")
+        self._refuse_running("register an observer")
         return _collect(self._observers.setdefault(_one_of("event", event, known), []))
 
     def intercept(self, event: str) -> Callable[[F], F]:
-        """Registers an interceptor, which may decide over a job. The first that answers anything but None decides.
+        """Registers an interceptor, which may decide the outcome of a job. The first that does not return None decides.
 
-        - `"BeforeJobRun"`: called with the `Context`; answers `Skip()` (the job counts as done) or `Fail(reason)`.
-        - `"AfterJobRun"`: called with the `Context` and the exception, or None if the task succeeded; answers the same.
-        - `"BeforeJobSchedule"`: called with the `NewJob` that a client of this worker is about to add; answers `Skip()`
-          (the caller gets `SkippedError`), `Fail(reason)` (`RefusedError`), or another `NewJob`, which the next
-          interceptor is then shown.
+        - `"BeforeJobRun"`: called with the `Context`; returns None, `Skip()` (the job counts as done), `Fail(reason)`.
+        - `"AfterJobRun"`: called with the `Context` and the exception, or None if the task succeeded; returns the same.
+        - `"BeforeJobSchedule"`: called with the `NewJob` that a client of this worker is about to add. Returns None,
+          `Skip()` (the caller gets `SkippedError`), `Fail(reason)` (`RefusedError`), or another `NewJob`, with which
+          the next interceptor is called.
 
-        It runs where the job runs: on its thread, or on the loop, where it must not block.
+        An interceptor of runs is called where the job runs: on its thread, or on the loop, where it must not block.
         """
-        self._refuse_running("an interceptor is registered")
+        self._refuse_running("register an interceptor")
         return _collect(self._interceptors[_one_of("interceptor", event, INTERCEPTED)])
 
     # running it
 
     def run(self) -> None:
-        """Runs until it is stopped: by `stop`, or by SIGINT (Ctrl-C), SIGTERM or SIGHUP on the main thread.
+        """Runs the worker until `stop` is called, or until SIGINT (Ctrl-C), SIGTERM or SIGHUP on the main thread.
 
         The first signal lets running jobs end within `shutdown_grace_period`, the second cancels them. Signals that the
-        program handles by itself, or ignores, are left alone. Raises what the start raises, and `StuckError` if a task
-        did not return, or an outcome could not be written: that job may run again.
+        program handles by itself, or ignores, are left alone. Raises the errors of `start`. Raises `StuckError` if a
+        task did not return or an outcome could not be written; that job may run again.
         """
         self._run(once=False)
 
     def run_once(self) -> None:
         """Runs every job that is due, and returns. Stops as `run` does.
 
-        Adds no jobs of the crontab, also none that `fill` would make up for, and recovers no jobs of dead workers.
+        Adds no jobs of the crontab, not even those that `fill` would add, and recovers no jobs of dead workers.
         """
         self._run(once=True)
 
     def start(self, *, once: bool = False) -> None:
-        """Starts in the background and returns once it runs; raises `ConnectError` and the like if it cannot."""
+        """Starts the worker in the background, and returns once it runs.
+
+        With `once` the worker runs every due job and then ends. Raises `ConnectError` or another `GraphileWorkerError`
+        if it cannot start, `StateError` if it runs already.
+        """
         running = self._begun(once)
         try:
             running.started.result()
@@ -194,17 +202,18 @@ class Worker:
             raise
 
     def stop(self, *, abort: bool = False) -> None:
-        """Asks it to stop, and returns at once. Running jobs have the grace period; with `abort` they have not.
+        """Asks the worker to stop, and returns at once. Running jobs have the grace period, but not with `abort`.
 
-        Any thread may call it, a signal handler too. Does nothing if the worker does not run.
+        Any thread and any signal handler may call it. Does nothing if the worker does not run.
         """
         if self._running is not None:
             self._running.stop(abort)
 
     def wait(self, timeout: Optional[Duration] = None) -> bool:
-        """Waits until it has ended; False if it has not within `timeout`.
+        """Waits until the worker has ended; returns False if it has not ended within `timeout`. No limit if not given.
 
-        Raises `StuckError` if a task did not return, or an outcome could not be written: that job may run again.
+        Raises `StuckError` if a task did not return or an outcome could not be written; that job may run again. Raises
+        `DeadlockError` if a task or an observer of this worker calls it.
         """
         if self._running is None:
             return True
@@ -217,7 +226,10 @@ class Worker:
             return False
 
     def close(self) -> None:
-        """Stops it, waits for its end, and frees what it holds. In a forked child it does nothing."""
+        """Stops the worker, waits for its end, and frees it. In a forked child it does not stop the parent's worker.
+
+        Raises `StuckError` and `DeadlockError` as `wait` does.
+        """
         running = self._running
         if running is not None and running._pid == os.getpid():
             try:
@@ -237,10 +249,10 @@ class Worker:
         self.close()
 
     async def run_async(self, *, once: bool = False) -> None:
-        """Runs on the caller's event loop; returns and raises as `run` and `run_once` do.
+        """Runs the worker on the caller's event loop; returns and raises as `run` and `run_once` do.
 
-        `async def` tasks run on this loop, others on threads. To cancel it stops the worker: once, and running jobs
-        have the grace period; twice, and they have not.
+        `async def` tasks run on this loop, others on threads. Cancelling this coroutine stops the worker: the first
+        time running jobs have the grace period, the second time they are cancelled.
 
         >>> asyncio.run(worker.run_async())                     # doctest: +SKIP
         """
@@ -265,13 +277,14 @@ class Worker:
             except asyncio.CancelledError:
                 running.stop(abort=True)
 
-    # what it knows
+    # client and state
 
     @property
     def client(self) -> Client:
-        """A client with this worker's options. Its jobs pass `BeforeJobSchedule`.
+        """A client with this worker's options. The interceptors of `BeforeJobSchedule` see the jobs that it adds.
 
-        It is made at the first use: connects, and installs the schema as a start does, unless `migrate` is false.
+        It is made at the first use. It then connects, and installs the schema unless `migrate` is false, as `start`
+        does.
         """
         if self._client is None or self._client_pid != os.getpid():
             self._client = Client._of_worker(self._settings, self._interceptors["BeforeJobSchedule"])
@@ -282,7 +295,7 @@ class Worker:
 
     @property
     def id(self) -> Optional[str]:
-        """The id under which it locks jobs; None before the first start, new with each."""
+        """The id under which the worker locks jobs; None before the first start, and a new one with each start."""
         return None if self._running is None else self._running.id()
 
     @property
@@ -291,16 +304,19 @@ class Worker:
         return "new" if self._running is None else STATES[lib.gw_worker_state(self._running._worker)]
 
     def stats(self) -> Dict[str, Any]:
-        """Counters of the last start: jobs claimed, completed, failed, running; times of tasks; sessions."""
+        """Returns counters since the last start: jobs claimed, completed, failed, running; times of tasks; sessions.
+
+        Raises `StateError` before the first start.
+        """
         if self._running is None:
-            raise StateError("the worker was not started yet")
+            raise StateError("the worker was not started yet: call start or run first")
         self._running.refuse_fork()
         return json.loads(self._running.stats_text())
 
     # helpers
 
     def _begun(self, once: bool, loop: Optional[asyncio.AbstractEventLoop] = None) -> Running:
-        self._refuse_running("it is started")
+        self._refuse_running("start it")
         if not self._tasks:
             raise ConfigError("the worker has no task: register one with @worker.task")
         _green.refuse_worker(on_loop=loop is not None or any(task.is_async for task in self._tasks.values()))
@@ -311,7 +327,7 @@ class Worker:
         if self._running is not None:
             self._running.refuse_fork()
             if not self._running.ended.done():
-                raise StateError(f"the worker runs already: {what} before that, or after it has ended")
+                raise StateError(f"the worker runs already: {what} before the worker starts, or after it has ended")
 
     def _run(self, once: bool) -> None:
         with _signals() as stopper:
@@ -330,7 +346,7 @@ class Worker:
                     raise
 
     def _stop_and_wait(self, running: Running) -> None:
-        """Stops gracefully; a Ctrl-C meanwhile aborts."""
+        """Stops gracefully and waits; a Ctrl-C during the wait aborts."""
         running.refuse_own_thread()
         running.stop()
         try:
@@ -344,7 +360,7 @@ class Worker:
 def _collect(hooks: List[Callable[..., Any]]) -> Callable[[F], F]:
     def register(hook: F) -> F:
         if inspect.iscoroutinefunction(hook):
-            raise ConfigError(f"{hook.__name__}: a hook is a plain function, not async def")
+            raise ConfigError(f"{hook.__name__}: a hook must be a plain function, not async def")
         hooks.append(hook)
         return hook
 
@@ -357,7 +373,7 @@ def _one_of(what: str, name: str, known: Sequence[str]) -> str:
     raise _options.unknown(what, name, known)
 
 
-#: The signals that stop a worker, each with the handler that it has when nobody has set one.
+#: The signals that stop a worker, each with Python's default handler.
 _STOPPING = {
     getattr(signal, name): default
     for name, default in (
@@ -368,21 +384,21 @@ _STOPPING = {
 
 
 def _free_signals() -> List[int]:
-    """Those signals that nobody handles or ignores; none outside of the main thread."""
+    """Returns the stopping signals that have their default handler; none outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return []
     return [number for number, default in _STOPPING.items() if signal.getsignal(number) == default]
 
 
 class _Stopper:
-    """What a signal does: the first stops gracefully, the next aborts. It is there before the worker begins."""
+    """The signal handler: the first signal stops gracefully, the next aborts. Installed before the worker starts."""
 
     def __init__(self) -> None:
         self._running: Optional[Running] = None
         self._signal: Optional[int] = None
 
     def follow(self, running: Running) -> Running:
-        """Stops this worker from now on; at once if a signal has come already."""
+        """Applies signals to this worker from now on. If a signal has arrived already, stops it at once."""
         self._running = running
         if self._signal is not None:
             running.stop()
@@ -394,13 +410,13 @@ class _Stopper:
         self._signal = number
 
     def give_up(self) -> None:
-        """Ends a start that takes too long after a signal: the database may not answer at all."""
+        """Raises if a signal has arrived, to end a start that may wait for a database that never replies."""
         if self._signal is not None:
             raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
 
 
 def _started(running: Running, patience: float) -> bool:
-    """Whether it has started within `patience`; raises what it was refused with."""
+    """Whether the worker has started within `patience` seconds; raises the error of the start."""
     try:
         running.started.result(patience)
         return True

@@ -1,4 +1,4 @@
-"""Processes whose threads are greenlets of gevent or eventlet: clients work there, and workers say why they do not."""
+"""In processes whose threads are greenlets of gevent or eventlet, clients work and workers are refused."""
 
 import importlib.util
 import unittest
@@ -101,7 +101,7 @@ class GreenTest(DatabaseTest):
                 with self.subTest(package=package):
                     yield package, patch
 
-    def test_a_client_works_and_lets_other_greenlets_go_on_while_it_waits(self):
+    def test_a_waiting_client_does_not_block_other_greenlets(self):
         for package, patch in self.packages():
             id = self.client.add_job("locked")
             with psycopg.connect(self.url) as other:
@@ -111,7 +111,7 @@ class GreenTest(DatabaseTest):
             self.assertEqual([program.line(), program.line()], ["True", "closed"])
             self.assertEqual(program.ended(), 0, program.errors())
 
-    def test_a_worker_is_refused_with_what_to_do_and_never_hangs(self):
+    def test_a_patched_worker_is_refused_and_never_hangs(self):
         for package, patch in self.packages():
             program = self.program(f"{patch}\n{WORKER.format('')}")
             for _ in range(4):
@@ -122,7 +122,7 @@ class GreenTest(DatabaseTest):
             self.assertEqual(program.ended(), 0, program.errors())
 
     @unittest.skipUnless(has("gevent"), "gevent is not installed")
-    def test_threads_that_are_left_alone_run_plain_tasks_and_refuse_a_loop_whose_select_was_replaced(self):
+    def test_a_patched_select_refuses_async_tasks_only(self):
         patch = "from gevent import monkey; monkey.patch_all(thread=False)"
         program = self.program(f"{patch}\n{WORKER.replace('worker.run, ', '', 1).format('')}")
         self.assertEqual([program.line(), program.line()], ["ran 1", "stopped"])
@@ -133,7 +133,7 @@ class GreenTest(DatabaseTest):
 
 
 class LoopTest(DatabaseTest):
-    """Event loops of others."""
+    """Event loops other than asyncio's own."""
 
     @unittest.skipUnless(has("uvloop"), "uvloop is not installed")
     def test_a_worker_runs_on_a_loop_of_uvloop(self):
@@ -142,7 +142,7 @@ class LoopTest(DatabaseTest):
         self.assertEqual(program.ended(), 0, program.errors())
 
     @unittest.skipUnless(has("trio"), "trio is not installed")
-    def test_under_trio_the_error_says_what_to_call_instead(self):
+    def test_under_trio_the_error_names_the_calls_to_use(self):
         program = self.program(LOOP.format(run="import trio; trio.run(instead)"))
         for _ in range(2):
             self.assertIn("trio.to_thread.run_sync", program.line())

@@ -1,4 +1,4 @@
-"""Jobs that are added within the caller's own transaction: they exist if and only if it commits."""
+"""A job that is added within the caller's transaction exists if and only if the transaction commits."""
 
 import asyncio
 import contextlib
@@ -45,7 +45,7 @@ class TransactionTest(DatabaseTest):
                         " from _private_jobs j left join _private_job_queues q on q.id = job_queue_id")
 
     def alchemy(self):
-        """The URL as SQLAlchemy has it."""
+        """Returns the URL in SQLAlchemy's form."""
         return self.url.replace("postgres://", "postgresql+psycopg://", 1)
 
 
@@ -55,7 +55,7 @@ class PsycopgTest(TransactionTest):
         self.addCleanup(connection.close)
         return connection
 
-    def test_a_job_exists_when_the_transaction_commits_and_not_before(self):
+    def test_a_job_exists_once_the_transaction_commits(self):
         connection = self.connect()
         connection.execute("insert into users values ('Ada')")
         id = self.client.add_job("greet", {"name": "Ada"}, connection=connection)
@@ -64,14 +64,14 @@ class PsycopgTest(TransactionTest):
         self.assertEqual(self.count(), "1 users, 1 jobs")
         self.assertEqual(self.client.job(id)["payload"], {"name": "Ada"})
 
-    def test_a_job_does_not_exist_when_the_transaction_is_rolled_back(self):
+    def test_a_job_disappears_when_the_transaction_rolls_back(self):
         with self.assertRaises(ZeroDivisionError), self.connect() as connection:
             connection.execute("insert into users values ('Ada')")
             self.client.add_job("greet", {"name": "Ada"}, connection=connection)
             1 / 0
         self.assertEqual(self.count(), "0 users, 0 jobs")
 
-    def test_every_option_is_stored_as_a_client_of_its_own_would_store_it(self):
+    def test_every_option_is_stored_as_without_a_transaction(self):
         with self.connect() as connection:
             self.client.add_job("greet", {"n": 1}, **EVERYTHING, connection=connection)
         mine = self.stored()
@@ -79,7 +79,7 @@ class PsycopgTest(TransactionTest):
         self.client.add_job("greet", {"n": 1}, **EVERYTHING)
         self.assertEqual((mine, self.stored()), ([STORED], [STORED]))
 
-    def test_a_trace_context_is_carried_as_a_client_of_its_own_carries_it(self):
+    def test_a_trace_context_is_stored_as_without_a_transaction(self):
         for payload in ({"n": 1}, {"_trace": {"x": 1}}):
             with self.connect() as connection:
                 self.client.add_job("greet", payload, traceparent=TRACE, connection=connection)
@@ -88,7 +88,7 @@ class PsycopgTest(TransactionTest):
         with self.assertRaises(GraphileWorkerError), self.connect() as connection:
             self.client.add_job("greet", [1], traceparent=TRACE, connection=connection)
 
-    def test_cursors_and_every_kind_of_row_will_do(self):
+    def test_cursors_and_every_row_factory_work(self):
         with self.connect() as connection, connection.cursor() as cursor:
             self.client.add_job("greet", connection=cursor)
         as_object = psycopg.rows.kwargs_row(types.SimpleNamespace)
@@ -104,13 +104,13 @@ class PsycopgTest(TransactionTest):
             ids = self.client.add_jobs((NewJob("t", n) for n in range(10)), connection=connection)
         self.assertEqual([self.client.job(id)["payload"] for id in ids], list(range(10)))
 
-    def test_payloads_of_every_kind_and_percent_signs_arrive_whole(self):
+    def test_payloads_and_percent_signs_are_stored_unchanged(self):
         payloads = ["%s %(x)s 100%", ":name ::text $1", "\u20ac\U0001f980'\"\\", None, [1, {"a": [True]}], {}]
         with self.connect() as connection:
             ids = self.client.add_jobs([NewJob("t", payload) for payload in payloads], connection=connection)
         self.assertEqual([self.client.job(id)["payload"] for id in ids], payloads)
 
-    def test_what_cannot_be_a_job_is_refused_before_anything_is_sent(self):
+    def test_an_invalid_job_is_refused_before_anything_is_sent(self):
         connection = self.connect()
         with self.assertRaises(PayloadError):
             self.client.add_job("t", object(), connection=connection)
@@ -118,7 +118,7 @@ class PsycopgTest(TransactionTest):
             self.client.add_job("t" * 129, connection=connection)
         self.assertEqual(connection.info.transaction_status, psycopg.pq.TransactionStatus.IDLE)
 
-    def test_a_schema_of_another_name_is_asked_for(self):
+    def test_the_clients_schema_is_used(self):
         with Client(self.url, schema="other") as client, self.connect() as connection:
             client.migrate()
             client.add_job("t", connection=connection)
@@ -130,16 +130,16 @@ class PsycopgTest(TransactionTest):
             self.client.add_job("t", connection=self.connect())
 
     def raced(self, isolation):
-        """Adds a job whose key is claimed at that very moment.
+        """Adds a job whose key is being claimed; returns the id of the claimed job, and the result of the add.
 
-        The adder waits for the claim's row lock, then finds the job taken, and its statement answers no row.
+        The adder waits for the claim's row lock. The job is then locked, so the adder's statement returns no row.
         """
         first = self.client.add_job("t", 1, key="k")
         claim, adder = self.connect(), self.connect()
         adder.isolation_level = isolation
         claim.execute("update graphile_worker._private_jobs set locked_by = 'w', locked_at = now(), attempts = 1")
         if isolation is not psycopg.IsolationLevel.READ_COMMITTED:
-            adder.execute("select 1 from graphile_worker.jobs").fetchall()  # its snapshot is from before the claim
+            adder.execute("select 1 from graphile_worker.jobs").fetchall()  # takes its snapshot before the claim
         answers = []
 
         def add():
@@ -157,18 +157,18 @@ class PsycopgTest(TransactionTest):
         thread.join(SOON)
         return first, answers[0]
 
-    def test_a_job_whose_key_is_claimed_at_that_moment_is_added_all_the_same(self):
+    def test_a_job_is_added_while_a_worker_claims_its_key(self):
         first, second = self.raced(psycopg.IsolationLevel.READ_COMMITTED)
         self.assertIsInstance(second, int)
         self.assertNotEqual(first, second)
         self.assertEqual(self.sql("select payload from _private_jobs order by id"), ["1", "2"])
 
-    def test_a_transaction_that_cannot_see_the_claim_gets_an_error_and_no_false_success(self):
+    def test_a_repeatable_read_add_fails_if_it_cannot_see_the_claim(self):
         _, answer = self.raced(psycopg.IsolationLevel.REPEATABLE_READ)
         self.assertIsInstance(answer, (ConflictError, psycopg.errors.SerializationFailure))
         self.assertEqual(self.sql("select payload from _private_jobs"), ["1"])
 
-    def test_an_awaited_connection_is_for_the_awaited_call(self):
+    def test_an_async_connection_needs_add_job_async(self):
         async def main():
             async with await psycopg.AsyncConnection.connect(self.url) as connection:
                 with self.assertRaisesRegex(UnsupportedError, "add_job_async"):
@@ -191,7 +191,7 @@ class SqlAlchemyTest(TransactionTest):
         self.engine = sqlalchemy.create_engine(self.alchemy())
         self.addCleanup(self.engine.dispose)
 
-    def test_a_job_lives_and_dies_with_the_connections_transaction(self):
+    def test_a_job_commits_and_rolls_back_with_the_connection(self):
         with self.engine.begin() as connection:
             connection.execute(sqlalchemy.text("insert into users values ('Ada')"))
             self.client.add_job("greet", {"n": 1}, **EVERYTHING, connection=connection)
@@ -202,7 +202,7 @@ class SqlAlchemyTest(TransactionTest):
             1 / 0
         self.assertEqual(self.count(), "1 users, 1 jobs")
 
-    def test_a_job_lives_and_dies_with_the_sessions_transaction(self):
+    def test_a_job_commits_and_rolls_back_with_the_session(self):
         class Base(sqlalchemy.orm.DeclarativeBase):
             pass
 
@@ -224,7 +224,7 @@ class SqlAlchemyTest(TransactionTest):
         scoped.remove()
         self.assertEqual(self.count(), "1 users, 2 jobs")
 
-    def test_awaited_connections_and_sessions_will_do(self):
+    def test_async_connections_and_sessions_work(self):
         async def main():
             engine = sqlalchemy.ext.asyncio.create_async_engine(self.alchemy())
             async with engine.begin() as connection:
@@ -244,18 +244,18 @@ class SqlAlchemyTest(TransactionTest):
 
 
 class Row(dict):
-    """Rows of a shape that nobody expects: neither a tuple, nor with fields or keys of ours."""
+    """A row of an unexpected shape: it is not a tuple, and has none of the job's fields or keys."""
 
     def __init__(self, *_, **__):
         super().__init__(nothing=None)
 
 
 class EveryConnectionTest(TransactionTest):
-    """Kinds of connections, each with rows and cursors of its own making."""
+    """Kinds of connections, each with its own rows and cursors."""
 
     @contextlib.contextmanager
     def kinds(self):
-        """Connections by name: what is given to the client, and how its transaction is committed."""
+        """Yields connections by name: the argument for the client, and the function that commits its transaction."""
         with contextlib.ExitStack() as stack:
             kinds = {}
 
@@ -311,7 +311,7 @@ class EveryConnectionTest(TransactionTest):
 
     @contextlib.asynccontextmanager
     async def awaited_kinds(self):
-        """The same for connections that are awaited, and how their transactions are rolled back."""
+        """The same for async connections, with the function that rolls the transaction back."""
         async with contextlib.AsyncExitStack() as stack:
             kinds = {}
 
@@ -355,7 +355,7 @@ class EveryConnectionTest(TransactionTest):
                     kinds[f"SQLAlchemy get_raw_connection, {driver}"] = raw, raw.driver_connection.commit
             yield kinds
 
-    def test_rows_and_cursors_of_the_callers_making_do_not_matter(self):
+    def test_custom_rows_and_cursors_work(self):
         with self.kinds() as kinds:
             for number, (name, (connection, commit)) in enumerate(kinds.items()):
                 with self.subTest(kind=name):
@@ -364,7 +364,7 @@ class EveryConnectionTest(TransactionTest):
                     commit()
                     self.assertEqual(self.client.job(id)["payload"], {"n": 1})
 
-    def test_awaited_rows_and_cursors_of_the_callers_making_do_not_matter(self):
+    def test_custom_rows_and_cursors_of_async_connections_work(self):
         async def main():
             async with self.awaited_kinds() as kinds:
                 for number, (name, (connection, commit)) in enumerate(kinds.items()):
@@ -378,7 +378,7 @@ class EveryConnectionTest(TransactionTest):
 
         asyncio.run(main())
 
-    def test_an_engine_a_pool_or_a_connection_that_cannot_be_waited_for_is_refused_before_anything_is_sent(self):
+    def test_engines_pools_and_async_connections_are_refused(self):
         at = urllib.parse.urlsplit(self.url)
 
         async def main():
@@ -400,7 +400,7 @@ class EveryConnectionTest(TransactionTest):
         asyncio.run(main())
         self.assertEqual(self.count(), "0 users, 0 jobs")
 
-    def test_a_schemas_name_is_never_taken_for_a_parameter(self):
+    def test_a_schemas_name_is_never_read_as_a_parameter(self):
         with self.kinds() as kinds:
             for schema in (":jobs", "a::b:c", "100%", "%s", "%(payload)s", "{x}", "\\:x", 'a":b', "?", ":identifier"):
                 with Client(self.url, schema=schema) as client:
@@ -411,7 +411,7 @@ class EveryConnectionTest(TransactionTest):
                             commit()
                             self.assertEqual(client.job(id)["payload"], {"n": 1})
 
-    def test_every_style_of_parameters_of_pg8000_will_do_or_is_refused(self):
+    def test_every_paramstyle_of_pg8000_works_or_is_refused(self):
         with Client(self.url, schema="a:b%c") as client, self.kinds() as kinds:
             client.migrate()
             connection, commit = kinds["pg8000"]
@@ -431,7 +431,7 @@ class EveryConnectionTest(TransactionTest):
 
 
 class BrokenCursor(psycopg2.extensions.cursor):
-    """What it fetches has no shape at all."""
+    """Its rows have none of the job's fields."""
 
     def fetchone(self):
         return super().fetchone() and Row()
@@ -449,10 +449,10 @@ class StrangeRecord(asyncpg.Record):
 
 
 class OtherDriversTest(TransactionTest):
-    """How drivers are asked that are not installed here: stand-ins write down what they get."""
+    """Drivers that are not installed: fakes record the statements that they receive."""
 
     def driver(self, package, paramstyle=None, **methods):
-        """A connection whose class is of a package with this name."""
+        """Makes a connection whose class belongs to a package with this name."""
         module = types.ModuleType(package)
         if paramstyle:
             module.paramstyle = paramstyle
@@ -487,12 +487,12 @@ class OtherDriversTest(TransactionTest):
         self.assertIn(":identifier", sql)
         self.assertEqual(parameters["identifier"], "t")
 
-    def test_django_is_asked_in_the_style_format(self):
+    def test_django_gets_the_style_format(self):
         connection = self.driver("django", cursor=self.cursor())
         self.client.add_job("t", connection=connection)
         self.assertIsInstance(self.sent[0][1], tuple)
 
-    def test_asyncpg_is_asked_with_positions(self):
+    def test_asyncpg_gets_positional_parameters(self):
         async def fetchrow(connection, sql, *parameters):
             self.sent.append((sql, parameters))
             return {"id": 9}
@@ -503,7 +503,7 @@ class OtherDriversTest(TransactionTest):
         self.assertIn("$9", sql)
         self.assertEqual(parameters[3], AT)
 
-    def test_an_answer_without_a_row_is_asked_for_again_and_never_success(self):
+    def test_a_result_without_a_row_is_retried(self):
         connection = self.driver("pg_like", "format", cursor=self.cursor([None, None, (5,)]))
         self.assertEqual(self.client.add_job("t", key="k", connection=connection), 5)
         connection = self.driver("pg_never", "format", cursor=self.cursor([None] * 20))
@@ -511,7 +511,7 @@ class OtherDriversTest(TransactionTest):
             self.client.add_job("t", key="k", connection=connection)
         self.assertEqual((caught.exception.status, len(self.sent)), ("GW_ERR_CONFLICT", 20))
 
-    def test_what_is_no_connection_of_a_known_kind_is_refused_by_name(self):
+    def test_an_unknown_connection_is_refused_by_its_type(self):
         for connection in (object(), 5, self.driver("mysql_like", "qmark", cursor=self.cursor())):
             with self.assertRaisesRegex(UnsupportedError, type(connection).__qualname__):
                 self.client.add_job("t", connection=connection)
