@@ -1,6 +1,7 @@
 # Every recipe does its own set-up on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-rust test-bindings test-interop bench library header install stage
+.PHONY: help demo demo-languages test test-rust test-bindings test-interop lint suite check bench library header \
+	install stage
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Where tests and demos find header and libraries, as others do after an install.
@@ -32,12 +33,34 @@ demo-languages: stage ## one queue, workers in Rust, C, Python, Go and Node: who
 
 test: test-rust test-bindings ## check the code, run every test of every language, build the documentation
 
-test-rust: ## the part of `make test` that needs Rust and PostgreSQL only
+test-rust: lint suite ## the part of `make test` that needs Rust and PostgreSQL only
+
+# Apart from the lints: an older compiler runs the tests, but formats and warns differently.
+suite: ## the tests in Rust, without the lints
 	@sh tests/setup.sh postgres pgbouncer
+	cargo test --locked
+
+lint: ## format, clippy, documentation of the Rust code
+	@sh tests/setup.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features header -- -D warnings
-	cargo test --locked
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+# Only the lints and the links are also in `make test`: dictionaries, licences and advisories change while the code does
+# not, and a test must not fail for that reason. Without a network there is no advisory database, and that check is left
+# out. Where CI is set it must not be.
+check: lint ## lint, spelling, links, licences and advisories of the dependencies
+	@sh tests/setup.sh typos deny
+	typos
+	cargo test --locked --test links
+	cargo deny --locked check bans licenses sources
+	@if cargo deny --locked fetch db; then \
+	  cargo deny --locked check advisories; \
+	elif [ -z "$${CI:-}" ]; then \
+	  echo 'make check: advisories are not checked, because their database cannot be fetched' >&2; \
+	else \
+	  echo 'make check: the advisory database cannot be fetched' >&2; exit 1; \
+	fi
 
 test-bindings: stage ## the part of `make test` for C, C++, Python and Go
 	@sh tests/setup.sh postgres c python go
