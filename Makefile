@@ -1,6 +1,7 @@
 # Every recipe installs what it needs on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-rust test-bindings test-interop bench library header install stage
+.PHONY: help demo demo-languages test test-rust test-bindings test-interop lint suite check bench library header \
+	install stage
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # The folder in which tests and demos find the header and the libraries, laid out as `make install` does.
@@ -32,12 +33,34 @@ demo-languages: stage ## run workers in Rust, C, Python, Go and Node on one queu
 
 test: test-rust test-bindings ## check the code, run the tests of all languages, build the documentation
 
-test-rust: ## the part of `make test` that needs only Rust and PostgreSQL
+test-rust: lint suite ## the part of `make test` that needs only Rust and PostgreSQL
+
+# Apart from the lints: an older compiler runs the tests, but formats and warns differently.
+suite: ## the tests in Rust, without the lints
 	@sh tests/setup.sh postgres pgbouncer
+	cargo test --locked
+
+lint: ## format, clippy, documentation of the Rust code
+	@sh tests/setup.sh
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features header -- -D warnings
-	cargo test --locked
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+
+# Only the lints and the links are also in `make test`: dictionaries, licences and advisories change while the code does
+# not, and a test must not fail for that reason. Without a network there is no advisory database, and that check is left
+# out. Where CI is set it must not be.
+check: lint ## lint, spelling, links, licences and advisories of the dependencies
+	@sh tests/setup.sh typos deny
+	typos
+	cargo test --locked --test links
+	cargo deny --locked check bans licenses sources
+	@if cargo deny --locked fetch db; then \
+	  cargo deny --locked check advisories; \
+	elif [ -z "$${CI:-}" ]; then \
+	  echo 'make check: advisories are not checked, because their database cannot be fetched' >&2; \
+	else \
+	  echo 'make check: the advisory database cannot be fetched' >&2; exit 1; \
+	fi
 
 test-bindings: stage ## the part of `make test` for C, C++, Python and Go
 	@sh tests/setup.sh postgres c python go

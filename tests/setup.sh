@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the tools that the recipes of the Makefile need:
-#   sh tests/setup.sh [postgres] [pgbouncer] [c] [python] [go] [node]
+#   sh tests/setup.sh [postgres] [pgbouncer] [c] [python] [go] [node] [typos] [deny]
 # Installs missing tools if this needs no password (as root, or with a sudo that asks for none).
 # Otherwise prints the command that installs them and exits 1.
 set -eu
@@ -46,6 +46,16 @@ has_c() {
   [ "$(uname -s)" != Linux ] || command -v valgrind >/dev/null 2>&1
 }
 has_go() { command -v go >/dev/null 2>&1; }
+has_typos() { command -v typos >/dev/null 2>&1; }
+has_deny() { command -v cargo-deny >/dev/null 2>&1; }
+
+# The name of a package that cargo builds and puts into the user's own folder, which needs no rights.
+crate() {
+  case $1 in
+    typos) echo typos-cli ;;
+    deny) echo cargo-deny ;;
+  esac
+}
 
 # Prints the package names of a tool for this package manager.
 package() {
@@ -113,15 +123,26 @@ install_packages() {
 }
 
 missing=
+crates=
 for need in "$@"; do
   case $need in
-    postgres | pgbouncer | c | node | python | go) ;;
+    postgres | pgbouncer | c | node | python | go | typos | deny) ;;
     *)
-      say "setup.sh: unknown tool '$need' (known: postgres, pgbouncer, c, python, go, node)"
+      say "setup.sh: unknown tool '$need' (known: postgres, pgbouncer, c, python, go, node, typos, deny)"
       exit 2
       ;;
   esac
-  if ! "has_$need"; then missing="$missing $need"; fi
+  if "has_$need"; then continue; fi
+  if [ -n "$(crate "$need")" ]; then crates="$crates $need"; else missing="$missing $need"; fi
+done
+
+for need in $crates; do
+  say "installing $(crate "$need") with cargo"
+  cargo install --locked --quiet "$(crate "$need")"
+  if ! "has_$need"; then
+    say "$need is still missing after: cargo install --locked $(crate "$need"); is ${CARGO_HOME:-$HOME/.cargo}/bin in PATH?"
+    exit 1
+  fi
 done
 if [ -z "$missing" ]; then exit 0; fi
 

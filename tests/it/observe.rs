@@ -224,9 +224,9 @@ fn due_jobs_of_a_task_that_no_worker_has_are_logged_once() {
     db.execute(
         "insert into graphile_worker._native_workers (id, last_heartbeat_at, metadata) values
            ('live', now(), '{\"tasks\": [\"theirs\"]}'),
-           ('silent', now() - interval '1 hour', '{\"tasks\": [\"mispelled\"]}')",
+           ('silent', now() - interval '1 hour', '{\"tasks\": [\"misspelled\"]}')",
     );
-    for task in ["mispelled", "mispelled", "theirs"] {
+    for task in ["misspelled", "misspelled", "theirs"] {
         db.add(&format!("'{task}'"));
     }
     db.add("'tomorrow', run_at => now() + interval '1 day'");
@@ -239,7 +239,7 @@ fn due_jobs_of_a_task_that_no_worker_has_are_logged_once() {
         unknown.map(|line| line.task.clone()).collect::<Vec<_>>()
     };
     eventually(SOON, || !told().is_empty());
-    assert_eq!(told(), ["mispelled"]);
+    assert_eq!(told(), ["misspelled"]);
     let tasks = "select metadata ->> 'tasks' from graphile_worker._native_workers where id not in ('live', 'silent')";
     assert_eq!(db.one::<String>(tasks), "[\"t\"]");
 }
