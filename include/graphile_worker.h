@@ -917,8 +917,7 @@ GW_API gw_status_t gw_client_migrate(gw_client_t *client, gw_error_t **err);
  * - GW_ERR_CONFIG names a field and its limit; nothing was sent.
  * - GW_ERR_CONNECT, GW_ERR_DATABASE_TIMEOUT: the job was not added.
  * - GW_ERR_UNKNOWN_OUTCOME: the job may or may not have been added. The reply to the commit was lost, and the library
- *   could
- * not query the outcome in time.
+ *   could not query the outcome in time.
  */
 GW_API
 gw_status_t gw_client_add_job(gw_client_t *client,
@@ -1273,8 +1272,7 @@ gw_status_t gw_worker_add_task(gw_worker_t *worker,
  *
  * - `timeout`: a duration such as `30s`. The library cancels a job that runs longer.
  * - `backoff`: how long a failed job waits for its next attempt: `fixed 10s`, `linear 10s 1h` or `exponential 10s 1h`.
- *   The
- * first duration is the first delay, the second one the longest.
+ *   The first duration is the first delay, the second one the longest.
  *
  * GW_ERR_CONFIG for an unknown task, an unknown option or a value of another form. GW_ERR_STATE after the start.
  */
@@ -1389,8 +1387,7 @@ gw_client_t *gw_worker_client(gw_worker_t *worker);
  * - GW_WOKEN: `gw_worker_wakeup` was called.
  * - GW_STOPPED: the worker hands out no more jobs. Every call returns this until the next start.
  * - GW_CANCELLED, only with the option `deliver_cancellations`: `job` has a further handle of a job that was handed
- *   out
- * earlier and should end early. The caller frees it; it cannot end the job.
+ *   out earlier and should end early. The caller frees it; it cannot end the job.
  * - GW_ERR_STATE: the worker was not started, or its tasks are called.
  */
 GW_API

@@ -119,8 +119,7 @@ pub unsafe extern "C" fn gw_client_migrate(client: *mut gw_client_t, err: *mut *
 /// - GW_ERR_CONFIG names a field and its limit; nothing was sent.
 /// - GW_ERR_CONNECT, GW_ERR_DATABASE_TIMEOUT: the job was not added.
 /// - GW_ERR_UNKNOWN_OUTCOME: the job may or may not have been added. The reply to the commit was lost, and the library
-///   could
-/// not query the outcome in time.
+///   could not query the outcome in time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_client_add_job(
     client: *mut gw_client_t,

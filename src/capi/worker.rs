@@ -239,8 +239,7 @@ pub unsafe extern "C" fn gw_worker_add_task(
 ///
 /// - `timeout`: a duration such as `30s`. The library cancels a job that runs longer.
 /// - `backoff`: how long a failed job waits for its next attempt: `fixed 10s`, `linear 10s 1h` or `exponential 10s 1h`.
-///   The
-/// first duration is the first delay, the second one the longest.
+///   The first duration is the first delay, the second one the longest.
 ///
 /// GW_ERR_CONFIG for an unknown task, an unknown option or a value of another form. GW_ERR_STATE after the start.
 #[unsafe(no_mangle)]
@@ -768,8 +767,7 @@ pub unsafe extern "C" fn gw_worker_client(worker: *mut gw_worker_t) -> *mut gw_c
 /// - GW_WOKEN: `gw_worker_wakeup` was called.
 /// - GW_STOPPED: the worker hands out no more jobs. Every call returns this until the next start.
 /// - GW_CANCELLED, only with the option `deliver_cancellations`: `job` has a further handle of a job that was handed
-///   out
-/// earlier and should end early. The caller frees it; it cannot end the job.
+///   out earlier and should end early. The caller frees it; it cannot end the job.
 /// - GW_ERR_STATE: the worker was not started, or its tasks are called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_next(

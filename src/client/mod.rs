@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod enqueue;
+mod pairing;
 pub(crate) mod sweep;
 
 use crate::config::WorkerRecoveryConfig;

@@ -5,7 +5,7 @@ use super::{Shared, signal};
 use crate::config::retry::RetryPolicy;
 use crate::job::active::{ActiveJob, Failure, Outcome};
 use crate::shutdown::ShutdownSignal;
-use crate::tasks::{End, Runner, StartedJob, Task, WorkerContext, WorkerEnv};
+use crate::tasks::{Runner, StartedJob, Task, WorkerContext, WorkerEnv};
 use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +35,10 @@ impl Slot {
                 self.conclude(decided);
                 None
             }
-            None => Some(StartedJob::new(WorkerContext::new(self.active.clone(), around.clone()), self.clone())),
+            None => {
+                let (context, slot) = (WorkerContext::new(self.active.clone(), around.clone()), self.clone());
+                Some(StartedJob::new(context, move |result| slot.end(result)))
+            }
         }
     }
 
@@ -48,7 +51,13 @@ impl Slot {
         &self.shared.tasks[self.active.claim.task]
     }
 
-    /// Gives the job its outcome: what was said of it, and what else was asked for meanwhile.
+    /// Ends the job as the interceptors decide; false if it already has an outcome, or was lost.
+    fn end(&self, result: Result<(), String>) -> bool {
+        let (hooks, job) = (&self.shared.events.hooks, &self.active.claim.job);
+        self.conclude(hooks.after_run(job, &self.shared.worker_id, result, self.start.elapsed()))
+    }
+
+    /// Gives the job its outcome, from the handler's result and from what the handler requested meanwhile.
     fn conclude(&self, result: Result<(), String>) -> bool {
         let (shared, active) = (&self.shared, &self.active);
         shared.stats.handler_times.note(self.start.elapsed().as_micros() as u64);
@@ -69,13 +78,6 @@ impl Slot {
         let policy = || self.task().backoff.as_ref().map(ask).and_then(|answer| answer.map_err(std::mem::forget).ok());
         let (delay, rest) = (active.take_delay().or_else(policy), active.take_rest());
         Outcome::Failed(Failure { text, delay, rest, for_good: false })
-    }
-}
-
-impl End for Slot {
-    fn with(&self, result: Result<(), String>) -> bool {
-        let (hooks, job) = (&self.shared.events.hooks, &self.active.claim.job);
-        self.conclude(hooks.after_run(job, &self.shared.worker_id, result, self.start.elapsed()))
     }
 }
 

@@ -395,18 +395,15 @@ impl WorkerContext {
 pub(crate) struct StartedJob {
     context: WorkerContext,
     /// Taken by the first call of `finish`.
-    end: Mutex<Option<Arc<dyn End>>>,
+    end: Mutex<Option<End>>,
 }
 
-/// The engine's side of a started job. It is dropped once the job has left its handler.
-pub(crate) trait End: Send + Sync {
-    /// Gives the job its outcome. Returns false if it already has one, or if this worker has lost the job.
-    fn with(&self, result: Result<(), String>) -> bool;
-}
+/// Gives a job its outcome. Returns false if the job already has one, or if this worker has lost it.
+type End = Box<dyn FnOnce(Result<(), String>) -> bool + Send>;
 
 impl StartedJob {
-    pub(crate) fn new(context: WorkerContext, end: Arc<dyn End>) -> Self {
-        Self { context, end: Mutex::new(Some(end)) }
+    pub(crate) fn new(context: WorkerContext, end: impl FnOnce(Result<(), String>) -> bool + Send + 'static) -> Self {
+        Self { context, end: Mutex::new(Some(Box::new(end))) }
     }
 
     pub(crate) fn context(&self) -> &WorkerContext {
@@ -422,7 +419,7 @@ impl StartedJob {
     /// job already has an outcome, or if this worker has lost it.
     pub(crate) fn finish(&self, result: Result<(), String>) -> bool {
         let end = self.end.lock().take();
-        end.is_some_and(|end| end.with(result))
+        end.is_some_and(|end| end(result))
     }
 }
 
