@@ -1,5 +1,5 @@
-//! Proves that the links of the markdown files lead to files, folders and headings that exist.
-//! Reads the checkout only: links to other hosts are not fetched.
+//! Proves that the links of the markdown files lead to files, folders and headings that exist, and that the tests that
+//! CONTRIBUTING.md names do. Reads the checkout only: links to other hosts are not fetched.
 
 use pulldown_cmark::{BrokenLink, CowStr, Event, LinkType, Options, Parser, Tag, TagEnd};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -13,10 +13,29 @@ const SKIPPED: [&str; 3] = ["target", "node_modules", "__pycache__"];
 fn links_of_markdown_files_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = BTreeMap::new();
-    read_pages(root, root, &mut pages);
+    read_files(root, root, &[".md"], &mut |path, text| drop(pages.insert(path, Page::read(&text))));
     assert!(pages.contains_key("README.md"), "the markdown files were not found");
     let dead = dead_links(&pages, |path| root.join(path).exists());
     assert!(dead.is_empty(), "\n{}", dead.join("\n"));
+}
+
+#[test]
+fn the_tests_that_contributing_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    for folder in ["src", "tests", "bindings"] {
+        read_files(root, &root.join(folder), &[".rs", ".c", ".py", ".go"], &mut |_, text| sources.push_str(&text));
+    }
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let codes = Parser::new(&text).filter_map(|event| match event {
+        Event::Code(code) => code.rsplit("::").next().map(str::to_owned),
+        _ => None,
+    });
+    // No other names in there have so many words.
+    let tests: Vec<String> = codes.filter(|code| code.starts_with("Test") || code.matches('_').count() > 2).collect();
+    assert!(tests.len() > 10, "only {tests:?}");
+    let missing: Vec<&String> = tests.iter().filter(|test| !sources.contains(test.as_str())).collect();
+    assert!(missing.is_empty(), "CONTRIBUTING.md names tests that do not exist: {missing:?}");
 }
 
 /// One line per dead link: file, line, link, reason. Paths are relative to the root of the repository.
@@ -138,18 +157,19 @@ fn anchor(heading: &str) -> String {
     kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-fn read_pages(root: &Path, folder: &Path, pages: &mut BTreeMap<String, Page>) {
+/// Calls `found` with the path, from the root, and the text of every file below a folder whose name ends so.
+fn read_files(root: &Path, folder: &Path, endings: &[&str], found: &mut impl FnMut(String, String)) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() {
             let hidden = name.starts_with('.') && name != ".github";
             if !hidden && !SKIPPED.contains(&&*name) {
-                read_pages(root, &path, pages);
+                read_files(root, &path, endings, found);
             }
-        } else if name.ends_with(".md") {
+        } else if endings.iter().any(|ending| name.ends_with(ending)) {
             let relative = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
-            pages.insert(relative, Page::read(&fs::read_to_string(&path).unwrap()));
+            found(relative, fs::read_to_string(&path).unwrap());
         }
     }
 }
