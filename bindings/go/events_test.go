@@ -94,7 +94,7 @@ func captureLog(t *testing.T, level LogLevel) <-chan LogRecord {
 	return records
 }
 
-func TestSetLogReceivesTheLibrarysRecords(t *testing.T) {
+func TestSetLogReceivesRecordsOfTheLibrary(t *testing.T) {
 	records := captureLog(t, LogDebug)
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return errors.New("no such thing") })

@@ -323,7 +323,7 @@ static void have_ones_own_and_use_what_is_inherited(void *inherited) {
   free_all(&own);
 }
 
-TEST_THAT_FORKS_BESIDE_THREADS(inherited_handle_never_resolves_to_a_childs_value) {
+TEST_THAT_FORKS_BESIDE_THREADS(inherited_handle_never_resolves_to_a_value_of_the_child) {
   struct handles h = all_kinds();
   in_a_child(have_ones_own_and_use_what_is_inherited, &h);
   OK(gw_job_complete(h.job, &err));
