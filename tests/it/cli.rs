@@ -519,7 +519,7 @@ fn warnings_of_the_library_are_shown() {
     assert_eq!(stdout(&output), "schema graphile_worker is ready\n");
     let text = stderr(&output);
     assert!(
-        text.starts_with("graphile-worker: warning: the schema is ahead") && text.contains("newest_migration=999999"),
+        text.starts_with("graphile-worker: warning: the schema is newer") && text.contains("newest_migration=999999"),
         "{text}"
     );
 }

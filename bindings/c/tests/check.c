@@ -17,6 +17,7 @@
 enum { MOST_TESTS = 512, FAILED = 1 };
 
 static struct {
+  const char *file;
   const char *name;
   void (*run)(void);
   bool beside_threads;
@@ -32,8 +33,9 @@ static const bool has_address_sanitizer = true;
 static const bool has_address_sanitizer = false;
 #endif
 
-void check_add(const char *name, void (*test)(void), bool beside_threads) {
+void check_add(const char *file, const char *name, void (*test)(void), bool beside_threads) {
   if (test_count == MOST_TESTS) abort();
+  tests[test_count].file = file;
   tests[test_count].name = name;
   tests[test_count].beside_threads = beside_threads;
   tests[test_count++].run = test;
@@ -99,10 +101,11 @@ static long now_ms(void) {
   return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static bool wanted(const char *name, char **parts) {
+/* Whether the name of a test, or of its file, contains one of the arguments. */
+static bool wanted(size_t test, char **parts) {
   if (!*parts) return true;
   for (; *parts; parts++)
-    if (strstr(name, *parts)) return true;
+    if (strstr(tests[test].name, *parts) || strstr(tests[test].file, *parts)) return true;
   return false;
 }
 
@@ -174,7 +177,7 @@ static void part(size_t *first, size_t *step) {
 
 int main(int count, char **arguments) {
   const char *limit = getenv("CHECK_TIMEOUT");
-  size_t ran = 0, failed = 0, first, step;
+  size_t ran = 0, failed = 0, found = 0, first, step;
   sigset_t children, usual;
   (void)count;
   sigemptyset(&children);
@@ -182,8 +185,8 @@ int main(int count, char **arguments) {
   sigprocmask(SIG_BLOCK, &children, &usual);
   notes = dup(STDOUT_FILENO);
   part(&first, &step);
-  for (size_t i = first - 1; i < test_count; i += step) {
-    if (!wanted(tests[i].name, arguments + 1)) continue;
+  for (size_t i = 0; i < test_count; i++) {
+    if (!wanted(i, arguments + 1) || found++ % step != first - 1) continue;
     ran++;
     may_fork_beside_threads = tests[i].beside_threads;
     if (has_address_sanitizer && tests[i].beside_threads) {

@@ -20,7 +20,7 @@ extern "C" {
 
 #define CHECK_TEST_(name, beside_threads)                                                                    \
   static void name(void);                                                                                    \
-  __attribute__((constructor)) static void register_##name(void) { check_add(#name, name, beside_threads); } \
+  __attribute__((constructor)) static void register_##name(void) { check_add(__FILE__, #name, name, beside_threads); } \
   static void name(void)
 
 /* The first check that fails ends the test, on any thread. */
@@ -33,7 +33,7 @@ extern "C" {
 /* Forks. The test fails if it has other threads and is not one of TEST_THAT_FORKS_BESIDE_THREADS. */
 pid_t check_fork(void);
 
-void check_add(const char *name, void (*test)(void), bool beside_threads);
+void check_add(const char *file, const char *name, void (*test)(void), bool beside_threads);
 void check_that(const char *file, int line, const char *expression, bool holds);
 void check_int(const char *file, int line, const char *expression, long long actual, long long expected);
 void check_text(const char *file, int line, const char *expression, const char *actual, const char *expected);

@@ -423,7 +423,7 @@ TEST(an_edge_triggered_epoll_loop_gets_every_job_and_the_stop) {
 
 TEST(a_cancellation_is_delivered_with_a_new_handle_of_the_job) {
   gw_client_t *client = a_client();
-  gw_worker_t *worker = a_worker_with("deliver_cancellations", "true", "shutdown_grace_period", "50ms", NULL);
+  gw_worker_t *worker = a_worker_with("deliver_cancellations", "true", "shutdown_grace_period", "1s", NULL);
   gw_job_t *cancelled = NULL, *none = NULL;
   gw_status_t status;
   int64_t id = add_job(client, "task", "{}");
