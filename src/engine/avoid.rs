@@ -1,18 +1,19 @@
-//! The jobs that the database refuses to let this worker claim: each is passed over for a growing pause, so that it
-//! holds up no other. Knows no statement.
+//! The jobs whose claim the database refuses. Claims skip each of them for a growing pause, so that it delays no other
+//! job. Knows no statement.
 
 use crate::backoff::Backoff;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// More than this are no longer the fault of single jobs: claims then wait, as after any other error.
+/// The most jobs to skip. If the database refuses more, single jobs are not the cause: claims then wait, as after any
+/// other error.
 const MOST: usize = 1000;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A job that was not refused again for so long is forgotten.
+/// A job is forgotten if it is not refused again within this time after its pause.
 const MEMORY: Duration = Duration::from_secs(600);
 
 #[derive(Default)]
@@ -24,8 +25,8 @@ struct Entry {
 }
 
 impl Avoided {
-    /// Notes that the claim of this job was refused. Returns for how long it is passed over now; `None` if there are
-    /// too many.
+    /// Records that the database refused the claim of this job. Returns for how long claims skip the job now; `None` if
+    /// too many jobs are skipped already.
     pub(crate) fn add(&self, job: i64, now: Instant) -> Option<Duration> {
         let mut jobs = self.0.lock();
         jobs.retain(|_, entry| now < entry.until + MEMORY);
@@ -39,14 +40,14 @@ impl Avoided {
         Some(pause)
     }
 
-    /// The jobs to pass over now; `None` if there are none.
+    /// The jobs that a claim must skip now; `None` if there are none.
     pub(crate) fn at(&self, now: Instant) -> Option<Vec<i64>> {
         let jobs = self.0.lock();
         let jobs: Vec<i64> = jobs.iter().filter(|(_, entry)| now < entry.until).map(|(id, _)| *id).collect();
         (!jobs.is_empty()).then_some(jobs)
     }
 
-    /// These jobs could be claimed.
+    /// Forgets these jobs, because they were claimed.
     pub(crate) fn claimed(&self, claimed: impl Iterator<Item = i64>) {
         let mut jobs = self.0.lock();
         if !jobs.is_empty() {
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_passed_over_for_a_pause_that_grows_with_each_refusal() {
+    fn a_refused_job_is_skipped_for_a_growing_pause() {
         let (avoided, start) = (Avoided::default(), Instant::now());
         assert_eq!(avoided.at(start), None);
         let first = avoided.add(7, start).unwrap();
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_a_thousand_are_passed_over() {
+    fn at_most_a_thousand_jobs_are_skipped() {
         let (avoided, start) = (Avoided::default(), Instant::now());
         assert!((0..1000).all(|id| avoided.add(id, start).is_some()));
         assert_eq!(avoided.add(1000, start), None);

@@ -1,56 +1,58 @@
-//! When to claim, and how many: events in, steps out. Knows no clock, no channel and no SQL.
+//! Decides when to claim, and how many jobs. Takes events and returns steps. Knows no clock, no channel and no SQL.
 
-/// The most jobs that one claim asks for.
+/// The most jobs that one claim requests.
 pub(crate) const MAX_CLAIM: usize = 500;
 
-/// The most jobs that wait for a thread, or are asked for, beyond the idle ones.
+/// The most jobs that wait for a thread or are requested, beyond those for idle threads.
 pub(crate) const CEILING: usize = 4 * MAX_CLAIM;
 
-/// Something that happened.
+/// An event that may change the next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A notification, or the poll interval is over.
+    /// A notification arrived, or the poll interval is over.
     Wake,
-    /// One of our queued jobs was settled, or jobs went back: others may be there to claim now.
+    /// A job of a named queue was settled, jobs were given back, or an exclusive job has ended. Other jobs may be
+    /// available now.
     Freed,
-    /// A claim for so many jobs was sent.
+    /// A claim for this number of jobs was sent.
     Asked(usize),
-    /// A claim was answered.
+    /// A claim returned.
     Claimed(Brought),
     /// A claim failed, and its pause is over.
     ClaimFailed { asked: usize },
-    /// Held jobs were given back because no thread came free for them.
+    /// Held jobs were given back because no thread became free for them.
     GaveBack,
     /// A poll interval has passed since jobs were given back.
     Rested,
-    /// Claim nothing more.
+    /// The worker stops: claim no more jobs.
     Stop,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Brought {
     pub(crate) asked: usize,
-    /// How many jobs came and were kept.
+    /// How many jobs the claim returned and the worker kept.
     pub(crate) got: usize,
-    /// How many claims the ledger had when it was sent.
+    /// How many claims the ledger had when this claim was sent.
     pub(crate) entries: usize,
-    /// The size of the payloads that were kept.
+    /// The size of the kept payloads, in bytes.
     pub(crate) bytes: usize,
-    /// The payloads took long to arrive.
+    /// Whether the payloads took long to arrive.
     pub(crate) late: bool,
-    /// More came than could be held or read soon, and went back: how many bytes were held at that moment.
+    /// Set if some jobs were given back because they could not be held or read soon: how many bytes were held at that
+    /// moment.
     pub(crate) cut: Option<usize>,
 }
 
-/// What the shell sees at the moment of a step.
+/// The state that dispatch reads before each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Seen {
     /// Threads that wait for a job.
     pub(crate) idle: usize,
     /// Jobs that wait for a thread.
     pub(crate) queued: usize,
-    /// The size of the payloads of jobs that are held and not started.
+    /// The size of the payloads of jobs that are held and not started, in bytes.
     pub(crate) bytes: usize,
     /// Claims in the ledger: held, running and unsettled.
     pub(crate) entries: usize,
@@ -58,12 +60,12 @@ pub(crate) struct Seen {
     pub(crate) pace: usize,
 }
 
-/// What to do next.
+/// What dispatch does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Claim(usize),
     Wait,
-    /// Nothing is held, and the database has nothing for us: the end of a run until empty.
+    /// Nothing is held, and the database has no job for this worker: a run until empty ends.
     Empty,
     Stopped,
 }
@@ -72,37 +74,37 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Core {
     threads: usize,
-    /// How many jobs may run at once: more than threads where jobs are left to others.
+    /// How many jobs may run at once. More than `threads` if handlers free their thread before the job ends.
     slots: usize,
-    /// How many jobs to hold, and the most that one claim asks for, where that is fixed.
+    /// For a fixed local queue: how many jobs to hold, and the most jobs that one claim requests.
     fixed: Option<(usize, usize)>,
     /// How many payload bytes may wait for a thread.
     budget: usize,
-    /// The most jobs that one claim asks for now: half as many after a claim that failed, twice after a good one.
+    /// The most jobs that one claim requests now. Halved after a failed claim, doubled after a good one.
     most: usize,
-    /// What the claims of late brought, in jobs and in payload bytes; older ones count half with each new one.
+    /// How many jobs and payload bytes recent claims returned. Each new claim halves the weight of the older ones.
     jobs: f64,
     bytes: f64,
-    /// How many bytes were held when a claim was cut: nothing more fits before a job of them starts.
+    /// How many bytes were held when a claim was cut. No further job fits before one of the held jobs starts.
     cut: Option<usize>,
     /// How many claims can be under way at once.
     claimers: usize,
-    /// End when the queue is empty.
+    /// Whether to end when the queue is empty.
     until_empty: bool,
-    /// The database may have jobs for us.
+    /// Whether the database may have jobs for this worker.
     ready: bool,
-    /// We were told so since the last claim was sent, which may have come too early to see them.
+    /// Whether an event set `ready` since the last claim was sent. That claim may have been too early to see the jobs.
     told: bool,
-    /// How far ahead of the threads we dare to claim; doubles with every full claim.
+    /// How many jobs to hold ahead of the threads at most. Doubles with every full claim.
     growth: usize,
-    /// Claims under way, and for how many jobs.
+    /// The number of claims under way, and how many jobs they request.
     in_flight: usize,
     asked: usize,
-    /// Jobs were given back not long ago: claim for idle threads only.
+    /// Jobs were given back recently: claim for idle threads only.
     resting: bool,
-    /// The last claim was sent with an empty ledger, and brought nothing.
+    /// The last claim was sent with an empty ledger, and returned no job.
     seen_empty: bool,
-    /// Another claim was under way when the last one was sent: what one brought the other could not see.
+    /// Another claim was under way when the last one was sent. Neither could see what the other one returned.
     overlapped: bool,
     stopping: bool,
 }
@@ -132,20 +134,19 @@ impl Core {
         }
     }
 
-    /// The same, for so many jobs at once.
+    /// Sets how many jobs may run at once.
     pub(crate) fn with_slots(mut self, slots: usize) -> Self {
         self.slots = slots;
         self
     }
 
-    /// The same, holding up to `capacity` jobs instead of what the threads can start, and asking for no
-    /// more than `size` at once.
+    /// Holds up to `capacity` jobs instead of what the threads can start, and requests at most `size` jobs per claim.
     pub(crate) fn with_fixed(mut self, capacity: usize, size: usize) -> Self {
         self.fixed = Some((capacity, size));
         self
     }
 
-    /// The same, holding no more payload bytes than this.
+    /// Holds at most this many payload bytes.
     pub(crate) fn with_budget(mut self, bytes: usize) -> Self {
         self.budget = bytes;
         self
@@ -174,14 +175,15 @@ impl Core {
                 self.seen_empty = false;
             }
             Event::Claimed(Brought { asked, got, .. }) if got >= asked => {
-                // Also when another claim came short meanwhile: it may have passed over rows that this
-                // one had locked and did not need.
+                // Also if another claim returned too few jobs meanwhile: it may have skipped rows that this claim had
+                // locked and did not need.
                 self.ready = true;
                 self.growth = (self.growth * 2).min(CEILING);
                 self.seen_empty = false;
             }
             Event::Claimed(Brought { got, entries, .. }) => {
-                // Named queues and other claimers can make a claim short; when they let go we are woken.
+                // Named queues and other claimers can make a claim short. When they release their rows, this worker is
+                // woken up.
                 self.ready = self.told;
                 self.growth = (got * 2).clamp(self.threads, CEILING);
                 self.seen_empty = got == 0 && entries == 0 && !self.overlapped;
@@ -192,7 +194,7 @@ impl Core {
         }
     }
 
-    /// How large the next claims may be.
+    /// Derives the size of the next claims from the result of this one.
     fn learn(&mut self, brought: Brought) {
         let Brought { got, bytes, late, cut, .. } = brought;
         self.most = match cut {
@@ -205,7 +207,7 @@ impl Core {
         self.bytes = self.bytes / 2.0 + bytes as f64;
     }
 
-    /// The next step. Pure: asking twice answers twice the same.
+    /// The next step. It changes nothing: a second call with the same state returns the same step.
     pub(crate) fn step(&self, seen: Seen) -> Step {
         if self.stopping {
             return Step::Stopped;
@@ -217,22 +219,22 @@ impl Core {
             return match seen.entries {
                 0 if self.in_flight > 0 => Step::Wait,
                 0 if self.until_empty && self.seen_empty => Step::Empty,
-                // What was settled last may have let others come forward.
+                // The jobs that were settled last may have made others available.
                 0 if self.until_empty => Step::Claim(self.threads.min(self.most())),
                 _ => Step::Wait,
             };
         }
         let coming = seen.queued + self.asked;
         let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
-        // Unsettled outcomes count too: when the database is slow to take them, we claim no more.
+        // Unsettled outcomes count too: if the database writes them slowly, the worker claims no more jobs.
         let room = (2 * CEILING.max(self.ahead(seen)) + self.slots).saturating_sub(seen.entries + self.asked);
         let claim = wanted.min(room).min(self.most());
-        // A claim costs a round trip whatever it brings: not before a good part of what is ahead is used up.
+        // Each claim costs a round trip, so it waits until a good part of the jobs held ahead is used up.
         let worth_it = seen.idle > coming || coming <= self.enough(seen);
         if claim > 0 && worth_it && !self.is_cramped(seen) { Step::Claim(claim) } else { Step::Wait }
     }
 
-    /// Below how many waiting jobs a thread should ask for more.
+    /// If this many jobs or fewer wait for a thread, a thread that takes one notifies dispatch.
     pub(crate) fn low_water(&self, seen: Seen) -> usize {
         match self.ready && self.may_claim() {
             true if self.is_cramped(seen) => seen.queued,
@@ -241,17 +243,17 @@ impl Core {
         }
     }
 
-    /// Whether the next job did not fit beside those that are held, and all of them still wait for a thread.
+    /// Whether the next job did not fit beside the held jobs, and all of these still wait for a thread.
     fn is_cramped(&self, seen: Seen) -> bool {
         self.cut.is_some_and(|held| seen.queued > 0 && seen.bytes >= held)
     }
 
-    /// One claim at a time, until full ones show that there is work for more.
+    /// Whether one more claim may be under way. A second one may be only after full claims showed enough work for it.
     fn may_claim(&self) -> bool {
         self.in_flight == 0 || (self.growth >= CEILING && self.in_flight < self.claimers)
     }
 
-    /// The most jobs that a claim asks for now.
+    /// The most jobs that a claim requests now.
     fn most(&self) -> usize {
         self.fixed.map_or(MAX_CLAIM, |(_, size)| size).min(self.most).min(self.affordable())
     }
@@ -265,12 +267,12 @@ impl Core {
         }
     }
 
-    /// How many jobs of the usual size the budget has room for, one at least.
+    /// How many jobs of the recent average size fit into the budget; at least one.
     fn affordable(&self) -> usize {
         if self.bytes < 1.0 { usize::MAX } else { ((self.budget as f64 * self.jobs / self.bytes) as usize).max(1) }
     }
 
-    /// With more than this at hand or on its way, a claim can wait.
+    /// If more than this many jobs wait or are requested, a claim can wait.
     fn enough(&self, seen: Seen) -> usize {
         let ahead = self.ahead(seen);
         ahead - MAX_CLAIM.min(ahead / 2)
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_threads_are_claimed_for_until_a_claim_comes_short() {
+    fn claims_fill_idle_threads_until_a_claim_comes_back_short() {
         check(&[], IDLE, Step::Claim(4));
         check(&[claimed(4, 4)], IDLE, Step::Claim(4));
         check(&[claimed(4, 3)], IDLE, Step::Wait);
@@ -311,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn no_job_is_held_for_threads_that_are_slow_or_unknown() {
+    fn no_job_is_held_ahead_for_slow_or_unknown_tasks() {
         check(&[], Seen { idle: 0, ..IDLE }, Step::Wait);
         check(&[], Seen { idle: 1, ..IDLE }, Step::Claim(1));
         check(&[], Seen { idle: 1, queued: 1, ..IDLE }, Step::Wait);
     }
 
     #[test]
-    fn what_is_held_ahead_doubles_with_every_full_claim_up_to_the_pace() {
+    fn full_claims_double_the_jobs_held_ahead_up_to_the_pace() {
         let full = claimed(1, 1);
         let fast = Seen { pace: 10_000, ..IDLE };
         check(&[], fast, Step::Claim(8));
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_claim_is_under_way_only_when_full_ones_show_that_there_is_work_for_it() {
+    fn a_second_claim_is_sent_only_after_many_full_claims() {
         let full = claimed(1, 1);
         let fast = Seen { pace: 10_000, ..IDLE };
         check(&[Event::Asked(4)], fast, Step::Wait);
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_queue_is_filled_whatever_the_pace_in_claims_of_its_size() {
+    fn a_fixed_queue_is_filled_regardless_of_the_pace() {
         let core = || Core::new(THREADS, 2, false).with_fixed(10, 5);
         assert_eq!(core().step(IDLE), Step::Claim(5));
         let busy = Seen { idle: 0, ..IDLE };
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_fail_ask_for_half_down_to_one_job_and_good_ones_let_them_grow_again() {
+    fn failed_claims_halve_the_claim_size_and_good_ones_double_it() {
         let mut core = Core::new(1000, 1, false);
         let idle = Seen { idle: 1000, ..IDLE };
         let mut asked = |event: fn(usize) -> Event| {
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_whose_payloads_took_long_is_followed_by_half_of_it() {
+    fn slow_payloads_halve_the_next_claim() {
         let mut core = Core::new(1000, 1, false);
         core.on(Event::Asked(500));
         core.on(Event::Claimed(Brought { asked: 500, got: 500, late: true, ..Brought::default() }));
@@ -378,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_was_cut_is_followed_by_one_for_as_many_jobs_as_were_kept_once_a_held_job_starts() {
+    fn a_cut_claim_is_followed_by_one_of_the_kept_size() {
         let idle = Seen { idle: 1000, ..IDLE };
         let mut core = Core::new(1000, 1, true);
         for (got, next) in [(12, 12), (0, 1)] {
@@ -386,14 +388,14 @@ mod tests {
             core.on(Event::Claimed(Brought { asked: 500, got, cut: Some(70), ..Brought::default() }));
             let held = Seen { queued: 3, bytes: 70, entries: 3, ..idle };
             assert_eq!(core.step(held), Step::Wait, "nothing more fits");
-            assert_eq!(core.low_water(held), 3, "it is told when one of them starts");
+            assert_eq!(core.low_water(held), 3, "dispatch is notified when one of them starts");
             assert_eq!(core.step(Seen { queued: 2, bytes: 69, ..held }), Step::Claim(next));
             assert_eq!(core.step(Seen { queued: 0, bytes: 70, ..held }), Step::Claim(next), "a thread has it");
         }
     }
 
     #[test]
-    fn no_more_is_held_ahead_than_the_budget_has_room_for_and_one_job_always() {
+    fn jobs_held_ahead_stay_within_the_byte_budget() {
         let fast = Seen { idle: 0, pace: 10_000, entries: 1, ..IDLE };
         let after = |bytes| {
             let mut core = Core::new(THREADS, 1, false).with_budget(1000);
@@ -414,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_counts_as_held() {
+    fn requested_jobs_count_as_held() {
         let mut busy = vec![claimed(1, 1); 20];
         busy.push(Event::Asked(MAX_CLAIM));
         let seen = Seen { idle: 0, queued: CEILING - 2 * MAX_CLAIM, entries: CEILING, pace: CEILING, ..IDLE };
@@ -423,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_waits_until_half_of_what_is_ahead_or_a_full_claim_is_used_up() {
+    fn a_claim_waits_until_enough_held_jobs_are_used_up() {
         let full = claimed(1, 1);
         let busy = Seen { idle: 0, queued: CEILING - MAX_CLAIM + 1, entries: CEILING, pace: CEILING, ..IDLE };
         check(&[full; 20], busy, Step::Wait);
@@ -434,19 +436,19 @@ mod tests {
     }
 
     #[test]
-    fn unsettled_outcomes_bound_the_claims() {
+    fn unsettled_outcomes_limit_the_claims() {
         check(&[], Seen { entries: 2 * CEILING + THREADS, ..IDLE }, Step::Wait);
         check(&[], Seen { entries: 2 * CEILING + THREADS - 1, ..IDLE }, Step::Claim(1));
     }
 
     #[test]
-    fn jobs_that_are_left_to_others_keep_no_room_from_those_that_may_still_start() {
+    fn running_jobs_without_a_thread_do_not_block_claims() {
         let core = Core::new(THREADS, 2, false).with_slots(10_000);
         assert_eq!(core.step(Seen { entries: 9_999, ..IDLE }), Step::Claim(4));
     }
 
     #[test]
-    fn after_giving_back_only_idle_threads_are_claimed_for() {
+    fn after_a_give_back_claims_are_for_idle_threads_only() {
         let fast = Seen { pace: 1000, ..IDLE };
         check(&[Event::GaveBack], fast, Step::Claim(4));
         check(&[Event::GaveBack], Seen { idle: 0, ..fast }, Step::Wait);
@@ -454,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_are_told_while_a_claim_is_under_way_is_not_forgotten() {
+    fn a_wake_during_a_claim_causes_one_more_claim() {
         let short = |told| {
             let mut core = Core::new(THREADS, 2, false);
             core.on(Event::Asked(4));
@@ -472,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_until_empty_ends_when_an_empty_claim_met_an_empty_ledger() {
+    fn run_until_empty_ends_after_an_empty_claim_and_ledger() {
         let mut core = Core::new(THREADS, 2, true);
         let mut claimed = |got, entries| {
             core.on(Event::Asked(4));
@@ -487,12 +489,12 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_another_one_was_under_way_with_does_not_end_a_run_until_empty() {
+    fn overlapped_claims_do_not_end_run_until_empty() {
         let mut core = Core::new(THREADS, 2, true);
         for jobs in [3, 1] {
             core.on(Event::Asked(jobs));
         }
-        // Its job is over by now, and the next of its queue may be there.
+        // Its job may have ended by now, and the next job of its queue may be available.
         core.on(claimed(1, 1));
         core.on(claimed(3, 0));
         assert_eq!(core.step(IDLE), Step::Claim(4));

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// No more is held than the threads are expected to start within this time.
+/// The worker holds at most the jobs that its threads are expected to start within this time.
 const PREFETCH_HORIZON: Duration = Duration::from_millis(20);
 
-/// Held jobs go back when no thread came free for this long.
+/// Held jobs are given back if no thread becomes free for this long.
 const IDLE_RETURN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Runs until a stop, or until the queue is empty if so asked. Then gives back the jobs that no thread has started.
+/// Runs until a stop or, with `until_empty`, until the queue is empty. Then gives back the jobs that no thread has
+/// started.
 pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     let mut dispatcher = Dispatcher::new(shared, until_empty);
     while dispatcher.advance() {}
@@ -35,19 +36,19 @@ struct Dispatcher<'a> {
     refetch: Refetch,
     watch: Watch,
     events: LocalQueueEvents<'a>,
-    /// How many of the jobs claimed lately belong to each task; older claims weigh less.
+    /// How many of the recently claimed jobs belong to each task. Older claims weigh less.
     mix: HashMap<usize, f64>,
-    /// Fetch threads without an order; the last of them is asked first.
+    /// Fetch threads without an order. The last one gets the next order.
     free: Vec<usize>,
 }
 
-/// When the dispatcher looks again although nothing has happened.
+/// When the dispatcher acts without an event.
 struct Timers {
     poll_interval: Duration,
     poll: Instant,
-    /// The end of the pause after jobs went back because no thread came free.
+    /// The end of the pause after jobs were given back because no thread became free.
     rested: Option<Instant>,
-    /// No held job is older than the fixed local queue allows before this.
+    /// Before this moment, no held job is older than the TTL of the fixed local queue.
     ttl: Instant,
 }
 
@@ -93,7 +94,7 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Takes one step; false after the last one.
+    /// Takes one step. Returns false after the last one.
     fn advance(&mut self) -> bool {
         let seen = self.look();
         self.events.holds(seen.queued);
@@ -122,7 +123,8 @@ impl<'a> Dispatcher<'a> {
     /// Waits until there may be something to do.
     fn wait(&mut self, seen: Seen) {
         let channels = &self.shared.channels;
-        // A run until empty waits for the outcomes of its jobs, and polls only while the database refuses some.
+        // A run until empty waits for the outcomes of its jobs. It polls only if it has no jobs, or while outcomes are
+        // deferred.
         let polls = !self.until_empty || seen.entries == 0 || self.shared.deferred.load(Ordering::Relaxed) > 0;
         let poll = if polls { at(self.timers.poll) } else { never() };
         let look_again = match (seen.queued, self.shared.config.local_queue) {
@@ -155,7 +157,7 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Whether held jobs must go back, because no thread comes free for them.
+    /// Whether held jobs must be given back, because no thread becomes free for them.
     fn is_held_for_too_long(&mut self, queued: usize) -> bool {
         let now = Instant::now();
         match self.shared.config.local_queue {
@@ -170,8 +172,8 @@ impl<'a> Dispatcher<'a> {
         Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
     }
 
-    /// How many claims the ledger has. A run until empty does not wait longer than the grace period for outcomes that
-    /// the database does not take.
+    /// How many claims the ledger has. A run until empty waits at most the grace period for a deferred outcome, and
+    /// does not count it after that.
     fn entries(&self) -> usize {
         if !self.until_empty || self.shared.deferred.load(Ordering::Relaxed) == 0 {
             return self.shared.ledger.len();
@@ -182,7 +184,7 @@ impl<'a> Dispatcher<'a> {
         all.len() - all.iter().filter(is_left).count()
     }
 
-    /// How many jobs of the usual mix all threads together start within the horizon.
+    /// How many jobs of the recent mix of tasks all threads together start within the horizon.
     fn pace(&self) -> usize {
         let weight: f64 = self.mix.values().sum();
         if weight == 0.0 {
@@ -190,9 +192,9 @@ impl<'a> Dispatcher<'a> {
         }
         let mut mean = 0.0;
         for (&task, share) in &self.mix {
-            // A task that we have not seen end counts as slow.
+            // A task of which no job has ended yet counts as slow.
             let Some(average) = self.shared.tasks[task].pace.average() else { return 0 };
-            // A handler that has been running for longer tells us that the average is history.
+            // If a handler has been running for longer than the average, the average is outdated.
             let expected = average.max(self.shared.slots.oldest_running(task));
             mean += expected.as_secs_f64() * share / weight;
         }
@@ -200,7 +202,7 @@ impl<'a> Dispatcher<'a> {
         (threads * PREFETCH_HORIZON.as_secs_f64() / mean.max(1e-6)).min(CEILING as f64) as usize
     }
 
-    /// Whether a job is held for longer than a fixed local queue allows.
+    /// Whether a job has been held for longer than the TTL of the fixed local queue.
     fn ttl_is_over(&mut self, now: Instant, ttl: Duration, queued: usize) -> bool {
         if queued == 0 || now < self.timers.ttl {
             return false;
@@ -218,10 +220,10 @@ impl<'a> Dispatcher<'a> {
     fn order(&mut self, jobs: usize, entries: usize) {
         let claimer = self.free.pop().expect("the core counts the claims under way");
         let order = Order { jobs, entries };
-        self.shared.channels.orders[claimer].0.send(order).expect("we hold the other end too");
+        self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
-    /// Takes in what a claim brought.
+    /// Passes the result of a claim to the core.
     fn fetched(&mut self, fetched: Fetched) {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
@@ -230,7 +232,7 @@ impl<'a> Dispatcher<'a> {
         self.remember(&taken.jobs);
         let got = taken.jobs.values().sum();
         self.events.fetched(got);
-        // A claim that was cut says nothing about how many jobs there are.
+        // A cut claim does not show how many jobs there are.
         let found = if taken.cut.is_some() { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
@@ -252,16 +254,16 @@ impl<'a> Dispatcher<'a> {
     }
 }
 
-/// Holds claims back for a while after one that brought little, unless many jobs are announced.
+/// Delays the next claim after one that returned few jobs, unless notifications announce many jobs.
 struct Refetch {
     config: Option<RefetchDelay>,
-    /// Somebody asked for a claim since the last one.
+    /// Whether a wakeup or a poll has requested a claim since the last one.
     wanted: bool,
     /// The end of the pause.
     until: Option<Instant>,
-    /// How many notifications there were when it began.
+    /// How many notifications there were when the pause began.
     heard: u64,
-    /// The pause is over after so many more; none if it does not listen.
+    /// The pause ends after this many further notifications. `None` if notifications do not end it.
     abort_after: Option<u64>,
 }
 
@@ -270,7 +272,7 @@ impl Refetch {
         Self { config, wanted: false, until: None, heard: 0, abort_after: None }
     }
 
-    /// A claim was answered; if that was little, a pause begins.
+    /// Records the result of a claim. If it returned few jobs, a pause begins, and its event is returned.
     fn claimed(&mut self, now: Instant, asked: usize, got: usize, notifications: u64) -> Option<Pause> {
         let config = self.config.filter(|config| got <= config.threshold && got < asked)?;
         let duration = config.duration.mul_f64(0.5 + 0.5 * random_unit());
@@ -281,7 +283,7 @@ impl Refetch {
         Some(Pause::Begins { duration, threshold: config.threshold, abort_after: self.abort_after })
     }
 
-    /// Ends the pause if it is over.
+    /// Ends the pause if its time is over or enough notifications have arrived. Returns the event.
     fn look(&mut self, now: Instant, notifications: u64) -> Option<Pause> {
         let until = self.until?;
         let announced = notifications - self.heard;
@@ -295,13 +297,13 @@ impl Refetch {
         Some(ends)
     }
 
-    /// Whether a claim is wanted, and there is no pause.
+    /// Whether a claim is requested and no pause is in effect. Clears the request.
     fn may_claim(&mut self) -> bool {
         self.until.is_none() && std::mem::take(&mut self.wanted)
     }
 }
 
-/// Sees that no thread takes what waits for one.
+/// Detects that no thread takes a waiting job.
 #[derive(Default)]
 struct Watch {
     taken: usize,
@@ -328,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_that_brought_little_is_followed_by_a_pause_that_time_or_notifications_end() {
+    fn the_pause_after_a_short_claim_ends_by_time_or_notifications() {
         let config = RefetchDelay { duration: Duration::from_millis(100), threshold: 3, max_abort: 1 };
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
@@ -353,6 +355,6 @@ mod tests {
         assert!(!may_claim(after(Some(deaf), 3), start, 1_000_000));
         let mut idle = after(Some(config), 3);
         idle.wanted = false;
-        assert!(!may_claim(idle, at(100), 70), "nobody wants one");
+        assert!(!may_claim(idle, at(100), 70), "no claim is requested");
     }
 }

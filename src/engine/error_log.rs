@@ -14,7 +14,7 @@ pub(crate) struct ErrorLog {
     quota: Mutex<Quota>,
 }
 
-/// What was said in the second that began at `since`.
+/// What was logged in the second that began at `since`.
 struct Quota {
     since: Instant,
     said: u32,
@@ -27,7 +27,8 @@ impl ErrorLog {
         Self { worker_id: worker_id.to_owned(), stats, health, quota }
     }
 
-    /// Notes a failed call that its thread tries again. No sweep begins before the database has been well for a while.
+    /// Logs a failed call that its thread retries. No sweep starts until the database has worked without errors for
+    /// `sweep_threshold`.
     pub(crate) fn retried(&self, doing: &str, error: &Error) {
         self.health.failed();
         self.count();
@@ -37,7 +38,7 @@ impl ErrorLog {
         });
     }
 
-    /// Notes that the database refused to write a row. The database is well, so no sweep waits because of it.
+    /// Logs that the database refused to write a row. The database works, so this delays no sweep.
     pub(crate) fn refused(&self, doing: &str, error: &Error) {
         self.count();
         let worker_id = self.worker_id.as_str();
@@ -46,7 +47,7 @@ impl ErrorLog {
         });
     }
 
-    /// Counts an error that the caller logs by itself.
+    /// Counts an error that the caller logs itself.
     pub(crate) fn count(&self) {
         add(&self.stats.database_errors, 1);
     }
@@ -61,7 +62,8 @@ impl ErrorLog {
 }
 
 impl Quota {
-    /// Whether one more line may be written now; answers how many were left out before it.
+    /// Whether one more line may be logged now. Returns how many lines were left out before it, or `None` if this one
+    /// is left out, too.
     fn take(&mut self, now: Instant) -> Option<u64> {
         const PER_SECOND: u32 = 2;
         if now.duration_since(self.since) >= Duration::from_secs(1) {
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_complaints_a_second_are_written_and_the_next_says_how_many_were_not() {
+    fn two_lines_a_second_are_logged_and_the_rest_are_counted() {
         let start = Instant::now();
         let mut quota = Quota { since: start, said: 0, left_out: 0 };
         let mut at = |millis| quota.take(start + Duration::from_millis(millis));

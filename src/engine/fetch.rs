@@ -1,5 +1,5 @@
-//! gw-fetch-N: carries out claims, and hands the jobs to the threads. Knows nothing of handlers.
-//! A second one works only while full claims follow each other.
+//! gw-fetch-N: sends claims, and passes the jobs to the threads. Knows nothing of handlers.
+//! The second fetch thread works only while full claims follow each other.
 
 use super::intake::{Intake, Taken};
 use super::{Shared, TRANSIENT_TRIES, signal};
@@ -16,31 +16,32 @@ use parking_lot::RwLockReadGuard;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How many bytes, as they are stored, the payloads of one claim may have to come along with it. For a full claim
-/// that is what PostgreSQL keeps in the job's row; compressed payloads may be a hundred times as large.
+/// The most stored bytes of payloads that one claim returns together with its jobs. In a full claim each job then has
+/// about what PostgreSQL keeps in the job's row. A compressed payload may be a hundred times as large as its stored
+/// size.
 const INLINE: usize = 1 << 20;
 
-/// A claim is late when its payloads make it take so long.
+/// A claim that returns at least `INLINE` bytes of payloads is late if it takes this long.
 const LATE: Duration = Duration::from_secs(1);
 
-/// The longest pause before a claim that the database refused is tried again.
+/// The longest pause before a refused claim is retried.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A claim to carry out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order {
     pub(crate) jobs: usize,
-    /// How many claims the ledger had when this one was decided.
+    /// How many claims the ledger had when dispatch decided on this one.
     pub(crate) entries: usize,
 }
 
-/// What became of it.
+/// The result of an order.
 pub(crate) struct Fetched {
     pub(crate) claimer: usize,
     pub(crate) order: Order,
-    /// What it brought; `None` if the claim failed.
+    /// What was kept of the claim; `None` if the claim failed.
     pub(crate) taken: Option<Taken>,
-    /// Its payloads made it take long.
+    /// Whether large payloads made the claim slow.
     pub(crate) late: bool,
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
     let mut intake = Intake::default();
     loop {
         let order = select! {
-            recv(orders) -> order => order.expect("we hold the other end too"),
+            recv(orders) -> order => order.expect("the sender is in `shared`"),
             recv(shared.stop.begun.receiver()) -> _ => return,
         };
         let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
@@ -80,12 +81,12 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
             let passes = !refused || (error.is_transient() && tries > 0);
             if passes {
-                // The database is there, so it is not waited for as long as one that is away.
+                // The database replies, so the pause is shorter than for a database that is away.
                 let pause = if refused { retry.next().min(SHORT_PAUSE) } else { retry.next() };
                 shared.stop.begun.wait_timeout(pause);
                 tries -= usize::from(refused);
             }
-            // A trigger of the user's may refuse one row, and with it the whole claim: halves find it.
+            // A user's trigger may refuse one row, and with it the whole claim. Halving the claim finds the row.
             match (refused, passes, limit) {
                 (false, ..) => break None,
                 (_, true, _) => {}
@@ -98,11 +99,11 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
         };
         if limit < order.jobs {
-            // Short because it was halved, and not because there are no more.
+            // The claim was halved, so its size does not show that there are no more jobs.
             signal(&shared.channels.wake.0);
         }
         if shared.stop.begun.is_triggered() {
-            // Dispatch may have looked for jobs to give back before ours came.
+            // Dispatch may have given back the held jobs before those of this claim arrived.
             shared.take_back();
         }
         let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
@@ -114,9 +115,9 @@ fn some(flags: &[String]) -> Option<Vec<String>> {
     (!flags.is_empty()).then(|| flags.to_vec())
 }
 
-/// Why a claim brought nothing.
+/// Why a claim failed.
 enum Failed {
-    /// The database answered the claim with an error.
+    /// The database replied to the claim with an error.
     Refused(Error),
     /// The claim may have been carried out.
     InDoubt(Error),
@@ -128,7 +129,8 @@ impl From<Error> for Failed {
     }
 }
 
-/// The database refuses to let us claim the next job: passes it over from now on. False if that would not help.
+/// Finds the job whose claim the database refuses, and skips it from now on. Returns false if the job cannot be found,
+/// or if too many jobs are skipped already.
 fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Error) -> bool {
     let ids = shared.task_ids.read().clone();
     let rows = match store.claim(filter, wanted(shared, &ids, 1, true)) {
@@ -138,16 +140,16 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
             return false;
         }
     };
-    // No row: another worker has it by now.
+    // No row: another worker has claimed the job meanwhile.
     let Some(Claimed { row, .. }) = rows.first() else { return true };
     let job_id: i64 = row.get("id");
     let Some(pause) = shared.avoided.add(job_id, Instant::now()) else { return false };
     error!(worker_id = shared.worker_id.as_str(), job_id, pause_ms = pause.as_millis() as u64, error:% = refusal;
-        "the database refuses the claim of a job; it is passed over for a while, others are not affected");
+        "the database refuses the claim of a job; claims skip this job for a while, others are not affected");
     true
 }
 
-/// What a claim of `limit` jobs of these tasks asks for now.
+/// The parameters of a claim of at most `limit` jobs of these tasks.
 fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: bool) -> Wanted {
     Wanted {
         limit,
@@ -159,7 +161,7 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: 
     }
 }
 
-/// Claims, and hands out what came.
+/// Claims jobs, and hands them to the threads.
 fn claim(
     shared: &Shared,
     store: &mut Store,
@@ -171,7 +173,7 @@ fn claim(
     let ids = shared.task_ids.read().clone();
     add(&shared.stats.claims, 1);
 
-    // An error of this call is the connection's; an error of the claim may be a row's.
+    // An error of this call is about the connection. An error of the claim may be about one row.
     store.connect()?;
     let rows = store.claim(filter, wanted(shared, &ids, limit, false)).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
@@ -196,7 +198,7 @@ fn claim(
                 apart,
                 unreadable: unreadable.clone(),
             }),
-            // Its row stays locked by us and in no ledger, which is what reconcile gives back.
+            // Its row stays locked by this worker and is not in the ledger, so reconcile gives it back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
         }
     }
@@ -206,12 +208,12 @@ fn claim(
     }
     drop(rows);
     if !recovered.is_empty() {
-        // Whoever runs beside a job that kills its workers dies with it.
+        // A job that kills its worker ends all jobs that run beside it, so it must run alone.
         let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
         jobs.iter_mut().for_each(|arrival| arrival.alone = suspects.contains(&arrival.job.id));
     }
-    // A crash of the server may forget a claim, and the job then runs again: not so where jobs must
-    // not overlap, nor where there is only one attempt.
+    // A crash of the server may forget a claim, and the job then runs again. If jobs must not overlap, or a job has
+    // only one attempt, the claim is made durable first.
     if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
         store.make_durable()?;
     }

@@ -19,7 +19,7 @@ pub(crate) struct Gates {
     /// Read-locked from before a claim is sent until the ledger has its jobs.
     claiming: RwLock<()>,
     health: Arc<Health>,
-    /// After a longer silence other workers may have taken this one's jobs.
+    /// After a longer time without a heartbeat, other workers may have taken this one's jobs.
     longest_silence: Duration,
     /// To gw-lease: find out what this worker holds.
     reconcile: Sender<()>,
@@ -62,7 +62,8 @@ impl Gates {
         }
     }
 
-    /// Waits until a claim may be sent. While the guard is held, reconcile sees every claim in flight. `None` at a stop.
+    /// Waits until a claim may be sent. While the guard is held, reconcile sees every claim in flight. Returns `None`
+    /// at a stop.
     pub(crate) fn may_claim(&self, stop: &ShutdownSignal) -> Option<RwLockReadGuard<'_, ()>> {
         loop {
             self.exclusive.pass();
@@ -77,7 +78,8 @@ impl Gates {
         }
     }
 
-    /// Keeps claims from being sent, once those in flight have ended; `None` if one takes longer than `timeout`.
+    /// Waits for the claims in flight; no claim is sent while the guard is held. `None` if a claim takes longer than
+    /// `timeout`.
     pub(crate) fn without_claims(&self, timeout: Duration) -> Option<RwLockWriteGuard<'_, ()>> {
         self.claiming.try_write_for(timeout)
     }
@@ -94,13 +96,13 @@ impl Gates {
     }
 }
 
-/// Holds started threads back while it is closed.
+/// Makes threads wait while it is closed.
 #[derive(Default)]
 pub(crate) struct Gate {
     closed: AtomicBool,
-    /// The worker stops: nobody is held back any more.
+    /// The worker stops: no thread waits here any more.
     released: AtomicBool,
-    /// Threads wait here for long: see `lock.rs`.
+    /// Threads may wait here for long, so this is a lock of the standard library: see `lock.rs`.
     lock: std::sync::Mutex<()>,
     opened: std::sync::Condvar,
 }
@@ -110,7 +112,7 @@ impl Gate {
         Self { closed: AtomicBool::new(true), ..Self::default() }
     }
 
-    /// Answers whether it was open.
+    /// Closes the gate. Returns whether it was open.
     pub(crate) fn close(&self) -> bool {
         !self.closed.swap(true, Ordering::AcqRel)
     }
@@ -121,7 +123,7 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    /// Opens it for good.
+    /// Opens the gate permanently: no thread waits here, even if the gate is closed again.
     pub(crate) fn release(&self) {
         self.released.store(true, Ordering::Release);
         self.open();
@@ -131,7 +133,7 @@ impl Gate {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Whether it is closed, and somebody would be held back.
+    /// Whether a thread would have to wait now.
     pub(crate) fn holds(&self) -> bool {
         self.closed.load(Ordering::Acquire) && !self.released.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! Keeps one row that the database refuses to write from holding up the others. Knows no statement.
+//! Writes rows by halves, so that one row that the database refuses does not delay the others. Knows no statement.
 
 use crate::error::{Error, Result};
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 /// Returns the items that the database refused by themselves, each with the reason.
 ///
 /// # Errors
-/// Any error that is not the database's answer to the statement, at once.
+/// Any error by which the database did not refuse the statement, such as a lost connection. The write ends at once.
 pub(crate) fn write<T: Clone>(items: &[T], write_part: &mut impl FnMut(&[T]) -> Result<()>) -> Result<Vec<(T, Error)>> {
     match write_part(items) {
         Ok(()) => Ok(Vec::new()),
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_ends_it() {
+    fn a_lost_connection_ends_the_write() {
         let mut calls = 0;
         let result = write(&[1, 2], &mut |_| {
             calls += 1;

@@ -15,7 +15,7 @@ pub(crate) struct HeldJobs {
     jobs: (Sender<Arc<ActiveJob>>, Receiver<Arc<ActiveJob>>),
     /// How many threads wait for a job.
     idle: AtomicUsize,
-    /// How many jobs threads have taken, ever.
+    /// How many jobs threads have taken since the start.
     taken: AtomicUsize,
     /// With this many jobs or fewer, a thread that takes one signals dispatch.
     low_water: AtomicUsize,
@@ -44,7 +44,8 @@ impl HeldJobs {
         self.idle.fetch_add(1, Ordering::AcqRel);
         let job = jobs.try_recv().ok().or_else(|| {
             signal(&self.low);
-            // More are often on their way. Other threads work meanwhile, and to sleep costs a wakeup for each job.
+            // More jobs often arrive within moments. Other threads work meanwhile, and a sleeping thread costs a wakeup
+            // for each job.
             for _ in 0..YIELDS {
                 std::thread::yield_now();
                 if let Ok(job) = jobs.try_recv() {
@@ -89,7 +90,7 @@ impl HeldJobs {
         self.idle.load(Ordering::Acquire)
     }
 
-    /// How many jobs threads have taken, ever: no change means that no thread came free.
+    /// How many jobs threads have taken since the start. If it does not change, no thread has become free.
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }

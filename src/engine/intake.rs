@@ -1,5 +1,5 @@
-//! What a claim brought, on its way to the threads: payloads that the claim left out are read, a portion at a time,
-//! and what the budget has no room for goes back. Runs on gw-fetch; knows nothing of handlers.
+//! Passes the jobs of a claim to the threads. Reads the payloads that the claim left out, a portion at a time. Gives
+//! back the jobs that do not fit into the budget. Runs on gw-fetch; knows nothing of handlers.
 
 use super::Shared;
 use crate::engine::stats::add;
@@ -13,13 +13,14 @@ use log::{error, warn};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// A job that came back while its older handler still runs here is left alone for so long.
+/// How long a job waits that was claimed again while its older claim has not ended.
 const DOUBLED_DELAY: Duration = Duration::from_secs(5);
 
 /// About how many bytes of payloads one statement reads. The jobs of a portion start while the next one is read.
 const PORTION: usize = 1 << 20;
 
-/// For how long portions are read. What is left then goes back: a job that is more urgent by now must not wait for it.
+/// For how long portions are read. The remaining jobs are then given back, so that more urgent jobs do not wait for
+/// them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a job waits whose payload could not be read twice in a row.
@@ -28,39 +29,39 @@ const UNREADABLE_DELAY: Duration = Duration::from_secs(60);
 /// What was kept of a claim.
 #[derive(Default)]
 pub(crate) struct Taken {
-    /// How many jobs of each of our tasks.
+    /// How many jobs of each task, by the task's place in `Shared::tasks`.
     pub(crate) jobs: HashMap<usize, usize>,
-    /// The size of their payloads.
+    /// The size of their payloads, in bytes.
     pub(crate) bytes: usize,
-    /// Some went back: how many bytes were held at that moment.
+    /// Set if some jobs were given back: how many bytes were held at that moment.
     pub(crate) cut: Option<usize>,
 }
 
-/// Takes in what the claims of one thread bring.
+/// Processes the claims of one fetch thread.
 #[derive(Default)]
 pub(crate) struct Intake {
-    /// The last read failed: until one succeeds, each reads one payload, so that a bad one is found.
+    /// The last read failed. Until one succeeds, each read is for one payload, to find a bad one.
     careful: bool,
-    /// The job whose payload alone could not be read.
+    /// The job whose payload was read alone by the last read, which failed.
     unread: Option<i64>,
 }
 
 impl Intake {
-    /// Hands out the jobs of a claim, in their order.
+    /// Hands out the jobs of a claim, in their order. Gives back those that there is no room or no time for.
     ///
     /// # Errors
-    /// Of a statement that reads payloads; what was not handed out by then has gone back.
+    /// Any error of a statement that reads payloads. The jobs that were not handed out by then are given back.
     pub(crate) fn take(&mut self, shared: &Shared, store: &mut Store, arrivals: Vec<Arrival>) -> Result<Taken> {
         let start = Instant::now();
         let mut taken = Taken::default();
         let mut rest = VecDeque::from(arrivals);
-        // How much larger payloads are than what is stored of them.
+        // How many times larger payloads are than their stored size.
         let mut inflation = None;
         while !rest.is_empty() {
             let held = shared.ledger.held_bytes();
             let mut count = self.portion(&rest, inflation, shared.config.held_bytes.saturating_sub(held));
             if count == 0 && held == 0 {
-                // Larger than the budget: it is held alone.
+                // The job is larger than the budget, so it is held alone.
                 count = 1;
             }
             let mut portion: Vec<Arrival> = rest.drain(..count).collect();
@@ -89,15 +90,15 @@ impl Intake {
         Ok(taken)
     }
 
-    /// How many of the first jobs make a portion that there is room for; none if not even one fits.
+    /// How many of the first jobs form a portion that fits into `room` bytes; 0 if not even one fits.
     fn portion(&self, rest: &VecDeque<Arrival>, inflation: Option<f64>, room: usize) -> usize {
         let (mut bytes, mut apart) = (0, 0);
         for (count, Arrival { job, apart: stored, .. }) in rest.iter().enumerate() {
             apart += usize::from(stored.is_some());
             bytes += stored.map_or(job.payload.len(), |stored| (stored as f64 * inflation.unwrap_or(1.0)) as usize);
-            // Jobs that have their payload do not wait for one that is read behind them.
+            // Jobs that have their payload already do not wait for one that must be read.
             let first_to_read = apart == 1 && stored.is_some();
-            // Of the first payload that is read, only the stored size is known.
+            // Until a payload has been read, only stored sizes are known, so the first read is for one payload.
             let one_is_enough = apart > 1 && (inflation.is_none() || self.careful);
             if bytes > room || (count > 0 && (bytes > PORTION || first_to_read || one_is_enough)) {
                 return count;
@@ -106,8 +107,8 @@ impl Intake {
         rest.len()
     }
 
-    /// Gives back what a failed read left over. A payload that could not be read twice in a row waits, so that it
-    /// does not hold up the jobs behind it.
+    /// Gives back the jobs that a failed read left over. If the payload of a job could not be read twice in a row, the
+    /// job waits. It then does not delay the jobs behind it.
     fn fails(&mut self, shared: &Shared, portion: Vec<Arrival>, rest: Vec<Arrival>, error: Error) -> Error {
         let (apart, inline): (Vec<_>, Vec<_>) = portion.into_iter().partition(|arrival| arrival.apart.is_some());
         give_back(shared, inline.into_iter().chain(rest), None);
@@ -137,8 +138,8 @@ impl Intake {
     }
 }
 
-/// Puts payloads where they belong. A job whose payload is missing is no longer ours. Returns by how much the most
-/// compressed one grew.
+/// Moves the payloads into their jobs. If a payload is missing, its job is not this worker's any more and is given
+/// back. Returns the growth of the most compressed payload, as a factor of its stored size.
 fn inflate(
     portion: &mut Vec<Arrival>,
     mut payloads: HashMap<i64, Vec<u8>>,
@@ -159,7 +160,7 @@ fn inflate(
     inflation
 }
 
-/// Enters jobs, for threads to start.
+/// Enters jobs into the ledger, for threads to start.
 fn hand_out(shared: &Shared, arrivals: Vec<Arrival>) {
     let why = |arrival: &Arrival| Some((arrival.job.id, arrival.unreadable.clone()?));
     let unreadable: HashMap<i64, String> = arrivals.iter().filter_map(why).collect();
@@ -177,7 +178,7 @@ fn hand_out(shared: &Shared, arrivals: Vec<Arrival>) {
     shared.notify_puller();
 }
 
-/// Enters jobs, and gives them back.
+/// Enters jobs into the ledger, and gives them back.
 fn give_back(shared: &Shared, arrivals: impl IntoIterator<Item = Arrival>, delay: Option<Duration>) {
     for active in enter(shared, arrivals).startable {
         active.give_back(delay);
@@ -191,7 +192,7 @@ fn enter(shared: &Shared, arrivals: impl IntoIterator<Item = Arrival>) -> Entere
     for active in entered.doubled.drain(..) {
         let job = active.job();
         warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
-            "a job came back while we still had it; it waits until its older handler is gone");
+            "a job was claimed again while this worker still has an older claim of it; it waits until that claim has ended");
         active.give_back(Some(DOUBLED_DELAY));
     }
     entered

@@ -1,5 +1,6 @@
-//! gw-lease: keeps what is ours ours. Renews locks, beats, reconciles, frees four-hour-old locks,
-//! keeps task ids fresh, watches for breaking migrations. Always on; no database fault ends it. Knows nothing of handlers.
+//! gw-lease: renews this worker's locks, sends heartbeats, reconciles, frees four-hour-old locks, keeps task ids
+//! current, and detects breaking migrations. Runs in every worker; no database error ends it. Knows nothing of
+//! handlers.
 
 use super::{Shared, halves, signal};
 use crate::backoff::{Backoff, random_unit};
@@ -15,18 +16,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Locks older than this are renewed, so that sweepers that go by age see a live worker.
+/// Locks are renewed before they are much older than this, so that sweeps that judge by age see a live worker. The
+/// renewal runs twice in this time.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
-/// After a beat that the database refused.
+/// The pause after a heartbeat that the database refused.
 const BEAT_AGAIN: Duration = Duration::from_secs(1);
-/// While jobs are claimed; once a minute while there is nothing to do.
+/// The pause between reconciles while jobs are claimed. While there is nothing to do, it is `IDLE_RECONCILE_INTERVAL`.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(10);
 const IDLE_RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
-/// While a call that we gave up may still be carried out.
+/// The pause between reconciles while the server may still carry out a call that a session gave up.
 const LINGERING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs until the worker is over; its last act is to give back what nobody settled.
+/// Runs until the worker has ended. At the end it gives back the jobs that settle did not write.
 pub(crate) fn lease(shared: &Shared) {
     let mut lease = Lease::new(shared);
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
@@ -51,7 +53,7 @@ pub(crate) fn lease(shared: &Shared) {
             recv(shared.stop.settled.receiver()) -> _ => break,
         }
     }
-    // A session that broke is no reason to leave jobs locked; a database that is away is.
+    // A broken session must not leave jobs locked, so retry. If the database is away, give up.
     for _ in 0..3 {
         match lease.farewell() {
             Err(error) if error.kind() != ErrorKind::Stopped => shared.error_log.retried("leave", &error),
@@ -61,7 +63,7 @@ pub(crate) fn lease(shared: &Shared) {
     }
 }
 
-/// What is due when.
+/// When each duty is due next.
 struct Lease<'a> {
     shared: &'a Shared,
     store: Store,
@@ -70,9 +72,9 @@ struct Lease<'a> {
     reconcile: Instant,
     tasks: Instant,
     reset: Instant,
-    /// How many jobs had been claimed at the last reconcile: no change means nothing to find.
+    /// How many jobs had been claimed at the last reconcile. If that has not changed, there is nothing to find.
     claimed: u64,
-    /// The unknown tasks that the log has heard of.
+    /// The unknown tasks that have been logged.
     told: HashSet<String>,
 }
 
@@ -85,7 +87,7 @@ impl<'a> Lease<'a> {
             beat: now,
             renew: now + RENEW_AFTER / 2,
             reconcile: now + RECONCILE_INTERVAL,
-            // Workers that are started together have told each other by then.
+            // Workers that are started together have published their tasks by then.
             tasks: now + Duration::from_secs(1),
             reset: now + Duration::from_secs(60).mul_f64(random_unit()),
             claimed: 0,
@@ -98,9 +100,9 @@ impl<'a> Lease<'a> {
         duties.into_iter().min().expect("five of them")
     }
 
-    /// Does what is due. Beats first: whoever reconciles is alive for the sweepers.
+    /// Does what is due. The heartbeat is first, so that sweeps consider this worker alive while it reconciles.
     fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
-        // While the machine slept our clock stood still; the others' did not.
+        // While the machine slept, this worker's clock stood still and those of other machines did not.
         if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.suspicion()) {
             self.beat()?;
         }
@@ -116,7 +118,7 @@ impl<'a> Lease<'a> {
                 (true, true) => RECONCILE_INTERVAL,
                 (true, false) => IDLE_RECONCILE_INTERVAL,
             };
-            // It reads the table: at most one part in a hundred of the time.
+            // A reconcile reads the table, so it takes at most a hundredth of the time.
             self.reconcile = Instant::now() + interval.max(start.elapsed() * 100);
         }
         if due(self.renew) {
@@ -141,16 +143,17 @@ impl<'a> Lease<'a> {
         match self.store.beat(&shared.facts, &metadata, config.sweep_threshold) {
             Ok(true) => signal(&shared.channels.silent.0),
             Ok(false) => {}
-            // The list was dropped, or is not ours to write: sweeps never find a worker dead that is not on it.
+            // The heartbeat table was dropped, or the role may not write it. The worker goes on; sweeps then never
+            // consider it dead.
             Err(error)
                 if error.kind() == ErrorKind::Database
                     && error.sqlstate().is_some_and(|state| state.starts_with("42")) =>
             {
-                shared.error_log.retried("say that this worker lives", &error);
+                shared.error_log.retried("send the heartbeat", &error);
             }
-            // Another session holds the entry, or a trigger refuses the beat: our other duties do not wait for it.
+            // Another session holds the entry, or a trigger refuses the heartbeat. The other duties do not wait for it.
             Err(error) if error.is_refusal() => {
-                shared.error_log.retried("say that this worker lives", &error);
+                shared.error_log.retried("send the heartbeat", &error);
                 self.beat = Instant::now() + BEAT_AGAIN;
                 return Ok(());
             }
@@ -159,14 +162,14 @@ impl<'a> Lease<'a> {
         shared.health.beat(config.sweep_threshold);
         self.beat = Instant::now() + config.beat_interval();
         if shared.stats.claims.load(Ordering::Relaxed) == 0 {
-            // Nothing was ever claimed, so there is nothing to be in doubt about.
+            // Nothing was claimed yet, so it is certain which jobs are this worker's.
             shared.end_doubt();
         }
         Ok(())
     }
 
-    /// Deletes what was counted of the recoveries of jobs that are gone. Nothing depends on it, so the worker goes on if
-    /// the database refuses the statement.
+    /// Deletes the recovery counts of deleted jobs. Nothing depends on it, so the worker goes on if the database
+    /// refuses the statement.
     fn forget_deleted_jobs(&mut self) -> Result<()> {
         if !self.shared.facts.has_recovery {
             return Ok(());
@@ -180,8 +183,8 @@ impl<'a> Lease<'a> {
         }
     }
 
-    /// Stops the worker after a breaking migration of a newer one: our statements may mean something else now.
-    /// Runs before each reconcile, so also before a worker that was cut off goes on.
+    /// Stops the worker after a breaking migration by a newer worker: this worker's statements may mean something else
+    /// now. Runs before each reconcile, so also before a worker that lost its database goes on.
     fn look_at_the_schema(&mut self) -> Result<()> {
         let shared = self.shared;
         let refusal = match self.store.breaking(&shared.config.schema) {
@@ -196,11 +199,12 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Compares what the database says we hold with what we know, and mends both directions.
-    /// Answers false if calls that were given up may still change it.
+    /// Compares the jobs that are locked by this worker in the database with its ledger, and corrects both directions.
+    /// Returns false if calls that sessions gave up may still change the result.
     fn reconcile(&mut self) -> Result<bool> {
         let shared = self.shared;
-        // No claim is in flight while we look: a job that we do not know is one that we will never know.
+        // While the guard is held, no claim is in flight. A locked job that is not in the ledger now is never entered
+        // later.
         let Some(claiming) = shared.gates.without_claims(Duration::from_secs(15)) else {
             return Err(Error::new(ErrorKind::Timeout, "a claim is still in flight"));
         };
@@ -209,7 +213,7 @@ impl<'a> Lease<'a> {
         let held: HashMap<i64, i16> = self.store.held()?.into_iter().collect();
         let stranded: Vec<(i64, i16)> =
             held.iter().map(|(&id, &attempts)| (id, attempts)).filter(|(id, _)| !known.contains(id)).collect();
-        // Also without a stranded job: a queue may be ours without one.
+        // Also without a stranded job: a queue may be locked by this worker although none of its jobs is.
         let reclaimed = if stranded.is_empty() && held.is_empty() && known.is_empty() && !self.in_doubt() {
             0
         } else {
@@ -218,7 +222,7 @@ impl<'a> Lease<'a> {
         drop(claiming);
 
         for active in &before {
-            // Not yet finished, so nobody has settled it: its row must say that it is ours.
+            // The job has not ended, so settle has not written it. Its row must still be locked by this worker.
             if !held.contains_key(&active.job().id) && (active.is_held() || active.is_running()) {
                 self.lost(active);
             }
@@ -226,7 +230,7 @@ impl<'a> Lease<'a> {
         shared.end_doubt();
         if reclaimed > 0 {
             add(&shared.stats.reconciled, reclaimed);
-            info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that the database held for us without our knowing");
+            info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that were locked by this worker but unknown to it");
             signal(&shared.channels.freed.0);
         }
         Ok(certain)
@@ -236,7 +240,7 @@ impl<'a> Lease<'a> {
         self.claimed != self.shared.stats.claimed.load(Ordering::Relaxed) || self.shared.gates.doubt.is_closed()
     }
 
-    /// Renews the locks of jobs that are held for long.
+    /// Renews the locks of jobs that this worker has had for a while.
     fn renew(&mut self) -> Result<()> {
         let old = |active: &Arc<ActiveJob>| {
             let ours = active.is_held() || active.is_running() || active.unsettled().is_some();
@@ -261,7 +265,8 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Gives back jobs that the database holds for us; returns which it took.
+    /// Gives back jobs that are locked by this worker but not in its ledger; returns the ids of those that it gave
+    /// back.
     fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
         let mut reclaimed = HashSet::new();
         let refused = halves::write(stranded, &mut |part: &[(i64, i16)]| {
@@ -272,7 +277,7 @@ impl<'a> Lease<'a> {
         Ok(reclaimed)
     }
 
-    /// Frees what has been locked for four hours.
+    /// Frees the jobs and queues that have been locked for four hours.
     fn free_old_locks(&mut self) -> Result<()> {
         let (jobs, queues) = self.store.old_locks()?;
         if jobs.is_empty() && queues.is_empty() {
@@ -297,25 +302,27 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Warns of rows that the database refuses to write; others were not affected.
+    /// Logs the rows that the database refuses to write; other rows are not affected.
     fn report<'e>(&self, doing: &str, refused: impl Iterator<Item = (i64, &'e Error)>) {
         for (id, error) in refused {
             self.shared.error_log.refused(&format!("{doing} {id}"), error);
         }
     }
 
-    /// Somebody else freed or took a job that we hold: it does not start, or is asked to end.
+    /// Another session freed or took a job that this worker holds. The job does not start, or its handler is asked to
+    /// end.
     fn lost(&self, active: &Arc<ActiveJob>) {
         let job = active.job();
         if active.void() {
             add(&self.shared.stats.lost, 1);
             warn!(worker_id = self.shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
-                "job was lost: its lock is no longer ours");
+                "job was lost: this worker does not hold its lock any more");
             self.shared.tell_lost(active);
         }
     }
 
-    /// A cleanup may have deleted a task's row while it had no jobs; its next job has a new id.
+    /// Reads the ids of the tasks again. A cleanup may have deleted the row of a task without jobs; its next job then
+    /// has a new id.
     fn refresh_tasks(&mut self) -> Result<()> {
         let shared = self.shared;
         let names = shared.task_names();
@@ -324,8 +331,9 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Enters tasks of ours again that were deleted. Tells once of each task whose jobs are due, and that no worker of this
-    /// library has: a misspelled name would wait without a word. Workers of other makes do not say which tasks they have.
+    /// Enters this worker's tasks again if they were deleted. Logs each task once whose jobs are due and that no worker
+    /// of this library has: the jobs of a misspelled name would otherwise wait unnoticed. Other implementations do not
+    /// publish their tasks.
     fn look_at_tasks(&mut self) -> Result<()> {
         let shared = self.shared;
         let own: Vec<i32> = shared.task_ids.read().keys().copied().collect();
@@ -346,9 +354,9 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Gives back what nobody settled, and takes our name off the list.
+    /// Gives back the jobs that were not settled, and deletes this worker's heartbeat entries.
     fn farewell(&mut self) -> Result<()> {
-        // A claim that was given up must not come through after our last look.
+        // After the last look at the locked jobs, the server must not carry out a claim that was given up.
         let mut patience = Backoff::new(Duration::from_millis(5), Duration::from_millis(40));
         for _ in 0..5 {
             if self.store.end_abandoned()? {
@@ -360,7 +368,7 @@ impl<'a> Lease<'a> {
         if !stranded.is_empty() || self.shared.stats.claimed.load(Ordering::Relaxed) > 0 {
             let returned = self.reclaim(&stranded)?;
             add(&self.shared.stats.reconciled, returned.len());
-            // What was to be given back is: the stop has nothing to report of it.
+            // Jobs that were to be given back are given back now, so the stop does not report them.
             let is_back = |active: &Arc<ActiveJob>| {
                 returned.contains(&active.job().id)
                     && active.unsettled().is_some_and(|(_, outcome)| outcome == GIVEN_BACK)
@@ -372,7 +380,7 @@ impl<'a> Lease<'a> {
     }
 }
 
-/// Which of our tasks each id of the database stands for.
+/// Maps each task's id in the database to the task's place in `names`.
 pub(crate) fn by_id(ids: Vec<(i32, String)>, names: &[String]) -> HashMap<i32, usize> {
     let place = |name: &String| names.iter().position(|known| known == name);
     ids.iter().filter_map(|(id, name)| place(name).map(|task| (*id, task))).collect()

@@ -1,4 +1,5 @@
-//! gw-listen: turns notifications into wakes. Knows nothing of jobs: polling is the truth, this a hint.
+//! gw-listen: wakes dispatch up at each notification. Knows nothing of jobs: polls find all jobs, notifications only
+//! make them start sooner.
 
 use super::{Shared, signal};
 use crate::backoff::Backoff;
@@ -8,13 +9,13 @@ use crate::error::{Error, ErrorKind, Result};
 use log::{info, warn};
 use std::time::{Duration, Instant};
 
-/// How often the session proves that notifications still arrive.
+/// How often the session checks, by a notification to itself, that notifications still arrive.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a notification to ourselves may take.
+/// How long a notification of the session to itself may take.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Listens until the worker is over. Losing the database means polling, which dispatch does anyway.
+/// Listens until the worker has ended. If the database is away, the worker polls, which dispatch does anyway.
 pub(crate) fn listen(shared: &Shared) {
     let worker_id = &shared.worker_id;
     let mut store = shared.store(Role::Listen);
@@ -39,12 +40,12 @@ pub(crate) fn listen(shared: &Shared) {
     }
 }
 
-/// One session's life.
+/// Listens on one session, until the worker stops or the session fails.
 fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut bool) -> Result<()> {
     let connects = store.connects();
     store.connect()?;
     if store.connects() != connects {
-        // Whatever was sent while nobody listened is found by one look.
+        // Notifications that were sent before this session listened are lost, so one claim looks for their jobs.
         signal(&shared.channels.wake.0);
     }
     let mut probe_due = Instant::now();
@@ -71,7 +72,7 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
             }
             None => continue,
         }
-        // Anything that arrives proves that notifications do.
+        // Any notification proves that notifications arrive.
         sent_at = None;
         shared.stats.listener.set(ListenerState::Listening);
         if std::mem::take(degraded) {

@@ -1,5 +1,5 @@
-//! What observers hear of a local queue of fixed size: its mode, and what comes and goes.
-//! Decides nothing; silent where no such queue was asked for.
+//! Sends observers the events of a local queue of fixed size: its mode, and the jobs that it fetches and gives back.
+//! Decides nothing; sends nothing if no such queue is configured.
 
 use super::Shared;
 use crate::hooks::{
@@ -10,14 +10,14 @@ use crate::hooks::{
 };
 use std::time::Duration;
 
-/// What becomes of the pause after a claim that brought little.
+/// A change of the pause after a claim that returned few jobs.
 pub(crate) enum Pause {
     Begins {
         duration: Duration,
         threshold: usize,
         abort_after: Option<u64>,
     },
-    /// So many notifications came that somebody should look.
+    /// Enough notifications arrived to end the pause early.
     Aborted {
         announced: u64,
         abort_after: u64,
@@ -39,7 +39,7 @@ impl<'a> LocalQueueEvents<'a> {
         queue
     }
 
-    /// A claim was answered with so many jobs.
+    /// A claim returned this number of jobs.
     pub(crate) fn fetched(&mut self, jobs: usize) {
         let context = |worker_id| LocalQueueGetJobsCompleteContext { worker_id, jobs_count: jobs };
         self.tell(LocalQueueGetJobsComplete, context);
@@ -48,7 +48,7 @@ impl<'a> LocalQueueEvents<'a> {
         }
     }
 
-    /// So many jobs wait for a thread.
+    /// This number of jobs waits for a thread.
     pub(crate) fn holds(&mut self, jobs: usize) {
         if jobs == 0 && self.mode == LocalQueueMode::Waiting {
             self.enters(LocalQueueMode::Polling);
@@ -62,13 +62,13 @@ impl<'a> LocalQueueEvents<'a> {
         }
     }
 
-    /// Its jobs were held for too long, and so many went back.
+    /// Jobs were held for too long, and this number of them was given back.
     pub(crate) fn expired(&mut self, jobs: usize) {
         self.returned(jobs);
         self.enters(LocalQueueMode::TtlExpired);
     }
 
-    /// The worker stops, and so many jobs went back.
+    /// The worker stops, and this number of jobs was given back.
     pub(crate) fn released(&mut self, jobs: usize) {
         self.returned(jobs);
         self.enters(LocalQueueMode::Released);

@@ -47,8 +47,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use stop::StopSteps;
 
-/// How often a statement is tried again after an error that may pass. A trigger of the user's can raise such an error for
-/// one row each time, so after that the error counts as a refusal.
+/// How often a statement is retried after a transient error. A user's trigger can raise such an error for one row each
+/// time, so after that the error counts as a refusal.
 const TRANSIENT_TRIES: usize = 3;
 
 /// What the threads of one started worker share. Each thread is handed a reference to it.
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
     pub(crate) gates: Gates,
     /// The jobs whose claim the database refuses.
     pub(crate) avoided: Avoided,
-    /// How many outcomes wait because the database does not take them. Written by gw-settle.
+    /// How many outcomes are deferred because the database does not write them now. Written by gw-settle.
     pub(crate) deferred: AtomicUsize,
     /// Why the worker stops by itself: a newer worker has changed the schema. `run` returns it.
     pub(crate) refusal: Mutex<Option<Error>>,
@@ -121,7 +121,7 @@ impl Channels {
     }
 }
 
-/// Sends a signal. One that was not received yet is enough.
+/// Sends a signal. If an earlier one was not received yet, that one is enough.
 pub(crate) fn signal(channel: &Sender<()>) {
     let _ = channel.try_send(());
 }
@@ -171,7 +171,8 @@ impl Shared {
         self.tasks.iter().map(|task| task.name.to_string()).collect()
     }
 
-    /// Notes an error that leaves open what the database did. Until gw-lease has found out, no held job starts.
+    /// Logs an error that leaves open what the database did, and requests a reconcile. If the error breaks the session,
+    /// no held job starts until gw-lease has reconciled.
     pub(crate) fn in_doubt(&self, doing: &str, error: &Error) {
         if error.kind() == ErrorKind::Stopped {
             return;
@@ -189,7 +190,7 @@ impl Shared {
         self.notify_puller();
     }
 
-    /// The exclusive job is over, or does not start.
+    /// Lets other jobs start again, because the exclusive job has ended or does not start.
     pub(crate) fn let_others_run(&self) {
         self.gates.exclusive.open();
         signal(&self.channels.freed.0);
@@ -218,13 +219,13 @@ impl Shared {
     /// No handler has the job any more, or none ever had it.
     pub(crate) fn leave(&self, active: &Arc<ActiveJob>) {
         if self.ledger.returned(active) {
-            // Settled while a handler still had it. This, and not settling, may be the last thing that a run until
-            // empty waits for.
+            // It was settled while a handler still had it. This, and not settling, may be the last thing that a run
+            // until empty waits for.
             signal(&self.channels.low.0);
         }
     }
 
-    /// Frees a slot, and wakes up what waits for one.
+    /// Frees a slot, and wakes up the thread or the host that waits for one.
     pub(crate) fn free_slot(&self, number: usize) {
         self.slots.free(number, &self.stop.begun);
         if self.stop.begun.is_triggered() || self.held.len() > 0 {
@@ -235,7 +236,7 @@ impl Shared {
         }
     }
 
-    /// How many jobs could start at once, if they were there.
+    /// How many further jobs could start now.
     pub(crate) fn idle(&self) -> usize {
         match self.config.pull {
             Some(_) => self.slots.count_free(),

@@ -1,5 +1,5 @@
-//! Gives jobs to those who come for them, where a worker calls nobody. Never waits: whoever found nothing is rung
-//! for when there may be something. Knows nothing of who comes.
+//! Pull mode: the host takes jobs with `next`, which never blocks. A callback fires when a job may be available. Knows
+//! nothing of the host.
 
 use super::Shared;
 use super::run::may_run_alone;
@@ -10,19 +10,19 @@ use log::warn;
 use std::sync::Arc;
 use std::thread;
 
-/// What there is for whoever comes.
+/// What `next` returns.
 pub(crate) enum Next {
     /// A job, started.
     Job(StartedJob),
-    /// A job that was given out earlier is cancelled.
+    /// A job that was handed out earlier is cancelled.
     Cancelled(WorkerContext),
-    /// Nothing now.
+    /// No job is available now.
     Nothing,
-    /// Nothing any more: the worker stops, and every job that was given out has ended.
+    /// The worker stops, and every job that was handed out has ended. No more jobs follow.
     Over,
 }
 
-/// Where to come for the jobs of one start of a worker.
+/// The source of jobs for one start of a worker.
 #[derive(Clone)]
 pub(crate) struct JobSource {
     pub(crate) shared: Arc<Shared>,
@@ -38,12 +38,12 @@ impl JobSource {
         }
     }
 
-    /// Whether somebody is to be told of a job that is cancelled.
+    /// Whether a notice of a cancelled job waits to be taken.
     pub(crate) fn has_notices(&self) -> bool {
         !self.shared.channels.notices.1.is_empty()
     }
 
-    /// The next job. At most as many are out at once as there are slots.
+    /// The next job. At most `concurrency` jobs are handed out at once.
     pub(crate) fn next_job(&self) -> Next {
         let shared = &self.shared;
         if shared.stop.begun.is_triggered() && shared.slots.are_all_free() {
@@ -52,7 +52,7 @@ impl JobSource {
         self.alone().or_else(|| self.job()).map_or(Next::Nothing, Next::Job)
     }
 
-    /// The job that had to wait until it was alone.
+    /// An exclusive job that gw-alone has started.
     fn alone(&self) -> Option<StartedJob> {
         self.shared.channels.alone.1.try_recv().ok()
     }
@@ -82,7 +82,7 @@ impl JobSource {
         None
     }
 
-    /// The job of a slot, for whoever came; `None` if interceptors have decided over it.
+    /// The job of a slot, for the caller; `None` if an interceptor has already decided its outcome.
     fn seated(&self, active: &Arc<ActiveJob>, number: usize) -> Option<StartedJob> {
         let started = Slot::take(&self.shared, active, number).hand_out(&self.around)?;
         if self.shared.config.pull.as_ref().is_some_and(|pull| pull.tells_cancelled) {
@@ -97,8 +97,8 @@ impl JobSource {
         Some(started)
     }
 
-    /// Starts a job once it is alone, on a thread of its own, since nobody who comes may wait. It keeps its slot
-    /// meanwhile: a stop waits for it.
+    /// Starts a job once it is alone. Waits on a helper thread, because `next` must not block. The job keeps its slot
+    /// meanwhile, so that a stop waits for it.
     fn wait_for_it(&self, active: Arc<ActiveJob>, number: usize) {
         let source = self.clone();
         let waiting = active.clone();

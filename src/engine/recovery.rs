@@ -1,7 +1,7 @@
-//! gw-recovery: sweeps dead workers, again and again. Knows no handlers.
+//! gw-recovery: sweeps dead workers at intervals. Knows nothing of handlers.
 //!
-//! Without an option of recovery it sweeps only workers of this library, and only after a heartbeat of this worker has seen
-//! a silent one: while all are alive it costs no statement.
+//! Without an option of recovery it sweeps only workers of this library. It then sweeps only after a heartbeat of this
+//! worker has found a silent one. While all workers are alive, it sends no statement.
 
 use super::Shared;
 use crate::backoff::random_unit;
@@ -38,8 +38,8 @@ impl Recovery<'_> {
                 recv(stop.begun.receiver()) -> _ => return,
             }
             pause = self.config.sweep_interval;
-            // After an outage, or a pause of our own, everybody seems dead: whoever has not been well for a
-            // whole threshold cannot tell.
+            // After an outage, or a pause of this worker, all other workers seem dead. So this worker must have been
+            // healthy for a whole threshold before it sweeps.
             let threshold = self.config.sweep_threshold;
             let well_in = threshold.saturating_sub(health.well_for(threshold));
             if !well_in.is_zero() {
@@ -59,7 +59,7 @@ impl Recovery<'_> {
                 Err(error) => {
                     health.failed();
                     let text = error.to_string();
-                    // What a role may not do stays so: one line is enough.
+                    // An error such as a missing right repeats at each sweep, so only the first one is a warning.
                     let level = if text == last_error { Level::Debug } else { Level::Warn };
                     log!(level, worker_id = self.shared.worker_id.as_str(), doing = "sweep dead workers", error:% = text;
                         "the database failed, trying again");
@@ -83,7 +83,8 @@ impl Recovery<'_> {
         sweep.sweep(self.config, &SweepStaleWorkersOptions::default())
     }
 
-    /// Says once that workers disagree about when one of them is dead. Returns whether there was anything to say.
+    /// Warns that this worker's threshold is too short for the heartbeat interval of another worker. Returns whether it
+    /// did; the caller then does not call it again.
     fn warn_of_short_threshold(&self, raised: &[RaisedThreshold]) -> bool {
         let Some(slowest) = raised.first() else { return false };
         let (worker_id, threshold) = (self.shared.worker_id.as_str(), self.config.sweep_threshold);
@@ -128,9 +129,9 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn a_worker_that_recovers_only_ours_opens_a_session_only_after_a_heartbeat_has_seen_a_silent_one() {
+    fn default_recovery_opens_a_session_only_for_a_silent_worker() {
         let long = Duration::from_secs(60);
-        // Nothing listens there: a sweep fails, and the worker is not well from then on.
+        // No server listens there: a sweep fails, and the worker is not healthy from then on.
         let database = Database::open("postgres://127.0.0.1:1/none", 1, Duration::from_secs(1)).unwrap();
         let (config, _) = WorkerOptions::default().check().unwrap();
         let recovery = WorkerRecoveryConfig::default()
@@ -154,7 +155,7 @@ mod tests {
         let health = &shared.health;
         health.beat(long);
         let start = Instant::now();
-        // Beats until the time is up; answers whether a sweep was tried meanwhile.
+        // Sends heartbeats until the time is up. Returns whether a sweep was tried meanwhile.
         let swept_within = |limit: Duration| {
             let end = Instant::now() + limit;
             while Instant::now() < end {

@@ -10,12 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a job that is to run alone holds the others up before it makes room for them.
+/// How long an exclusive job may block the others before it gives way to them.
 const ALONE_PATIENCE: Duration = Duration::from_secs(30);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// When it tries again.
+/// How long it then waits until it is available again.
 const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs jobs until a stop.
@@ -47,12 +47,12 @@ pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<WorkerEnv>) {
     }
 }
 
-/// Starts a job that may be what kills its workers once this worker holds nothing else: who dies with it then is
-/// known. The others go back, for other workers to run. Answers whether it was started; if so, the others are
-/// held up until its slot is free.
+/// Starts an exclusive job once this worker holds no other one. If the worker then dies, this job is the cause. The
+/// other jobs go back, for other workers to run. Returns whether the job was started; if so, other jobs wait until its
+/// slot is free.
 pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
     if !shared.gates.exclusive.close() {
-        // Another one is to run alone; this one is claimed again after it.
+        // Another exclusive job is first; this one is claimed again after it.
         active.give_back(None);
         return false;
     }
@@ -60,7 +60,7 @@ pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
     let patience_ends = Instant::now() + ALONE_PATIENCE;
     let alone = loop {
         shared.take_back();
-        // It may have waited for long: what held before need not hold now.
+        // The job may have waited for long, so check again whether it is still this worker's.
         if is_alone(shared) && !shared.gates.are_in_doubt() {
             break true;
         }
@@ -72,7 +72,7 @@ pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
         active.give_back(None);
     } else if !alone {
         warn!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, attempt = job.attempts;
-            "a job that was recovered often did not come to run alone, because others take long; it waits a minute");
+            "a job that was recovered often could not run alone, because other jobs take long; it waits a minute");
         active.give_back(Some(ALONE_AGAIN));
     } else if active.start() {
         return true;
@@ -81,12 +81,13 @@ pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
     false
 }
 
-/// Whether one job is all that this worker holds, and no claim may bring more.
+/// Whether this worker holds one job only, and no claim in flight may return more.
 fn is_alone(shared: &Shared) -> bool {
     !shared.gates.has_claim_in_flight() && shared.ledger.len() == 1
 }
 
-/// Lets the task have the job. It may end it later, and elsewhere; this thread is free for the next one then.
+/// Passes the job to its task. The task may end the job later and on another thread; this thread is then free for the
+/// next job.
 fn work(around: &Arc<WorkerEnv>, slot: &Arc<Slot>) {
     let start = Instant::now();
     let started = slot.hand_out(around);

@@ -1,5 +1,5 @@
-//! gw-cron: adds the jobs of crontab entries. Every scheduler looks at one clock, the database's, and
-//! whoever takes a tick in the database adds its job. Knows nothing of who runs it.
+//! gw-cron: adds the jobs of crontab entries. All schedulers use the database's clock, and the scheduler that takes a
+//! tick in the database adds its job. Knows nothing of the workers that run it.
 
 use super::Shared;
 use crate::backoff::Backoff;
@@ -14,10 +14,10 @@ use log::{debug, info, warn};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// A pause between two schedulers that is no longer than this is a restart, and loses no tick.
+/// If the pause between two schedulers is at most this long, it counts as a restart, and no tick is lost.
 const RESTART: TimeDelta = TimeDelta::minutes(5);
 
-/// Runs until the stop. No database fault ends it.
+/// Runs until the stop. No database error ends it.
 pub(crate) fn schedule(shared: &Shared, crons: &[Cron]) {
     let entries = crons.iter().map(|cron| Entry { cron, next: None }).collect();
     let mut scheduler = Scheduler { shared, store: shared.store(Role::Cron), entries, start: None, told: None };
@@ -42,10 +42,10 @@ pub(crate) fn schedule(shared: &Shared, crons: &[Cron]) {
     }
 }
 
-/// One entry, and how far this scheduler has come with it.
+/// A crontab entry, and the tick at which this scheduler goes on with it.
 struct Entry<'a> {
     cron: &'a Cron,
-    /// The first tick that is not decided yet; none if there will never be one.
+    /// The first tick that is not decided yet; `None` if the entry is never due again.
     next: Option<DateTime<Utc>>,
 }
 
@@ -53,14 +53,14 @@ struct Scheduler<'a> {
     shared: &'a Shared,
     store: Store,
     entries: Vec<Entry<'a>>,
-    /// The database's time when this scheduler saw it first.
+    /// The database's time when this scheduler first read it.
     start: Option<DateTime<Utc>>,
     /// The minute that observers were notified of.
     told: Option<DateTime<Utc>>,
 }
 
 impl Scheduler<'_> {
-    /// Adds the jobs of all ticks up to now, in their order; answers how long to wait for the next.
+    /// Adds the jobs of all ticks up to now, in their order. Returns how long to wait for the next tick.
     fn tick(&mut self) -> Result<Duration> {
         let asked = Instant::now();
         let identifiers = self.identifiers(|_| true);
@@ -71,7 +71,7 @@ impl Scheduler<'_> {
         };
         for entry in &mut self.entries {
             let last = known.get(entry.cron.identifier()).and_then(|known| known.last_execution);
-            // Ticks up to the last one are taken, whoever did it.
+            // All ticks up to the last one are taken, by this scheduler or by another.
             if let Some(last) = last.filter(|last| entry.next.is_some_and(|next| next <= *last)) {
                 entry.next = entry.cron.schedule.next_after(last);
             }
@@ -92,7 +92,7 @@ impl Scheduler<'_> {
         Ok(wait.saturating_sub(asked.elapsed()))
     }
 
-    /// Takes what is due. An entry that the database refuses stays where it is, and holds up no other.
+    /// Takes the due ticks. If the database refuses a tick, its entry stays at this tick and delays no other entry.
     fn take_ticks(&mut self, start: DateTime<Utc>, now: DateTime<Utc>) -> Result<HashMap<String, Error>> {
         let mut failed = HashMap::new();
         loop {
@@ -112,7 +112,7 @@ impl Scheduler<'_> {
             match self.store.cron_tick(identifier, tick, job, vetoed.is_none()) {
                 Ok(added) => {
                     entry.next = cron.schedule.next_after(tick);
-                    // Here, and nowhere else, it is certain whether this scheduler's tick made a job.
+                    // Only here it is certain whether this scheduler added a job for the tick.
                     match (added, vetoed) {
                         (Some(job_id), _) => {
                             info!(worker_id = self.shared.worker_id.as_str(), crontab = identifier, task, job_id, tick:% = tick.to_rfc3339(),
@@ -139,7 +139,7 @@ impl Scheduler<'_> {
         }
     }
 
-    /// Enters the entries that are new, and finds where each of the others goes on.
+    /// Registers new entries, and finds the tick at which each known one goes on.
     fn begin(
         &mut self,
         now: DateTime<Utc>,
@@ -175,16 +175,16 @@ impl Scheduler<'_> {
     }
 }
 
-/// What observers are told of an entry.
+/// An entry as observers receive it.
 fn item(cron: &Cron) -> CronItem {
     CronItem { identifier: cron.identifier().to_owned(), task_identifier: cron.task_identifier().to_owned() }
 }
 
-/// The first moment whose ticks a scheduler that begins now must take care of.
+/// The first moment whose ticks a scheduler that starts now must decide.
 fn begins(now: DateTime<Utc>, fill: TimeDelta, known: &KnownCrontab, decided: Option<DateTime<Utc>>) -> DateTime<Utc> {
     let since = known.last_execution.unwrap_or(known.known_since);
     let filled = now.checked_sub_signed(fill).map_or(since, |at| at.max(since));
-    // Somebody was at work at this time; what came due since may be left to us.
+    // A scheduler was active at this time. The ticks that became due since then may be left to this one.
     let last_seen = decided.max(known.last_execution);
     match last_seen {
         Some(seen) if floor(now) - seen <= RESTART => filled.min(floor(seen) + TimeDelta::minutes(1)).min(now),

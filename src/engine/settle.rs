@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 /// The most outcomes that one statement writes.
 const BATCH: usize = 1000;
 
-/// Between two tries of a deferred outcome.
+/// The pauses between two tries of a deferred outcome: the first one, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a refused outcome is tried again before its job fails for good, in units of `database_timeout`.
+/// How long a refused outcome is retried before its job fails permanently, in units of `database_timeout`.
 const REFUSAL_PATIENCE: u32 = 3;
 
-/// The SQLSTATE of a lock that another session did not give up in time.
+/// The SQLSTATE of a lock that another session did not release in time.
 const LOCK_TIMEOUT: &str = "55P03";
 /// About how many bytes of errors and payloads one statement writes: a slow link must not make it late.
 const BATCH_BYTES: usize = 1 << 20;
@@ -35,7 +35,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// The longest `last_error` that is stored.
 const ERROR_BYTES: usize = 64 * 1024;
 
-/// Writes outcomes until everything is over, then what is left of them.
+/// Writes outcomes until no more can follow, then writes the rest and ends.
 pub(crate) fn settle(shared: &Shared) {
     let mut settler = Settler {
         shared,
@@ -53,7 +53,7 @@ pub(crate) fn settle(shared: &Shared) {
             recv(due) -> _ => None,
             recv(shared.stop.drained.receiver()) -> _ => done.try_recv().ok(),
         };
-        // Whatever else waits goes along: one job is written at once, ten thousand in groups.
+        // All other waiting outcomes are written together with it: one job at once, ten thousand in groups.
         let room = BATCH.saturating_sub(1 + completed.jobs.len() + failed.jobs.len());
         let mut batch = Vec::new();
         for settlement in first.into_iter().chain(done.try_iter().take(room)) {
@@ -76,7 +76,7 @@ pub(crate) fn settle(shared: &Shared) {
     }
 }
 
-/// Outcomes of one kind that wait for more of it.
+/// Outcomes of one kind that wait for more of the same kind.
 struct Pile {
     delay: Duration,
     jobs: Vec<Settlement>,
@@ -108,12 +108,12 @@ impl Pile {
 struct Pending {
     active: Arc<ActiveJob>,
     outcome: Outcome,
-    /// A reply was lost that may have said that it is written.
+    /// A reply was lost, so the outcome may be written already.
     reply_lost: bool,
     deferral: Option<Deferral>,
 }
 
-/// Why an outcome waits for another try, since when, and until when.
+/// Why an outcome is deferred, since when, and until when.
 struct Deferral {
     cause: Cause,
     since: Instant,
@@ -144,12 +144,12 @@ impl Pending {
         self.deferral.as_ref().is_some_and(|deferral| deferral.cause == Cause::Blocked)
     }
 
-    /// Whether to end the job as failed instead, after the database has refused its outcome with `error`.
+    /// Whether to fail the job instead, after the database has refused its outcome with `error`.
     fn is_given_up(&self, error: &Error, patience: Duration) -> bool {
         match &self.outcome {
             // Its handler has not finished: the job must run again.
             Outcome::GivenBack(_) => false,
-            // The error's text or the rest of the payload is what cannot be stored, and it stays as it is.
+            // The error's text or the rest of the payload cannot be stored, and a retry does not change it.
             Outcome::Failed(_) if refuses_content(error) => true,
             _ => {
                 let refused_for = self.deferral.as_ref().map_or(Duration::ZERO, |deferral| deferral.since.elapsed());
@@ -163,12 +163,12 @@ struct Settler<'a> {
     shared: &'a Shared,
     store: Store,
     retry: Backoff,
-    /// Outcomes that the database does not take now: they wait here, and hold up no others.
+    /// Outcomes that the database does not write now. They wait here and delay no others.
     deferred: Vec<Pending>,
 }
 
 impl Settler<'_> {
-    /// When the first deferred outcome is to be tried again.
+    /// When the first deferred outcome is to be retried.
     fn next_due(&self) -> Option<Instant> {
         self.deferred.iter().filter_map(|pending| Some(pending.deferral.as_ref()?.due)).min()
     }
@@ -183,7 +183,7 @@ impl Settler<'_> {
         due
     }
 
-    /// Writes outcomes, in one statement for each kind.
+    /// Writes outcomes, each kind in statements of its own.
     fn write(&mut self, batch: Vec<Pending>) {
         let held_up = self.deferred.iter().chain(&batch).any(Pending::is_blocked);
         let (mut done, mut failed, mut back, mut snoozed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -197,7 +197,8 @@ impl Settler<'_> {
         }
         for mut group in [done, failed, back, snoozed] {
             if held_up {
-                // A session that holds one row may hold more: ask first, instead of running into each of them.
+                // A session that holds one row may hold more. Ask first for the rows that are held, instead of waiting
+                // for each of them.
                 self.set_blocked_aside(&mut group);
             }
             for portion in portions(group) {
@@ -206,11 +207,11 @@ impl Settler<'_> {
         }
     }
 
-    /// Writes outcomes of one kind. What the database refuses as a whole is written by halves, so that the
-    /// outcome which it refuses by itself is found and deferred. Waits while the database is away.
+    /// Writes outcomes of one kind. If the database refuses them together, writes them by halves, to find and defer the
+    /// outcome that it refuses by itself. Waits while the database is away.
     fn write_group(&mut self, mut group: Vec<Pending>, mut tries: usize) {
         while !group.is_empty() {
-            // An error of this call is the connection's; an error of the next one may be a row's.
+            // An error of this call is about the connection. An error of the next one may be about one row.
             let result = self.store.connect().map_err(|error| (error, false));
             let result = result.and_then(|()| self.attempt(&group).map_err(|error| (error, true)));
             let Err((error, by_statement)) = result else {
@@ -218,8 +219,8 @@ impl Settler<'_> {
                 self.forget_recoveries(&group);
                 return;
             };
-            // Only a stop that has run out of time ends us here: it names these jobs. What fails at once,
-            // as a socket without a listener does, is never interrupted.
+            // Only a stop that has run out of time ends this loop; its error names these jobs. The interrupt is checked
+            // as well: a call that fails at once, as on a socket without a listener, is never interrupted.
             if error.kind() == ErrorKind::Stopped || self.shared.stop.interrupt.is_raised() {
                 return;
             }
@@ -232,7 +233,7 @@ impl Settler<'_> {
             }
             let splits = if refused && error.sqlstate() == Some(LOCK_TIMEOUT) {
                 if self.set_blocked_aside(&mut group) == 0 {
-                    // The lock is gone by now, or it is on the table.
+                    // The lock is released by now, or it is on the table.
                     self.wait_after(&error);
                 }
                 false
@@ -245,7 +246,7 @@ impl Settler<'_> {
             } else {
                 tries = tries.saturating_sub(usize::from(refused));
                 self.wait_after(&error);
-                // A batch that is late may be too much for a slow link.
+                // A batch that times out may be too large for a slow link.
                 by_statement && error.kind() == ErrorKind::Timeout && group.len() > 1
             };
             if splits {
@@ -261,10 +262,10 @@ impl Settler<'_> {
         std::thread::sleep(self.retry.next().min(Duration::from_secs(1)));
     }
 
-    /// Defers the outcomes whose rows another session holds. Returns how many these are.
+    /// Defers the outcomes whose rows another session holds. Returns their number.
     fn set_blocked_aside(&mut self, group: &mut Vec<Pending>) -> usize {
         let ids: Vec<i64> = group.iter().map(|pending| pending.active.job().id).collect();
-        // If this fails, so will the write, and that tells what is wrong.
+        // If this fails, the write fails too, and its error is logged.
         let blocked = if ids.is_empty() { HashSet::new() } else { self.store.blocked(&ids).unwrap_or_default() };
         let is_free = |pending: &Pending| !blocked.contains(&pending.active.job().id);
         let (free, held): (Vec<_>, Vec<_>) = std::mem::take(group).into_iter().partition(is_free);
@@ -275,7 +276,7 @@ impl Settler<'_> {
                 self.shared.error_log.write(|left_out| {
                     let (job, worker_id) = (pending.active.job(), self.shared.worker_id.as_str());
                     warn!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), left_out;
-                        "another session holds the row of a job or of its queue; its outcome is written when it lets go");
+                        "another session holds the row of a job or of its queue; the outcome is written when that session releases it");
                 });
             }
             self.defer(pending, Cause::Blocked);
@@ -283,7 +284,7 @@ impl Settler<'_> {
         count
     }
 
-    /// The database refuses this outcome, for its row or its content.
+    /// Handles an outcome that the database refuses, for its row or its content.
     fn refused(&mut self, mut pending: Pending, error: &Error) {
         let patience = REFUSAL_PATIENCE * self.shared.database.deadline();
         if pending.is_given_up(error, patience) && self.fail_for_good(&pending, error) {
@@ -295,7 +296,7 @@ impl Settler<'_> {
             error!(worker_id, job_id = job.id, task = &*job.task_identifier, outcome = pending.outcome.name(), error:% = error, left_out;
                 "the database refuses the outcome of a job; trying again, others are not affected");
         });
-        // The statement was rolled back, so this says what happened to earlier ones, too.
+        // The database refuses the row now, so no earlier try whose reply was lost has written it.
         pending.reply_lost = false;
         self.defer(pending, Cause::Refused);
     }
@@ -309,27 +310,27 @@ impl Settler<'_> {
         pending.deferral = Some(deferral);
         self.deferred.push(pending);
         self.shared.deferred.store(self.deferred.len(), Ordering::Relaxed);
-        // A run until empty ends when only such jobs are left.
+        // A run until empty checks then whether only such jobs are left.
         signal(&self.shared.channels.low.0);
     }
 
-    /// The database has these outcomes: their jobs are no longer ours.
+    /// The database has these outcomes: their jobs are not this worker's any more.
     fn written(&mut self, group: &[Pending]) {
         self.shared.stats.settle_sizes.note(group.len() as u64);
         self.retry.reset();
         let jobs: Vec<_> = group.iter().map(|pending| pending.active.clone()).collect();
         self.shared.ledger.settled(&jobs);
-        // Jobs that can be claimed at once are told of by notification, if there is a listener.
+        // Jobs that can be claimed at once are announced by notification, too, but only a listener receives it.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
         if due_again || jobs.iter().any(|active| active.job().queue_id.is_some()) {
             signal(&self.shared.channels.freed.0);
         } else {
-            // Nothing came free, but a worker that runs until empty waits for the last of these.
+            // No job became available, but a run until empty waits for the last of these outcomes.
             signal(&self.shared.channels.low.0);
         }
     }
 
-    /// One statement for outcomes of one kind, and what became of each job.
+    /// Writes outcomes of one kind in one statement, and reports what became of each job.
     fn attempt(&mut self, group: &[Pending]) -> Result<()> {
         let stats = &self.shared.stats;
         add(&stats.settlements, 1);
@@ -340,7 +341,7 @@ impl Settler<'_> {
                 let missing = group.iter().filter(|pending| pending.reply_lost).map(|pending| pending.active.job().id);
                 let missing: Vec<i64> = missing.filter(|id| !done.contains(id)).collect();
                 if !missing.is_empty() {
-                    // The reply that was lost may have said: deleted.
+                    // The statement whose reply was lost may have deleted them.
                     let existing = self.store.existing(&missing)?;
                     done.extend(missing.iter().filter(|id| !existing.contains(id)));
                 }
@@ -376,7 +377,7 @@ impl Settler<'_> {
                     Outcome::GivenBack(delay) => delay,
                     Outcome::Done | Outcome::Failed(_) => None,
                 };
-                // A job that has been claimed again since was given back: it must not lose that claim.
+                // If this worker has claimed the job again, the job was given back already. It must keep the new claim.
                 let is_left = |pending: &&Pending| !pending.reply_lost || self.shared.ledger.is_latest(&pending.active);
                 let (left, delays): (Vec<_>, Vec<_>) =
                     group.iter().filter(is_left).map(|pending| (pending.active.clone(), delay(pending))).unzip();
@@ -396,8 +397,8 @@ impl Settler<'_> {
         Ok(())
     }
 
-    /// Deletes what was counted of jobs that were recovered and are done. They are settled by now, so an error costs them
-    /// nothing: gw-lease deletes it later.
+    /// Deletes the recovery counts of jobs that are done. These jobs are settled by now, so an error does not affect
+    /// them: gw-lease deletes the counts later.
     fn forget_recoveries(&mut self, group: &[Pending]) {
         let done = group.iter().filter(|pending| matches!(pending.outcome, Outcome::Done));
         let recovered = done.map(|pending| &pending.active).filter(|active| active.claim.recovered);
@@ -412,7 +413,8 @@ impl Settler<'_> {
         }
     }
 
-    /// Ends a job whose outcome the database does not take: false if it does not take this, either.
+    /// Fails a job permanently, because the database refuses its outcome. Returns false if the database refuses this,
+    /// too.
     fn fail_for_good(&mut self, pending: &Pending, why: &Error) -> bool {
         let active = &pending.active;
         let text = match pending.outcome {
@@ -451,7 +453,7 @@ impl Settler<'_> {
         if for_good {
             add(&self.shared.stats.permanently_failed, 1);
             error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
-                error = first_line(text); "job failed for good");
+                error = first_line(text); "job failed permanently");
         } else {
             add(&self.shared.stats.retried, 1);
             warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, duration_ms,
@@ -475,7 +477,7 @@ impl Settler<'_> {
         }
     }
 
-    /// A job was given back. That is news only if it had started.
+    /// Notifies observers of a job that was given back, if it had started.
     fn interrupted(&self, active: &ActiveJob) {
         if active.started().is_some() {
             self.shared.events.send(JobInterrupted, || JobInterruptedContext {
@@ -486,17 +488,17 @@ impl Settler<'_> {
         }
     }
 
-    /// The row was no longer ours: somebody freed or took it while we thought it ours.
+    /// Reports a job whose row was not locked by this worker any more: another session freed or took it.
     fn lost(&self, active: &ActiveJob, outcome: &str) {
         let (job, worker_id) = (active.job(), &self.shared.worker_id);
         add(&self.shared.stats.lost, 1);
         warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, outcome;
-            "job was lost: its lock is no longer ours, the outcome counts for nothing");
+            "job was lost: this worker does not hold its lock any more, the outcome is discarded");
         self.shared.tell_lost(active);
     }
 }
 
-/// Outcomes of one kind, as statements of a limited size write them.
+/// Splits outcomes of one kind into statements of limited size.
 fn portions(group: Vec<Pending>) -> Vec<Vec<Pending>> {
     let mut portions: Vec<Vec<Pending>> = Vec::new();
     let mut bytes = BATCH_BYTES;
@@ -517,14 +519,14 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// Whether the database refused what a job's outcome says, rather than being unable to take any.
+/// Whether the database refused the content of an outcome, and would write another one.
 fn refuses_content(error: &Error) -> bool {
     // Data exceptions, constraint violations, program limits.
     error.kind() == ErrorKind::Payload
         || error.sqlstate().is_some_and(|state| ["22", "23", "54"].iter().any(|class| state.starts_with(class)))
 }
 
-/// A failure's text as the database can hold it: without NUL, and not longer than 64 KiB.
+/// A failure's text as the database can hold it: without NUL, and at most 64 KiB long.
 fn storable(text: &str) -> String {
     let mut text = text.replace('\0', "\u{fffd}");
     if text.len() > ERROR_BYTES {

@@ -1,5 +1,5 @@
-//! The slot of a job that runs: one of as many as may run at once, taken from its start until its handler has
-//! let go of it. Ends the job; knows nothing of threads and of the database.
+//! The slot of a running job. A worker has `concurrency` slots. A job takes one at its start and frees it when its
+//! handler has dropped the job. Ends the job; knows nothing of threads and of the database.
 
 use super::{Shared, signal};
 use crate::config::retry::RetryPolicy;
@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// One of `concurrency` slots. Whoever drops the last reference to it frees it.
+/// One of `concurrency` slots. Dropping the last reference to it frees the slot.
 pub(crate) struct Slot {
     shared: Arc<Shared>,
     active: Arc<ActiveJob>,
@@ -27,7 +27,7 @@ impl Slot {
         Arc::new(Self { shared: shared.clone(), active: active.clone(), number, start: Instant::now() })
     }
 
-    /// The job for whoever is to end it, or `None` if an interceptor has decided over it already.
+    /// The job for the handler or the host that ends it; `None` if an interceptor has already decided its outcome.
     pub(crate) fn hand_out(self: &Arc<Self>, around: &Arc<WorkerEnv>) -> Option<StartedJob> {
         let shared = &self.shared;
         match shared.events.hooks.before_run(&self.active.claim.job, &shared.worker_id) {
@@ -42,7 +42,7 @@ impl Slot {
         }
     }
 
-    /// The thread is free again, whether the job has ended or not.
+    /// Notes that the thread is free again, whether the job has ended or not.
     pub(crate) fn leave_to_others(&self) {
         self.active.leave_to_others();
     }
@@ -51,7 +51,7 @@ impl Slot {
         &self.shared.tasks[self.active.claim.task]
     }
 
-    /// Ends the job as the interceptors decide; false if it already has an outcome, or was lost.
+    /// Ends the job as the interceptors decide. Returns false if the job already has an outcome, or was lost.
     fn end(&self, result: Result<(), String>) -> bool {
         let (hooks, job) = (&self.shared.events.hooks, &self.active.claim.job);
         self.conclude(hooks.after_run(job, &self.shared.worker_id, result, self.start.elapsed()))
@@ -64,13 +64,13 @@ impl Slot {
         active.finish(match result {
             Ok(()) => active.take_snooze().map_or(Outcome::Done, Outcome::Snoozed),
             Err(text) if active.is_timed_out() => self.failed(format!("timed out: {text}")),
-            // It was asked to end early, and did: the attempt does not count.
+            // The handler was asked to end early, and did. The attempt does not count.
             Err(_) if active.is_cancelled() => Outcome::GivenBack(Some(shared.config.interrupted_delay)),
             Err(text) => self.failed(text),
         })
     }
 
-    /// A failed attempt, with the delay that was asked for, or that the task's policy gives it.
+    /// A failed attempt. Its delay is the one that the handler requested, else the one of the task's retry policy.
     fn failed(&self, text: String) -> Outcome {
         let active = &self.active;
         let attempt = active.job().attempts.max(1).unsigned_abs().into();
@@ -100,9 +100,9 @@ impl Drop for Slot {
 pub(crate) struct Slots {
     /// The numbers of the free ones.
     free: (Sender<usize>, Receiver<usize>),
-    /// A slot came free during a stop.
+    /// Signals that a slot became free during a stop.
     freed: (Sender<()>, Receiver<()>),
-    /// The job in each slot.
+    /// The job in each slot, by the slot's number.
     jobs: Vec<Mutex<Option<Arc<ActiveJob>>>>,
 }
 
@@ -174,7 +174,7 @@ impl Slots {
         self.jobs.iter().filter_map(|job| job.lock().clone()).collect()
     }
 
-    /// For how long the oldest handler of this task has been running. A job whose thread is free again keeps no thread busy.
+    /// For how long the oldest handler of this task has been running. Jobs that have freed their thread do not count.
     pub(crate) fn oldest_running(&self, task: usize) -> Duration {
         let age = |job: &Mutex<Option<Arc<ActiveJob>>>| {
             let job = job.lock();

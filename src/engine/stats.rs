@@ -1,4 +1,4 @@
-//! Counters of one worker's life. Knows nothing of who counts.
+//! The counters of one worker, and the health of its database. Knows nothing of the threads that count.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -42,21 +42,22 @@ macro_rules! counters {
             pub settle_lag: Duration,
             /// Whether notifications arrive.
             pub listener: ListenerState,
-            /// How many jobs each claim brought, empty ones left out.
+            /// How many jobs each claim returned, without empty claims.
             pub claim_sizes: Histogram,
             /// How many outcomes each statement wrote.
             pub settle_sizes: Histogram,
-            /// How long handlers took, in microseconds, hooks around them included.
+            /// How long handlers took, in microseconds, including the hooks around them.
             pub handler_times: Histogram,
-            /// Events that no observer was told of, because they could not keep up.
+            /// Events that were dropped because the observers could not keep up.
             pub events_dropped: u64,
-            /// How many sessions of the database are open now, by their role: `fetch`, `lease`, `listen`,
-            /// `settle`, and `handler` for those of the pool, where the pool can tell.
+            /// How many sessions of the database are open now, by their role: `fetch`, `lease`, `listen` and `settle`.
+            /// Also `cron` and `recovery` if they are used, and `handler` for those of the pool, if the pool reports
+            /// them.
             pub sessions: BTreeMap<&'static str, u64>,
         }
 
         impl Stats {
-            /// What was counted; the rest is the caller's to fill in.
+            /// The counters. The caller fills in the rest.
             pub(crate) fn snapshot(&self) -> WorkerStats {
                 WorkerStats {
                     $($name: self.$name.load(Ordering::Relaxed),)*
@@ -76,41 +77,41 @@ counters! {
     claimed,
     /// Jobs that succeeded, and whose row is gone.
     completed,
-    /// Attempts that failed, the last ones included.
+    /// Attempts that failed, including those that failed permanently.
     failed,
-    /// Attempts that failed and are tried again.
+    /// Attempts that failed and are retried.
     retried,
-    /// Jobs that failed for good.
+    /// Jobs that failed permanently.
     permanently_failed,
     /// Jobs given back before they started, or interrupted by a stop.
     returned,
-    /// Jobs whose handlers asked to be run again later, without using an attempt.
+    /// Jobs that their handlers snoozed: they run again later, and the attempt does not count.
     snoozed,
-    /// Handlers that were cancelled because they took longer than their task may.
+    /// Handlers that were cancelled because they ran longer than their task's timeout.
     timed_out,
-    /// Handlers that went on for longer than the grace period after that.
+    /// Handlers that ran on for longer than the grace period after that.
     stuck,
-    /// Outcomes that the database refused, because the job was no longer ours.
+    /// Jobs that another session freed or took while this worker held or ran them. Their outcomes are not written.
     lost,
-    /// Jobs that the database held for us without our knowing, given back.
+    /// Jobs that were locked by this worker but unknown to it, and were given back.
     reconciled,
-    /// Database calls that failed and were tried again.
+    /// Database calls that failed and were retried.
     database_errors,
     /// Claims sent.
     claims,
-    /// Statements that wrote outcomes.
+    /// Statements that were sent to write outcomes.
     settlements,
-    /// Wake-ups by notification.
+    /// Wakeups by notification.
     notifications,
 }
 
-/// How a worker fares with its database, by its own beats and by every error.
+/// Whether a worker's database is healthy, by the worker's heartbeats and by every error.
 pub(crate) struct Health(Mutex<Pulse>);
 
 struct Pulse {
     well_since: Instant,
-    /// The last beat, by two clocks: the first stands still while the machine sleeps, the second can
-    /// be set. None before the first beat.
+    /// The last heartbeat, by two clocks: the first stands still while the machine sleeps, the second can be set.
+    /// `None` before the first heartbeat.
     beat: Option<(Instant, SystemTime)>,
 }
 
@@ -119,12 +120,13 @@ impl Health {
         Self(Mutex::new(Pulse { well_since: Instant::now(), beat: None }))
     }
 
-    /// A call to the database failed.
+    /// Records that a call to the database failed.
     pub(crate) fn failed(&self) {
         self.0.lock().well_since = Instant::now();
     }
 
-    /// The database has noted a beat. A pause beyond `longest` before it starts everything anew.
+    /// Records that the database has stored a heartbeat. After a pause of more than `longest`, the healthy period
+    /// starts anew.
     pub(crate) fn beat(&self, longest: Duration) {
         let now = Instant::now();
         let mut pulse = self.0.lock();
@@ -134,12 +136,13 @@ impl Health {
         pulse.beat = Some((now, SystemTime::now()));
     }
 
-    /// Whether the last beat was longer ago: others may think us dead.
+    /// Whether the last heartbeat is longer ago than `longest`: other workers may consider this one dead.
     pub(crate) fn is_silent(&self, longest: Duration) -> bool {
         self.0.lock().silence().is_some_and(|silence| silence > longest)
     }
 
-    /// For how long every call has succeeded and no pause between beats was beyond `longest`.
+    /// For how long every call has succeeded and no pause between heartbeats was longer than `longest`. Zero before the
+    /// first heartbeat.
     pub(crate) fn well_for(&self, longest: Duration) -> Duration {
         let pulse = self.0.lock();
         match pulse.silence() {
@@ -150,7 +153,8 @@ impl Health {
 }
 
 impl Pulse {
-    /// Since the last beat, by the clock that says longer. A clock that was set costs a look too many.
+    /// The time since the last heartbeat, by the clock that shows more. After a clock change the worker may reconcile
+    /// once more.
     fn silence(&self) -> Option<Duration> {
         self.beat.map(|(at, wall)| at.elapsed().max(wall.elapsed().unwrap_or_default()))
     }
@@ -160,18 +164,18 @@ pub(crate) fn add(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
 }
 
-/// How a worker hears of new jobs.
+/// How a worker is notified of new jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListenerState {
-    /// Not at all: it polls, as it was told to.
+    /// It does not listen, and polls: notifications are switched off, or the worker runs until empty.
     #[default]
     Off,
-    /// It is not sure yet that notifications arrive.
+    /// It is not certain yet that notifications arrive.
     Connecting,
-    /// By notification: one to itself has arrived.
+    /// Notifications arrive.
     Listening,
-    /// Notifications do not arrive: it polls until they do.
+    /// Notifications do not arrive. The worker polls until they do.
     Degraded,
 }
 
@@ -190,10 +194,10 @@ impl ListenerCell {
     }
 }
 
-/// Into how many ranges values are sorted: 0, 1, 2 to 3, 4 to 7, and so on; the last has no end.
+/// The number of ranges into which values are sorted: 0, 1, 2 to 3, 4 to 7, and so on. The last range has no end.
 const RANGES: usize = 32;
 
-/// Whole numbers as they are noted, by threads that do not wait for each other.
+/// Records whole numbers. The threads that record them do not wait for each other.
 #[derive(Default)]
 pub(crate) struct Gauge {
     counts: [AtomicU64; RANGES],
@@ -221,7 +225,7 @@ fn range(value: u64) -> usize {
     (u64::BITS - value.leading_zeros()).min(RANGES as u32 - 1) as usize
 }
 
-/// How often values of each size occurred. Sizes are told apart by powers of two.
+/// How often values of each size occurred. Ranges are bounded by powers of two.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; RANGES],
@@ -230,23 +234,23 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// How many values there were.
+    /// The number of values.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Their sum, exact.
+    /// The exact sum of the values.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// The greatest of them, exact; 0 if there were none.
+    /// The exact greatest value; 0 if there is none.
     pub fn max(&self) -> u64 {
         self.most
     }
 
-    /// At most which value the given share of the values had (0.5: the median): the end of a range, so at
-    /// most twice too much. 0 if there were none.
+    /// The value that the given share of the values does not exceed (0.5: the median). It is the end of a range, so it
+    /// is at most twice the exact value. 0 if there are no values. A share below 0 counts as 0, one above 1 as 1.
     pub fn quantile(&self, share: f64) -> u64 {
         let rank = (self.count() as f64 * share.clamp(0.0, 1.0)).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -257,7 +261,7 @@ impl Histogram {
         within.map_or(0, |(end, _)| end.min(self.most))
     }
 
-    /// The greatest value of each range, and how many values it has; the last range has no end.
+    /// The greatest value that each range can hold, and how many values it has. The last range has no end: `u64::MAX`.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let end = |at: usize| if at == RANGES - 1 { u64::MAX } else { (1 << at) - 1 };
         self.counts.iter().enumerate().map(move |(at, &count)| (end(at), count))
@@ -269,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_lies_within_its_range() {
+    fn each_value_is_counted_in_its_range() {
         for value in [0, 1, 2, 3, 4, 1000, 1 << 29, 1 << 31, u64::MAX] {
             let gauge = Gauge::default();
             gauge.note(value);
@@ -281,24 +285,24 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_is_well_since_its_last_error_or_late_beat_and_never_without_a_beat() {
+    fn an_error_or_a_late_heartbeat_restarts_the_healthy_period() {
         let (short, long) = (Duration::from_millis(20), Duration::from_secs(60));
         let health = Health::new();
-        assert_eq!(health.well_for(long), Duration::ZERO, "it has never beaten");
+        assert_eq!(health.well_for(long), Duration::ZERO, "no heartbeat yet");
         health.beat(long);
         std::thread::sleep(short);
         assert!(health.well_for(long) >= short);
         assert!(health.is_silent(short / 2));
         assert_eq!(health.well_for(short / 2), Duration::ZERO, "silent for too long");
         health.beat(short / 2);
-        assert!(health.well_for(long) < short, "the beat was late");
+        assert!(health.well_for(long) < short, "the heartbeat was late");
         std::thread::sleep(short);
         health.failed();
         assert!(health.well_for(long) < short, "a call failed");
     }
 
     #[test]
-    fn a_quantile_is_at_most_twice_too_much() {
+    fn a_quantile_is_at_most_twice_the_exact_value() {
         let gauge = Gauge::default();
         (1..=1000).for_each(|value| gauge.note(value));
         let read = gauge.read();

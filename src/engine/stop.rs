@@ -7,11 +7,11 @@ use crate::shutdown::ShutdownSignal;
 pub(crate) struct StopSteps {
     /// Claiming ends, and jobs that no thread has started go back.
     pub(crate) begun: ShutdownSignal,
-    /// Running jobs are not waited for any longer. Triggered by a second signal or an abort only.
+    /// The stop does not wait for running jobs any longer. Only a second signal or an abort triggers it.
     pub(crate) cancelled: ShutdownSignal,
-    /// No more outcomes will come: settle writes what it has, listen ends.
+    /// No more outcomes follow: settle writes what it has, and listen ends.
     pub(crate) drained: ShutdownSignal,
-    /// All outcomes are written: lease looks a last time.
+    /// Settle has ended: lease gives back the jobs that are left, and ends.
     pub(crate) settled: ShutdownSignal,
     /// Ends the calls that still wait for the database.
     pub(crate) interrupt: Interrupt,

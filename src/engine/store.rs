@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::Row;
 
-/// The channel on which `add_job` tells of new jobs. It belongs to the database, not to a schema.
+/// The channel on which `add_job` notifies of new jobs. It belongs to the database, not to a schema.
 pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
 
-/// How many waiting jobs a look for unknown tasks reads.
+/// How many waiting jobs a look for unknown tasks reads at most.
 const LOOKED_AT: i32 = 10_000;
 
-/// Plans that stay as they were written: by index, whatever the statistics of an empty table say.
-/// Planning anew at every claim would cost more than the claim.
+/// Settings for fixed plans by index, independent of the statistics of an empty table. Planning anew at every claim
+/// would cost more than the claim.
 const STEADY_PLANS: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
@@ -34,27 +34,27 @@ const STEADY_PLANS: [(&str, &str); 6] = [
     ("enable_mergejoin", "off"),
 ];
 
-/// What a claim looks for; the parts that are off are NULL.
+/// Which jobs a claim selects. Parts that are off are NULL.
 #[derive(Default)]
 pub(crate) struct Filter {
     pub(crate) forbidden: Option<Vec<String>>,
     pub(crate) accepted: Option<Vec<String>>,
-    /// Whether `_native_jobs_queue` is there to hop from queue to queue.
+    /// Whether the index `_native_jobs_queue` exists, by which a claim goes from queue to queue.
     pub(crate) queue_index: bool,
 }
 
-/// What one claim asks for.
+/// The parameters of one claim.
 pub(crate) struct Wanted {
-    /// The most jobs.
+    /// The most jobs that it returns.
     pub(crate) limit: usize,
     /// Payloads for which the database stores more bytes are left out: `apart` is their stored size.
     pub(crate) inline: usize,
     pub(crate) tasks: Vec<i32>,
     /// The time that `run_at` is compared with, if it is not the database's.
     pub(crate) now: Option<DateTime<Utc>>,
-    /// Jobs to pass over.
+    /// Jobs to skip.
     pub(crate) avoid: Option<Vec<i64>>,
-    /// Nothing is written: the rows have no more than the ids that would be claimed.
+    /// Whether to write nothing, and only return the ids of the jobs that would be claimed.
     pub(crate) only_looks: bool,
 }
 
@@ -64,10 +64,10 @@ impl Filter {
     }
 }
 
-/// A job as its claim answers it, in a row as `Job::from_row` reads it, with its `task_id`.
+/// A claimed job, in a row that `Job::from_row` reads, with its `task_id`.
 pub(crate) struct Claimed {
     pub(crate) row: Row,
-    /// Why the job cannot be given to a handler.
+    /// Why the job cannot be given to a handler; `None` if it can.
     pub(crate) unreadable: Option<String>,
 }
 
@@ -81,7 +81,7 @@ macro_rules! statement {
     };
 }
 
-/// What has a session of its own.
+/// The purpose of an engine session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Fetch,
@@ -94,7 +94,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// As the server's list of sessions shows it.
+    /// The name in the server's list of sessions.
     fn name(self) -> &'static str {
         match self {
             Self::Fetch => "fetch",
@@ -106,16 +106,16 @@ impl Role {
         }
     }
 
-    /// What a session of this role is set up with.
+    /// The settings and channels of a session of this role.
     fn setup(self, worker: &str) -> Setup {
         let mut settings = match self {
             Self::Fetch | Self::Settle => STEADY_PLANS.to_vec(),
             _ => Vec::new(),
         };
         match self {
-            // A crash of the server may forget a claim; the job is then available again, and its outcome is refused. Where
-            // a job must not run twice, the fetch thread sends `make_durable` after the claim. A payload may take long to
-            // arrive, so the engine's own deadline ends a call that makes no progress.
+            // A crash of the server may forget a claim; the job is then available again, and its outcome is refused.
+            // Where a job must not run twice, the fetch thread sends `make_durable` after the claim. A payload may take
+            // long to arrive, so the engine's own deadline ends a call that makes no progress.
             Self::Fetch => settings.extend([("synchronous_commit", "off"), ("statement_timeout", "0")]),
             // A row that another session holds must not delay the outcomes that are written with it.
             Self::Settle => settings.push(("lock_timeout", "100")),
@@ -139,16 +139,16 @@ pub(crate) struct Store {
     queries: HashMap<&'static str, Query>,
 }
 
-/// What a look at the tasks found.
+/// The result of [`Store::look_at_tasks`].
 #[derive(Default)]
 pub(crate) struct TasksSeen {
     /// Tasks with due jobs that the worker does not have, and how many jobs.
     pub(crate) unknown: Vec<(String, i64)>,
-    /// A task of the worker's has been deleted.
+    /// Whether a task of the worker has been deleted.
     pub(crate) own_deleted: bool,
 }
 
-/// What the shared tables know of a crontab entry.
+/// The entry of a crontab identifier in the shared tables.
 pub(crate) struct KnownCrontab {
     pub(crate) known_since: DateTime<Utc>,
     pub(crate) last_execution: Option<DateTime<Utc>>,
@@ -185,7 +185,7 @@ impl Store {
         self.sessions.leave();
     }
 
-    /// Claims jobs, each in a row as `Job::from_row` reads it, with its `task_id` and `apart`.
+    /// Claims jobs, each in a row that `Job::from_row` reads, with its `task_id` and `apart`.
     pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
         let Wanted { limit, inline, tasks, now, avoid, only_looks } = wanted;
         let limit = limit as i32;
@@ -208,7 +208,7 @@ impl Store {
         let claim = statement!("claim/claim");
         match self.query(claim, params()) {
             Err(error) if text::is_untranslatable(&error) && filter.is_ascii() => {
-                // One job's text would otherwise keep all others from being claimed.
+                // Otherwise the text of one job would prevent the claim of all others.
                 let query = &self.queries[claim.0];
                 let rows = self.sessions.with(|session| session.query_unconverted(query, params()))?;
                 rows.into_iter().map(|row| self.converted(row)).collect()
@@ -240,7 +240,7 @@ impl Store {
         }
     }
 
-    /// The payloads of these jobs, as far as this worker still holds them.
+    /// The payloads of these jobs, without the jobs that this worker does not hold any more.
     pub(crate) fn payloads(&mut self, jobs: &[i64]) -> Result<HashMap<i64, Vec<u8>>> {
         let (worker, jobs) = (self.worker.clone(), jobs.to_vec());
         let rows = self.query(statement!("claim/payloads"), vec![Box::new(worker), Box::new(jobs)])?;
@@ -255,32 +255,32 @@ impl Store {
         vec![Box::new(self.worker.clone()), Box::new(ids), Box::new(attempts), Box::new(keyed)]
     }
 
-    /// Makes the claims that were answered so far survive a crash of the server.
+    /// Makes the claims of this session so far survive a crash of the server.
     pub(crate) fn make_durable(&mut self) -> Result<()> {
         self.query(statement!("claim/make_durable"), vec![]).map(drop)
     }
 
-    /// Which of these jobs have been recovered at least so `often`.
+    /// Which of these jobs have been recovered at least `often` times.
     pub(crate) fn often_recovered(&mut self, jobs: &[i64], often: i32) -> Result<HashSet<i64>> {
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(often)];
         let rows = self.query(statement!("claim/often_recovered"), params)?;
         Ok(rows.iter().map(|row| row.get("job_id")).collect())
     }
 
-    /// Deletes what was counted of the recoveries of jobs that are gone: those of `jobs`, or any.
+    /// Deletes the recovery counts of deleted jobs: of those in `jobs`, or of all if it is `None`.
     pub(crate) fn forget_deleted_jobs(&mut self, jobs: Option<Vec<i64>>) -> Result<()> {
         self.query(statement!("lease/delete_recoveries_of_deleted_jobs"), vec![Box::new(jobs)]).map(drop)
     }
 
-    /// Deletes jobs that are done; answers which it could.
+    /// Deletes jobs that are done; returns the ids of those that it deleted.
     pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
         let rows = self.query(statement!("settle/complete"), params)?;
         Ok(ids(&rows))
     }
 
-    /// Writes failures; answers which it could, and whether each was the last. What the database cannot hold of their
-    /// texts is escaped.
+    /// Writes failures. Returns the id of each job that it wrote, and whether the job has failed permanently. Escapes
+    /// the characters of their texts that the database cannot hold.
     pub(crate) fn fail(
         &mut self,
         jobs: &[Arc<ActiveJob>],
@@ -306,7 +306,7 @@ impl Store {
         }
     }
 
-    /// Gives jobs back, each after its delay; answers which it could.
+    /// Gives jobs back, each after its delay; returns the ids of those that it gave back.
     pub(crate) fn give_back(&mut self, jobs: &[Arc<ActiveJob>], delays: &[Option<Duration>]) -> Result<HashSet<i64>> {
         let mut params = self.claims(jobs);
         let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
@@ -329,19 +329,19 @@ impl Store {
         Ok(ids(&rows))
     }
 
-    /// Ends what sessions of this worker that were given up may still be doing; answers whether it is over.
+    /// Ends the calls that may still run on sessions that this worker gave up; returns whether all have ended.
     pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
         self.sessions.end_abandoned()
     }
 
-    /// What the database says this worker holds: id and attempts of each job.
+    /// The jobs that are locked by this worker in the database: id and attempts of each.
     pub(crate) fn held(&mut self) -> Result<Vec<(i64, i16)>> {
         let worker = self.worker.clone();
         let rows = self.query(statement!("lease/held"), vec![Box::new(worker)])?;
         Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
     }
 
-    /// Gives back jobs that nobody here knows of; returns which it could.
+    /// Gives back jobs that are not in this worker's ledger; returns the ids of those that it gave back.
     pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
         let worker = self.worker.clone();
         let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
@@ -350,14 +350,14 @@ impl Store {
         Ok(ids(&rows))
     }
 
-    /// Renews locks; returns which are still this worker's.
+    /// Renews locks; returns the ids of the jobs that are still locked by this worker.
     pub(crate) fn renew(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
         let params = self.claims(jobs);
         let rows = self.query(statement!("lease/renew"), params)?;
         Ok(ids(&rows))
     }
 
-    /// What has been locked for four hours: the ids of jobs, and those of queues.
+    /// The jobs and the queues that have been locked for four hours, by their ids.
     pub(crate) fn old_locks(&mut self) -> Result<(Vec<i64>, Vec<i64>)> {
         let rows = self.query(statement!("lease/old_locks"), vec![])?;
         let (jobs, queues): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get("is_job"));
@@ -365,23 +365,23 @@ impl Store {
         Ok((ids(jobs), ids(queues)))
     }
 
-    /// Frees those of these jobs and queues that have been locked for four hours; returns how many.
+    /// Frees those of these jobs and queues that have been locked for four hours; returns how many of each.
     pub(crate) fn reset(&mut self, jobs: &[i64], queues: &[i64]) -> Result<(i64, i64)> {
         let params: Vec<Param> = vec![Box::new(jobs.to_vec()), Box::new(queues.to_vec())];
         let rows = self.query(statement!("lease/reset"), params)?;
         Ok(rows.first().map_or((0, 0), |row| (row.get("jobs"), row.get("queues"))))
     }
 
-    /// The refusal of a schema that a newer worker has changed since we started.
+    /// The error if a newer worker has made a breaking migration since this worker started.
     pub(crate) fn breaking(&mut self, schema: &Schema) -> Result<Option<Error>> {
         self.sessions.with(|session| Standing::look_for_breaking(session, schema))
     }
 
-    /// The ids of the tasks named, entering new ones.
+    /// The ids of these tasks. Enters those that are new.
     pub(crate) fn tasks(&mut self, names: &[String]) -> Result<Vec<(i32, String)>> {
         let mut ids = Vec::new();
-        // A name that somebody else enters at this moment is neither ours to enter nor there for the statement to
-        // see; the next one sees it.
+        // A concurrent insert is invisible to this snapshot, so the statement neither enters the name nor returns it:
+        // retry. The next one sees it.
         for _ in 0..3 {
             let asked = names.to_vec();
             let rows = self.query(statement!("claim/tasks"), vec![Box::new(asked)])?;
@@ -406,7 +406,7 @@ impl Store {
         answer.map(drop).map_err(|e| text::named(e, fields.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
     }
 
-    /// Looks for due jobs at the front that are of none of these tasks, and whether these tasks are all there.
+    /// Looks for due jobs of other tasks among the first waiting jobs, and checks whether all of these tasks exist.
     pub(crate) fn look_at_tasks(&mut self, own: Vec<i32>) -> Result<TasksSeen> {
         let rows = self.query(statement!("claim/look_at_tasks"), vec![Box::new(own), Box::new(LOOKED_AT)])?;
         let mut seen = TasksSeen::default();
@@ -419,14 +419,15 @@ impl Store {
         Ok(seen)
     }
 
-    /// The tasks of workers of this library that were heard of within this time. Only where `_native_workers` exists.
+    /// The tasks of this library's workers whose last heartbeat is within this time. Only where `_native_workers`
+    /// exists.
     pub(crate) fn published_tasks(&mut self, within: Duration) -> Result<HashSet<String>> {
         let rows = self.query(statement!("claim/published_tasks"), vec![Box::new(within.as_secs_f64())])?;
         Ok(rows.iter().map(|row| row.get("identifier")).collect())
     }
 
-    /// Sends this worker's heartbeat to every list of workers that is there. Returns whether another worker of ours has
-    /// been silent for longer than the threshold.
+    /// Writes this worker's heartbeat to every heartbeat table that exists. Returns whether another worker of this
+    /// library has been silent for longer than the threshold.
     pub(crate) fn beat(&mut self, facts: &Facts, metadata: &serde_json::Value, threshold: Duration) -> Result<bool> {
         let (worker, metadata) = (self.worker.clone(), metadata.clone());
         let mut has_silent = false;
@@ -442,7 +443,7 @@ impl Store {
         Ok(has_silent)
     }
 
-    /// Takes this worker off the lists.
+    /// Deletes this worker's entries from the heartbeat tables.
     pub(crate) fn deregister(&mut self, facts: &Facts) -> Result<()> {
         let lists = [
             (facts.has_recovery, statement!("lease/native_deregister")),
@@ -454,14 +455,14 @@ impl Store {
         Ok(())
     }
 
-    /// The database's time, and what it knows of these crontab entries.
+    /// The database's time, and the entries of these crontab identifiers that exist.
     pub(crate) fn cron_look(
         &mut self,
         identifiers: Vec<String>,
     ) -> Result<(DateTime<Utc>, HashMap<String, KnownCrontab>)> {
         let rows = self.query(statement!("cron/cron_look"), vec![Box::new(identifiers)])?;
         let time = |row: &Row, column| row.get::<_, Option<DbTime>>(column).map(|time| time.0);
-        let now = rows.first().and_then(|row| time(row, "now")).expect("it answers at least one row");
+        let now = rows.first().and_then(|row| time(row, "now")).expect("the statement returns at least one row");
         let known = rows.iter().filter_map(|row| {
             let identifier: Option<String> = row.get("identifier");
             let known = |_: &String| KnownCrontab {
@@ -478,7 +479,8 @@ impl Store {
         self.query(statement!("cron/cron_register"), vec![Box::new(identifiers), Box::new(since)]).map(drop)
     }
 
-    /// Takes a tick and adds its job; answers the job, or nothing if the tick was taken before.
+    /// Takes a tick and adds its job if it is `wanted`. Returns the job's id, or `None` if no job was added, also
+    /// because the tick was taken before.
     pub(crate) fn cron_tick(
         &mut self,
         identifier: &str,
@@ -500,7 +502,7 @@ impl Store {
             Box::new(wanted),
         ];
         let rows = self.query(statement!("cron/cron_tick"), params).map_err(|error| match error.sqlstate() {
-            // Ours, and what the async crate's add_job says in the same case.
+            // The first is this library's code, the second is what the async crate's add_job raises in the same case.
             Some("22012" | "GWNOR") => {
                 Error::new(ErrorKind::Conflict, "a worker took the job of this key meanwhile; nothing was added")
             }
@@ -520,13 +522,14 @@ impl Store {
         self.query(statement!("cron/cron_decide"), vec![Box::new(identifiers), Box::new(until)]).map(drop)
     }
 
-    /// Sends a notification to ourselves.
+    /// Sends a notification to this worker's own channel.
     pub(crate) fn probe_listen(&mut self) -> Result<()> {
         let channel = own_channel(&self.worker);
         self.query(statement!("session/probe_listen"), vec![Box::new(channel)]).map(drop)
     }
 
-    /// Waits for a notification: `Some(true)` for new jobs, `Some(false)` for any other, `None` for none in time.
+    /// Waits for a notification. Returns `Some(true)` for new jobs, `Some(false)` for any other, `None` if none arrives
+    /// in time.
     pub(crate) fn wait(&mut self, timeout: Duration) -> Result<Option<bool>> {
         let channel = self.sessions.with(|session: &mut Session| session.wait(timeout))?;
         Ok(channel.map(|channel| channel == JOBS_CHANNEL))

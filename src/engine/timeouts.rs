@@ -1,5 +1,5 @@
-//! gw-watch: cancels handlers that take longer than their task may, and reports those that go on all the same.
-//! Runs only where a task has a timeout. Knows neither database nor channels of jobs.
+//! gw-watch: cancels handlers that run longer than their task's timeout, and reports those that ignore it. Runs only if
+//! a task has a timeout. Knows neither database nor channels of jobs.
 
 use super::Shared;
 use crate::engine::stats::add;
@@ -16,7 +16,7 @@ pub(crate) fn watch(shared: &Shared) {
     let Some(shortest) = shared.tasks.iter().filter_map(|task| task.timeout).min() else { return };
     loop {
         let now = Instant::now();
-        // A job that starts just after our look is not late before this.
+        // A job that starts just after this look is not late before this moment.
         let mut next = now + shortest;
         for active in shared.slots.jobs() {
             let Some(due) = look(shared, &active, now) else { continue };
@@ -28,7 +28,7 @@ pub(crate) fn watch(shared: &Shared) {
     }
 }
 
-/// Does what is due for one running job; answers when to look again.
+/// Does what is due for one running job. Returns when to look at it again; `None` if that is not needed.
 fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
     let timeout = shared.tasks[active.claim.task].timeout?;
     let (started, thread) = active.started()?;
@@ -60,7 +60,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         add(&shared.stats.stuck, 1);
         error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             seconds = started.elapsed().as_secs();
-            "a handler ignores its timeout; its thread is lost to other jobs, and its job stays ours while this process lives");
+            "a handler ignores its timeout; its thread runs no other job, and its job stays locked by this worker while this process lives");
         tell(true);
     }
     None

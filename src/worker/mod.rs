@@ -1,5 +1,5 @@
-//! A worker's life: starts every thread, waits for a stop, and ends them in order, each by a deadline.
-//! The only file that names all of the engine.
+//! Starts all threads of a worker, waits for a stop, and ends the threads in order, each with a deadline.
+//! The only file that uses all modules of the engine.
 
 pub(crate) mod options;
 mod signals;
@@ -33,13 +33,13 @@ const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long after the grace period a stop may take at most.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a database call has at least during a stop; half of the grace period if that is longer.
+/// The least time limit of a database call during a stop. The limit is half of the grace period if that is longer.
 const LEAST_STOP_LIMIT: Duration = Duration::from_millis(200);
 
-/// A worker, ready to run. Made by [`WorkerOptions::init`](crate::WorkerOptions::init).
+/// A worker, ready to run. Returned by [`WorkerOptions::init`](crate::WorkerOptions::init).
 ///
-/// Shared freely between threads: one calls [`run`](Self::run), any other
-/// [`request_shutdown`](Self::request_shutdown) or [`stats`](Self::stats).
+/// Threads may share it: one calls [`run`](Self::run), any other [`request_shutdown`](Self::request_shutdown) or
+/// [`stats`](Self::stats).
 pub struct Worker {
     config: Arc<Config>,
     database: Database,
@@ -81,70 +81,72 @@ impl Worker {
         }
     }
 
-    /// The same, which also adds the jobs of these entries while it runs.
+    /// Also adds the jobs of these crontab entries while the worker runs.
     pub(crate) fn with_crons(self, crons: Vec<Cron>) -> Self {
         Self { crons: Arc::new(crons), ..self }
     }
 
-    /// Runs jobs on this thread's behalf until a stop: [`request_shutdown`](Self::request_shutdown),
-    /// the caller's shutdown signal, or a signal of the operating system. Returns within the grace
-    /// period and one second after it. No database fault ends it.
+    /// Runs jobs on the worker's own threads, and blocks the caller until a stop:
+    /// [`request_shutdown`](Self::request_shutdown), the caller's shutdown signal, or a signal of the operating system.
+    /// Returns at most one second after the end of the grace period. No database error ends it.
     ///
     /// # Errors
-    /// `Stopped` naming job, task and thread if handlers did not return in time: their jobs were given
-    /// back, their threads go on. `Stopped` naming job, task and outcome if outcomes could not be written, because the
-    /// database was away, refused them, or another session held their rows: these jobs may run again. `Schema` if a newer
-    /// worker makes a breaking migration meanwhile: the worker stops by itself then, as Node's does. `Misuse` if it
-    /// runs already, or on a thread of an async runtime.
-    /// Source: the guide, Worker Process.
+    /// - `Stopped`, with job, task and thread, if handlers did not return in time. Their jobs were given back; their
+    ///   threads go on.
+    /// - `Stopped`, with job, task and outcome, if outcomes could not be written. The database was away or refused
+    ///   them, or another session held their rows. These jobs may run again.
+    /// - `Schema` if a newer worker makes a breaking migration meanwhile: the worker then stops by itself, as Node's
+    ///   does.
+    /// - `Misuse` if the worker runs already, or if the calling thread belongs to an async runtime.
+    ///
+    /// See the deployment guide, section Worker Process (docs/deployment-guide.async.md).
     pub fn run(&self) -> Result<()> {
         self.live(false, |_| (), || ())
     }
 
-    /// Runs jobs until none is due, then returns: what is due meanwhile runs too, what fails waits for
-    /// its next attempt and is not waited for. An outcome that the database does not take is waited for no longer than
-    /// the grace period.
+    /// Runs jobs until none is due, then returns. Jobs that become due meanwhile run too. A job that fails waits for
+    /// its next attempt, and the call does not wait for it. If the database does not write an outcome, the call waits
+    /// for it at most the grace period.
     ///
-    /// It adds no jobs of crontab entries, those that `fill` would make up for included, and recovers no jobs of dead
-    /// workers: both are left to workers that [`run`](Self::run). Node's `runOnce` and the async crate's `run_once` do the
-    /// same.
+    /// It adds no jobs of crontab entries, including those that `fill` would add later, and recovers no jobs of dead
+    /// workers. Workers that [`run`](Self::run) do both. Node's `runOnce` and the async crate's `run_once` do the same.
     ///
     /// # Errors
-    /// As [`run`](Self::run); also names the jobs whose claim the database refuses.
+    /// As [`run`](Self::run). `Stopped` also names the jobs whose claim the database refuses.
     pub fn run_once(&self) -> Result<()> {
         self.live(true, |_| (), || ())
     }
 
-    /// Asks the worker to stop, and returns at once. May be called from anywhere, also from a handler,
-    /// and before [`run`](Self::run), which then returns at once.
+    /// Requests a stop, and returns at once. May be called from any thread, also from a handler. If it is called before
+    /// [`run`](Self::run), `run` returns at once.
     pub fn request_shutdown(&self) {
         self.stop.trigger();
     }
 
-    /// The same without the grace period: running jobs are cancelled at once. Also after
+    /// Requests a stop without the grace period: running jobs are cancelled at once. May also follow
     /// [`request_shutdown`](Self::request_shutdown), as a second signal does.
     pub fn abort(&self) {
         self.stop.trigger();
         self.current.lock().as_ref().inspect(|shared| shared.stop.cancelled.trigger());
     }
 
-    /// Whether every outcome that was given by now is in the database.
+    /// Whether every outcome that was set by now is in the database.
     pub(crate) fn is_settled(&self) -> bool {
         let shared = self.current.lock().clone();
         shared.is_none_or(|shared| shared.ledger.all().iter().all(|active| active.unsettled_for().is_none()))
     }
 
-    /// The utilities, on the worker's own connections.
+    /// Returns utilities that add and manage jobs on the worker's own connections.
     pub fn create_utils(&self) -> WorkerUtils {
         self.utils.clone()
     }
 
-    /// The id under which the worker locks jobs: new at each start, `None` before the first.
+    /// The id with which the worker locks jobs: new at each start, `None` before the first.
     pub fn worker_id(&self) -> Option<String> {
         self.current.lock().as_ref().map(|shared| shared.worker_id.clone())
     }
 
-    /// What the worker has done since it was started last.
+    /// What the worker has done since its last start. All values are zero or empty before the first start.
     pub fn stats(&self) -> WorkerStats {
         let Some(shared) = self.current.lock().clone() else { return WorkerStats::default() };
         let all = shared.ledger.all();
@@ -162,7 +164,8 @@ impl Worker {
         }
     }
 
-    /// Runs. `begins` is told where its jobs can be had before there are any, `started` when all threads are there.
+    /// Runs the worker. `begins` receives the job source before the first job, `started` is called when all threads
+    /// run.
     pub(crate) fn live(
         &self,
         until_empty: bool,
@@ -207,7 +210,7 @@ impl Worker {
                 None => ShutdownReason::Signal,
             },
             recv(callers) -> _ => ShutdownReason::Graceful,
-            // Only a run until empty comes to an end by itself.
+            // Only a run until empty ends by itself.
             recv(threads.dispatch.finished) -> _ => ShutdownReason::Graceful,
         };
         let stopped = threads.stop(&shared, &self.utils, reason, until_empty);
@@ -251,7 +254,7 @@ impl ThreadHandle {
         Ok(Self { name, finished, thread })
     }
 
-    /// Waits for the thread until `deadline`; leaves it behind then. Answers whether it ended.
+    /// Waits for the thread until `deadline`, then leaves it behind. Returns whether it ended.
     fn join(self, deadline: Instant) -> bool {
         let ended = self.ended_by(deadline);
         if ended && self.thread.join().is_err() {
@@ -274,16 +277,16 @@ struct Threads {
     watch: Option<ThreadHandle>,
     fetch: Vec<ThreadHandle>,
     dispatch: ThreadHandle,
-    /// Unless it is switched off, or has no room.
+    /// `None` if recovery is switched off or has no connection.
     recovery: Option<ThreadHandle>,
-    /// Only if there are entries.
+    /// `None` without crontab entries.
     cron: Option<ThreadHandle>,
-    /// Only if there is anybody to tell.
+    /// `None` without observers.
     events: Option<ThreadHandle>,
 }
 
 impl Threads {
-    /// Starts every thread, those first that others rely on.
+    /// Starts every thread. Threads on which others depend start first.
     fn start(source: &JobSource, crons: &Arc<Vec<Cron>>, until_empty: bool) -> Result<Self> {
         let shared = &source.shared;
         let start = || -> Result<Self> {
@@ -321,7 +324,7 @@ impl Threads {
             let cron = cron.transpose()?;
             Ok(Self { settle, lease, run, listen, watch, fetch, recovery, cron, dispatch, events })
         };
-        // A machine that is out of threads: those that did start must not stay.
+        // If a thread cannot be started, those that did start must end.
         start().inspect_err(|_| {
             shared.stop.trigger_all();
             shared.gates.release();
@@ -336,11 +339,11 @@ impl Threads {
         let grace_ends = start + shared.config.grace_period;
         let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
-        // A database that does not answer must be found out while there is time to ask it again.
+        // A database that does not reply must be detected while there is time to call it again.
         shared.stop.interrupt.limit((shared.config.grace_period / 2).max(LEAST_STOP_LIMIT));
 
-        // 1. Claims stop, and what no thread has begun goes back. A gate that a fault closes now must not
-        // hold threads.
+        // 1. Claims end, and jobs that no thread has started are given back. A gate that an error closes now must not
+        // make threads wait.
         shared.stop.begun.trigger();
         shared.gates.release();
         shared.notify_puller();
@@ -350,7 +353,7 @@ impl Threads {
             must_end = must_end.min(Instant::now() + STOP_PATIENCE);
         }
 
-        // 3. Those still running are asked to end, and have half a second more.
+        // 3. Jobs that still run are asked to end, and have half a second more.
         for active in shared.running() {
             let job = active.job();
             warn!(worker_id, job_id = job.id, task = &*job.task_identifier; "job cancelled by the stop");
@@ -359,10 +362,10 @@ impl Threads {
         let patience = (Instant::now() + CANCEL_PATIENCE).min(must_end);
         shared.slots.wait_until_free(patience, &ShutdownSignal::new());
 
-        // 4. Those that ignored it are given back; their threads are left behind.
+        // 4. Jobs that ignore it are given back; their threads are left behind.
         let stuck: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();
 
-        // 5. Once nothing more can come, settle writes what it has.
+        // 5. Once no more outcomes can follow, settle writes what it has.
         for handle in self.fetch {
             handle.join(must_end);
         }
@@ -374,7 +377,7 @@ impl Threads {
             recovery.join(must_end);
         }
 
-        // 6. Lease looks a last time; then whatever the database keeps waiting is cut off.
+        // 6. Lease gives back the jobs that are left. Then calls that still wait for the database are interrupted.
         shared.stop.settled.trigger();
         self.lease.join(must_end);
         shared.stop.interrupt.raise();
@@ -390,7 +393,7 @@ impl Threads {
 
         shared.channels.alone.1.try_iter().for_each(drop);
 
-        // 7. Observers hear of the end, if they have come so far by now.
+        // 7. Observers are notified of the end, if they have handled all earlier events by then.
         if let Some(events) = self.events {
             shared.events.end(last, || WorkerShutdownContext {
                 utils: utils.clone(),
@@ -421,21 +424,21 @@ impl Threads {
     }
 }
 
-/// A list for an error's text: the first twenty, and how many more there are.
+/// A list for an error's text: the first twenty items, and how many more there are.
 fn named(all: &[String]) -> String {
     const MOST: usize = 20;
     let list = all[..all.len().min(MOST)].join(", ");
     if all.len() > MOST { format!("{list} and {} more", all.len() - MOST) } else { list }
 }
 
-/// How to find a job whose outcome is not in the database; `None` if it is.
+/// Describes a job whose outcome is not in the database, for an error's text. `None` if the outcome is there.
 fn unwritten(active: &Arc<ActiveJob>) -> Option<String> {
     let (_, outcome) = active.unsettled()?;
     let job = active.job();
     Some(format!("job {} (task {}, {outcome})", job.id, job.task_identifier))
 }
 
-/// Gives back a job whose handler does not return; answers how to find it.
+/// Gives back a job whose handler does not return, and describes it for an error's text. `None` if it has ended.
 fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
     let (started, thread) = active.started()?;
     if !active.finish(Outcome::GivenBack(Some(shared.config.interrupted_delay))) {
@@ -443,8 +446,8 @@ fn give_up(shared: &Shared, active: &Arc<ActiveJob>) -> Option<String> {
     }
     let (job, seconds) = (active.job(), started.elapsed().as_secs());
     error!(worker_id = shared.worker_id.as_str(), job_id = job.id, task = &*job.task_identifier, thread, seconds;
-        "a handler ignores the stop; its job was given back, its thread left behind");
-    // A thread of the host's that pulled it may have no name.
+        "a handler ignores the stop; its job was given back, and its thread keeps running");
+    // A host's thread that took the job may have no name.
     let place = if thread.is_empty() { String::new() } else { format!(" on thread {thread}") };
     Some(format!("job {} (task {}){place} after {seconds} s", job.id, job.task_identifier))
 }
@@ -478,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_jobs_a_worker_recovers_is_said_by_its_options() {
+    fn the_options_decide_whose_jobs_a_worker_recovers() {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let options = || options(&db);
         let sweeps = |options: WorkerOptions| options.init().unwrap().config.sweeps;
@@ -506,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_option_of_recovery_only_the_jobs_and_queues_of_our_dead_workers_come_back() {
+    fn default_recovery_returns_only_jobs_of_this_library() {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         options(&db).init().unwrap();
         let mut client = Client::connect(&db.url(), NoTls).unwrap();

@@ -1,4 +1,4 @@
-//! `WorkerOptions`: what was written. `init` checks all of it and makes what will run.
+//! `WorkerOptions`: the options of a worker. `init` checks them all and returns the worker.
 
 use crate::client::WorkerUtils;
 use crate::client::sweep;
@@ -24,16 +24,16 @@ use log::{debug, warn};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Recovery that nobody asked for takes a connection only if it leaves so many for handlers.
+/// Recovery by default takes a connection only if this many are left for handlers.
 const HANDLERS_BESIDE_RECOVERY: u32 = 2;
 
-/// An outcome that waits is a job that stays locked.
+/// The limit of a batch delay. While an outcome waits, its job stays locked.
 const LONGEST_BATCH_DELAY: Duration = Duration::from_secs(60);
 
 /// The options of a worker. Start with [`WorkerOptions::default`], end with [`init`](Self::init).
 ///
-/// A worker prints nothing by itself, also not of a failing job: install a logger for the `log` crate, such as
-/// `env_logger`, or observe [`JobFail`](crate::JobFail).
+/// A worker prints nothing, not even for a failing job. Install a logger for the `log` crate, such as `env_logger`, or
+/// observe [`JobFail`](crate::JobFail).
 ///
 /// ```no_run
 /// use graphile_worker::{WorkerContext, WorkerOptions};
@@ -74,7 +74,7 @@ pub struct WorkerOptions {
     crons: Vec<Cron>,
     extensions: Extensions,
     hooks: HookRegistry,
-    /// What was asked for.
+    /// The recovery options that were set; `None` if none was.
     recovery: Option<WorkerRecoveryConfig>,
 }
 
@@ -113,79 +113,81 @@ impl Default for WorkerOptions {
 }
 
 impl WorkerOptions {
-    /// Where the database is: a libpq URL or `key=value` string; what it leaves out comes from the
-    /// `PG*` environment. TLS by `sslmode` (`prefer` unless said otherwise), `sslrootcert`, `sslcert`,
-    /// `sslkey`, on every connection. This or a pool is required, unless `PGHOST`, `PGDATABASE` or another `PG*`
-    /// variable says where the database is. An empty text leaves everything to them and to libpq's defaults.
+    /// Where the database is: a libpq URL or a `key=value` string. The `PG*` environment supplies what it leaves out.
+    /// TLS follows `sslmode` (default: `prefer`), `sslrootcert`, `sslcert` and `sslkey`, on every connection. This or a
+    /// pool is required, unless `PGHOST`, `PGDATABASE` or another `PG*` variable names the database. An empty text
+    /// leaves everything to the environment and to libpq's defaults. See the deployment guide, section Database and
+    /// Migrations (docs/deployment-guide.async.md).
     ///
     /// # Errors
-    /// `init` answers `Config` if it does not parse; the text never shows the password.
-    /// Source: the guide, Database and Migrations.
+    /// `init` returns `Config` if it does not parse; the error never contains the password.
     pub fn database_url(mut self, url: &str) -> Self {
         self.database_url = Some(url.to_owned());
         self
     }
 
-    /// Uses the caller's r2d2 pool for handlers; `max_pg_conn` is then ignored.
+    /// Uses the caller's r2d2 pool for handlers; `max_pg_conn` is then ignored. See the deployment guide, section
+    /// Database and Migrations (docs/deployment-guide.async.md).
     ///
-    /// The engine keeps four sessions of its own, or five if the pool has room for 10 connections. They are opened by `database_url` if that is given
-    /// too; otherwise they are checked out of the pool for as long as the worker runs.
-    /// Source: the guide, Database and Migrations.
+    /// The engine keeps four sessions of its own, or five if the pool has room for 10 connections. If `database_url` is
+    /// given too, they are opened by it. Otherwise they are taken from the pool for as long as the worker runs.
     pub fn pg_pool(mut self, pool: impl ConnectionPool) -> Self {
         self.pool = Some(Arc::new(pool));
         self
     }
 
-    /// The same as [`pg_pool`](Self::pg_pool), by the guide's other name.
+    /// The same as [`pg_pool`](Self::pg_pool), by the name that the deployment guide uses.
     pub fn database(self, pool: impl ConnectionPool) -> Self {
         self.pg_pool(pool)
     }
 
-    /// How many connections the worker opens at most: 4 for the engine, from 10 on a fifth that a full
-    /// queue may use, the rest for handlers. At least 5. Defaults to 20. Source: the guide, Pool and Concurrency.
+    /// How many connections the worker opens at most. The engine takes 4, and from 10 on a fifth that a full queue may
+    /// use. Handlers have the rest. At least 5. Defaults to 20. See the deployment guide, section Pool and Concurrency
+    /// (docs/deployment-guide.async.md).
     pub fn max_pg_conn(mut self, connections: u32) -> Self {
         self.max_pg_conn = connections;
         self
     }
 
-    /// How long the engine waits for any answer of the database before it gives the connection up. While the bytes of
-    /// a long answer arrive, it goes on waiting. Defaults to 10 seconds; at least 100 ms.
+    /// How long the engine waits for any reply of the database before it gives the connection up. While the bytes of a
+    /// long reply arrive, it goes on waiting. Defaults to 10 seconds; at least 100 ms.
     pub fn database_timeout(mut self, timeout: Duration) -> Self {
         self.database_timeout = timeout;
         self
     }
 
-    /// The schema of the queue. Defaults to `graphile_worker`. Source: the guide, Database and Migrations.
+    /// The schema of the queue. Defaults to `graphile_worker`. See the deployment guide, section Database and
+    /// Migrations (docs/deployment-guide.async.md).
     ///
     /// # Errors
-    /// `init` answers `Config` for a name that [`Schema::new`] refuses.
+    /// `init` returns `Config` for a name that [`Schema::new`] refuses.
     pub fn schema(mut self, name: &str) -> Self {
         self.schema = name.to_owned();
         self
     }
 
-    /// Whether `init` installs or takes over the schema. Defaults to true. Without it, the schema must
-    /// be there.
+    /// Whether `init` installs the schema, or migrates an existing one. Defaults to true. If false, the schema must
+    /// exist.
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// How many jobs run at once, each on a thread. Defaults to the number of logical CPUs.
-    /// Source: the guide, Pool and Concurrency.
+    /// How many jobs run at once, each on a thread: 1 to 100,000. Defaults to the number of logical CPUs. See the
+    /// deployment guide, section Pool and Concurrency (docs/deployment-guide.async.md).
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;
         self
     }
 
-    /// How many threads start jobs. Defaults to `concurrency`; fewer are enough where tasks end their jobs
-    /// elsewhere.
+    /// How many threads start jobs. Defaults to `concurrency`. Fewer are enough if tasks end their jobs on other
+    /// threads.
     pub(crate) fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Gives jobs to those who come for them, instead of running them on threads of its own.
+    /// Pull mode: the host takes jobs with `next`, instead of the worker running them on its own threads.
     pub(crate) fn pull(mut self, pull: Pull) -> Self {
         self.pull = Some(pull);
         self
@@ -193,17 +195,18 @@ impl WorkerOptions {
 
     /// How long to wait between polls when no notification arrives. Defaults to 1 second.
     ///
-    /// Polling also finds jobs whose `run_at` has come, so it bounds how late they start. As any time of these options
-    /// it is 100 years at most; a longer one counts as that.
+    /// Polling also finds jobs whose `run_at` has been reached, so it bounds how late they start. Every duration of
+    /// these options counts as at most 100 years. See the deployment guide, section Pool and Concurrency
+    /// (docs/deployment-guide.async.md).
     ///
     /// # Errors
-    /// `init` answers `Config` if it is shorter than 1 ms. Source: the guide, Pool and Concurrency.
+    /// `init` returns `Config` if it is shorter than 1 ms.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Whether to listen for notifications of new jobs. Defaults to true; without, jobs start at the next poll.
+    /// Whether to listen for notifications of new jobs. Defaults to true. If false, jobs start at the next poll.
     pub fn use_notification_delivery(mut self, listen: bool) -> Self {
         self.notifications = listen;
         self
@@ -216,102 +219,106 @@ impl WorkerOptions {
         self
     }
 
-    /// How long running jobs may go on after a stop, before they are cancelled. Defaults to 5 seconds.
-    /// Source: the guide, Shutdown Signals.
+    /// How long running jobs may go on after a stop before they are cancelled. Defaults to 5 seconds. See the
+    /// deployment guide, section Shutdown Signals (docs/deployment-guide.async.md).
     pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
     }
 
-    /// How long a job that a stop interrupted waits for its next run. Defaults to 30 seconds.
-    /// Source: the guide, Shutdown Signals.
+    /// How long a job that a stop interrupted waits for its next run. Defaults to 30 seconds. See the deployment guide,
+    /// section Shutdown Signals (docs/deployment-guide.async.md).
     pub fn shutdown_interrupted_job_retry_delay(mut self, delay: Duration) -> Self {
         self.interrupted_delay = delay;
         self
     }
 
-    /// Whether SIGINT, SIGTERM and SIGHUP stop the worker while it runs. Defaults to true. The first
-    /// signal stops, the second cancels running jobs at once, the third ends the process. On Linux, one that is
-    /// ignored when the first worker of the process starts (as under nohup) stays ignored, and one that the program
-    /// handles itself stays its own, with a warning. Source: the guide, Shutdown Signals.
+    /// Whether SIGINT, SIGTERM and SIGHUP stop the worker while it runs. Defaults to true. The first signal stops the
+    /// worker, the second cancels running jobs at once, the third ends the process. On Linux, a signal stays ignored if
+    /// it is ignored when the first worker of the process starts (as under nohup). A signal that the program handles
+    /// itself stays the program's, with a warning. See the deployment guide, section Shutdown Signals
+    /// (docs/deployment-guide.async.md).
     pub fn listen_os_shutdown_signals(mut self, listen: bool) -> Self {
         self.listen_signals = listen;
         self
     }
 
-    /// A signal of the caller's that stops the worker. Source: the guide, Shutdown Signals.
+    /// A signal of the caller that stops the worker. Defaults to none. See the deployment guide, section Shutdown
+    /// Signals (docs/deployment-guide.async.md).
     pub fn shutdown_signal(mut self, signal: ShutdownSignal) -> Self {
         self.shutdown = Some(signal);
         self
     }
 
-    /// How long a completed job waits at least for others, to be written with them in one statement; a
-    /// thousand are written at once. Defaults to none: whatever waits while a statement is under way is
-    /// written by the next one, so groups form by themselves. At most 60 seconds. A job that waits keeps
-    /// its named queue; a stop does not wait.
+    /// How long a completed job waits for others, to be written with them in one statement. Defaults to zero, at most
+    /// 60 seconds. A thousand jobs are written at once, whatever the delay. Outcomes that wait while a statement runs
+    /// are written by the next one, so groups form without a delay, too. A job that waits keeps its named queue. A stop
+    /// does not wait. The async crate has an option of the same name.
     ///
     /// # Errors
-    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    /// `init` returns `Config` if it is longer than 60 seconds.
     pub fn complete_job_batch_delay(mut self, delay: Duration) -> Self {
         self.complete_delay = delay;
         self
     }
 
-    /// The same for failed jobs. Defaults to none. At most 60 seconds.
+    /// How long a failed job waits for others, as with [`complete_job_batch_delay`](Self::complete_job_batch_delay).
+    /// Defaults to zero, at most 60 seconds. The async crate has an option of the same name.
     ///
     /// # Errors
-    /// `init` answers `Config` if it is longer. Source: the async crate's option of this name.
+    /// `init` returns `Config` if it is longer than 60 seconds.
     pub fn fail_job_batch_delay(mut self, delay: Duration) -> Self {
         self.fail_delay = delay;
         self
     }
 
-    /// Holds a fixed number of jobs ahead of the threads. Defaults to none: the worker then holds what its
-    /// threads can start in the next 20 ms, and needs no tuning. Flags count here as anywhere: a job that
-    /// this worker does not run is not fetched. Source: the guide, Local Queue.
+    /// Holds a fixed number of jobs ahead of the threads. Defaults to none: the worker then holds the jobs that its
+    /// threads can start in the next 20 ms, and needs no tuning. Flags apply as anywhere: the worker does not fetch
+    /// jobs that it does not run. See the deployment guide, section Local Queue (docs/deployment-guide.async.md).
     ///
     /// # Errors
-    /// `init` answers `Config` for what [`LocalQueueConfig`] does not allow.
+    /// `init` returns `Config` for values that [`LocalQueueConfig`] does not allow.
     pub fn local_queue(mut self, config: LocalQueueConfig) -> Self {
         self.local_queue = Some(config);
         self
     }
 
-    /// How many bytes of payloads the worker holds at most for jobs that wait for a thread. Defaults to 64 MiB. One job
-    /// with a larger payload is held alone, and runs. It bounds a [`local_queue`](Self::local_queue) too. Running jobs
-    /// do not count.
+    /// How many bytes of payloads the worker holds at most for jobs that wait for a thread. Defaults to 64 MiB. A job
+    /// with a larger payload is held alone, and runs. The limit applies to a [`local_queue`](Self::local_queue) too.
+    /// Running jobs do not count.
     ///
     /// # Errors
-    /// `init` answers `Config` if it is 0.
+    /// `init` returns `Config` if it is 0.
     pub fn max_held_bytes(mut self, bytes: usize) -> Self {
         self.max_held_bytes = bytes;
         self
     }
 
-    /// Leaves jobs that carry this flag to other workers. Source: the guide, Worker Process.
+    /// Leaves jobs that have this flag to other workers. May be called several times. See the deployment guide, section
+    /// Worker Process (docs/deployment-guide.async.md).
     pub fn add_forbidden_flag(mut self, flag: impl Into<String>) -> Self {
         self.forbidden_flags.push(flag.into());
         self
     }
 
-    /// Runs only jobs that carry this flag, or another accepted one.
+    /// Runs only jobs that have this flag, or another accepted one. May be called several times.
     pub fn add_accepted_flag(mut self, flag: impl Into<String>) -> Self {
         self.accepted_flags.push(flag.into());
         self
     }
 
-    /// Registers the task `T`. Source: the guide, Worker Process.
+    /// Registers the task `T`. See the deployment guide, section Worker Process (docs/deployment-guide.async.md).
     pub fn define_job<T: TaskHandler>(self) -> Self {
         self.define_jobs([T::definition()])
     }
 
-    /// Registers the batch task `T`. Source: the guide, Worker Process.
+    /// Registers the batch task `T`. See the deployment guide, section Worker Process (docs/deployment-guide.async.md).
     pub fn define_batch_job<T: BatchTaskHandler>(self) -> Self {
         self.define_jobs([T::definition()])
     }
 
-    /// Registers tasks by their definitions, which also say how their jobs are retried and how long they
-    /// may run. Source: the guide, Worker Process.
+    /// Registers tasks by their definitions, which also set how their jobs are retried and how long they may run. See
+    /// the deployment guide, section Worker Process (docs/deployment-guide.async.md).
     pub fn define_jobs(mut self, jobs: impl IntoIterator<Item = JobDefinition>) -> Self {
         self.tasks.extend(jobs);
         self
@@ -326,10 +333,11 @@ impl WorkerOptions {
         self.define_jobs([JobDefinition::raw(identifier, handler)])
     }
 
-    /// Adds jobs by the clock: a typed [`Cron`] entry, or crontab text, which may be wrong and answers a
-    /// `Result`. A tick adds one job, however many workers have the entry; the task may be another
-    /// process's, which is warned of once. Takes one more connection. [`run_once`](Worker::run_once) adds none, also
-    /// none that `fill` would make up for.
+    /// Adds jobs at given times. Takes a typed [`Cron`] entry, or crontab text, for which it returns a `Result`. A tick
+    /// adds one job, however many workers have the entry. If this worker does not have the task, `init` logs a warning,
+    /// and another worker may run the job. Takes one more connection. [`run_once`](Worker::run_once) adds no such jobs,
+    /// including those that `fill` would add later. See the deployment guide, section Cron
+    /// (docs/deployment-guide.async.md).
     ///
     /// ```
     /// # fn main() -> graphile_worker::Result<()> {
@@ -339,82 +347,84 @@ impl WorkerOptions {
     /// ```
     ///
     /// # Errors
-    /// Text: `Config` with line and column, and nothing of the text is used. `init` answers `Config` if
-    /// an option of an entry is outside its limit, or an identifier occurs twice.
-    /// Source: the guide, Cron.
+    /// For text: `Config` with line and column; no entry of the text is used. `init` returns `Config` if an option of
+    /// an entry is outside its limit, or if two entries have the same identifier.
     pub fn with_cron<C: CronSource>(self, cron: C) -> C::Options {
         cron.add_to(self)
     }
 
-    /// Several entries, as [`with_cron`](Self::with_cron).
+    /// Adds several entries, as [`with_cron`](Self::with_cron) does.
     pub fn with_crons(mut self, crons: impl IntoIterator<Item = Cron>) -> Self {
         self.crons.extend(crons);
         self
     }
 
-    /// A value for all handlers, read by its type with [`WorkerContext::get_ext`].
+    /// Adds a value for all handlers, which read it by its type with [`WorkerContext::get_ext`].
     pub fn add_extension<T: Send + Sync + 'static>(mut self, value: T) -> Self {
         self.extensions.insert(value);
         self
     }
 
-    /// How the jobs of dead workers are recovered. A worker without this option and without the four below recovers the
-    /// jobs of dead workers of this library, by the default configuration. With one of them it recovers the jobs of the
-    /// async crate's dead workers, too, or none if the configuration is not
-    /// [`enabled`](WorkerRecoveryConfig#structfield.enabled): `worker_recovery(WorkerRecoveryConfig::default())` switches
-    /// recovery off. Every worker sends heartbeats, whether it recovers jobs or not.
+    /// How the jobs of dead workers are recovered. Without this option and the four below, a worker recovers the jobs
+    /// of this library's dead workers, by the default configuration. With one of these options it also recovers the
+    /// jobs of the async crate's dead workers. It recovers none if the configuration is not
+    /// [`enabled`](WorkerRecoveryConfig#structfield.enabled): `worker_recovery(WorkerRecoveryConfig::default())`
+    /// switches recovery off. Every worker sends heartbeats, whether it recovers jobs or not.
     ///
-    /// A worker is dead when it has sent no heartbeat for `sweep_threshold`, and for three of its own intervals. Its jobs are
-    /// given back, the attempt not counted, and wait for `recovery_delay`; its queues are freed. Workers that never sent a
-    /// heartbeat, such as Node's, are left to the rule of four hours. A job that kills its workers fails in the end:
-    /// [`max_recoveries`](WorkerRecoveryConfig#structfield.max_recoveries). An option of recovery takes one more connection.
-    /// Recovery by default takes one only if `max_pg_conn` leaves two for handlers, and does not happen otherwise; nor does
-    /// it where this library's tables are missing or the role may not write them.
-    /// Source: the guide, Recovery.
+    /// A worker is dead if it has sent no heartbeat for `sweep_threshold`, and for three of its own intervals. Its jobs
+    /// are given back, the attempt does not count, and they wait for `recovery_delay`. Its queues are freed. Workers
+    /// that never sent a heartbeat, such as Node's, lose their locks only after four hours. A job that kills its
+    /// workers fails after [`max_recoveries`](WorkerRecoveryConfig#structfield.max_recoveries).
+    ///
+    /// An option of recovery takes one more connection. Recovery by default takes one only if `max_pg_conn` leaves two
+    /// for handlers, and is off otherwise. It is also off if this library's tables are missing or the role may not
+    /// write them. See the deployment guide, section Recovery (docs/deployment-guide.async.md).
     ///
     /// # Errors
-    /// `init` answers `Config` for a threshold below three heartbeats, and `Schema` if our own tables are missing.
+    /// `init` returns `Config` for a threshold below three heartbeats, and `Schema` if this library's tables are
+    /// missing.
     pub fn worker_recovery(mut self, config: WorkerRecoveryConfig) -> Self {
         self.recovery = Some(config);
         self
     }
 
-    /// Changes one field of the configuration, and turns recovery on.
+    /// Changes one field of the configuration, and switches recovery on.
     fn recovers(mut self, change: impl FnOnce(WorkerRecoveryConfig) -> WorkerRecoveryConfig) -> Self {
         self.recovery = Some(change(self.recovery.unwrap_or_default()).enabled(true));
         self
     }
 
-    /// How often this worker sends a heartbeat, and turns recovery on. Defaults to 30 seconds; a longer interval counts as
-    /// 30 seconds.
+    /// How often this worker sends a heartbeat. Switches recovery on. Defaults to 30 seconds; a longer interval counts
+    /// as 30 seconds.
     pub fn heartbeat_interval(self, interval: Duration) -> Self {
         self.recovers(|recovery| recovery.heartbeat_interval(interval))
     }
 
-    /// How often to look for dead workers, and turns recovery on. Defaults to 60 seconds.
+    /// How often to look for dead workers. Switches recovery on. Defaults to 60 seconds.
     pub fn sweep_interval(self, interval: Duration) -> Self {
         self.recovers(|recovery| recovery.sweep_interval(interval))
     }
 
-    /// After how long a silence a worker is dead, and turns recovery on. Defaults to 5 minutes; at least three heartbeats.
-    /// A worker with a longer interval is dead after three of its own; a warning names it.
+    /// After how long without a heartbeat a worker is dead. Switches recovery on. Defaults to 5 minutes; at least three
+    /// heartbeats. A worker with a longer interval is dead after three of its own intervals; a warning names it.
     pub fn sweep_threshold(self, threshold: Duration) -> Self {
         self.recovers(|recovery| recovery.sweep_threshold(threshold))
     }
 
-    /// How long a recovered job waits, and turns recovery on. Defaults to 30 seconds; doubled with each
-    /// recovery of the same job, and spread by half.
+    /// How long a recovered job waits. Switches recovery on. Defaults to 30 seconds; doubled with each recovery of the
+    /// same job, and spread by half.
     pub fn recovery_delay(self, delay: Duration) -> Self {
         self.recovers(|recovery| recovery.recovery_delay(delay))
     }
 
-    /// Registers a hook: a function that observes, or decides, when `event` happens.
+    /// Registers a hook: a function that is called when `event` happens, and observes it or decides on it.
     ///
-    /// Hooks of one event are called in the order of their registration. Observers run on a thread of
-    /// their own, so a slow one delays no job; when they fall behind by a thousand events, each further
-    /// event of a job waits up to 100 ms for them, and is then dropped, counted in
-    /// [`WorkerStats::events_dropped`](crate::WorkerStats::events_dropped), and warned of once. A hook
-    /// that panics is logged; it never ends the worker. Source: the guide, Observability.
+    /// Hooks of one event are called in the order of their registration. Observers run on a thread of their own, so a
+    /// slow one delays no job. If they fall behind by a thousand events, each further event of a job waits for them up
+    /// to 100 ms. It is then dropped and counted in
+    /// [`WorkerStats::events_dropped`](crate::WorkerStats::events_dropped), and one warning is logged. A hook that
+    /// panics is logged; it never ends the worker. See the deployment guide, section Observability
+    /// (docs/deployment-guide.async.md).
     ///
     /// ```
     /// use graphile_worker::{BeforeJobRun, HookResult, JobComplete, WorkerOptions};
@@ -430,14 +440,15 @@ impl WorkerOptions {
         self
     }
 
-    /// Registers the hooks of a plugin. Source: the guide, Observability.
+    /// Registers the hooks of a plugin. See the deployment guide, section Observability
+    /// (docs/deployment-guide.async.md).
     pub fn add_plugin<P: Plugin>(mut self, plugin: P) -> Self {
         plugin.register(&mut self.hooks);
         self
     }
 
-    /// Checks what can be checked without a database and without tasks; answers what will run, and the database's
-    /// deadline.
+    /// Checks what can be checked without a database and without tasks. Returns the worker's configuration, and the
+    /// database's deadline.
     pub(crate) fn check(&self) -> Result<(Config, Duration)> {
         crontab::check_all(&self.crons)?;
         self.recovery.iter().try_for_each(WorkerRecoveryConfig::check)?;
@@ -445,7 +456,7 @@ impl WorkerOptions {
         Ok((self.config()?, timeout))
     }
 
-    /// What will run, with one claimer.
+    /// The worker's configuration, with one claimer.
     fn config(&self) -> Result<Config> {
         let concurrency = in_range("concurrency", self.concurrency, 1, 100_000)?;
         let threads = self.threads.filter(|_| self.pull.is_none()).unwrap_or(concurrency);
@@ -481,11 +492,11 @@ impl WorkerOptions {
         })
     }
 
-    /// Checks the options, connects, installs or takes over the schema, and registers the tasks.
+    /// Checks the options, connects, installs or migrates the schema, and registers the tasks.
     ///
     /// # Errors
-    /// `Config` naming the option and its limit; `Connect` naming host and port; `Auth` or `Tls`;
-    /// `Schema` if the schema cannot be used, or the role lacks a right on it; `Misuse` on a thread of an async runtime.
+    /// `Config` with the option and its limit; `Connect` with host and port; `Auth` or `Tls`; `Schema` if the schema
+    /// cannot be used, or if the role lacks a right on it; `Misuse` on a thread of an async runtime.
     pub fn init(self) -> Result<Worker> {
         refuse_async_context()?;
         let (config, timeout) = self.check()?;
@@ -520,7 +531,7 @@ impl WorkerOptions {
             )));
         }
 
-        // Handlers of a pool beside a URL have connections of their own.
+        // If both a pool and a URL are given, handlers have connections of their own.
         let handlers = u32::from(connections != u32::MAX);
         let database = database.needing(engine + handlers);
         let interrupt = Interrupt::new();
@@ -588,7 +599,7 @@ impl WorkerOptions {
 
 /// What `with_cron` takes: a [`Cron`] entry, or crontab text.
 pub trait CronSource {
-    /// The options, or a `Result` of them where the source may be wrong.
+    /// The options, or a `Result` of them if the source may be invalid.
     type Options;
 
     /// Adds the entries to the options.
@@ -619,7 +630,7 @@ impl CronSource for String {
     }
 }
 
-/// How many connections are left for handlers. `engine` is what it needs, for `asked_for` among others, `extra`
+/// How many connections are left for handlers. `engine` is what the engine needs, including `asked_for`; `extra` is
 /// what it takes if there is room.
 fn handlers(max_pg_conn: u32, engine: u32, extra: u32, asked_for: &str) -> Result<u32> {
     match max_pg_conn.checked_sub(engine + extra) {

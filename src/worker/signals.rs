@@ -1,4 +1,4 @@
-//! Operating system signals: one registration for the whole process, serving every worker that runs.
+//! Operating system signals: one registration for the whole process, used by every running worker.
 //! Knows nothing of how a worker stops.
 
 use crate::shutdown::ShutdownSignal;
@@ -10,7 +10,7 @@ use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::sync::Once;
 use std::{fs, io, thread};
 
-/// What a signal triggers in one worker: the first one, the second one.
+/// What the first and the second signal trigger in one worker.
 struct SignalListener {
     id: u64,
     stop: ShutdownSignal,
@@ -29,8 +29,8 @@ impl Drop for Guard {
     }
 }
 
-/// From now on the first signal triggers `stop`, the second `cancel`; a third, or any while no worker
-/// runs, ends the process.
+/// From now on the first signal triggers `stop` and the second `cancel`. A third one ends the process, and so does any
+/// signal while no worker runs.
 pub(crate) fn listen(stop: &ShutdownSignal, cancel: &ShutdownSignal) -> Guard {
     let mut listeners = LISTENERS.lock();
     let id = listeners.iter().map(|listener| listener.id).max().map_or(0, |last| last + 1);
@@ -44,8 +44,9 @@ pub(crate) fn listen(stop: &ShutdownSignal, cancel: &ShutdownSignal) -> Guard {
     Guard(id)
 }
 
-/// Takes the signals that are still at their default. One that is ignored stays so: a shell wants that of what it
-/// starts in the background, nohup of what it starts. What the application handles is the application's.
+/// Handles the signals that have their default action. An ignored signal stays ignored: a shell ignores signals of what
+/// it starts in the background, and nohup of what it starts. A signal that the application handles stays the
+/// application's.
 fn register() -> io::Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let (ignored, handled) = (SignalSet::read(&status, "SigIgn:"), SignalSet::read(&status, "SigCgt:"));
@@ -70,8 +71,8 @@ fn on_signal(signal: i32) {
     }
 }
 
-/// A set of signals as Linux writes it: bit `n - 1` of a hexadecimal number. Elsewhere nothing is known, and the
-/// set is empty.
+/// A set of signals as Linux writes it: bit `n - 1` of a hexadecimal number stands for signal `n`. On other systems the
+/// set is empty, because it is not known.
 struct SignalSet(u64);
 
 impl SignalSet {

@@ -178,7 +178,7 @@ class LogTest(DatabaseTest):
         with self.logged() as records:
             before = time.time()
             id = self.run_one(lambda payload: 1 / 0, max_attempts=1)
-            find = lambda: [record for record in records if "job failed for good" in record.getMessage()]  # noqa: E731
+            find = lambda: [record for record in records if "job failed permanently" in record.getMessage()]  # noqa: E731
             (record,) = until(find)
         self.assertEqual((record.name, record.levelname), ("graphile_worker.worker.settle", "ERROR"))
         self.assertEqual((record.job_id, record.task, record.attempt), (id, "t", 1))
@@ -201,7 +201,7 @@ class LogTest(DatabaseTest):
         return [r for r in records if getattr(r, "job_id", None) == id and r.levelno >= logging.WARNING]
 
     def test_each_failure_is_one_record_with_a_traceback(self):
-        for attempts, level, words in ((25, "WARNING", "job failed, trying again"), (1, "ERROR", "job failed for good")):
+        for attempts, level, words in ((25, "WARNING", "job failed, trying again"), (1, "ERROR", "job failed permanently")):
             with self.subTest(attempts=attempts), self.logged() as records:
                 id = self.run_one(lambda payload: 1 / 0, max_attempts=attempts)
                 (record,) = self.failures(records, id)
