@@ -151,8 +151,8 @@ impl Error {
     pub(crate) fn breaks_session(&self) -> bool {
         match self.0.kind {
             ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Auth => true,
-            // The server refused the settings of the connection, so there is no session.
-            ErrorKind::Config => self.sqlstate().is_some(),
+            // The server refused the settings of the connection, so there is no session. 22P05: it refused a text only.
+            ErrorKind::Config => self.sqlstate().is_some_and(|state| state != "22P05"),
             // 25006: the server is a standby. 0A000, 26000, 42P05: prepared statements are stale.
             ErrorKind::Database => self.sqlstate().is_some_and(|state| {
                 matches!(state, "25006" | "0A000" | "26000" | "42P05")
@@ -197,7 +197,9 @@ impl From<tokio_postgres::Error> for Error {
                 let kind = match state {
                     // Class 28: authorization failed. 3D000: the database does not exist.
                     _ if state.starts_with("28") || state == "3D000" => ErrorKind::Auth,
-                    _ if state.starts_with("08") || state.starts_with("57P") || state == "53300" => ErrorKind::Connect,
+                    _ if state.starts_with("08") || state.starts_with("57P") => ErrorKind::Connect,
+                    // Too many connections. The server ended a session that was idle, or long, in a transaction.
+                    "53300" | "25P03" | "25P04" => ErrorKind::Connect,
                     _ => ErrorKind::Database,
                 };
                 (kind, format!("{} (SQLSTATE {state})", db.message()), Some(state.to_owned()))

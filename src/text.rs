@@ -142,6 +142,7 @@ mod tests {
              in JSON, write it as \\ud83e\\udd80"
         );
         assert_eq!((error.kind(), error.sqlstate(), error.is_transient()), (ErrorKind::Config, Some("22P05"), false));
+        assert!(!error.breaks_session(), "the session is fine");
         let other = named(refusal("0xe2 0x82 0xac"), fields);
         assert_eq!(other.kind(), ErrorKind::Database);
     }

@@ -54,7 +54,8 @@ fn raising(db: &TestDb, when: &str, table: &str, condition: &str, state: &str) {
 fn a_held_row_holds_up_its_own_job_only(task: &str, queue: &str, hold: &str) {
     let db = TestDb::new();
     let Work { tally, started, release, worker } = Work::new(&db);
-    let running = Running::start(worker);
+    // So long that only the short wait of settle for a lock can be what lets the others go on.
+    let running = Running::start(worker.database_timeout(3 * SOON));
     let job = db.add(&format!("'{task}', queue_name => {queue}, max_attempts => 1"));
     if task == "held" {
         started.recv_timeout(SOON).unwrap();

@@ -180,7 +180,7 @@ class LogTest(DatabaseTest):
             id = self.run_one(lambda payload: 1 / 0, max_attempts=1)
             find = lambda: [record for record in records if "job failed permanently" in record.getMessage()]  # noqa: E731
             (record,) = until(find)
-        self.assertEqual((record.name, record.levelname), ("graphile_worker.worker.settle", "ERROR"))
+        self.assertEqual((record.name, record.levelname), ("graphile_worker.engine.settle", "ERROR"))
         self.assertEqual((record.job_id, record.task, record.attempt), (id, "t", 1))
         self.assertEqual(record.error, "ZeroDivisionError: division by zero")
         self.assertIn('error="ZeroDivisionError: division by zero"', record.getMessage())
@@ -244,7 +244,7 @@ class LogTest(DatabaseTest):
         )
         self.assertEqual(program.ended(), 0)
         self.assertEqual(program.errors().count("job completed"), 200)
-        self.assertIn("INFO graphile_worker.worker.settle job completed", program.errors())
+        self.assertIn("INFO graphile_worker.engine.settle job completed", program.errors())
 
     def test_a_filter_that_raises_does_not_end_the_log(self):
         program = self.program(
@@ -252,7 +252,7 @@ class LogTest(DatabaseTest):
             "logging.basicConfig(level=logging.INFO)\n"
             "def raises(record):\n"
             "    raise ValueError('filter')\n"
-            "logging.getLogger('graphile_worker.worker.settle').addFilter(raises)\n"
+            "logging.getLogger('graphile_worker.engine.settle').addFilter(raises)\n"
             "worker = graphile_worker.Worker()\n"
             "worker.task('t')(lambda: None)\n"
             "worker.client.add_jobs([graphile_worker.NewJob('t'), graphile_worker.NewJob('t')])\n"
