@@ -232,6 +232,8 @@ fn long_failures_are_written_over_a_slow_link() {
     eventually(LATE, || running.worker.stats().failed == JOBS as u64);
     let stats = running.worker.stats();
     assert_eq!(stats.lost, 0, "{stats:?}");
+    // A statement writes about a megabyte.
+    assert!(stats.settle_sizes.max() <= 17, "{stats:?}");
     let written = "select count(*) from graphile_worker._private_jobs where length(last_error) = 65536";
     assert_eq!(db.one::<i64>(written), JOBS as i64);
 }
