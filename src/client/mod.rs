@@ -8,11 +8,11 @@ mod pairing;
 pub(crate) mod sweep;
 
 use crate::config::WorkerRecoveryConfig;
+use crate::db::access::{Known, Need, needs, refused};
 use crate::db::migrate;
 use crate::db::pool::{Connection, ConnectionPool};
 use crate::db::schema::Schema;
 use crate::db::session::{Interrupt, Setup};
-use crate::db::standing::{Known, Need, needs, refused};
 use crate::db::{Database, refuse_async_context};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::HookRegistry;

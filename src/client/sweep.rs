@@ -37,15 +37,15 @@ struct List {
 const LISTS: [List; 2] = [
     List {
         table: "_native_workers",
-        list_heartbeats: "beating",
+        list_heartbeats: "list_heartbeats",
         lock_stale_workers: "lock_stale_workers",
         delete_dead_workers: "delete_dead_workers",
     },
     List {
         table: "_private_workers",
-        list_heartbeats: "beating_foreign",
-        lock_stale_workers: "condemn_foreign",
-        delete_dead_workers: "bury_foreign",
+        list_heartbeats: "list_heartbeats_foreign",
+        lock_stale_workers: "lock_stale_workers_foreign",
+        delete_dead_workers: "delete_dead_workers_foreign",
     },
 ];
 

@@ -2,9 +2,9 @@
 //! Knows the ledger of migrations and the extras, which are the objects that only this library uses. Knows nothing of
 //! jobs.
 
+use crate::db::access::{Access, INSTALLED, NEWEST_KNOWN, Need, Verdict, needs};
 use crate::db::schema::Schema;
 use crate::db::session::{Query, Session};
-use crate::db::standing::{INSTALLED, NEWEST_KNOWN, Need, Standing, Verdict, needs};
 use crate::error::{Error, ErrorKind, Result};
 use std::thread;
 use std::time::Duration;
@@ -58,9 +58,9 @@ pub(crate) struct Facts {
 /// text names the remedy.
 pub(crate) fn migrate(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
     let mut migrator = Migrator { session, schema };
-    let standing = migrator.reach(true)?;
-    let (standing, lost) = migrator.add_extras(standing)?;
-    facts(standing, schema, lost, needs)
+    let access = migrator.reach(true)?;
+    let (access, lost) = migrator.add_extras(access)?;
+    facts(access, schema, lost, needs)
 }
 
 /// Returns what the schema has, and changes nothing.
@@ -69,8 +69,8 @@ pub(crate) fn migrate(session: &mut Session, schema: &Schema, needs: &[Need]) ->
 /// `Schema` if the schema or the role's rights do not allow `needs`. The text names the remedy.
 pub(crate) fn probe(session: &mut Session, schema: &Schema, needs: &[Need]) -> Result<Facts> {
     let mut migrator = Migrator { session, schema };
-    let standing = migrator.reach(false)?;
-    facts(standing, schema, "it was never created", needs)
+    let access = migrator.reach(false)?;
+    facts(access, schema, "it was never created", needs)
 }
 
 struct Migrator<'a> {
@@ -80,20 +80,20 @@ struct Migrator<'a> {
 
 impl Migrator<'_> {
     /// Checks the schema, waits for other installers, and installs it if `may_install`, until a worker can start.
-    fn reach(&mut self, may_install: bool) -> Result<Standing> {
+    fn reach(&mut self, may_install: bool) -> Result<Access> {
         let mut tries = 0;
         loop {
-            let standing = self.look()?;
-            match standing.verdict(self.schema)? {
+            let access = self.look()?;
+            match access.verdict(self.schema)? {
                 Verdict::Ready => {
-                    let refusal = standing.lacking(self.schema, needs::LEDGER).or_else(|| standing.hidden(self.schema));
-                    return refusal.map_or(Ok(standing), Err);
+                    let refusal = access.lacking(self.schema, needs::LEDGER).or_else(|| access.hidden(self.schema));
+                    return refusal.map_or(Ok(access), Err);
                 }
                 // This wait ends by itself: the ledger moves on, or its newest row grows old.
                 Verdict::Moving => {}
-                Verdict::Empty if !may_install => return Err(standing.empty(self.schema)),
+                Verdict::Empty if !may_install => return Err(access.empty(self.schema)),
                 Verdict::Empty => {
-                    standing.may_install(self.schema)?;
+                    access.may_install(self.schema)?;
                     match self.install() {
                         Ok(()) => continue,
                         Err(error) if tries < TRIES && is_clash(&error) => tries += 1,
@@ -106,18 +106,18 @@ impl Migrator<'_> {
         }
     }
 
-    fn look(&mut self) -> Result<Standing> {
-        Standing::look(self.session, self.schema)
+    fn look(&mut self) -> Result<Access> {
+        Access::look(self.session, self.schema)
     }
 
     /// Creates the shared schema, unless another installer has created it meanwhile.
     fn install(&mut self) -> Result<()> {
         self.alone(|migrator| {
-            let standing = migrator.look()?;
-            if !matches!(standing.verdict(migrator.schema)?, Verdict::Empty) {
+            let access = migrator.look()?;
+            if !matches!(access.verdict(migrator.schema)?, Verdict::Empty) {
                 return Ok(());
             }
-            if !standing.has_schema {
+            if !access.has_schema {
                 migrator.session.batch(&migrator.schema.fill(include_str!("../sql/schema/create_schema.sql")))?;
             }
             migrator.session.batch(&migrator.schema.fill(include_str!("../../migrations/install.sql")))?;
@@ -128,12 +128,12 @@ impl Migrator<'_> {
 
     /// Adds the extras that are missing. A worker can run without them: if they cannot be added, the text returned is
     /// the reason.
-    fn add_extras(&mut self, standing: Standing) -> Result<(Standing, &'static str)> {
-        if !(standing.owns_jobs && standing.may_create) {
-            return Ok((standing, "the role does not own the tables"));
+    fn add_extras(&mut self, access: Access) -> Result<(Access, &'static str)> {
+        if !(access.owns_jobs && access.may_create) {
+            return Ok((access, "the role does not own the tables"));
         }
-        match self.add_missing_extras(&standing) {
-            Ok(false) => Ok((standing, "it was dropped, or is invalid")),
+        match self.add_missing_extras(&access) {
+            Ok(false) => Ok((access, "it was dropped, or is invalid")),
             Ok(true) => Ok((self.look()?, "it is invalid")),
             Err(error) if error.kind() == ErrorKind::Database => {
                 log::debug!(schema = self.schema.name(), error:% = error; "extras not added");
@@ -143,8 +143,8 @@ impl Migrator<'_> {
         }
     }
 
-    fn add_missing_extras(&mut self, standing: &Standing) -> Result<bool> {
-        if standing.has_native_ledger && self.missing_extras()?.is_empty() {
+    fn add_missing_extras(&mut self, access: &Access) -> Result<bool> {
+        if access.has_native_ledger && self.missing_extras()?.is_empty() {
             return Ok(false);
         }
         self.alone(|migrator| {
@@ -193,30 +193,30 @@ impl Migrator<'_> {
 }
 
 /// Returns what a worker needs to know of the schema. `lost` is the reason why an extra may be missing.
-fn facts(standing: Standing, schema: &Schema, lost: &str, needs: &[Need]) -> Result<Facts> {
-    if let Some(refusal) = standing.lacking(schema, needs) {
+fn facts(access: Access, schema: &Schema, lost: &str, needs: &[Need]) -> Result<Facts> {
+    if let Some(refusal) = access.lacking(schema, needs) {
         return Err(refusal);
     }
     let name = schema.name();
-    if standing.max_id > NEWEST_KNOWN {
-        log::warn!(schema = name, newest_migration = standing.max_id, known = NEWEST_KNOWN; "the schema is newer than this library, but has no breaking migration");
+    if access.max_id > NEWEST_KNOWN {
+        log::warn!(schema = name, newest_migration = access.max_id, known = NEWEST_KNOWN; "the schema is newer than this library, but has no breaking migration");
     }
-    if !standing.has_queue_index {
-        log::warn!(schema = name, role = standing.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
+    if !access.has_queue_index {
+        log::warn!(schema = name, role = access.role.as_str(), reason = lost; "working without the index _native_jobs_queue: named queues are claimed more slowly when many jobs wait in them");
     }
-    let no_recovery = standing.lacking(schema, needs::RECOVERY).map(|refusal| refusal.to_string());
-    let no_heartbeats = standing.lacking(schema, needs::HEARTBEATS).map(|refusal| refusal.to_string());
+    let no_recovery = access.lacking(schema, needs::RECOVERY).map(|refusal| refusal.to_string());
+    let no_heartbeats = access.lacking(schema, needs::HEARTBEATS).map(|refusal| refusal.to_string());
     Ok(Facts {
         has_heartbeats: no_heartbeats.is_none(),
-        hidden_heartbeats: no_heartbeats.filter(|_| standing.has(needs::HEARTBEATS)),
-        server_version: standing.server_version,
-        max_id: standing.max_id,
-        has_queue_index: standing.has_queue_index,
-        has_crontabs: standing.lacking(schema, needs::CRON_DECISIONS).is_none(),
+        hidden_heartbeats: no_heartbeats.filter(|_| access.has(needs::HEARTBEATS)),
+        server_version: access.server_version,
+        max_id: access.max_id,
+        has_queue_index: access.has_queue_index,
+        has_crontabs: access.lacking(schema, needs::CRON_DECISIONS).is_none(),
         has_recovery: no_recovery.is_none(),
         no_recovery,
-        has_private_workers: standing.has_private_workers,
-        has_job_retirements: standing.has_job_retirements,
+        has_private_workers: access.has_private_workers,
+        has_job_retirements: access.has_job_retirements,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Opens connections: engine sessions with deadlines, and the handlers' pool.
 //! Knows nothing of the tables.
 
+pub(crate) mod access;
 mod change;
 pub(crate) mod conninfo;
 pub(crate) mod deadline;
@@ -11,7 +12,6 @@ pub(crate) mod pool;
 mod pooler;
 pub(crate) mod schema;
 pub(crate) mod session;
-pub(crate) mod standing;
 pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};

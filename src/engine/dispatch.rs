@@ -1,7 +1,7 @@
 //! gw-dispatch: decides when to claim, and how many. Knows neither handlers nor the database.
 
 use super::Shared;
-use super::core::{Brought, CEILING, Core, Event, Seen, Step};
+use super::claim_plan::{Brought, CEILING, ClaimPlan, Event, Seen, Step};
 use super::fetch::{Fetched, Order};
 use super::local_queue_events::{LocalQueueEvents, Pause};
 use crate::backoff::random_unit;
@@ -27,11 +27,11 @@ pub(crate) fn dispatch(shared: &Shared, until_empty: bool) {
     dispatcher.events.released(shared.take_back());
 }
 
-/// Carries out what the core decides.
+/// Carries out what the plan decides.
 struct Dispatcher<'a> {
     shared: &'a Shared,
     until_empty: bool,
-    core: Core,
+    plan: ClaimPlan,
     timers: Timers,
     refetch: Refetch,
     watch: Watch,
@@ -74,17 +74,17 @@ impl Timers {
 impl<'a> Dispatcher<'a> {
     fn new(shared: &'a Shared, until_empty: bool) -> Self {
         let (config, claimers) = (&shared.config, shared.channels.orders.len());
-        let mut core = Core::new(config.threads, claimers, until_empty)
+        let mut plan = ClaimPlan::new(config.threads, claimers, until_empty)
             .with_slots(config.concurrency)
             .with_budget(config.held_bytes);
         if let Some(queue) = config.local_queue {
-            core = core.with_fixed(queue.capacity, queue.size);
+            plan = plan.with_fixed(queue.capacity, queue.size);
         }
         let (now, poll_interval) = (Instant::now(), config.poll_interval);
         Self {
             shared,
             until_empty,
-            core,
+            plan,
             timers: Timers { poll_interval, poll: now + poll_interval, rested: None, ttl: now },
             refetch: Refetch::new(config.local_queue.and_then(|queue| queue.refetch).filter(|_| !until_empty)),
             watch: Watch::default(),
@@ -98,24 +98,24 @@ impl<'a> Dispatcher<'a> {
     fn advance(&mut self) -> bool {
         let seen = self.look();
         self.events.holds(seen.queued);
-        self.shared.held.set_low_water(self.core.low_water(seen));
-        match self.core.step(seen) {
+        self.shared.held.set_low_water(self.plan.low_water(seen));
+        match self.plan.step(seen) {
             Step::Claim(asked) => {
                 self.timers.poll_again();
                 self.events.asks();
                 self.order(asked, seen.entries);
-                self.core.on(Event::Asked(asked));
+                self.plan.on(Event::Asked(asked));
             }
             Step::Wait if self.is_held_for_too_long(seen.queued) => {
                 self.events.expired(self.shared.take_back());
-                self.core.on(Event::GaveBack);
+                self.plan.on(Event::GaveBack);
                 self.timers.takes_rest(Instant::now());
             }
             Step::Wait => self.wait(seen),
             Step::Empty | Step::Stopped => return false,
         }
         if self.shared.stop.begun.is_triggered() {
-            self.core.on(Event::Stop);
+            self.plan.on(Event::Stop);
         }
         true
     }
@@ -137,7 +137,7 @@ impl<'a> Dispatcher<'a> {
                 self.fetched(fetched.expect("the sender is in the same struct"));
             }
             recv(channels.wake.1) -> _ => self.refetch.wanted = true,
-            recv(channels.freed.1) -> _ => self.core.on(Event::Freed),
+            recv(channels.freed.1) -> _ => self.plan.on(Event::Freed),
             recv(channels.low.1) -> _ => {}
             recv(poll) -> _ => {
                 self.timers.poll_again();
@@ -145,15 +145,15 @@ impl<'a> Dispatcher<'a> {
             }
             recv(self.refetch.until.map_or_else(never, at)) -> _ => {}
             recv(look_again) -> _ => {}
-            recv(self.shared.stop.begun.receiver()) -> _ => self.core.on(Event::Stop),
+            recv(self.shared.stop.begun.receiver()) -> _ => self.plan.on(Event::Stop),
         }
         let ended = self.refetch.look(Instant::now(), self.notifications());
         self.events.refetch(ended);
         if self.refetch.may_claim() {
-            self.core.on(Event::Wake);
+            self.plan.on(Event::Wake);
         }
         if self.timers.has_rested() {
-            self.core.on(Event::Rested);
+            self.plan.on(Event::Rested);
         }
     }
 
@@ -223,12 +223,12 @@ impl<'a> Dispatcher<'a> {
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
-    /// Passes the result of a claim to the core.
+    /// Passes the result of a claim to the plan.
     fn fetched(&mut self, fetched: Fetched) {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
         let Order { jobs: asked, entries } = fetched.order;
-        let Some(taken) = fetched.taken else { return self.core.on(Event::ClaimFailed { asked }) };
+        let Some(taken) = fetched.taken else { return self.plan.on(Event::ClaimFailed { asked }) };
         self.remember(&taken.jobs);
         let got = taken.jobs.values().sum();
         self.events.fetched(got);
@@ -237,7 +237,7 @@ impl<'a> Dispatcher<'a> {
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
         let brought = Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut };
-        self.core.on(Event::Claimed(brought));
+        self.plan.on(Event::Claimed(brought));
     }
 
     fn remember(&mut self, claimed: &HashMap<usize, usize>) {

@@ -1,7 +1,7 @@
 //! What the threads of one worker share. One thread is one file beside this one.
 
 pub(crate) mod avoid;
-pub(crate) mod core;
+pub(crate) mod claim_plan;
 pub(crate) mod dispatch;
 pub(crate) mod error_log;
 pub(crate) mod fetch;
@@ -19,7 +19,7 @@ pub(crate) mod scheduler;
 pub(crate) mod settle;
 pub(crate) mod slot;
 pub(crate) mod stats;
-pub(crate) mod stop;
+pub(crate) mod stop_signals;
 pub(crate) mod store;
 pub(crate) mod timeouts;
 
@@ -30,7 +30,7 @@ use crate::db::migrate::Facts;
 use crate::engine::stats::{Health, Stats};
 use crate::engine::store::{Role, Store};
 use crate::error::{Error, ErrorKind};
-use crate::hooks::events::Events;
+use crate::hooks::observers::Events;
 use crate::hooks::{HookRegistry, JobLost, JobLostContext};
 use crate::job::active::{ActiveJob, Ledger, Settlement};
 use crate::tasks::{StartedJob, Task, WorkerContext};
@@ -45,7 +45,7 @@ use slot::Slots;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use stop::StopSteps;
+use stop_signals::StopSignals;
 
 /// How often a statement is retried after a transient error. A user's trigger can raise such an error for one row each
 /// time, so after that the error counts as a refusal.
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub(crate) deferred: AtomicUsize,
     /// Why the worker stops by itself: a newer worker has changed the schema. `run` returns it.
     pub(crate) refusal: Mutex<Option<Error>>,
-    pub(crate) stop: StopSteps,
+    pub(crate) stop: StopSignals,
     pub(crate) channels: Channels,
     pub(crate) stats: Arc<Stats>,
     pub(crate) health: Arc<Health>,
@@ -154,7 +154,7 @@ impl Shared {
             avoided: Avoided::default(),
             deferred: AtomicUsize::new(0),
             refusal: Mutex::new(None),
-            stop: StopSteps::new(),
+            stop: StopSignals::new(),
             channels,
             stats,
             health,

@@ -1,10 +1,10 @@
 //! Every statement of the engine, one method each. Knows the tables; decides nothing.
 
 use crate::config::retry::LONGEST_DELAY;
+use crate::db::access::Access;
 use crate::db::migrate::Facts;
 use crate::db::schema::Schema;
 use crate::db::session::{Interrupt, Param, Query, Session, Setup};
-use crate::db::standing::Standing;
 use crate::db::{Database, Reconnecting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::active::{ActiveJob, Failure};
@@ -374,7 +374,7 @@ impl Store {
 
     /// The error if a newer worker has made a breaking migration since this worker started.
     pub(crate) fn breaking(&mut self, schema: &Schema) -> Result<Option<Error>> {
-        self.sessions.with(|session| Standing::look_for_breaking(session, schema))
+        self.sessions.with(|session| Access::look_for_breaking(session, schema))
     }
 
     /// The ids of these tasks. Enters those that are new.

@@ -2,7 +2,7 @@
 //! Calls the hooks and applies their results. The engine decides when each event happens.
 
 mod context;
-pub(crate) mod events;
+pub(crate) mod observers;
 
 pub use context::{
     AfterJobRunContext, BeforeJobRunContext, BeforeJobScheduleContext, CronItem, CronJobScheduledContext,

@@ -9,9 +9,9 @@ use crate::client::admin::{
     RescheduleJobOptions,
 };
 use crate::client::{Executor, WorkerUtils};
+use crate::db::access::{Known, Need, needs};
 use crate::db::refuse_async_context;
 use crate::db::schema::Schema;
-use crate::db::standing::{Known, Need, needs};
 use crate::error::Result;
 use crate::job::spec::check_text;
 use crate::text::is_untranslatable;

@@ -1,8 +1,8 @@
 use super::{Facts, INSTALLED, NEWEST_KNOWN};
 use crate::db::Database;
+use crate::db::access::quote;
 use crate::db::schema::Schema;
 use crate::db::session::{Interrupt, Session, Setup};
-use crate::db::standing::quote;
 use crate::devdb::{DevDb, Options};
 use crate::error::{Error, ErrorKind, Result};
 use postgres::{Client, NoTls};

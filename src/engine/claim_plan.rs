@@ -72,7 +72,7 @@ pub(crate) enum Step {
 
 /// The decisions of dispatch.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct ClaimPlan {
     threads: usize,
     /// How many jobs may run at once. More than `threads` if handlers free their thread before the job ends.
     slots: usize,
@@ -109,7 +109,7 @@ pub(crate) struct Core {
     stopping: bool,
 }
 
-impl Core {
+impl ClaimPlan {
     pub(crate) fn new(threads: usize, claimers: usize, until_empty: bool) -> Self {
         Self {
             threads,
@@ -292,7 +292,7 @@ mod tests {
 
     #[track_caller]
     fn check(events: &[Event], seen: Seen, expected: Step) {
-        let mut core = Core::new(THREADS, 2, false);
+        let mut core = ClaimPlan::new(THREADS, 2, false);
         for &event in events {
             if let Event::Claimed(Brought { asked, .. }) = event {
                 core.on(Event::Asked(asked));
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_fixed_queue_is_filled_regardless_of_the_pace() {
-        let core = || Core::new(THREADS, 2, false).with_fixed(10, 5);
+        let core = || ClaimPlan::new(THREADS, 2, false).with_fixed(10, 5);
         assert_eq!(core().step(IDLE), Step::Claim(5));
         let busy = Seen { idle: 0, ..IDLE };
         assert_eq!(core().step(Seen { queued: 3, ..busy }), Step::Claim(5));
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn failed_claims_halve_the_claim_size_and_good_ones_double_it() {
-        let mut core = Core::new(1000, 1, false);
+        let mut core = ClaimPlan::new(1000, 1, false);
         let idle = Seen { idle: 1000, ..IDLE };
         let mut asked = |event: fn(usize) -> Event| {
             let Step::Claim(asked) = core.step(idle) else { panic!("it must claim") };
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn slow_payloads_halve_the_next_claim() {
-        let mut core = Core::new(1000, 1, false);
+        let mut core = ClaimPlan::new(1000, 1, false);
         core.on(Event::Asked(500));
         core.on(Event::Claimed(Brought { asked: 500, got: 500, late: true, ..Brought::default() }));
         assert_eq!(core.step(Seen { idle: 1000, ..IDLE }), Step::Claim(250));
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn a_cut_claim_is_followed_by_one_of_the_kept_size() {
         let idle = Seen { idle: 1000, ..IDLE };
-        let mut core = Core::new(1000, 1, true);
+        let mut core = ClaimPlan::new(1000, 1, true);
         for (got, next) in [(12, 12), (0, 1)] {
             core.on(Event::Asked(500));
             core.on(Event::Claimed(Brought { asked: 500, got, cut: Some(70), ..Brought::default() }));
@@ -398,7 +398,7 @@ mod tests {
     fn jobs_held_ahead_stay_within_the_byte_budget() {
         let fast = Seen { idle: 0, pace: 10_000, entries: 1, ..IDLE };
         let after = |bytes| {
-            let mut core = Core::new(THREADS, 1, false).with_budget(1000);
+            let mut core = ClaimPlan::new(THREADS, 1, false).with_budget(1000);
             for _ in 0..20 {
                 core.on(Event::Asked(10));
                 core.on(Event::Claimed(Brought { asked: 10, got: 10, bytes, ..Brought::default() }));
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn running_jobs_without_a_thread_do_not_block_claims() {
-        let core = Core::new(THREADS, 2, false).with_slots(10_000);
+        let core = ClaimPlan::new(THREADS, 2, false).with_slots(10_000);
         assert_eq!(core.step(Seen { entries: 9_999, ..IDLE }), Step::Claim(4));
     }
 
@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn a_wake_during_a_claim_causes_one_more_claim() {
         let short = |told| {
-            let mut core = Core::new(THREADS, 2, false);
+            let mut core = ClaimPlan::new(THREADS, 2, false);
             core.on(Event::Asked(4));
             core.on(told);
             core.on(claimed(4, 1));
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn run_until_empty_ends_after_an_empty_claim_and_ledger() {
-        let mut core = Core::new(THREADS, 2, true);
+        let mut core = ClaimPlan::new(THREADS, 2, true);
         let mut claimed = |got, entries| {
             core.on(Event::Asked(4));
             assert_eq!(core.step(IDLE), Step::Wait, "the claim under way may bring something");
@@ -490,7 +490,7 @@ mod tests {
 
     #[test]
     fn overlapped_claims_do_not_end_run_until_empty() {
-        let mut core = Core::new(THREADS, 2, true);
+        let mut core = ClaimPlan::new(THREADS, 2, true);
         for jobs in [3, 1] {
             core.on(Event::Asked(jobs));
         }

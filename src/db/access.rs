@@ -216,7 +216,7 @@ impl<C: GenericClient> Ask for C {
 }
 
 /// What one check found.
-pub(crate) struct Standing {
+pub(crate) struct Access {
     pub(crate) server_version: i32,
     pub(crate) role: String,
     database: String,
@@ -239,44 +239,44 @@ pub(crate) struct Standing {
     lacks: Vec<(Need, Why)>,
 }
 
-impl Standing {
+impl Access {
     /// Checks the schema and the role's rights.
     ///
     /// # Errors
     /// `Schema` if the server is too old or the ledger has another form; database errors.
     pub(crate) fn look(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
-        let standing = Self::look_once(client, schema)?;
+        let access = Self::look_once(client, schema)?;
         // The ledger is read after the tables. It may list a migration that was made in between.
-        if standing.max_id >= INSTALLED && !standing.has_jobs {
+        if access.max_id >= INSTALLED && !access.has_jobs {
             return Self::look_once(client, schema);
         }
-        Ok(standing)
+        Ok(access)
     }
 
     fn look_once(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
         let name = || (Box::new(schema.name().to_owned()) as Param, Type::TEXT);
         let rows = client.ask(schema, "probe", include_str!("../sql/schema/probe.sql"), vec![name()])?;
-        let mut standing = Self::read(rows.first().expect("the probe returns one row"))?;
-        if standing.server_version < OLDEST_SERVER {
-            let (theirs, least) = (version(standing.server_version), version(OLDEST_SERVER));
+        let mut access = Self::read(rows.first().expect("the probe returns one row"))?;
+        if access.server_version < OLDEST_SERVER {
+            let (theirs, least) = (version(access.server_version), version(OLDEST_SERVER));
             return Err(Error::new(
                 ErrorKind::Schema,
                 format!("PostgreSQL {theirs} is too old; this library needs {least} or later"),
             ));
         }
-        if standing.may_read_ledger {
+        if access.may_read_ledger {
             let row = Self::ask_the_ledger(client, schema).map_err(|error| match error.sqlstate() {
-                Some("42703") => standing.refuse(
+                Some("42703") => access.refuse(
                     schema,
                     format!("was created by a very old worker: its ledger has no column \"breaking\"; {UPGRADE}"),
                 ),
                 _ => error.context(format_args!("reading the ledger of schema {schema:?}")),
             })?;
-            standing.max_id = row.try_get("max_id")?;
-            standing.breaks_us = row.try_get("breaks_us")?;
-            standing.is_moving = row.try_get("is_moving")?;
+            access.max_id = row.try_get("max_id")?;
+            access.breaks_us = row.try_get("breaks_us")?;
+            access.is_moving = row.try_get("is_moving")?;
         }
-        if standing.may_use {
+        if access.may_use {
             let asked: Vec<Need> = needs::ALL.iter().copied().flatten().copied().collect();
             let column = |of: fn(&Need) -> Option<&'static str>| -> (Param, Type) {
                 (Box::new(asked.iter().map(of).collect::<Vec<_>>()), Type::TEXT_ARRAY)
@@ -296,10 +296,10 @@ impl Standing {
                     _ => Why::Grant,
                 };
                 let need = asked.iter().find(|n| (n.object, n.right, n.through) == (object, right, through));
-                standing.lacks.extend(need.map(|need| (*need, why)));
+                access.lacks.extend(need.map(|need| (*need, why)));
             }
         }
-        Ok(standing)
+        Ok(access)
     }
 
     fn ask_the_ledger(client: &mut impl Ask, schema: &Schema) -> Result<Row> {
@@ -481,7 +481,7 @@ impl Standing {
 
 /// What the last check found, shared by the clones of one client.
 #[derive(Clone, Default)]
-pub(crate) struct Known(Arc<Mutex<Option<(Instant, Standing)>>>);
+pub(crate) struct Known(Arc<Mutex<Option<(Instant, Access)>>>);
 
 impl Known {
     /// Refuses a call that the schema or the role's rights do not allow. Checks at most once a minute. A refusal is
@@ -490,14 +490,13 @@ impl Known {
     /// # Errors
     /// `Schema`, with the remedy in its text; database errors.
     pub(crate) fn check(&self, client: &mut impl Ask, schema: &Schema, needs: &[Need]) -> Result<()> {
-        let allowed =
-            |(at, standing): &(Instant, Standing)| at.elapsed() < FRESH && standing.allows(schema, needs).is_ok();
+        let allowed = |(at, access): &(Instant, Access)| at.elapsed() < FRESH && access.allows(schema, needs).is_ok();
         if self.0.lock().as_ref().is_some_and(allowed) {
             return Ok(());
         }
-        let standing = Standing::look(client, schema)?;
-        standing.allows(schema, needs)?;
-        *self.0.lock() = Some((Instant::now(), standing));
+        let access = Access::look(client, schema)?;
+        access.allows(schema, needs)?;
+        *self.0.lock() = Some((Instant::now(), access));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use crate::db::session::Interrupt;
 use crate::shutdown::ShutdownSignal;
 
 /// The signals that end the threads of one start, in the order in which they are triggered.
-pub(crate) struct StopSteps {
+pub(crate) struct StopSignals {
     /// Claiming ends, and jobs that no thread has started go back.
     pub(crate) begun: ShutdownSignal,
     /// The stop does not wait for running jobs any longer. Only a second signal or an abort triggers it.
@@ -17,7 +17,7 @@ pub(crate) struct StopSteps {
     pub(crate) interrupt: Interrupt,
 }
 
-impl StopSteps {
+impl StopSignals {
     pub(crate) fn new() -> Self {
         Self {
             begun: ShutdownSignal::new(),
