@@ -147,26 +147,27 @@ impl EventQueue {
         self.wakeup.notify();
     }
 
+    /// The next event. Otherwise GW_TIMEOUT, or GW_STOPPED if no more events follow.
     pub(super) fn next(&self, timeout_ms: i64) -> Result<Result<EventValue, gw_status_t>, Failure> {
-        let until = deadline(timeout_ms);
-        loop {
-            let mut waiting = self.waiting.lock();
-            if let Some(event) = waiting.events.pop_front() {
-                return Ok(Ok(event));
-            }
-            if waiting.closed {
-                return Ok(Err(GW_STOPPED));
-            }
-            // Drained under the lock, so no event can have been added since the check.
-            self.wakeup.drain();
-            drop(waiting);
-            if timeout_ms != 0 && is_inside() {
+        // An event that is already there is returned even where the call must not wait.
+        let may_wait = timeout_ms == 0 || !is_inside();
+        let until = deadline(if may_wait { timeout_ms } else { 0 });
+        match self.wakeup.wait_for(until, || self.look()) {
+            Some(found) => Ok(found),
+            None if may_wait => Ok(Err(GW_TIMEOUT)),
+            None => {
                 let text = "a function that the library calls must not wait for an event";
-                return Err(Failure::new(GW_ERR_DEADLOCK, text));
+                Err(Failure::new(GW_ERR_DEADLOCK, text))
             }
-            if timeout_ms == 0 || !self.wakeup.wait(until) {
-                return Ok(Err(GW_TIMEOUT));
-            }
+        }
+    }
+
+    /// Looks once, without waiting.
+    fn look(&self) -> Option<Result<EventValue, gw_status_t>> {
+        let mut waiting = self.waiting.lock();
+        match waiting.events.pop_front() {
+            Some(event) => Some(Ok(event)),
+            None => waiting.closed.then_some(Err(GW_STOPPED)),
         }
     }
 }

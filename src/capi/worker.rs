@@ -503,30 +503,16 @@ impl Inner {
         if timeout_ms != 0 {
             not_inside("wait for a job")?;
         }
-        let until = deadline(timeout_ms);
-        let mut looked_twice = false;
-        loop {
-            match self.look(&mut find) {
-                Ok(Found::Status(GW_TIMEOUT)) if !looked_twice => {
-                    // After the drain, a new job or event notifies again. Look once more for an earlier one.
-                    self.wakeup.drain();
-                    looked_twice = true;
-                }
-                Ok(Found::Status(GW_TIMEOUT)) => {
-                    if timeout_ms == 0 || !self.wakeup.wait(until) {
-                        return Ok(Found::Status(GW_TIMEOUT));
-                    }
-                    looked_twice = false;
-                }
-                found => {
-                    // The descriptor was drained, but there may be more: notify the next caller.
-                    if looked_twice || matches!(found, Ok(Found::Status(GW_STOPPED))) {
-                        self.wakeup.notify();
-                    }
-                    return found;
-                }
-            }
+        let look = || match self.look(&mut find) {
+            Ok(Found::Status(GW_TIMEOUT)) => None,
+            found => Some(found),
+        };
+        let found = self.wakeup.wait_for(deadline(timeout_ms), look).unwrap_or(Ok(Found::Status(GW_TIMEOUT)));
+        if matches!(found, Ok(Found::Status(GW_STOPPED))) {
+            // Every later call returns the same, so the descriptor stays readable.
+            self.wakeup.notify();
         }
+        found
     }
 
     /// Looks once, without waiting.
