@@ -19,10 +19,11 @@ mod header {
     use std::path::Path;
 
     /// The files in the order of the header's sections. Their modules are not followed.
-    const SOURCES: [&str; 13] = [
+    const SOURCES: [&str; 14] = [
         "library.rs",
         "text.rs",
         "status.rs",
+        "error.rs",
         "user_data.rs",
         "log.rs",
         "config.rs",

@@ -1,11 +1,15 @@
 //! Clients: adding jobs and managing existing jobs.
 
+use super::boundary::{millis, put, read, wanted};
+use super::call::call;
 use super::config::{ConfigValue, gw_config_t};
-use super::handle::{self, Slab, Slabs, Use, Value};
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Use, Value};
 use super::keys::Reader;
 use super::spec::{SpecValue, gw_spec_t, time};
-use super::status::{Failure, GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text, wanted};
+use super::status::{GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_status_t};
+use super::text;
 use crate::client::DEADLINE;
 use crate::db::given_or_environment;
 use crate::{
@@ -38,8 +42,9 @@ impl Value for ClientValue {
     const KIND: u64 = 5;
     const NAME: &'static str = "client";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.clients
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<ClientValue> = KindSlab::new();
+        &SLAB
     }
 }
 
@@ -331,9 +336,7 @@ pub unsafe extern "C" fn gw_client_active_workers(
     json: *mut *mut c_char,
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
-    answer(client, json, err, |utils| {
-        Ok(utils.list_active_workers(super::millis("sweep_threshold_ms", sweep_threshold_ms)?)?)
-    })
+    answer(client, json, err, |utils| Ok(utils.list_active_workers(millis("sweep_threshold_ms", sweep_threshold_ms)?)?))
 }
 
 /// Deletes jobs as if they had succeeded, and writes a JSON array of the deleted jobs to `json`. Jobs that a worker
@@ -482,7 +485,7 @@ pub unsafe extern "C" fn gw_client_sweep_stale_workers(
     answer(client, json, err, |utils| {
         // SAFETY: see "Rules" in the header.
         let wanted: SweepOptions = unsafe { self::options(options) }?;
-        let time = |name, millis: Option<i64>| millis.map(|millis| super::millis(name, millis)).transpose();
+        let time = |name, given: Option<i64>| given.map(|given| millis(name, given)).transpose();
         Ok(utils.sweep_stale_workers(SweepStaleWorkersOptions {
             sweep_threshold: time("sweep_threshold_ms", wanted.sweep_threshold_ms)?,
             recovery_delay: time("recovery_delay_ms", wanted.recovery_delay_ms)?,

@@ -1,12 +1,17 @@
 //! Events of workers and jobs, and decisions of interceptors, by name and as JSON.
 
-use super::handle::{self, Slab, Slabs, Value, give};
+use super::boundary::{put, read, wanted};
+use super::call::{call, status_of};
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Value, give};
+use super::inside::{inside, is_inside};
 use super::json::{job, place, reason};
-use super::status::{Failure, GW_ERR_DEADLOCK, GW_OK, GW_STOPPED, GW_TIMEOUT, gw_error_t, gw_status_t};
+use super::status::{GW_ERR_DEADLOCK, GW_OK, GW_STOPPED, GW_TIMEOUT, gw_status_t};
+use super::text;
 use super::user_data::{UserData, gw_free_fn};
 use super::wakeup::{Wakeup, deadline};
 use super::worker::{self, gw_worker_t};
-use super::{call, inside, is_inside, put, read, status_of, text};
 use crate::{
     AfterJobRun, BeforeJobRun, BeforeJobSchedule, CronItem, CronJobScheduled, CronTick, Event, HookRegistry,
     HookResult, Job, JobComplete, JobFail, JobFetch, JobInterrupted, JobKeyMode, JobLost, JobPermanentlyFail,
@@ -67,8 +72,9 @@ impl Value for EventValue {
     const KIND: u64 = 8;
     const NAME: &'static str = "event";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.events
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<EventValue> = KindSlab::new();
+        &SLAB
     }
 }
 
@@ -95,8 +101,9 @@ impl Value for DecisionValue {
     const KIND: u64 = 9;
     const NAME: &'static str = "decision";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.decisions
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<DecisionValue> = KindSlab::new();
+        &SLAB
     }
 }
 
@@ -564,7 +571,7 @@ pub(super) fn give_next(
     timeout_ms: i64,
     event: *mut *mut gw_event_t,
 ) -> Result<gw_status_t, Failure> {
-    super::wanted("event", event)?;
+    wanted("event", event)?;
     match queue.next(timeout_ms)? {
         Err(status) => Ok(status),
         Ok(found) => {

@@ -1,7 +1,8 @@
 //! A file descriptor that is readable while there may be something to fetch. It is one end of a socket pair, because a
 //! signal handler can write to the other end.
 
-use super::status::{Failure, GW_ERR_NOMEM};
+use super::failure::Failure;
+use super::status::GW_ERR_NOMEM;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;

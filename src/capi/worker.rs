@@ -1,19 +1,23 @@
 //! Workers: their tasks, their start and stop, and pulling jobs from them.
 
+use super::boundary::{put, read, wanted};
+use super::call::{call, status_of};
 use super::client::{ClientValue, gw_client_t};
 use super::config::{ConfigValue, gw_config_t};
+use super::error::gw_error_t;
 use super::events::{EventQueue, Hook, Hooks};
-use super::handle::{self, Slab, Slabs, Use, Value};
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Use, Value};
+use super::inside::{is_inside, not_inside};
 use super::job::{self, Home, Life, gw_job_t};
 use super::keys::{self, Reader, Values};
 use super::status::{
-    Failure, GW_CANCELLED, GW_ERR_DEADLOCK, GW_ERR_HANDLE, GW_ERR_NOMEM, GW_ERR_STATE, GW_OK, GW_STOPPED, GW_TIMEOUT,
-    GW_WOKEN, gw_error_t, gw_status_t,
+    GW_CANCELLED, GW_ERR_HANDLE, GW_ERR_NOMEM, GW_ERR_STATE, GW_OK, GW_STOPPED, GW_TIMEOUT, GW_WOKEN, gw_status_t,
 };
 use super::task::{TaskFunction, gw_task_fn};
 use super::user_data::{UserData, gw_free_fn};
 use super::wakeup::{Wakeup, deadline};
-use super::{call, cron, is_inside, json, put, read, text, wanted};
+use super::{cron, json, text};
 use crate::engine::pull::{JobSource, Next};
 use crate::lock::held;
 use crate::tasks::Runner;
@@ -57,8 +61,9 @@ impl Value for WorkerValue {
     const KIND: u64 = 7;
     const NAME: &'static str = "worker";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.workers
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<WorkerValue> = KindSlab::new();
+        &SLAB
     }
 }
 
@@ -563,14 +568,6 @@ fn no_thread(error: std::io::Error) -> Failure {
     Failure::new(GW_ERR_NOMEM, format!("cannot start a thread: {error}"))
 }
 
-/// Refuses a call that waits on a thread of the library: it could wait for itself.
-fn not_inside(doing: &str) -> Result<(), Failure> {
-    match is_inside() {
-        true => Err(Failure::new(GW_ERR_DEADLOCK, format!("a function that the library calls must not {doing}"))),
-        false => Ok(()),
-    }
-}
-
 /// Checks the options, connects, installs the schema or updates the existing one, starts all threads, and returns.
 ///
 /// `mode`: GW_RUN_FOREVER, until a stop; GW_RUN_ONCE, until no job is due. If the start fails, nothing runs:
@@ -912,7 +909,7 @@ fn statistics(worker: *const gw_worker_t) -> Result<WorkerStats, Failure> {
 /// only the fields within that size are written. GW_ERR_INVALID if it is not set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_worker_stats(worker: *const gw_worker_t, stats: *mut gw_stats_t) -> gw_status_t {
-    super::status_of(|| {
+    status_of(|| {
         wanted("stats", stats)?;
         let read = statistics(worker)?;
         // SAFETY: `stats` is not NULL, and the caller promises that `struct_size` is set.
