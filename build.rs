@@ -19,7 +19,7 @@ mod header {
     use std::path::Path;
 
     /// The files in the order of the header's sections. Their modules are not followed.
-    const SOURCES: [&str; 14] = [
+    const SOURCES: [&str; 17] = [
         "library.rs",
         "text.rs",
         "status.rs",
@@ -32,6 +32,9 @@ mod header {
         "job.rs",
         "task.rs",
         "worker.rs",
+        "lifecycle.rs",
+        "pull.rs",
+        "worker_stats.rs",
         "events.rs",
         "cron.rs",
     ];

@@ -7,6 +7,7 @@ use super::error::gw_error_t;
 use super::failure::Failure;
 use super::handle::{self, KindSlab, Use, Value};
 use super::keys::Reader;
+use super::process::{SignalsBlocked, prepare};
 use super::spec::{SpecValue, gw_spec_t, time};
 use super::status::{GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_status_t};
 use super::text;
@@ -66,13 +67,13 @@ pub unsafe extern "C" fn gw_client_new(
 ) -> gw_status_t {
     call(err, || {
         wanted("out", out)?;
-        super::worker::prepare();
+        prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         let values = Reader(&values);
         let missing = "database_url: missing; set it, to \"\" for the defaults of libpq";
         let url = given_or_environment(values.text("database_url"), missing)?;
         let schema = values.text("schema").map(Schema::new).transpose()?.unwrap_or_default();
-        let _blocked = super::worker::SignalsBlocked::now();
+        let _blocked = SignalsBlocked::now();
         let timeout = values.duration("database_timeout")?.unwrap_or(DEADLINE);
         let mut utils = WorkerUtils::connect_within(url, values.connections(10)?, timeout)?.schema(schema);
         if values.boolean("dry_run")?.unwrap_or(false) {
