@@ -19,7 +19,7 @@ mod header {
     use std::path::Path;
 
     /// The files in the order of the header's sections. Their modules are not followed.
-    const SOURCES: [&str; 17] = [
+    const SOURCES: [&str; 21] = [
         "library.rs",
         "text.rs",
         "status.rs",
@@ -35,7 +35,11 @@ mod header {
         "lifecycle.rs",
         "pull.rs",
         "worker_stats.rs",
-        "events.rs",
+        "observer.rs",
+        "interceptor.rs",
+        "event_names.rs",
+        "worker_events.rs",
+        "event.rs",
         "cron.rs",
     ];
 

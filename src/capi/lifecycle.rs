@@ -4,7 +4,6 @@ use super::boundary::read;
 use super::call::call;
 use super::client::{ClientValue, gw_client_t};
 use super::error::gw_error_t;
-use super::events::Hooks;
 use super::failure::Failure;
 use super::handle;
 use super::inside::{is_inside, not_inside};
@@ -16,7 +15,7 @@ use super::text;
 use super::wakeup::deadline;
 use super::worker::{
     Current, End, GW_RUN_FOREVER, GW_RUN_ONCE, GW_STATE_FAILED, GW_STATE_NEW, GW_STATE_RUNNING, GW_STATE_STOPPED,
-    GW_STATE_STOPPING, GW_STOP_ABORT, GW_STOP_GRACEFUL, Inner, WorkerValue, gw_worker_t, look, state_error,
+    GW_STATE_STOPPING, GW_STOP_ABORT, GW_STOP_GRACEFUL, Hooks, Inner, WorkerValue, gw_worker_t, look, state_error,
 };
 use crate::Worker;
 use crate::engine::pull::JobSource;

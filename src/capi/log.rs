@@ -2,7 +2,8 @@
 
 use super::call::{call, status_of};
 use super::error::gw_error_t;
-use super::events::{EventQueue, EventValue, give_next, gw_event_t};
+use super::event::{EventValue, gw_event_t};
+use super::event_queue::{EventQueue, give_next};
 use super::failure::Failure;
 use super::handle::forks;
 use super::status::{GW_ERR_DEADLOCK, GW_STOPPED, gw_status_t};

@@ -5,7 +5,7 @@ use super::call::call;
 use super::client::{ClientValue, gw_client_t};
 use super::config::{ConfigValue, gw_config_t};
 use super::error::gw_error_t;
-use super::events::{EventQueue, Hook};
+use super::event_queue::EventQueue;
 use super::failure::Failure;
 use super::handle::{self, KindSlab, Use, Value};
 use super::job::Home;
@@ -18,7 +18,7 @@ use super::wakeup::Wakeup;
 use super::{cron, text};
 use crate::engine::pull::JobSource;
 use crate::tasks::Runner;
-use crate::{Cron, JobDefinition, RetryPolicy, Worker};
+use crate::{Cron, HookRegistry, JobDefinition, Plugin, RetryPolicy, Worker};
 use parking_lot::{Mutex, RwLock};
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -105,6 +105,20 @@ pub(super) struct TaskSetup {
     pub(super) function: Option<Arc<TaskFunction>>,
     timeout: Option<Duration>,
     backoff: Option<RetryPolicy>,
+}
+
+/// A function that registers a hook of the caller's. It is called at each start.
+pub(super) type Hook = Arc<dyn Fn(&mut HookRegistry) + Send + Sync>;
+
+/// The hooks of a worker, as a plugin of the library.
+pub(super) struct Hooks(pub(super) Vec<Hook>);
+
+impl Plugin for Hooks {
+    fn register(self, hooks: &mut HookRegistry) {
+        for hook in self.0 {
+            hook(hooks);
+        }
+    }
 }
 
 /// The running start, or the last one.
@@ -269,10 +283,10 @@ pub unsafe extern "C" fn gw_worker_add_crontab(
 /// Registers a hook before the start.
 pub(super) fn add_hook(
     worker: *mut gw_worker_t,
-    hook: impl FnOnce(&Arc<EventQueue>) -> Result<Hook, Failure>,
+    hook: impl FnOnce(&Arc<EventQueue>) -> Hook,
 ) -> Result<gw_status_t, Failure> {
     let worker = look(worker)?;
-    let hook = hook(&worker.0.events)?;
+    let hook = hook(&worker.0.events);
     worker.0.change(|setup| {
         setup.hooks.push(hook);
         Ok(GW_OK)
