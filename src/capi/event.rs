@@ -12,7 +12,6 @@ use std::ptr;
 /// frees it with `gw_event_free`. Observers and interceptors receive a borrowed event, valid until they return.
 pub struct gw_event_t;
 
-#[derive(Clone)]
 pub(super) struct EventValue {
     name: &'static CStr,
     json: CString,
