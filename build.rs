@@ -19,10 +19,11 @@ mod header {
     use std::path::Path;
 
     /// The files in the order of the header's sections. Their modules are not followed.
-    const SOURCES: [&str; 13] = [
+    const SOURCES: [&str; 21] = [
         "library.rs",
         "text.rs",
         "status.rs",
+        "error.rs",
         "user_data.rs",
         "log.rs",
         "config.rs",
@@ -31,7 +32,14 @@ mod header {
         "job.rs",
         "task.rs",
         "worker.rs",
-        "events.rs",
+        "lifecycle.rs",
+        "pull.rs",
+        "worker_stats.rs",
+        "observer.rs",
+        "interceptor.rs",
+        "event_names.rs",
+        "worker_events.rs",
+        "event.rs",
         "cron.rs",
     ];
 

@@ -237,6 +237,37 @@ fn the_sources_keep_the_rules() {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
+/// The doc of src/capi/mod.rs lists the files of the C API. Each imports only files that stand before it in the list.
+#[test]
+fn files_of_the_c_api_import_only_files_before_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Map::new();
+    add_sources(root, "src/capi", &mut files);
+    let doc = files.remove("src/capi/mod.rs").unwrap();
+    let entry = |line: &str| Some(line.strip_prefix("//! ")?.split_once(". `")?.1.split_once('`')?.0.to_owned());
+    let order: Vec<String> = doc.lines().filter_map(entry).collect();
+    let place = |name: &str| order.iter().position(|other| other == name);
+    assert_eq!(order.len(), files.len(), "the list names each file once");
+    let mut found = Vec::new();
+    for (path, text) in &files {
+        let own = &module(path)[1];
+        let own_place = place(own).unwrap_or_else(|| panic!("{path} is not in the list"));
+        let is_before = |name: &String| name == own || place(name).is_some_and(|place| place < own_place);
+        for (line, token) in read(path, text) {
+            match token {
+                Found::Path(used) if used[0] == "capi" && !used.get(1).is_some_and(is_before) => {
+                    found.push(format!(
+                        "{path}:{line}: uses {}, which the list does not have before it",
+                        used.join("::")
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
 /// What is planted in a small crate: the file, its text, and the violation; without one, it is allowed. `⏎` ends a line.
 const PLANTED: &str = r##"
 src/db/session.rs | ⏎use crate::engine::lease::X; | 2: uses engine::lease::X: db must not import engine

@@ -1,11 +1,16 @@
 //! Clients: adding jobs and managing existing jobs.
 
+use super::boundary::{millis, put, read, wanted};
+use super::call::call;
 use super::config::{ConfigValue, gw_config_t};
-use super::handle::{self, Slab, Slabs, Use, Value};
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Use, Value};
 use super::keys::Reader;
+use super::process::{SignalsBlocked, prepare};
 use super::spec::{SpecValue, gw_spec_t, time};
-use super::status::{Failure, GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text, wanted};
+use super::status::{GW_ERR_JSON, GW_NOT_FOUND, GW_OK, gw_status_t};
+use super::text;
 use crate::client::DEADLINE;
 use crate::db::given_or_environment;
 use crate::{
@@ -38,8 +43,9 @@ impl Value for ClientValue {
     const KIND: u64 = 5;
     const NAME: &'static str = "client";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.clients
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<ClientValue> = KindSlab::new();
+        &SLAB
     }
 }
 
@@ -61,13 +67,13 @@ pub unsafe extern "C" fn gw_client_new(
 ) -> gw_status_t {
     call(err, || {
         wanted("out", out)?;
-        super::worker::prepare();
+        prepare();
         let values = handle::look::<ConfigValue, _>(config)?.values();
         let values = Reader(&values);
         let missing = "database_url: missing; set it, to \"\" for the defaults of libpq";
         let url = given_or_environment(values.text("database_url"), missing)?;
         let schema = values.text("schema").map(Schema::new).transpose()?.unwrap_or_default();
-        let _blocked = super::worker::SignalsBlocked::now();
+        let _blocked = SignalsBlocked::now();
         let timeout = values.duration("database_timeout")?.unwrap_or(DEADLINE);
         let mut utils = WorkerUtils::connect_within(url, values.connections(10)?, timeout)?.schema(schema);
         if values.boolean("dry_run")?.unwrap_or(false) {
@@ -331,9 +337,7 @@ pub unsafe extern "C" fn gw_client_active_workers(
     json: *mut *mut c_char,
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
-    answer(client, json, err, |utils| {
-        Ok(utils.list_active_workers(super::millis("sweep_threshold_ms", sweep_threshold_ms)?)?)
-    })
+    answer(client, json, err, |utils| Ok(utils.list_active_workers(millis("sweep_threshold_ms", sweep_threshold_ms)?)?))
 }
 
 /// Deletes jobs as if they had succeeded, and writes a JSON array of the deleted jobs to `json`. Jobs that a worker
@@ -482,7 +486,7 @@ pub unsafe extern "C" fn gw_client_sweep_stale_workers(
     answer(client, json, err, |utils| {
         // SAFETY: see "Rules" in the header.
         let wanted: SweepOptions = unsafe { self::options(options) }?;
-        let time = |name, millis: Option<i64>| millis.map(|millis| super::millis(name, millis)).transpose();
+        let time = |name, given: Option<i64>| given.map(|given| millis(name, given)).transpose();
         Ok(utils.sweep_stale_workers(SweepStaleWorkersOptions {
             sweep_threshold: time("sweep_threshold_ms", wanted.sweep_threshold_ms)?,
             recovery_delay: time("recovery_delay_ms", wanted.recovery_delay_ms)?,

@@ -1,9 +1,13 @@
 //! Configurations: keys and values as text.
 
-use super::handle::{self, Slab, Slabs, Value, give};
+use super::boundary::{put, read, wanted};
+use super::call::call;
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Value, give};
 use super::keys::{self, KEYS, Values};
-use super::status::{Failure, GW_NOT_FOUND, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text, wanted};
+use super::status::{GW_NOT_FOUND, GW_OK, gw_status_t};
+use super::text;
 use log::warn;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -21,8 +25,9 @@ impl Value for ConfigValue {
     const KIND: u64 = 3;
     const NAME: &'static str = "configuration";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.configs
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<ConfigValue> = KindSlab::new();
+        &SLAB
     }
 }
 

@@ -1,8 +1,12 @@
 //! Parsing crontab text, and previews of its entries.
 
-use super::handle::{self, Slab, Slabs, Value, give};
-use super::status::{Failure, GW_ERR_CRONTAB, GW_OK, gw_error_t, gw_status_t};
-use super::{call, put, read, text, wanted};
+use super::boundary::{put, read, wanted};
+use super::call::call;
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Value, give};
+use super::status::{GW_ERR_CRONTAB, GW_OK, gw_status_t};
+use super::text;
 use crate::{Cron, ErrorKind};
 use chrono::DateTime;
 use std::ffi::c_char;
@@ -17,8 +21,9 @@ impl Value for CrontabValue {
     const KIND: u64 = 4;
     const NAME: &'static str = "crontab";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.crontabs
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<CrontabValue> = KindSlab::new();
+        &SLAB
     }
 }
 

@@ -1,7 +1,8 @@
 //! Handles: numbers in the form of pointers. A lookup detects a handle that is NULL, freed, of another kind, or from
 //! before a fork. It never reads freed memory. Knows nothing of what the values are.
 
-use super::status::{Failure, GW_ERR_FORKED, GW_ERR_HANDLE, GW_ERR_INVALID, GW_ERR_NOMEM};
+use super::failure::Failure;
+use super::status::{GW_ERR_FORKED, GW_ERR_HANDLE, GW_ERR_INVALID, GW_ERR_NOMEM};
 use parking_lot::Mutex;
 use std::cell::UnsafeCell;
 use std::ops::Deref;
@@ -28,30 +29,14 @@ pub(super) trait Value: Send + Sync + Sized + 'static {
     /// The name of the kind in error messages.
     const NAME: &'static str;
 
-    fn slab(slabs: &Slabs) -> &Slab<Self>;
+    /// The slab of the kind: a static of the file that declares the kind.
+    fn slab() -> &'static KindSlab<Self>;
 
     /// A number of the value that never changes. It is stored beside the value, because callers read it often.
     fn tag(&self) -> i64 {
         0
     }
 }
-
-/// All values that have a handle in this process. A forked child begins with new slabs, because a thread that the child
-/// does not have may hold locks of the old ones.
-#[derive(Default)]
-pub(super) struct Slabs {
-    pub(super) errors: Slab<super::status::ErrorValue>,
-    pub(super) configs: Slab<super::config::ConfigValue>,
-    pub(super) clients: Slab<super::client::ClientValue>,
-    pub(super) specs: Slab<super::spec::SpecValue>,
-    pub(super) workers: Slab<super::worker::WorkerValue>,
-    pub(super) jobs: Slab<super::job::JobValue>,
-    pub(super) events: Slab<super::events::EventValue>,
-    pub(super) decisions: Slab<super::events::DecisionValue>,
-    pub(super) crontabs: Slab<super::cron::CrontabValue>,
-}
-
-static SLABS: AtomicPtr<Slabs> = AtomicPtr::new(ptr::null_mut());
 
 /// How many forks lie between the first process that loaded the library and this one.
 static FORKED: AtomicU32 = AtomicU32::new(0);
@@ -63,34 +48,48 @@ pub(super) fn forks() -> u64 {
 
 extern "C" fn in_the_child() {
     FORKED.fetch_add(1, Ordering::Relaxed);
-    // The slabs are leaked, not freed: their values belong to the parent.
-    SLABS.store(ptr::null_mut(), Ordering::Release);
 }
 
-#[inline]
-fn slabs() -> &'static Slabs {
-    let known = SLABS.load(Ordering::Acquire);
-    let known = if known.is_null() { first_slabs() } else { known };
-    // SAFETY: `known` came from a box and is never freed.
-    unsafe { &*known }
-}
+/// The slab of one kind in this process. A forked child begins with a new one, because a thread that the child does not
+/// have may hold the lock of the parent's.
+pub(super) struct KindSlab<T>(AtomicPtr<Slab<T>>);
 
-#[cold]
-fn first_slabs() -> *mut Slabs {
-    // Not a `Once`: a child forked during its call would block on it.
-    static WATCHES_FORKS: AtomicBool = AtomicBool::new(false);
-    if !WATCHES_FORKS.swap(true, Ordering::AcqRel) {
-        // SAFETY: the handler only stores to atomics, which a forked child may do.
-        unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+impl<T> KindSlab<T> {
+    pub(super) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
     }
-    let fresh = Box::into_raw(Box::<Slabs>::default());
-    match SLABS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => fresh,
-        Err(earlier) => {
-            // SAFETY: `fresh` was not published, so no other thread has it.
-            drop(unsafe { Box::from_raw(fresh) });
-            earlier
+
+    #[inline]
+    fn get(&self) -> &'static Slab<T> {
+        let known = self.0.load(Ordering::Acquire);
+        // SAFETY: a slab that is not NULL came from a box and is never freed.
+        match unsafe { known.as_ref() } {
+            Some(slab) if slab.forked == FORKED.load(Ordering::Relaxed) => slab,
+            _ => self.make(known),
         }
+    }
+
+    /// Replaces `known`, which is NULL or the parent's slab. The parent's is leaked, not freed: its values belong to the
+    /// parent.
+    #[cold]
+    fn make(&self, known: *mut Slab<T>) -> &'static Slab<T> {
+        // Not a `Once`: a child forked during its call would block on it.
+        static WATCHES_FORKS: AtomicBool = AtomicBool::new(false);
+        if !WATCHES_FORKS.swap(true, Ordering::AcqRel) {
+            // SAFETY: the handler only stores to an atomic, which a forked child may do.
+            unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) };
+        }
+        let fresh = Box::into_raw(Box::new(Slab::new(FORKED.load(Ordering::Relaxed))));
+        let slab = match self.0.compare_exchange(known, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            Err(earlier) => {
+                // SAFETY: `fresh` was not published, so no other thread has it.
+                drop(unsafe { Box::from_raw(fresh) });
+                earlier
+            }
+        };
+        // SAFETY: `slab` came from a box and is never freed.
+        unsafe { &*slab }
     }
 }
 
@@ -101,7 +100,9 @@ struct Slot<T> {
 }
 
 /// The values of one kind. Slots are never returned to the allocator, so that any handle can be looked up.
-pub(super) struct Slab<T> {
+struct Slab<T> {
+    /// [`FORKED`] when the slab was made.
+    forked: u32,
     chunks: [AtomicPtr<[Slot<T>; CHUNK]>; CHUNKS],
     free: Mutex<Free>,
 }
@@ -116,13 +117,11 @@ struct Free {
 // the slot was freed. It is read only while a use is counted. The word orders the two.
 unsafe impl<T: Send + Sync> Sync for Slab<T> {}
 
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self { chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS], free: Mutex::default() }
-    }
-}
-
 impl<T> Slab<T> {
+    fn new(forked: u32) -> Self {
+        Self { forked, chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS], free: Mutex::default() }
+    }
+
     fn slot(&self, number: usize) -> Option<&Slot<T>> {
         let chunk = self.chunks.get(number / CHUNK)?.load(Ordering::Acquire);
         // SAFETY: a chunk that is not null came from a box and is never freed.
@@ -193,7 +192,7 @@ pub(super) fn give<T: Value, C>(value: T) -> *mut C {
 
 /// Makes a handle for a value. GW_ERR_NOMEM if all slots are in use.
 pub(super) fn try_give<T: Value, C>(value: T) -> Result<*mut C, Failure> {
-    let slab = T::slab(slabs());
+    let slab = T::slab().get();
     let number = slab
         .take()
         .ok_or_else(|| Failure::new(GW_ERR_NOMEM, format!("too many handles of kind {} are in use", T::NAME)))?;
@@ -273,7 +272,7 @@ fn find<T: Value>(handle: usize) -> Option<Found<T>> {
         return None;
     }
     let number = (handle >> SLOT & 0xf_ffff) as u32;
-    let slab = T::slab(slabs());
+    let slab = T::slab().get();
     let slot = slab.slot(number as usize)?;
     Some(Found { slab, slot, number, generation: handle & 0xffff_ffff })
 }
@@ -298,41 +297,64 @@ fn refusal<T: Value>(handle: usize) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::ErrorValue;
     use super::*;
 
-    fn value(text: &str) -> ErrorValue {
-        ErrorValue::new(Failure::new(GW_ERR_INVALID, text.to_owned()))
+    struct Word(String);
+
+    impl Value for Word {
+        const KIND: u64 = 14;
+        const NAME: &'static str = "word";
+
+        fn slab() -> &'static KindSlab<Self> {
+            static SLAB: KindSlab<Word> = KindSlab::new();
+            &SLAB
+        }
+    }
+
+    struct Other;
+
+    impl Value for Other {
+        const KIND: u64 = 15;
+        const NAME: &'static str = "other";
+
+        fn slab() -> &'static KindSlab<Self> {
+            static SLAB: KindSlab<Other> = KindSlab::new();
+            &SLAB
+        }
+    }
+
+    fn value(text: &str) -> Word {
+        Word(text.to_owned())
     }
 
     #[test]
     fn freed_handle_is_refused_after_its_slot_is_reused() {
         let first: *mut u8 = give(value("first"));
-        free::<ErrorValue, _>(first).unwrap();
+        free::<Word, _>(first).unwrap();
         let second: *mut u8 = give(value("second"));
-        assert_eq!(look::<ErrorValue, _>(first).err().map(|failure| failure.status), Some(GW_ERR_HANDLE));
-        assert_eq!(free::<ErrorValue, _>(first).err().map(|failure| failure.status), Some(GW_ERR_HANDLE));
-        assert!(look::<ErrorValue, _>(second).is_ok());
-        free::<ErrorValue, _>(second).unwrap();
+        assert_eq!(look::<Word, _>(first).err().map(|failure| failure.status), Some(GW_ERR_HANDLE));
+        assert_eq!(free::<Word, _>(first).err().map(|failure| failure.status), Some(GW_ERR_HANDLE));
+        assert!(look::<Word, _>(second).is_ok());
+        free::<Word, _>(second).unwrap();
     }
 
     #[test]
     fn a_value_in_use_outlives_its_handle() {
         let handle: *mut u8 = give(value("here"));
-        let used = look::<ErrorValue, _>(handle).unwrap();
-        free::<ErrorValue, _>(handle).unwrap();
-        assert!(look::<ErrorValue, _>(handle).is_err());
-        assert_eq!(used.message.to_str(), Ok("here"));
+        let used = look::<Word, _>(handle).unwrap();
+        free::<Word, _>(handle).unwrap();
+        assert!(look::<Word, _>(handle).is_err());
+        assert_eq!(used.0, "here");
     }
 
     #[test]
     fn handle_of_another_kind_or_unused_slot_is_refused() {
         let handle: *mut u8 = give(value("one"));
-        assert!(look::<super::super::spec::SpecValue, _>(handle).is_err());
+        assert!(look::<Other, _>(handle).is_err());
         // No other test uses this slot.
-        assert!(look::<ErrorValue, u8>(ptr::without_provenance(handle.addr() ^ (1 << (SLOT + 15)))).is_err());
-        assert!(look::<ErrorValue, u8>(ptr::without_provenance(0x1234)).is_err());
-        free::<ErrorValue, _>(handle).unwrap();
+        assert!(look::<Word, u8>(ptr::without_provenance(handle.addr() ^ (1 << (SLOT + 15)))).is_err());
+        assert!(look::<Word, u8>(ptr::without_provenance(0x1234)).is_err());
+        free::<Word, _>(handle).unwrap();
     }
 
     #[test]
@@ -345,11 +367,11 @@ mod tests {
                     scope.spawn(move || {
                         for &handle in handles {
                             let handle: *const u8 = ptr::without_provenance(handle);
-                            if let Ok(used) = look::<ErrorValue, _>(handle) {
-                                assert!(!used.message.is_empty());
+                            if let Ok(used) = look::<Word, _>(handle) {
+                                assert!(!used.0.is_empty());
                             }
                             if thread == 3 {
-                                free::<ErrorValue, _>(handle).unwrap();
+                                free::<Word, _>(handle).unwrap();
                             }
                         }
                     });

@@ -1,9 +1,13 @@
 //! Jobs that the caller runs: their fields and their outcomes.
 
+use super::boundary::{millis, put, read};
+use super::call::{call, status_of};
 use super::client::gw_client_t;
-use super::handle::{self, Slab, Slabs, Use, Value};
-use super::status::{Failure, GW_ERR_ALREADY_FINISHED, GW_ERR_CLOSED, GW_ERR_STATE, GW_OK, gw_error_t, gw_status_t};
-use super::{call, json, millis, read, status_of, text};
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Use, Value};
+use super::status::{GW_ERR_ALREADY_FINISHED, GW_ERR_CLOSED, GW_ERR_STATE, GW_OK, gw_status_t};
+use super::{json, text};
 use crate::tasks::batch;
 use crate::tasks::{StartedJob, WorkerContext};
 use parking_lot::Mutex;
@@ -26,8 +30,9 @@ impl Value for JobValue {
     const KIND: u64 = 6;
     const NAME: &'static str = "job";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.jobs
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<JobValue> = KindSlab::new();
+        &SLAB
     }
 
     fn tag(&self) -> i64 {
@@ -213,7 +218,7 @@ pub unsafe extern "C" fn gw_job_payload(job: *const gw_job_t, len: *mut usize) -
         let life = &look(job)?.life;
         let payload = life.payload.get_or_init(|| text::owned(life.context.payload()));
         // SAFETY: see "Rules" in the header.
-        unsafe { super::put(len, payload.as_bytes().len()) };
+        unsafe { put(len, payload.as_bytes().len()) };
         Ok(payload.as_ptr())
     })
 }

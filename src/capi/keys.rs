@@ -1,6 +1,6 @@
 //! The keys of a configuration: type, default, and the option that each sets.
 
-use super::status::Failure;
+use super::failure::Failure;
 use super::wakeup::Wakeup;
 use crate::config::Pull;
 use crate::{Cron, LocalQueueConfig, RefetchDelayConfig, WorkerOptions, WorkerRecoveryConfig};

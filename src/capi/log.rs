@@ -1,8 +1,12 @@
 //! The log sink: a function of the caller's, a queue, or standard error.
 
-use super::events::{EventQueue, EventValue, give_next, gw_event_t};
+use super::call::{call, status_of};
+use super::error::gw_error_t;
+use super::event::{EventValue, gw_event_t};
+use super::event_queue::{EventQueue, give_next};
+use super::failure::Failure;
 use super::handle::forks;
-use super::status::{Failure, GW_ERR_DEADLOCK, GW_STOPPED, gw_error_t, gw_status_t};
+use super::status::{GW_ERR_DEADLOCK, GW_STOPPED, gw_status_t};
 use super::text;
 use super::user_data::{UserData, gw_free_fn};
 use log::kv::{Error, Key, Value, VisitSource};
@@ -185,7 +189,7 @@ pub unsafe extern "C" fn gw_log_set_sink(
     free_fn: gw_free_fn,
     max_level: i32,
 ) -> gw_status_t {
-    super::status_of(|| {
+    status_of(|| {
         let user_data = UserData { pointer: user_data, free: free_fn };
         replace(sink.map(|function| Sink::Function { function, user_data }), max_level)
     })
@@ -196,7 +200,7 @@ pub unsafe extern "C" fn gw_log_set_sink(
 /// `gw_log_set_sink` ends the queue.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gw_log_set_queue(max_level: i32) -> gw_status_t {
-    super::status_of(|| replace(Some(Sink::Queue(Arc::new(EventQueue::new()?))), max_level))
+    status_of(|| replace(Some(Sink::Queue(Arc::new(EventQueue::new()?))), max_level))
 }
 
 /// Writes the next waiting log record to `record`: an event whose name is its level (`error`, `warn`, `info`, `debug`,
@@ -210,7 +214,7 @@ pub unsafe extern "C" fn gw_log_next(
     record: *mut *mut gw_event_t,
     err: *mut *mut gw_error_t,
 ) -> gw_status_t {
-    super::call(err, || {
+    call(err, || {
         let queue = match &*sink().read() {
             Some(Sink::Queue(queue)) => queue.clone(),
             _ => return Ok(GW_STOPPED),

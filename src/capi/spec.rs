@@ -1,8 +1,12 @@
 //! Specifications of jobs to add.
 
-use super::handle::{self, Slab, Slabs, Value, give};
-use super::status::{Failure, GW_ERR_JSON, GW_OK, gw_error_t, gw_status_t};
-use super::{call, json, read, status_of, text, wanted};
+use super::boundary::{put, read, wanted};
+use super::call::{call, status_of};
+use super::error::gw_error_t;
+use super::failure::Failure;
+use super::handle::{self, KindSlab, Value, give};
+use super::status::{GW_ERR_JSON, GW_OK, gw_status_t};
+use super::{json, text};
 use crate::job::spec::check_run_at;
 use crate::job::trace;
 use crate::{JobKeyMode, JobSpec, RawJob, Schema, TaskName};
@@ -47,8 +51,9 @@ impl Value for SpecValue {
     const KIND: u64 = 2;
     const NAME: &'static str = "spec";
 
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.specs
+    fn slab() -> &'static KindSlab<Self> {
+        static SLAB: KindSlab<SpecValue> = KindSlab::new();
+        &SLAB
     }
 }
 
@@ -296,7 +301,7 @@ pub unsafe extern "C" fn gw_sql_add_job(
         }
         let statement = statement.replace(":GRAPHILE_WORKER_SCHEMA", &quoted);
         // SAFETY: see "Rules" in the header.
-        unsafe { super::put(sql, text::give(statement.trim_end())) };
+        unsafe { put(sql, text::give(statement.trim_end())) };
         Ok(GW_OK)
     })
 }

@@ -1,10 +1,6 @@
-//! The results of calls: statuses and error objects.
+//! The results of calls: statuses, and what they are called.
 
-use super::handle::{self, Slab, Slabs, Value};
-use super::{read, text};
-use crate::{Error, ErrorKind};
-use std::ffi::{CStr, CString, c_char};
-use std::ptr;
+use std::ffi::{CStr, c_char};
 
 /// The result of a call. 0: success. Above 0: no error, but no result either. Below 0: an error. New numbers may be
 /// added: treat an unknown one above 0 as "try again later", and one below 0 as an error.
@@ -116,92 +112,6 @@ const STATUSES: &[(gw_status_t, &CStr, &CStr)] = &[
     (GW_ERR_PANIC, c"GW_ERR_PANIC", c"a bug in the library"),
 ];
 
-/// Why a call failed: the content of an error object.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) status: gw_status_t,
-    pub(super) message: String,
-    sqlstate: Option<String>,
-    retryable: bool,
-}
-
-impl Failure {
-    pub(super) fn new(status: gw_status_t, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), sqlstate: None, retryable: false }
-    }
-
-    pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(GW_ERR_INVALID, message)
-    }
-
-    /// The same, with the place of the error in front.
-    pub(super) fn within(mut self, place: impl std::fmt::Display) -> Self {
-        self.message = format!("{place}: {}", self.message);
-        self
-    }
-
-    pub(super) fn config(message: impl Into<String>) -> Self {
-        Self::new(GW_ERR_CONFIG, message)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let status = match error.kind() {
-            ErrorKind::Config => GW_ERR_CONFIG,
-            ErrorKind::Connect => GW_ERR_CONNECT,
-            ErrorKind::Auth => GW_ERR_AUTH,
-            ErrorKind::Tls => GW_ERR_TLS,
-            ErrorKind::Database => GW_ERR_DATABASE,
-            ErrorKind::Schema => GW_ERR_SCHEMA,
-            ErrorKind::Timeout => GW_ERR_DATABASE_TIMEOUT,
-            ErrorKind::UnknownOutcome => GW_ERR_UNKNOWN_OUTCOME,
-            ErrorKind::Conflict => GW_ERR_CONFLICT,
-            ErrorKind::JobScheduleSkipped => GW_ERR_SKIPPED,
-            ErrorKind::JobScheduleFailed => GW_ERR_REFUSED,
-            ErrorKind::Payload => GW_ERR_JSON,
-            ErrorKind::Misuse => GW_ERR_STATE,
-            ErrorKind::Stopped => GW_ERR_STUCK,
-        };
-        Self {
-            status,
-            message: error.to_string(),
-            sqlstate: error.sqlstate().map(str::to_owned),
-            retryable: error.is_transient(),
-        }
-    }
-}
-
-/// An error. Immutable and thread-safe. The caller frees it with `gw_error_free`.
-pub struct gw_error_t;
-
-pub(super) struct ErrorValue {
-    status: gw_status_t,
-    pub(super) message: CString,
-    sqlstate: Option<CString>,
-    retryable: bool,
-}
-
-impl ErrorValue {
-    pub(super) fn new(failure: Failure) -> Self {
-        Self {
-            status: failure.status,
-            message: text::owned(failure.message),
-            sqlstate: failure.sqlstate.map(text::owned),
-            retryable: failure.retryable,
-        }
-    }
-}
-
-impl Value for ErrorValue {
-    const KIND: u64 = 1;
-    const NAME: &'static str = "error";
-
-    fn slab(slabs: &Slabs) -> &Slab<Self> {
-        &slabs.errors
-    }
-}
-
 fn meaning(status: gw_status_t) -> Option<&'static (gw_status_t, &'static CStr, &'static CStr)> {
     STATUSES.iter().find(|known| known.0 == status)
 }
@@ -222,42 +132,4 @@ pub extern "C" fn gw_status_text(status: gw_status_t) -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn gw_status_at(index: usize) -> gw_status_t {
     STATUSES.get(index).map_or(i32::MIN, |known| known.0)
-}
-
-/// The status of the call that returned this error. GW_ERR_INVALID if `error` is NULL.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gw_error_status(error: *const gw_error_t) -> gw_status_t {
-    match handle::look::<ErrorValue, _>(error) {
-        Ok(error) => error.status,
-        Err(failure) => failure.status,
-    }
-}
-
-/// The message: what went wrong, and what to do about it. It contains no passwords and no payloads. Valid until the
-/// error is freed. NULL on a bad handle.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gw_error_message(error: *const gw_error_t) -> *const c_char {
-    read(ptr::null(), || Ok(handle::look::<ErrorValue, _>(error)?.message.as_ptr()))
-}
-
-/// PostgreSQL's SQLSTATE, five characters; NULL if the error does not come from the database. Valid until the error is
-/// freed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gw_error_sqlstate(error: *const gw_error_t) -> *const c_char {
-    read(ptr::null(), || {
-        Ok(handle::look::<ErrorValue, _>(error)?.sqlstate.as_ref().map_or(ptr::null(), |state| state.as_ptr()))
-    })
-}
-
-/// Whether the same call may succeed later: after a broken connection, a deadlock, or while a server starts. false on a
-/// bad handle.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gw_error_is_retryable(error: *const gw_error_t) -> bool {
-    read(false, || Ok(handle::look::<ErrorValue, _>(error)?.retryable))
-}
-
-/// Frees an error. NULL does nothing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn gw_error_free(error: *mut gw_error_t) {
-    read((), || handle::free::<ErrorValue, _>(error));
 }

@@ -1,8 +1,9 @@
 //! Task functions of the caller's: how one is called, and what its outcome means.
 
+use super::inside::inside;
+use super::job;
 use super::job::{Home, Life, gw_job_t};
 use super::user_data::UserData;
-use super::{inside, job};
 use crate::tasks::StartedJob;
 use log::error;
 use std::ffi::c_void;

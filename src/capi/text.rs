@@ -1,6 +1,7 @@
 //! Text across the C API: UTF-8 that ends with NUL or has a length.
 
-use super::status::{Failure, GW_ERR_UTF8};
+use super::failure::Failure;
+use super::status::GW_ERR_UTF8;
 use std::ffi::{CStr, CString, c_char};
 
 /// As a length: the text ends with NUL.

@@ -1,7 +1,8 @@
 //! A file descriptor that is readable while there may be something to fetch. It is one end of a socket pair, because a
 //! signal handler can write to the other end.
 
-use super::status::{Failure, GW_ERR_NOMEM};
+use super::failure::Failure;
+use super::status::GW_ERR_NOMEM;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -35,6 +36,29 @@ impl Wakeup {
         if !self.notified.swap(true, Ordering::AcqRel) {
             // The buffer is never full: a byte is written only after the last one was read.
             let _ = (&self.writer).write(&[1]);
+        }
+    }
+
+    /// Calls `look` until it finds something. Returns `None` if it finds nothing by `deadline`; `None` as the deadline
+    /// waits without limit. `look` is called at least once, and a deadline that is over never waits.
+    ///
+    /// Several threads may wait for the same descriptor. The thread that puts something there notifies afterwards.
+    pub(super) fn wait_for<T>(&self, deadline: Option<Instant>, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        loop {
+            if let found @ Some(_) = look() {
+                return found;
+            }
+            self.drain();
+            // The drain may have removed a notify that came after the first look. Look once more.
+            if let found @ Some(_) = look() {
+                // The descriptor was drained, but there may be more: notify the next caller.
+                self.notify();
+                return found;
+            }
+            let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if is_over || !self.wait(deadline) {
+                return None;
+            }
         }
     }
 
@@ -86,18 +110,120 @@ pub(super) fn deadline(timeout_ms: i64) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicU32;
+
+    fn is_readable(wakeup: &Wakeup) -> bool {
+        wakeup.wait(deadline(0))
+    }
 
     #[test]
     fn descriptor_is_readable_from_notify_until_drain() {
         let wakeup = Wakeup::new().unwrap();
-        assert!(!wakeup.wait(deadline(0)));
+        assert!(!is_readable(&wakeup));
         wakeup.notify();
         wakeup.notify();
-        assert!(wakeup.wait(deadline(0)));
+        assert!(is_readable(&wakeup));
         assert!(wakeup.wait(None));
         wakeup.drain();
         assert!(!wakeup.wait(deadline(1)));
         wakeup.notify();
-        assert!(wakeup.wait(deadline(0)));
+        assert!(is_readable(&wakeup));
+    }
+
+    #[test]
+    fn first_look_that_finds_drains_nothing() {
+        let wakeup = Wakeup::new().unwrap();
+        wakeup.notify();
+        assert_eq!(wakeup.wait_for(None, || Some(1)), Some(1));
+        assert!(is_readable(&wakeup));
+    }
+
+    #[test]
+    fn look_after_the_drain_finds_and_notifies_the_next_waiter() {
+        let (wakeup, looks) = (Wakeup::new().unwrap(), Cell::new(0));
+        wakeup.notify();
+        let second_look = || {
+            assert_eq!(is_readable(&wakeup), looks.get() == 0, "the first look is before the drain");
+            looks.set(looks.get() + 1);
+            (looks.get() == 2).then_some(())
+        };
+        assert_eq!(wakeup.wait_for(None, second_look), Some(()));
+        assert!(is_readable(&wakeup));
+    }
+
+    #[test]
+    fn notify_between_drain_and_wait_is_not_lost() {
+        let (wakeup, looks) = (Wakeup::new().unwrap(), Cell::new(0));
+        // The second look is after the drain. What it misses by a moment, the third one finds.
+        let third_look = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 2 {
+                wakeup.notify();
+            }
+            (looks.get() == 3).then_some(())
+        };
+        assert_eq!(wakeup.wait_for(None, third_look), Some(()));
+        assert!(is_readable(&wakeup), "only a look that finds nothing drains");
+    }
+
+    #[test]
+    fn timeout_ends_the_wait_and_leaves_nothing_readable() {
+        let (wakeup, looks) = (Wakeup::new().unwrap(), Cell::new(0));
+        let nothing = || {
+            looks.set(looks.get() + 1);
+            None::<()>
+        };
+        wakeup.notify();
+        let begun = Instant::now();
+        assert_eq!(wakeup.wait_for(deadline(20), nothing), None);
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        assert_eq!(looks.get(), 2);
+        assert!(!is_readable(&wakeup));
+    }
+
+    #[test]
+    fn deadline_that_is_over_never_waits_even_if_readable() {
+        let (wakeup, looks) = (Wakeup::new().unwrap(), Cell::new(0));
+        let always_notified = || {
+            looks.set(looks.get() + 1);
+            wakeup.notify();
+            None::<()>
+        };
+        assert_eq!(wakeup.wait_for(deadline(0), always_notified), None);
+        assert_eq!(looks.get(), 2);
+    }
+
+    #[test]
+    fn another_waiter_is_woken_after_this_one_drained() {
+        for _ in 0..100 {
+            let wakeup = Wakeup::new().unwrap();
+            let (items, others_looks) = (Mutex::new(Vec::new()), AtomicU32::new(0));
+            let others_look = || {
+                let found = items.lock().pop();
+                others_looks.fetch_add(1, Ordering::AcqRel);
+                found
+            };
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| wakeup.wait_for(deadline(10_000), others_look));
+                let mut is_first = true;
+                let look = || {
+                    if !std::mem::take(&mut is_first) {
+                        return items.lock().pop();
+                    }
+                    // The other thread waits, or is about to. Two items come with one notify, which this one drains.
+                    while others_looks.load(Ordering::Acquire) < 2 {
+                        std::thread::yield_now();
+                    }
+                    items.lock().extend([1, 2]);
+                    wakeup.notify();
+                    None
+                };
+                let mut found = [wakeup.wait_for(deadline(10_000), look), other.join().unwrap()];
+                found.sort();
+                assert_eq!(found, [Some(1), Some(2)]);
+            });
+        }
     }
 }
