@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
-// A handle is, from the top: 4 bits of kind, 8 of forks, 20 of slot, 32 of generation.
+// A handle is, from the highest bit down: 4 bits of kind, 8 of forks, 20 of slot, 32 of generation.
 const KIND: u32 = 60;
 const FORKS: u32 = 52;
 const SLOT: u32 = 32;
@@ -69,8 +69,8 @@ impl<T> KindSlab<T> {
         }
     }
 
-    /// Replaces `known`, which is NULL or the parent's slab. The parent's is leaked, not freed: its values belong to the
-    /// parent.
+    /// Replaces `known`, which is NULL or the parent's slab. The parent's is leaked, not freed: its values belong to
+    /// the parent.
     #[cold]
     fn make(&self, known: *mut Slab<T>) -> &'static Slab<T> {
         // Not a `Once`: a child forked during its call would block on it.

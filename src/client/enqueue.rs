@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How many attempts a keyed enqueue has that loses against a worker that takes the same job.
 const KEYED_TRIES: u32 = 20;
 
-/// How many jobs of a call are looked up. One that exists shows that all were added.
+/// How many jobs of a call are looked up. The call adds all or none, so one that exists proves that all were added.
 const LOOKED_AT: usize = 5;
 
 /// Adds checked jobs. Returns them in the order of the call, since the database has an order of its own. Several jobs

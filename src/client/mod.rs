@@ -130,8 +130,8 @@ impl WorkerUtils {
     }
 
     /// Returns utilities whose calls wait for the database at most `timeout`. Defaults to 10 seconds, or to the
-    /// worker's `database_timeout`. A call that adds jobs has a millisecond more for each job, and two more for each
-    /// KiB of their payloads. A call that lists jobs has the timeout for each job that arrives.
+    /// worker's `database_timeout`. A call that adds jobs has one millisecond more for each job, and two milliseconds
+    /// more for each KiB of payload. The timeout of a call that lists jobs starts again with each job that arrives.
     ///
     /// ```no_run
     /// # fn main() -> graphile_worker::Result<()> {

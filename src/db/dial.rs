@@ -1,5 +1,6 @@
 //! Connects to a server: tries every host and every address of it in turn, as libpq does, each within its share of the
-//! time. Reads everything that a connection needs anew for each one. Opens no socket: the [`Dialer`] does.
+//! time. Reads everything that a connection needs anew for each one. The implementations of [`Dialer`] open the
+//! sockets.
 
 use super::conninfo::{ConnInfo, Server, WHERE};
 use super::tls::Tls;

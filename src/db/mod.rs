@@ -236,8 +236,8 @@ impl Database {
             let answer = call(&mut connection);
             if answer.as_ref().is_err_and(|error| error.breaks_session() || error.is_stale()) && !connection.is_closed()
             {
-                // Any pool drops a client whose session has ended. The statement that ends its own session always
-                // returns an error.
+                // Ends the session, so that any kind of pool drops the client. The statement that ends its own session
+                // always returns an error.
                 let _ = connection.batch_execute(include_str!("../sql/session/end_session.sql"));
             }
             if answer.is_ok() {

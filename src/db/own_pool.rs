@@ -48,7 +48,7 @@ struct PoolInner {
     freed: Condvar,
     /// Signals to gw-pool that the pool is dropped.
     closed: Condvar,
-    /// Whether the last close was late. Then no close is waited for until the server replies again.
+    /// Whether the last close was late. If so, the pool waits for no close until the server replies again.
     silent: AtomicBool,
     /// The servers that did not reply to the last attempt in time.
     late: Mutex<HashSet<String>>,
@@ -136,7 +136,7 @@ impl ConnectionPool for OwnPool {
                 state = held(shelf.freed.wait_timeout(state, wait)).0;
             }
             if left().is_zero() {
-                // If a notify ended this wait, it is passed on to another waiter.
+                // `freed` may have woken this thread just now. It does not take the client, so it wakes another one.
                 shelf.freed.notify_one();
                 return Err(match refusal {
                     Some(refusal) => {

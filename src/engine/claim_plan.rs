@@ -175,8 +175,8 @@ impl ClaimPlan {
                 self.seen_empty = false;
             }
             Event::Claimed(Brought { asked, got, .. }) if got >= asked => {
-                // Also if another claim returned too few jobs meanwhile: it may have skipped rows that this claim had
-                // locked and did not need.
+                // This holds also if another claim returned too few jobs meanwhile. That claim may have skipped rows
+                // that this one had locked and did not need.
                 self.ready = true;
                 self.growth = (self.growth * 2).min(CEILING);
                 self.seen_empty = false;

@@ -38,7 +38,7 @@ struct Dispatcher<'a> {
     events: LocalQueueEvents<'a>,
     /// How many of the recently claimed jobs belong to each task. Older claims weigh less.
     mix: HashMap<usize, f64>,
-    /// Fetch threads without an order. The last one gets the next order.
+    /// The numbers of fetch threads that carry out no claim. The last one gets the next claim.
     free: Vec<usize>,
 }
 

@@ -16,9 +16,9 @@ use parking_lot::RwLockReadGuard;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// The most stored bytes of payloads that one claim returns together with its jobs. In a full claim each job then has
-/// about what PostgreSQL keeps in the job's row. A compressed payload may be a hundred times as large as its stored
-/// size.
+/// The most stored bytes of payloads that one claim returns together with its jobs. In a full claim that is about 2 KiB
+/// for each job, which is what PostgreSQL keeps in the row itself (TOAST). A compressed payload may be a hundred times
+/// as large as its stored size.
 const INLINE: usize = 1 << 20;
 
 /// A claim that returns at least `INLINE` bytes of payloads is late if it takes this long.

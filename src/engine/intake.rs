@@ -13,7 +13,7 @@ use log::{error, warn};
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How long a job waits that was claimed again while its older claim has not ended.
+/// How long a job waits if it was claimed again before its older claim has ended.
 const DOUBLED_DELAY: Duration = Duration::from_secs(5);
 
 /// About how many bytes of payloads one statement reads. The jobs of a portion start while the next one is read.
@@ -23,7 +23,7 @@ const PORTION: usize = 1 << 20;
 /// them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a job waits whose payload could not be read twice in a row.
+/// How long a job waits after two failed reads of its payload in a row.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(60);
 
 /// What was kept of a claim.

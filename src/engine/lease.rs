@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Locks are renewed before they are much older than this, so that sweeps that judge by age see a live worker. The
-/// renewal runs twice in this time.
+/// No lock gets much older than this, so that sweeps that judge by age see a live worker. Every half of this time,
+/// locks that are older than half of it are renewed.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a heartbeat that the database refused.
@@ -72,7 +72,8 @@ struct Lease<'a> {
     reconcile: Instant,
     tasks: Instant,
     reset: Instant,
-    /// How many jobs had been claimed at the last reconcile. If that has not changed, there is nothing to find.
+    /// How many jobs had been claimed at the last reconcile. If the number is the same now, no claim can have been lost
+    /// since.
     claimed: u64,
     /// The unknown tasks that have been logged.
     told: HashSet<String>,
@@ -102,7 +103,8 @@ impl<'a> Lease<'a> {
 
     /// Does what is due. The heartbeat is first, so that sweeps consider this worker alive while it reconciles.
     fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
-        // While the machine slept, this worker's clock stood still and those of other machines did not.
+        // If the machine slept, the timers stood still, and other workers may have missed heartbeats. `is_silent`
+        // notices that.
         if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.suspicion()) {
             self.beat()?;
         }

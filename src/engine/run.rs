@@ -15,7 +15,7 @@ const ALONE_PATIENCE: Duration = Duration::from_secs(30);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// How long it then waits until it is available again.
+/// How long an exclusive job waits before it is available again, if it could not run.
 const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs jobs until a stop.

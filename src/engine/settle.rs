@@ -233,7 +233,7 @@ impl Settler<'_> {
             }
             let splits = if refused && error.sqlstate() == Some(LOCK_TIMEOUT) {
                 if self.set_blocked_aside(&mut group) == 0 {
-                    // The lock is released by now, or it is on the table.
+                    // No row is locked: the lock was released by now, or it is a lock of the whole table.
                     self.wait_after(&error);
                 }
                 false

@@ -34,7 +34,7 @@ const STEADY_PLANS: [(&str, &str); 6] = [
     ("enable_mergejoin", "off"),
 ];
 
-/// Which jobs a claim selects. Parts that are off are NULL.
+/// Which jobs a claim selects. A part that is not set is sent as NULL.
 #[derive(Default)]
 pub(crate) struct Filter {
     pub(crate) forbidden: Option<Vec<String>>,

@@ -73,8 +73,8 @@ pub enum JobScheduleResult {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum JobRecoveryResult {
     /// This hook does not decide. The next hook is asked. After the last one, the job is given back with the recovery
-    /// delay, and its attempt does not count. If the job was alone in its worker and exceeds `max_recoveries`, it fails
-    /// permanently instead.
+    /// delay, and its attempt does not count. If the job ran alone in the dead worker and exceeds `max_recoveries`, it
+    /// fails permanently instead.
     #[default]
     Default,
     /// The job runs again at this time.
@@ -241,7 +241,7 @@ events! {
         JobStart(job_start, JobStartContext) -> ();
         /// Decides whether a job's handler is called. The hook is called on the job's thread. After `Skip` or `Fail`,
         /// neither [`JobStart`] nor [`AfterJobRun`] follows. If the hook panics, the attempt fails. The attempt also
-        /// fails if the payload cannot be decoded: a hook that vetoes must see it.
+        /// fails if the payload cannot be decoded, because a hook that vetoes must see the payload.
         BeforeJobRun(before_job_run, BeforeJobRunContext) -> HookResult;
         /// Decides over the result of a job whose handler has returned. The hook is called on the job's thread. If it
         /// panics, the result does not change.
@@ -337,7 +337,7 @@ impl HookRegistry {
         if !self.listens::<BeforeJobRun>() {
             return HookResult::Continue;
         }
-        // Fails if the payload cannot be decoded: a hook that vetoes must see it.
+        // Fails if the payload cannot be decoded, because a hook that vetoes must see the payload.
         let payload = match job.payload_as() {
             Ok(payload) => payload,
             Err(error) => return HookResult::Fail(format!("BeforeJobRun: {error}")),

@@ -21,8 +21,8 @@ pub(crate) struct Claim {
     pub(crate) job: Arc<Job>,
     /// If true, the job starts only while the worker holds no other job.
     pub(crate) alone: bool,
-    /// True if a sweep has recovered the job before. Its recoveries are then counted in a row, which settle deletes
-    /// when the job is done.
+    /// True if a sweep has recovered the job before. A row of `_native_recoveries` then counts its recoveries. Settle
+    /// deletes that row when the job is done.
     pub(crate) recovered: bool,
 }
 

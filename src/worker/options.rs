@@ -141,9 +141,9 @@ impl WorkerOptions {
         self.pg_pool(pool)
     }
 
-    /// How many connections the worker opens at most. The engine takes 4, and from 10 on a fifth that a full queue may
-    /// use. Handlers have the rest. At least 5. Defaults to 20. See the deployment guide, section Pool and Concurrency
-    /// (docs/deployment-guide.async.md).
+    /// How many connections the worker opens at most. The engine takes 4. From 10 on it takes a fifth one, for a second
+    /// claim thread. Handlers have the rest. At least 5. Defaults to 20. See the deployment guide, section Pool and
+    /// Concurrency (docs/deployment-guide.async.md).
     pub fn max_pg_conn(mut self, connections: u32) -> Self {
         self.max_pg_conn = connections;
         self
@@ -235,8 +235,8 @@ impl WorkerOptions {
 
     /// Whether SIGINT, SIGTERM and SIGHUP stop the worker while it runs. Defaults to true. The first signal stops the
     /// worker, the second cancels running jobs at once, the third ends the process. On Linux, a signal stays ignored if
-    /// it is ignored when the first worker of the process starts (as under nohup). A signal that the program handles
-    /// itself stays the program's, with a warning. See the deployment guide, section Shutdown Signals
+    /// it is ignored when the first worker of the process starts (as under nohup). If the program handles a
+    /// signal itself, the worker leaves it alone and logs a warning. See the deployment guide, section Shutdown Signals
     /// (docs/deployment-guide.async.md).
     pub fn listen_os_shutdown_signals(mut self, listen: bool) -> Self {
         self.listen_signals = listen;
@@ -252,8 +252,8 @@ impl WorkerOptions {
 
     /// How long a completed job waits for others, to be written with them in one statement. Defaults to zero, at most
     /// 60 seconds. A thousand jobs are written at once, whatever the delay. Outcomes that wait while a statement runs
-    /// are written by the next one, so groups form without a delay, too. A job that waits keeps its named queue. A stop
-    /// does not wait. The async crate has an option of the same name.
+    /// are written by the next one, so groups form without a delay, too. The named queue of a job stays
+    /// locked until its outcome is written. A stop does not wait. The async crate has an option of the same name.
     ///
     /// # Errors
     /// `init` returns `Config` if it is longer than 60 seconds.
@@ -335,8 +335,8 @@ impl WorkerOptions {
 
     /// Adds jobs at given times. Takes a typed [`Cron`] entry, or crontab text, for which it returns a `Result`. A tick
     /// adds one job, however many workers have the entry. If this worker does not have the task, `init` logs a warning,
-    /// and another worker may run the job. Takes one more connection. [`run_once`](Worker::run_once) adds no such jobs,
-    /// including those that `fill` would add later. See the deployment guide, section Cron
+    /// and another worker may run the job. Takes one more connection. [`run_once`](Worker::run_once) adds no jobs of
+    /// crontab entries, and makes up for no missed ones. See the deployment guide, section Cron
     /// (docs/deployment-guide.async.md).
     ///
     /// ```
@@ -365,8 +365,8 @@ impl WorkerOptions {
         self
     }
 
-    /// How the jobs of dead workers are recovered. Without this option and the four below, a worker recovers the jobs
-    /// of this library's dead workers, by the default configuration. With one of these options it also recovers the
+    /// How the jobs of dead workers are recovered. Without this option, `heartbeat_interval`, `sweep_interval`,
+    /// `sweep_threshold` and `recovery_delay`, a worker recovers the jobs of this library's dead workers, by the default configuration. With one of these options it also recovers the
     /// jobs of the async crate's dead workers. It recovers none if the configuration is not
     /// [`enabled`](WorkerRecoveryConfig#structfield.enabled): `worker_recovery(WorkerRecoveryConfig::default())`
     /// switches recovery off. Every worker sends heartbeats, whether it recovers jobs or not.
@@ -412,7 +412,7 @@ impl WorkerOptions {
     }
 
     /// How long a recovered job waits. Switches recovery on. Defaults to 30 seconds; doubled with each recovery of the
-    /// same job, and spread by half.
+    /// same job, and multiplied by a random factor of 0.5 to 1.5.
     pub fn recovery_delay(self, delay: Duration) -> Self {
         self.recovers(|recovery| recovery.recovery_delay(delay))
     }
@@ -420,8 +420,8 @@ impl WorkerOptions {
     /// Registers a hook: a function that is called when `event` happens, and observes it or decides on it.
     ///
     /// Hooks of one event are called in the order of their registration. Observers run on a thread of their own, so a
-    /// slow one delays no job. If they fall behind by a thousand events, each further event of a job waits for them up
-    /// to 100 ms. It is then dropped and counted in
+    /// slow one delays no job. If a thousand events wait for them, the thread that sends a further event of a job waits
+    /// up to 100 ms. The event is then dropped and counted in
     /// [`WorkerStats::events_dropped`](crate::WorkerStats::events_dropped), and one warning is logged. A hook that
     /// panics is logged; it never ends the worker. See the deployment guide, section Observability
     /// (docs/deployment-guide.async.md).
