@@ -369,7 +369,8 @@ impl WorkerOptions {
     /// `sweep_threshold` and `recovery_delay`, a worker recovers the jobs of this library's dead workers, by the default
     /// configuration. With one of these options it also recovers the jobs of the async crate's dead workers. It recovers
     /// none if the configuration is not [`enabled`](WorkerRecoveryConfig#structfield.enabled):
-    /// `worker_recovery(WorkerRecoveryConfig::default())` switches recovery off. Every worker sends heartbeats, whether it recovers jobs or not.
+    /// `worker_recovery(WorkerRecoveryConfig::default())` switches recovery off. Every worker sends
+    /// heartbeats, whether it recovers jobs or not.
     ///
     /// A worker is dead if it has sent no heartbeat for `sweep_threshold`, and for three of its own intervals. Its jobs
     /// are given back, the attempt does not count, and they wait for `recovery_delay`. Its queues are freed. Workers
