@@ -169,7 +169,7 @@ fn a_stop_is_in_time_and_unlocks_all_with_a_stopped_backend() {
             // A claim waits for the stopped backend, and no other work is left.
             "fetch" => eventually(SOON, || {
                 let stats = running.worker.stats();
-                stats.held + stats.running == 0 && stats.claimed == stats.completed
+                stats.held + stats.running == 0 && stats.claimed == stats.completed + stats.returned
             }),
             // Outcomes wait for the stopped backend.
             "settle" => eventually(SOON, || work.tally.jobs() > ran + 4),
