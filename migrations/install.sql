@@ -320,6 +320,12 @@ as $$
 declare
   removed :GRAPHILE_WORKER_SCHEMA._private_jobs;
 begin
+  -- A job that is added from here on is not the one to remove.
+  perform from :GRAPHILE_WORKER_SCHEMA._private_jobs as job where job.key = remove_job.job_key for update;
+  if not found then
+    return removed;
+  end if;
+
   delete from :GRAPHILE_WORKER_SCHEMA._private_jobs as job
    where job.key = remove_job.job_key
      and (job.locked_at is null or job.locked_at < pg_catalog.now() - interval '4 hours')

@@ -10,13 +10,14 @@ use std::thread;
 use std::time::Duration;
 
 /// The extras in their order: the id in this library's own ledger, and the SQL that creates them.
-const EXTRAS: [(i32, &str); 6] = [
+const EXTRAS: [(i32, &str); 7] = [
     (1, include_str!("../../migrations/native/001_extras.sql")),
     (2, include_str!("../../migrations/native/002_recovery.sql")),
     (3, include_str!("../../migrations/native/003_crontabs.sql")),
     (6, include_str!("../../migrations/native/006_qualified_names.sql")),
     (7, include_str!("../../migrations/native/007_lists.sql")),
     (8, include_str!("../../migrations/native/008_index_scans.sql")),
+    (9, include_str!("../../migrations/native/009_removals.sql")),
 ];
 
 /// How many retries an installation has that clashes with another one.

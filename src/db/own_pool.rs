@@ -93,57 +93,57 @@ impl OwnPool {
 
 impl ConnectionPool for OwnPool {
     fn get(&self, timeout: Duration) -> Result<Connection> {
-        let shelf = &self.0;
+        let inner = &self.0;
         let until = Instant::now() + timeout;
         let left = || until.saturating_duration_since(Instant::now());
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut refusal = None;
         let mut next_try = Instant::now();
-        let mut state = shelf.lock();
+        let mut state = inner.lock();
         loop {
             if let Some(mut kept) = state.idle.pop() {
                 drop(state);
                 // Keeps time for another client, in case this one does not reply.
-                if shelf.answers(&mut kept, left() / 4) {
-                    return Ok(shelf.lend(kept));
+                if inner.answers(&mut kept, left() / 4) {
+                    return Ok(inner.lend(kept));
                 }
-                shelf.close(kept.client, Duration::ZERO);
-                state = shelf.lock();
-                shelf.make_room(&mut state);
-            } else if state.open + state.opening < shelf.size && next_try <= Instant::now() {
+                inner.close(kept.client, Duration::ZERO);
+                state = inner.lock();
+                inner.make_room(&mut state);
+            } else if state.open + state.opening < inner.size && next_try <= Instant::now() {
                 state.opening += 1;
                 drop(state);
-                let opened = shelf.connect(left());
-                state = shelf.lock();
+                let opened = inner.connect(left());
+                state = inner.lock();
                 state.opening -= 1;
                 match opened {
                     Ok(kept) => {
                         state.open += 1;
-                        return Ok(shelf.lend(kept));
+                        return Ok(inner.lend(kept));
                     }
                     Err(error) => {
                         refusal = Some(error);
                         next_try = Instant::now() + pause.next();
-                        shelf.freed.notify_one();
+                        inner.freed.notify_one();
                     }
                 }
             } else {
-                let wait = if state.open + state.opening < shelf.size {
+                let wait = if state.open + state.opening < inner.size {
                     left().min(next_try.saturating_duration_since(Instant::now()))
                 } else {
                     left()
                 };
-                state = held(shelf.freed.wait_timeout(state, wait)).0;
+                state = held(inner.freed.wait_timeout(state, wait)).0;
             }
             if left().is_zero() {
                 // `freed` may have woken this thread just now. It does not take the client, so it wakes another one.
-                shelf.freed.notify_one();
+                inner.freed.notify_one();
                 return Err(match refusal {
                     Some(refusal) => {
-                        let text = exhausted(timeout, shelf.size, format!("the last attempt failed: {refusal}"));
+                        let text = exhausted(timeout, inner.size, format!("the last attempt failed: {refusal}"));
                         refusal.saying(text.to_string())
                     }
-                    None => exhausted(timeout, shelf.size, "all are lent"),
+                    None => exhausted(timeout, inner.size, "all are lent"),
                 });
             }
         }
@@ -199,7 +199,7 @@ impl PoolInner {
 
     fn lend(self: &Arc<Self>, kept: IdleConnection) -> Connection {
         let kept = IdleConnection { succeeded: None, ..kept };
-        Connection(Box::new(Lent { kept: Some(kept), shelf: self.clone() }))
+        Connection(Box::new(Lent { kept: Some(kept), inner: self.clone() }))
     }
 
     /// Takes a client back. A waiting thread gets it at once.
@@ -213,8 +213,8 @@ impl PoolInner {
         state.idle.push(IdleConnection { idle: Instant::now(), ..kept });
         self.freed.notify_one();
         if !state.tended {
-            let shelf = self.clone();
-            let tender = thread::Builder::new().name("gw-pool".into()).spawn(move || shelf.tend());
+            let inner = self.clone();
+            let tender = thread::Builder::new().name("gw-pool".into()).spawn(move || inner.tend());
             state.tended = tender.inspect_err(|error| warn!(error:%; "cannot start thread gw-pool")).is_ok();
         }
     }
@@ -297,7 +297,7 @@ impl Dialer for OnHelpers<'_> {
 /// A lent client, until it is dropped.
 struct Lent {
     kept: Option<IdleConnection>,
-    shelf: Arc<PoolInner>,
+    inner: Arc<PoolInner>,
 }
 
 impl Deref for Lent {
@@ -322,7 +322,7 @@ impl Lend for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.shelf.take_back(self.kept.take().expect("taken only here"));
+        self.inner.take_back(self.kept.take().expect("taken only here"));
     }
 }
 
@@ -402,15 +402,15 @@ mod tests {
     fn idle_clients_and_clients_of_a_dropped_pool_are_closed() {
         let (_db, mut pool) = pool(3);
         Arc::get_mut(&mut pool.0).unwrap().idle_time = Duration::from_millis(50);
-        let shelf = pool.0.clone();
+        let inner = pool.0.clone();
         let end = Instant::now() + SOON;
         let closes_all = || {
-            let mut state = shelf.lock();
+            let mut state = inner.lock();
             while state.open > 0 || state.tended {
                 assert!(Instant::now() < end, "{} are open", state.open);
                 drop(state);
                 thread::yield_now();
-                state = shelf.lock();
+                state = inner.lock();
             }
         };
         drop([pool.get(SOON).unwrap(), pool.get(SOON).unwrap()]);

@@ -104,6 +104,29 @@ fn removed_jobs_are_deleted_or_if_running_not_retried() {
 }
 
 #[test]
+fn a_removal_leaves_a_job_alone_that_is_added_meanwhile() {
+    let db = TestDb::new();
+    // Stops a removal between its statements, until the holder lets it go on.
+    db.execute(
+        "create function public.wait() returns trigger language plpgsql as $$
+         begin perform pg_advisory_xact_lock(7); return null; end $$;
+         create trigger wait after delete on graphile_worker._private_jobs
+           for each statement execute function public.wait()",
+    );
+    let (mut holder, mut adder) = (db.client(), db.client());
+    holder.batch_execute("select pg_advisory_lock(7)").unwrap();
+    let mut adding = adder.transaction().unwrap();
+    adding.batch_execute("select graphile_worker.add_job('t', job_key => 'k')").unwrap();
+    let utils = db.utils();
+    let removal = std::thread::spawn(move || utils.remove_job("k"));
+    eventually(SOON, || removal.is_finished() || db.waiting() > 0);
+    adding.commit().unwrap();
+    holder.batch_execute("select pg_advisory_unlock(7)").unwrap();
+    assert!(!removal.join().unwrap().unwrap(), "no job had the key");
+    assert_eq!(rows(&db), ["{} k 0/25"]);
+}
+
+#[test]
 fn lists_of_one_key_are_joined_and_anything_else_is_replaced() {
     let db = TestDb::new();
     let add = |payload: &str| {
