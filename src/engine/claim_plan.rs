@@ -292,14 +292,14 @@ mod tests {
 
     #[track_caller]
     fn check(events: &[Event], seen: Seen, expected: Step) {
-        let mut core = ClaimPlan::new(THREADS, 2, false);
+        let mut plan = ClaimPlan::new(THREADS, 2, false);
         for &event in events {
             if let Event::Claimed(Brought { asked, .. }) = event {
-                core.on(Event::Asked(asked));
+                plan.on(Event::Asked(asked));
             }
-            core.on(event);
+            plan.on(event);
         }
-        assert_eq!(core.step(seen), expected);
+        assert_eq!(plan.step(seen), expected);
     }
 
     #[test]
@@ -345,24 +345,24 @@ mod tests {
 
     #[test]
     fn a_fixed_queue_is_filled_regardless_of_the_pace() {
-        let core = || ClaimPlan::new(THREADS, 2, false).with_fixed(10, 5);
-        assert_eq!(core().step(IDLE), Step::Claim(5));
+        let plan = || ClaimPlan::new(THREADS, 2, false).with_fixed(10, 5);
+        assert_eq!(plan().step(IDLE), Step::Claim(5));
         let busy = Seen { idle: 0, ..IDLE };
-        assert_eq!(core().step(Seen { queued: 3, ..busy }), Step::Claim(5));
-        assert_eq!(core().step(Seen { queued: 6, ..busy }), Step::Wait, "more than half is left");
-        let mut gave_back = core();
+        assert_eq!(plan().step(Seen { queued: 3, ..busy }), Step::Claim(5));
+        assert_eq!(plan().step(Seen { queued: 6, ..busy }), Step::Wait, "more than half is left");
+        let mut gave_back = plan();
         gave_back.on(Event::GaveBack);
         assert_eq!(gave_back.step(busy), Step::Wait);
     }
 
     #[test]
     fn failed_claims_halve_the_claim_size_and_good_ones_double_it() {
-        let mut core = ClaimPlan::new(1000, 1, false);
+        let mut plan = ClaimPlan::new(1000, 1, false);
         let idle = Seen { idle: 1000, ..IDLE };
         let mut asked = |event: fn(usize) -> Event| {
-            let Step::Claim(asked) = core.step(idle) else { panic!("it must claim") };
-            core.on(Event::Asked(asked));
-            core.on(event(asked));
+            let Step::Claim(asked) = plan.step(idle) else { panic!("it must claim") };
+            plan.on(Event::Asked(asked));
+            plan.on(event(asked));
             asked
         };
         let sizes: Vec<_> = (0..10).map(|_| asked(|asked| Event::ClaimFailed { asked })).collect();
@@ -373,24 +373,24 @@ mod tests {
 
     #[test]
     fn slow_payloads_halve_the_next_claim() {
-        let mut core = ClaimPlan::new(1000, 1, false);
-        core.on(Event::Asked(500));
-        core.on(Event::Claimed(Brought { asked: 500, got: 500, late: true, ..Brought::default() }));
-        assert_eq!(core.step(Seen { idle: 1000, ..IDLE }), Step::Claim(250));
+        let mut plan = ClaimPlan::new(1000, 1, false);
+        plan.on(Event::Asked(500));
+        plan.on(Event::Claimed(Brought { asked: 500, got: 500, late: true, ..Brought::default() }));
+        assert_eq!(plan.step(Seen { idle: 1000, ..IDLE }), Step::Claim(250));
     }
 
     #[test]
     fn a_cut_claim_is_followed_by_one_of_the_kept_size() {
         let idle = Seen { idle: 1000, ..IDLE };
-        let mut core = ClaimPlan::new(1000, 1, true);
+        let mut plan = ClaimPlan::new(1000, 1, true);
         for (got, next) in [(12, 12), (0, 1)] {
-            core.on(Event::Asked(500));
-            core.on(Event::Claimed(Brought { asked: 500, got, cut: Some(70), ..Brought::default() }));
+            plan.on(Event::Asked(500));
+            plan.on(Event::Claimed(Brought { asked: 500, got, cut: Some(70), ..Brought::default() }));
             let held = Seen { queued: 3, bytes: 70, entries: 3, ..idle };
-            assert_eq!(core.step(held), Step::Wait, "nothing more fits");
-            assert_eq!(core.low_water(held), 3, "dispatch is notified when one of them starts");
-            assert_eq!(core.step(Seen { queued: 2, bytes: 69, ..held }), Step::Claim(next));
-            assert_eq!(core.step(Seen { queued: 0, bytes: 70, ..held }), Step::Claim(next), "a thread has it");
+            assert_eq!(plan.step(held), Step::Wait, "nothing more fits");
+            assert_eq!(plan.low_water(held), 3, "dispatch is notified when one of them starts");
+            assert_eq!(plan.step(Seen { queued: 2, bytes: 69, ..held }), Step::Claim(next));
+            assert_eq!(plan.step(Seen { queued: 0, bytes: 70, ..held }), Step::Claim(next), "a thread has it");
         }
     }
 
@@ -398,18 +398,18 @@ mod tests {
     fn jobs_held_ahead_stay_within_the_byte_budget() {
         let fast = Seen { idle: 0, pace: 10_000, entries: 1, ..IDLE };
         let after = |bytes| {
-            let mut core = ClaimPlan::new(THREADS, 1, false).with_budget(1000);
+            let mut plan = ClaimPlan::new(THREADS, 1, false).with_budget(1000);
             for _ in 0..20 {
-                core.on(Event::Asked(10));
-                core.on(Event::Claimed(Brought { asked: 10, got: 10, bytes, ..Brought::default() }));
+                plan.on(Event::Asked(10));
+                plan.on(Event::Claimed(Brought { asked: 10, got: 10, bytes, ..Brought::default() }));
             }
-            core
+            plan
         };
         assert_eq!(after(0).step(fast), Step::Claim(MAX_CLAIM));
-        let core = after(1000);
-        assert_eq!(core.step(fast), Step::Claim(10), "jobs of 100 bytes");
-        assert_eq!(core.step(Seen { queued: 6, ..fast }), Step::Wait, "half of them is left");
-        assert_eq!(core.low_water(fast), 5);
+        let plan = after(1000);
+        assert_eq!(plan.step(fast), Step::Claim(10), "jobs of 100 bytes");
+        assert_eq!(plan.step(Seen { queued: 6, ..fast }), Step::Wait, "half of them is left");
+        assert_eq!(plan.low_water(fast), 5);
         assert_eq!(after(50_000).step(fast), Step::Claim(1), "jobs of 5000 bytes");
         let queue = after(1000).with_fixed(400, 100);
         assert_eq!(queue.step(fast), Step::Claim(10), "a fixed queue too");
@@ -443,8 +443,8 @@ mod tests {
 
     #[test]
     fn running_jobs_without_a_thread_do_not_block_claims() {
-        let core = ClaimPlan::new(THREADS, 2, false).with_slots(10_000);
-        assert_eq!(core.step(Seen { entries: 9_999, ..IDLE }), Step::Claim(4));
+        let plan = ClaimPlan::new(THREADS, 2, false).with_slots(10_000);
+        assert_eq!(plan.step(Seen { entries: 9_999, ..IDLE }), Step::Claim(4));
     }
 
     #[test]
@@ -458,29 +458,29 @@ mod tests {
     #[test]
     fn a_wake_during_a_claim_causes_one_more_claim() {
         let short = |told| {
-            let mut core = ClaimPlan::new(THREADS, 2, false);
-            core.on(Event::Asked(4));
-            core.on(told);
-            core.on(claimed(4, 1));
-            core
+            let mut plan = ClaimPlan::new(THREADS, 2, false);
+            plan.on(Event::Asked(4));
+            plan.on(told);
+            plan.on(claimed(4, 1));
+            plan
         };
         for told in [Event::Wake, Event::Freed] {
-            let mut core = short(told);
-            assert_eq!(core.step(IDLE), Step::Claim(4));
-            core.on(Event::Asked(4));
-            core.on(claimed(4, 0));
-            assert_eq!(core.step(IDLE), Step::Wait, "once");
+            let mut plan = short(told);
+            assert_eq!(plan.step(IDLE), Step::Claim(4));
+            plan.on(Event::Asked(4));
+            plan.on(claimed(4, 0));
+            assert_eq!(plan.step(IDLE), Step::Wait, "once");
         }
     }
 
     #[test]
     fn run_until_empty_ends_after_an_empty_claim_and_ledger() {
-        let mut core = ClaimPlan::new(THREADS, 2, true);
+        let mut plan = ClaimPlan::new(THREADS, 2, true);
         let mut claimed = |got, entries| {
-            core.on(Event::Asked(4));
-            assert_eq!(core.step(IDLE), Step::Wait, "the claim under way may bring something");
-            core.on(Event::Claimed(Brought { asked: 4, got, entries, ..Brought::default() }));
-            (core.step(Seen { entries: 1, ..IDLE }), core.step(IDLE))
+            plan.on(Event::Asked(4));
+            assert_eq!(plan.step(IDLE), Step::Wait, "the claim under way may bring something");
+            plan.on(Event::Claimed(Brought { asked: 4, got, entries, ..Brought::default() }));
+            (plan.step(Seen { entries: 1, ..IDLE }), plan.step(IDLE))
         };
         let again = Step::Claim(4);
         assert_eq!(claimed(1, 0), (Step::Wait, again), "the job claimed last may have freed a queue");
@@ -490,16 +490,16 @@ mod tests {
 
     #[test]
     fn overlapped_claims_do_not_end_run_until_empty() {
-        let mut core = ClaimPlan::new(THREADS, 2, true);
+        let mut plan = ClaimPlan::new(THREADS, 2, true);
         for jobs in [3, 1] {
-            core.on(Event::Asked(jobs));
+            plan.on(Event::Asked(jobs));
         }
         // Its job may have ended by now, and the next job of its queue may be available.
-        core.on(claimed(1, 1));
-        core.on(claimed(3, 0));
-        assert_eq!(core.step(IDLE), Step::Claim(4));
-        core.on(Event::Asked(4));
-        core.on(claimed(4, 0));
-        assert_eq!(core.step(IDLE), Step::Empty);
+        plan.on(claimed(1, 1));
+        plan.on(claimed(3, 0));
+        assert_eq!(plan.step(IDLE), Step::Claim(4));
+        plan.on(Event::Asked(4));
+        plan.on(claimed(4, 0));
+        assert_eq!(plan.step(IDLE), Step::Empty);
     }
 }

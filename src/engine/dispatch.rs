@@ -218,7 +218,7 @@ impl<'a> Dispatcher<'a> {
     }
 
     fn order(&mut self, jobs: usize, entries: usize) {
-        let claimer = self.free.pop().expect("the core counts the claims under way");
+        let claimer = self.free.pop().expect("the plan counts the claims in flight");
         let order = Order { jobs, entries };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
