@@ -56,7 +56,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
     if now < too_late {
         return Some(too_late);
     }
-    if active.report_wedged() {
+    if active.report_stuck() {
         add(&shared.stats.stuck, 1);
         error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             seconds = started.elapsed().as_secs();

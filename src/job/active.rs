@@ -221,7 +221,7 @@ impl ActiveJob {
     }
 
     /// Marks the handler as stuck, because it ignores the timeout. Returns false if it was marked before.
-    pub(crate) fn report_wedged(&self) -> bool {
+    pub(crate) fn report_stuck(&self) -> bool {
         !self.stuck.swap(true, Ordering::AcqRel)
     }
 
