@@ -1,7 +1,7 @@
 //! Large payloads, slow links, little memory: a worker goes on, keeps the order of its jobs, and does not exceed its
 //! budget.
 
-use crate::harness::{Running, SOON, Tally, TestDb, eventually, log_lines};
+use crate::harness::{Frozen, Running, SOON, Tally, TestDb, eventually, log_lines};
 use crate::proxy::Proxy;
 use crossbeam_channel::bounded;
 use graphile_worker::{
@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const KIB: usize = 1024;
+
+/// The statement that reads payloads.
+const PAYLOADS: &str = "-- The payloads of jobs";
 
 /// How long a slow link may take on a busy machine.
 const LATE: Duration = Duration::from_secs(120);
@@ -153,7 +156,7 @@ fn an_unreadable_payload_is_named_and_delays_no_other_job() {
     let bad: i64 = db.one("select id from graphile_worker._private_jobs");
     db.execute("select graphile_worker.add_job('work') from generate_series(1, 50)");
     let proxy = Proxy::to_server_of(&db.url());
-    proxy.drop_reply_to(usize::MAX, |sent| sent.sql.starts_with("-- The payloads of jobs"));
+    proxy.drop_reply_to(usize::MAX, |sent| sent.sql.starts_with(PAYLOADS));
     let counting = tally.clone();
     let options = db.worker().database_url(&proxy.url(&db.url()));
     let running =
@@ -171,51 +174,112 @@ fn an_unreadable_payload_is_named_and_delays_no_other_job() {
     assert_eq!((tally.jobs(), tally.repeated()), (51, vec![]));
 }
 
+/// Freezes the server's fetch session before it gets the `nth` statement that reads payloads.
+struct HeldRead {
+    /// How many of these statements were sent.
+    reads: Arc<AtomicUsize>,
+    /// The other statements that a lease session sent, in their order.
+    lease: Arc<Mutex<Vec<String>>>,
+    frozen: Arc<Mutex<Option<Frozen>>>,
+}
+
+impl HeldRead {
+    fn new(db: &TestDb, proxy: &Proxy, nth: usize) -> Self {
+        let this = Self { reads: Arc::default(), lease: Arc::default(), frozen: Arc::default() };
+        let (reads, lease, frozen) = (this.reads.clone(), this.lease.clone(), this.frozen.clone());
+        let mut client = db.client();
+        proxy.drop_reply_to(1, move |sent| {
+            if sent.application_name == "graphile-worker:lease" {
+                lease.lock().unwrap().push(sent.sql.to_owned());
+            }
+            if sent.sql.starts_with(PAYLOADS) && reads.fetch_add(1, Ordering::SeqCst) + 1 == nth {
+                let mut pid = None;
+                // A process that waits for its client holds nothing that others need.
+                eventually(SOON, || {
+                    let sql = "select pid from pg_stat_activity
+                                where application_name = 'graphile-worker:fetch' and wait_event = 'ClientRead'";
+                    pid = client.query_opt(sql, &[]).unwrap().map(|row| row.get(0));
+                    pid.is_some()
+                });
+                *frozen.lock().unwrap() = pid.map(Frozen::new);
+            }
+            false
+        });
+        this
+    }
+
+    #[track_caller]
+    fn wait(&self) {
+        eventually(LATE, || self.frozen.lock().unwrap().is_some());
+    }
+
+    fn release(&self) {
+        self.frozen.lock().unwrap().take();
+    }
+}
+
 #[test]
 fn a_job_whose_payload_is_being_read_is_left_alone() {
-    let db = TestDb::new();
+    let db = TestDb::alone();
     let tally = Tally::default();
-    add(&db, "work", 1, 6 * KIB, "");
+    add(&db, "work", 1, 300, "");
     let proxy = Proxy::to_server_of(&db.url());
-    proxy.limit(2 * KIB * KIB);
+    let read = HeldRead::new(&db, &proxy, 1);
     let counting = tally.clone();
     let beats = WorkerRecoveryConfig::default().heartbeat_interval(Duration::from_millis(20));
-    let options = db.worker().database_url(&proxy.url(&db.url())).worker_recovery(beats);
+    let options = db.worker().database_url(&proxy.url(&db.url())).database_timeout(LATE).worker_recovery(beats);
+    // Few connections give each role one session.
+    let options = options.max_pg_conn(8);
     let running =
         Running::start(options.define_raw_job("work", move |ctx: WorkerContext| counting.count(ctx.job().id())));
-    let mut kills = 0;
-    eventually(LATE, || {
-        if running.worker.stats().claimed > 0 && tally.jobs() == 0 {
-            // A failed heartbeat makes lease compare the worker's jobs with the database.
-            kills += db.backends("lease").into_iter().filter(|&pid| db.terminate(pid)).count();
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        db.jobs() == 0
-    });
+    read.wait();
+    for _ in 0..2 {
+        // A failed heartbeat makes lease compare the worker's jobs with the database.
+        eventually(SOON, || db.backends("lease").first().is_some_and(|&pid| db.terminate(pid)));
+        read.lease.lock().unwrap().clear();
+        // The next statement after the comparison shows that the comparison is over.
+        eventually(LATE, || {
+            let sent = read.lease.lock().unwrap();
+            let compared = sent.iter().position(|sql| sql.starts_with("-- Returns the jobs that this worker holds"));
+            compared.is_some_and(|at| sent[at..].iter().any(|sql| sql.contains("heartbeat")))
+        });
+    }
+    assert_eq!((tally.runs(), read.reads.load(Ordering::SeqCst)), (0, 1), "the payload is still being read");
+    assert_eq!(db.locks(), 1);
+    read.release();
+    eventually(LATE, || db.jobs() == 0);
     let stats = running.worker.stats();
-    assert!(kills >= 2, "lease had to reconcile only {kills} times");
-    assert_eq!((tally.runs(), stats.lost, stats.reconciled), (1, 0, 0), "{stats:?}");
+    assert_eq!((tally.runs(), read.reads.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((stats.lost, stats.reconciled), (0, 0), "{stats:?}");
 }
 
 #[test]
 fn a_stop_gives_back_jobs_whose_payloads_were_not_read() {
-    const GRACE: Duration = Duration::from_millis(500);
-    let db = TestDb::new();
+    let db = TestDb::alone();
     let tally = Tally::default();
     add(&db, "work", 40, 512, "");
     let proxy = Proxy::to_server_of(&db.url());
-    proxy.limit(4 * KIB * KIB);
+    // The job of the first read runs, and that of the second is held. The stop comes while the third read is in progress.
+    let read = HeldRead::new(&db, &proxy, 3);
+    let (release, wait) = bounded::<()>(0);
     let counting = tally.clone();
-    let options = db.worker().database_url(&proxy.url(&db.url())).shutdown_grace_period(GRACE);
-    let options = options.local_queue(LocalQueueConfig::default());
-    let running =
-        Running::start(options.define_raw_job("work", move |ctx: WorkerContext| counting.count(ctx.job().id())));
-    eventually(LATE, || tally.jobs() > 0);
-    let (result, _) = running.stop();
-    result.unwrap();
-    // A server process notices that its call was given up only when it goes on sending.
-    eventually(SOON, || db.locks() == 0);
-    assert_eq!(db.jobs() as usize + tally.jobs(), 40);
+    let options = db.worker().database_url(&proxy.url(&db.url())).database_timeout(LATE).shutdown_grace_period(LATE);
+    // Few connections give each role one session.
+    let options = options.concurrency(1).local_queue(LocalQueueConfig::default()).max_pg_conn(8);
+    let running = Running::start(options.define_raw_job("work", move |ctx: WorkerContext| {
+        counting.count(ctx.job().id());
+        let _ = wait.recv_timeout(LATE);
+    }));
+    read.wait();
+    assert_eq!(db.locks(), 40);
+    running.worker.request_shutdown();
+    // The stop has begun when held jobs have been given back.
+    eventually(SOON, || db.locks() < 40);
+    read.release();
+    drop(release);
+    running.stop().0.unwrap();
+    assert_eq!(read.reads.load(Ordering::SeqCst), 3, "no payload is read after the stop has begun");
+    assert_eq!((tally.runs(), db.jobs(), db.locks()), (1, 39, 0));
     assert_eq!(db.one::<i64>("select coalesce(sum(attempts), 0)::bigint from graphile_worker._private_jobs"), 0);
 }
 
