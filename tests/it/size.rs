@@ -82,6 +82,29 @@ fn a_payload_is_read_past_the_deadline_while_bytes_arrive() {
     assert_eq!(size.load(Ordering::SeqCst), 12 * KIB * KIB + 3);
 }
 
+/// The server's own limit would end a long reply, however steadily its bytes arrive.
+#[test]
+fn no_limit_of_the_server_ends_a_claim() {
+    let db = TestDb::new();
+    db.execute(&format!(
+        "alter database {} set statement_timeout = '7s';
+         create table public.limits (role text, value text);
+         create function public.note_limit() returns trigger language plpgsql as $$
+         begin
+           insert into public.limits
+             values (current_setting('application_name'), current_setting('statement_timeout'));
+           return new;
+         end $$;
+         create trigger note_limit before update on graphile_worker._private_jobs
+           for each row execute function public.note_limit()",
+        db.name()
+    ));
+    db.add("'work'");
+    db.worker().define_raw_job("work", |_| ()).init().unwrap().run_once().unwrap();
+    let limits: Vec<String> = db.all("select role || ' ' || value from public.limits");
+    assert_eq!(limits, ["graphile-worker:fetch 0"]);
+}
+
 #[test]
 fn held_payloads_stay_within_the_budget() {
     for compressible in [false, true] {
