@@ -271,3 +271,85 @@ fn outcome(client: &mut Client, mark: &Mark) -> Result<Outcome> {
         _ => Outcome::Open,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devdb::{DevDb, Options};
+    use postgres::NoTls;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    /// A database with a table for changes, a server of its own, and a session that watches it.
+    fn made() -> (DevDb, Database, Client) {
+        let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
+        let mut watcher = Client::connect(&db.url(), NoTls).unwrap();
+        watcher.batch_execute("create table public.made (n int)").unwrap();
+        let database = Database::open(&db.url(), 2, Duration::from_secs(10)).unwrap();
+        (db, database, watcher)
+    }
+
+    fn number(client: &mut Client, sql: &str) -> i64 {
+        client.query_one(sql, &[]).unwrap().get(0)
+    }
+
+    #[track_caller]
+    fn eventually(mut is: impl FnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !is() {
+            assert!(Instant::now() < end, "did not come true");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_change_is_not_committed_after_its_caller_stopped_waiting() {
+        let (_db, database, mut watcher) = made();
+        let returned = Arc::new(AtomicBool::new(false));
+        let goes_on = returned.clone();
+        let work = move |client: &mut Client, _: Instant| {
+            client.batch_execute("insert into public.made values (1)")?;
+            // Without statements, the server would end the transaction before the deadline.
+            while !goes_on.load(Ordering::SeqCst) {
+                client.batch_execute("select 1")?;
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        };
+        let error = database.change(Duration::from_secs(3), true, work, |_, (), _| Ok(true)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.to_string().starts_with("not committed: "), "{error}");
+        let open = "select count(*) from pg_stat_activity
+                     where application_name = 'graphile-worker:handler' and xact_start is not null";
+        assert_eq!(number(&mut watcher, open), 1, "the transaction is still open");
+        returned.store(true, Ordering::SeqCst);
+        eventually(|| number(&mut watcher, open) == 0);
+        assert_eq!(number(&mut watcher, "select count(*) from public.made"), 0);
+    }
+
+    #[test]
+    fn a_change_is_repeated_if_the_server_ended_its_idle_transaction() {
+        let (_db, database, watcher) = made();
+        let watcher = Arc::new(Mutex::new(watcher));
+        let (tries, errors) = (AtomicUsize::new(0), Arc::new(Mutex::new(Vec::new())));
+        let (watching, sink) = (watcher.clone(), errors.clone());
+        let work = move |client: &mut Client, _: Instant| {
+            let made = match tries.fetch_add(1, Ordering::SeqCst) {
+                0 => {
+                    let pid: i32 = client.query_one("select pg_backend_pid()", &[])?.get(0);
+                    let exists = format!("select count(*) from pg_stat_activity where pid = {pid}");
+                    eventually(|| number(&mut watching.lock(), &exists) == 0);
+                    client.batch_execute("insert into public.made values (1)")
+                }
+                // The reason that the server gives arrives only if the client reads it before the connection is reset.
+                1 => client.batch_execute("do $$ begin raise 'idle' using errcode = '25P03'; end $$"),
+                _ => client.batch_execute("insert into public.made values (1)"),
+            };
+            let made = made.map_err(Error::from);
+            sink.lock().push(made.as_ref().err().map(Error::kind));
+            made
+        };
+        database.change(Duration::from_secs(6), true, work, |_, (), _| Ok(true)).unwrap();
+        assert_eq!(*errors.lock(), [Some(ErrorKind::Connect), Some(ErrorKind::Connect), None]);
+        assert_eq!(number(&mut watcher.lock(), "select count(*) from public.made"), 1);
+    }
+}
