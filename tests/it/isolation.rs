@@ -3,7 +3,7 @@
 
 use crate::harness::{Running, SOON, Tally, TestDb, eventually};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use graphile_worker::{ErrorKind, WorkerContext, WorkerOptions};
+use graphile_worker::{ErrorKind, Result, WorkerContext, WorkerOptions};
 use std::time::Duration;
 
 const GRACE: Duration = Duration::from_millis(200);
@@ -126,26 +126,70 @@ fn a_stop_names_the_job_whose_row_another_session_holds() {
     transaction.rollback().unwrap();
 }
 
+/// Runs a worker until no job is due, on a thread of its own: a call that never returns fails the test.
+fn run_until_empty(worker: WorkerOptions) -> Receiver<Result<()>> {
+    let (send, ended) = bounded(1);
+    let worker = worker.listen_os_shutdown_signals(false).init().unwrap();
+    std::thread::spawn(move || send.send(worker.run_once()));
+    ended
+}
+
+const HOLD: &str = "select from graphile_worker._private_jobs where id = $1 for update";
+
 #[test]
 fn a_run_until_empty_names_the_job_whose_row_another_session_holds() {
     let db = TestDb::new();
     let Work { started, release, worker, tally, .. } = Work::new(&db);
     let job = db.add("'held', priority => -1");
     db.execute("select graphile_worker.add_job('quick') from generate_series(1, 30)");
-    let worker = worker.init().unwrap();
-    let (result, locks) = std::thread::scope(|scope| {
-        let run = scope.spawn(|| worker.run_once());
-        started.recv_timeout(SOON).unwrap();
-        let mut stranger = db.client();
-        let mut transaction = stranger.transaction().unwrap();
-        transaction.execute("select from graphile_worker._private_jobs where task_id = (select id from graphile_worker._private_tasks where identifier = 'held') for update", &[]).unwrap();
-        drop(release);
-        let result = run.join().unwrap();
-        (result, db.locks())
-    });
-    let error = result.unwrap_err().to_string();
+    let ended = run_until_empty(worker);
+    started.recv_timeout(SOON).unwrap();
+    let mut stranger = db.client();
+    let mut transaction = stranger.transaction().unwrap();
+    transaction.execute(HOLD, &[&job]).unwrap();
+    drop(release);
+    let error = ended.recv_timeout(6 * SOON).expect("the call ends while the row is held").unwrap_err().to_string();
     assert!(error.contains(&format!("job {job} (task held, completed)")), "{error}");
-    assert_eq!((tally.runs(), db.jobs(), locks), (31, 1, 1));
+    assert_eq!((tally.runs(), db.jobs(), db.locks()), (31, 1, 1));
+    transaction.rollback().unwrap();
+}
+
+#[test]
+fn a_run_until_empty_waits_for_a_held_row_in_its_grace_period() {
+    let db = TestDb::new();
+    let Work { started, release, worker, tally, .. } = Work::new(&db);
+    let job = db.add("'held'");
+    let ended = run_until_empty(worker.shutdown_grace_period(30 * SOON));
+    started.recv_timeout(SOON).unwrap();
+    let mut stranger = db.client();
+    let mut transaction = stranger.transaction().unwrap();
+    transaction.execute(HOLD, &[&job]).unwrap();
+    drop(release);
+    // gw-settle asks which rows are held each time before it writes deferred outcomes.
+    let asks = "select query from pg_stat_activity where datname = current_database()
+                   and application_name = 'graphile-worker:settle' and query like '-- Returns the jobs that cannot be written now%'";
+    eventually(SOON, || !db.all::<String>(asks).is_empty());
+    db.execute("select graphile_worker.add_job('quick') from generate_series(1, 30)");
+    eventually(SOON, || tally.runs() == 31 && db.jobs() == 1);
+    assert!(ended.is_empty(), "the call waits: {:?}", ended.try_recv());
+    transaction.rollback().unwrap();
+    ended.recv_timeout(6 * SOON).expect("the call ends after the row is free").unwrap();
+    assert_eq!((tally.runs(), db.jobs(), db.locks()), (31, 0, 0));
+}
+
+#[test]
+fn a_run_until_empty_skips_a_job_whose_row_is_held_before_its_claim() {
+    let db = TestDb::new();
+    let Work { worker, tally, .. } = Work::new(&db);
+    let job = db.add("'quick', priority => -1");
+    db.execute("select graphile_worker.add_job('quick') from generate_series(1, 30)");
+    let mut stranger = db.client();
+    let mut transaction = stranger.transaction().unwrap();
+    transaction.execute(HOLD, &[&job]).unwrap();
+    run_until_empty(worker).recv_timeout(6 * SOON).expect("the call ends while the row is held").unwrap();
+    assert_eq!((tally.runs(), db.locks()), (30, 0));
+    assert_eq!(db.all::<i64>("select id from graphile_worker._private_jobs where attempts = 0"), [job]);
+    transaction.rollback().unwrap();
 }
 
 /// Ten jobs, of which the trigger refuses one: nine are settled at once, and the tenth after the trigger is dropped.
