@@ -26,7 +26,7 @@ impl TaskHandler for Report {
 }
 
 /// A database whose `now()` returns the time in a table, in every session.
-struct Clocked(TestDb);
+pub struct Clocked(pub TestDb);
 
 impl Clocked {
     fn at(db: TestDb, time: &str) -> Self {
@@ -39,13 +39,13 @@ impl Clocked {
         Self(db)
     }
 
-    fn new(time: &str) -> Self {
+    pub fn new(time: &str) -> Self {
         Self::at(TestDb::new(), time)
     }
 
     /// Sets the clock. A clock one millisecond before a minute is read again every other millisecond, because the wait
     /// for that minute is so short.
-    fn set(&self, time: &str) {
+    pub fn set(&self, time: &str) {
         self.0.execute(&format!("update public.clock set at = '{time}'"));
     }
 
@@ -54,11 +54,11 @@ impl Clocked {
         self.0.worker().concurrency(1).define_raw_job("nothing", |_: WorkerContext| ())
     }
 
-    fn scheduler(&self, crontab: &str) -> Running {
+    pub fn scheduler(&self, crontab: &str) -> Running {
         Running::start(self.idle().with_cron(crontab).unwrap())
     }
 
-    fn known(&self) -> i64 {
+    pub fn known(&self) -> i64 {
         self.0.one("select count(*) from graphile_worker._private_known_crontabs")
     }
 
@@ -71,7 +71,7 @@ impl Clocked {
     }
 
     /// The `run_at` times of a task's jobs, as day and `HH:MM` in UTC.
-    fn ticks(&self, task: &str) -> Vec<String> {
+    pub fn ticks(&self, task: &str) -> Vec<String> {
         let sql = "select to_char(run_at at time zone 'utc', 'DD HH24:MI') from graphile_worker.jobs
                     where task_identifier = $1 order by run_at, id";
         self.0.rows_with(sql, &[&task]).iter().map(|row| row.get(0)).collect()

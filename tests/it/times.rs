@@ -1,7 +1,8 @@
 //! Times outside of the years 1 to 9999, and `infinity`.
 
 use crate::cli::{on, said};
-use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::cron::Clocked;
+use crate::harness::{SOON, TestDb, eventually};
 use graphile_worker::{
     ErrorKind, HookRegistry, JobRecovery, JobRecoveryResult, JobSpec, ListJobsOptions, SweepStaleWorkersOptions,
     WorkerContext,
@@ -112,20 +113,23 @@ fn a_time_outside_the_years_1_to_9999_is_refused() {
 
 #[test]
 fn cron_goes_on_beside_entries_with_infinite_times() {
-    let db = TestDb::new();
-    db.execute(
+    let db = Clocked::new("2026-03-02 08:00:59.999Z");
+    db.0.execute(
         "insert into graphile_worker._private_known_crontabs (identifier, known_since, last_execution)
          values ('ended', 'infinity', 'infinity'), ('old', '-infinity', '-infinity'), ('new', '-infinity', null);
          insert into graphile_worker._native_crontabs values ('old', 'infinity'), ('new', '-infinity')",
     );
-    let worker = db.worker().define_raw_job("nothing", |_: WorkerContext| ());
-    let crontab =
-        "* * * * * t ?id=ended\n* * * * * t ?id=old&fill=1m\n* * * * * t ?id=new&fill=1m\n* * * * * t ?id=other";
-    let running = Running::start(worker.with_cron(crontab).unwrap());
-    let known = "select count(*) from graphile_worker._private_known_crontabs where identifier = 'other'";
-    eventually(SOON, || db.one::<i64>(known) == 1);
-    eventually(Duration::from_secs(70), || db.jobs() >= 1);
-    assert!(db.one::<bool>(
+    let running = db.scheduler("* * * * * ended\n* * * * * old ?fill=1m\n* * * * * new ?fill=1m\n* * * * * other");
+    eventually(SOON, || db.known() == 4);
+    // The jobs of these minutes are not backfilled: the scheduler runs.
+    for minute in ["08:01", "08:02"] {
+        db.set(&format!("2026-03-02 {minute}:59.999Z"));
+        for task in ["old", "new", "other"] {
+            eventually(SOON, || db.ticks(task).contains(&format!("02 {minute}")));
+        }
+    }
+    assert_eq!(db.ticks("ended"), [""; 0]);
+    assert!(db.0.one::<bool>(
         "select last_execution = 'infinity' from graphile_worker._private_known_crontabs where identifier = 'ended'"
     ));
     running.stop().0.unwrap();
