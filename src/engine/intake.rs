@@ -40,8 +40,6 @@ pub(crate) struct Taken {
 /// Processes the claims of one fetch thread.
 #[derive(Default)]
 pub(crate) struct Intake {
-    /// The last read failed. Until one succeeds, each read is for one payload, to find a bad one.
-    careful: bool,
     /// The job whose payload was read alone by the last read, which failed.
     unread: Option<i64>,
 }
@@ -59,7 +57,7 @@ impl Intake {
         let mut inflation = None;
         while !rest.is_empty() {
             let held = shared.ledger.held_bytes();
-            let mut count = self.portion(&rest, inflation, shared.config.held_bytes.saturating_sub(held));
+            let mut count = portion(&rest, inflation, shared.config.held_bytes.saturating_sub(held));
             if count == 0 && held == 0 {
                 // The job is larger than the budget, so it is held alone.
                 count = 1;
@@ -78,7 +76,7 @@ impl Intake {
                     Ok(payloads) => payloads,
                     Err(error) => return Err(self.fails(shared, portion, rest.into(), error)),
                 };
-                (self.careful, self.unread) = (false, None);
+                self.unread = None;
                 inflation = inflate(&mut portion, payloads, inflation, shared);
             }
             for arrival in &portion {
@@ -90,29 +88,11 @@ impl Intake {
         Ok(taken)
     }
 
-    /// How many of the first jobs form a portion that fits into `room` bytes; 0 if not even one fits.
-    fn portion(&self, rest: &VecDeque<Arrival>, inflation: Option<f64>, room: usize) -> usize {
-        let (mut bytes, mut apart) = (0, 0);
-        for (count, Arrival { job, apart: stored, .. }) in rest.iter().enumerate() {
-            apart += usize::from(stored.is_some());
-            bytes += stored.map_or(job.payload.len(), |stored| (stored as f64 * inflation.unwrap_or(1.0)) as usize);
-            // Jobs that have their payload already do not wait for one that must be read.
-            let first_to_read = apart == 1 && stored.is_some();
-            // Until a payload has been read, only stored sizes are known, so the first read is for one payload.
-            let one_is_enough = apart > 1 && (inflation.is_none() || self.careful);
-            if bytes > room || (count > 0 && (bytes > PORTION || first_to_read || one_is_enough)) {
-                return count;
-            }
-        }
-        rest.len()
-    }
-
     /// Gives back the jobs that a failed read left over. If the payload of a job could not be read twice in a row, the
     /// job waits. It then does not delay the jobs behind it.
     fn fails(&mut self, shared: &Shared, portion: Vec<Arrival>, rest: Vec<Arrival>, error: Error) -> Error {
         let (apart, inline): (Vec<_>, Vec<_>) = portion.into_iter().partition(|arrival| arrival.apart.is_some());
         give_back(shared, inline.into_iter().chain(rest), None);
-        self.careful = true;
         let [Arrival { job: Job { id, task_identifier, .. }, apart: stored, .. }] = apart.as_slice() else {
             self.unread = None;
             let error = error.context(format_args!("reading the payloads of {} jobs", apart.len()));
@@ -136,6 +116,23 @@ impl Intake {
         give_back(shared, apart, again.then_some(UNREADABLE_DELAY));
         error
     }
+}
+
+/// How many of the first jobs form a portion that fits into `room` bytes; 0 if not even one fits.
+fn portion(rest: &VecDeque<Arrival>, inflation: Option<f64>, room: usize) -> usize {
+    let (mut bytes, mut apart) = (0, 0);
+    for (count, Arrival { job, apart: stored, .. }) in rest.iter().enumerate() {
+        apart += usize::from(stored.is_some());
+        bytes += stored.map_or(job.payload.len(), |stored| (stored as f64 * inflation.unwrap_or(1.0)) as usize);
+        // Jobs that have their payload already do not wait for one that must be read.
+        let first_to_read = apart == 1 && stored.is_some();
+        // Until a payload has been read, only stored sizes are known, so the first read is for one payload.
+        let one_is_enough = apart > 1 && inflation.is_none();
+        if bytes > room || (count > 0 && (bytes > PORTION || first_to_read || one_is_enough)) {
+            return count;
+        }
+    }
+    rest.len()
 }
 
 /// Moves the payloads into their jobs. If a payload is missing, its job is not this worker's any more and is given
