@@ -372,6 +372,34 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_checked_unless_its_last_call_succeeded_a_moment_ago() {
+        let (db, pool) = pool(1);
+        let mut watcher = Client::connect(&db.url(), postgres::NoTls).unwrap();
+        let mut lent = pool.get(SOON).unwrap();
+        let first = pid(&mut lent);
+        lent.0.call_succeeded();
+        drop(lent);
+        assert!(pool.0.lock().idle[0].succeeded.is_some());
+        // A check sends an empty statement.
+        let mut is_checked = |succeeded| {
+            pool.0.lock().idle[0].succeeded = succeeded;
+            let mut lent = pool.get(SOON).unwrap();
+            let sql = "select query = '' from pg_stat_activity where pid = $1";
+            let is_checked: bool = watcher.query_one(sql, &[&first]).unwrap().get(0);
+            assert_eq!(pid(&mut lent), first);
+            is_checked
+        };
+        // A time in the future is less than a millisecond ago, however slow the machine is.
+        assert!(!is_checked(Some(Instant::now() + SOON * 100)));
+        assert!(pool.0.lock().idle[0].succeeded.is_none(), "the call after that is not known to have succeeded");
+        assert!(is_checked(None));
+        assert!(is_checked(Some(Instant::now() - Duration::from_millis(1))));
+        watcher.execute("select pg_terminate_backend($1, 10000)", &[&first]).unwrap();
+        pool.0.lock().idle[0].succeeded = Some(Instant::now() - Duration::from_millis(1));
+        assert_ne!(pid(&mut pool.get(SOON).unwrap()), first, "a client without a session is replaced");
+    }
+
+    #[test]
     fn a_timeout_reports_the_last_refusal_of_the_database() {
         let (db, pool) = pool(1);
         drop(db);
