@@ -5,7 +5,7 @@ use crate::harness::{Frozen, Running, SOON, Tally, TestDb, eventually, log_lines
 use crate::proxy::Proxy;
 use crossbeam_channel::bounded;
 use graphile_worker::{
-    JobSpec, ListJobsOptions, LocalQueueConfig, RawJob, WorkerContext, WorkerOptions, WorkerRecoveryConfig,
+    JobFetch, JobSpec, ListJobsOptions, LocalQueueConfig, RawJob, WorkerContext, WorkerOptions, WorkerRecoveryConfig,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -135,6 +135,50 @@ fn held_payloads_stay_within_the_budget() {
         assert_eq!((tally.jobs(), tally.repeated()), (100, vec![]));
         assert_eq!(running.worker.stats().lost, 0);
     }
+}
+
+/// A claim leaves these payloads out, because each has a stored size of more than 100 KiB. Only a read shows that it is
+/// 2 MiB.
+#[test]
+fn payloads_that_grow_when_read_stay_within_the_budget() {
+    const JOBS: usize = 20;
+    // One runs and four fit. The first read of a claim may exceed the budget by one payload.
+    const MOST: usize = 1 + 4 + 1;
+    let db = TestDb::new();
+    db.execute(&format!(
+        "with text as materialized (
+           select repeat('x', 1948 * 1024) || string_agg(md5(random()::text), '') as text
+             from generate_series(1, 100 * 1024 / 32))
+         select graphile_worker.add_job('work', to_json(n || text)) from text, generate_series(1, {JOBS}) n"
+    ));
+    let stored: i32 = db.one("select max(pg_column_size(payload)) from graphile_worker._private_jobs");
+    assert!((100 * KIB..200 * KIB).contains(&(stored as usize)), "{stored} bytes are stored");
+    let tally = Tally::default();
+    let (release, wait) = bounded::<()>(0);
+    let counting = tally.clone();
+    let queue = LocalQueueConfig::default().with_size(100);
+    let options = db.worker().concurrency(1).local_queue(queue).max_held_bytes(10 * KIB * KIB);
+    let read = Arc::new(AtomicUsize::new(0));
+    let counting_reads = read.clone();
+    let options = options.on(JobFetch, move |_| {
+        counting_reads.fetch_add(1, Ordering::SeqCst);
+    });
+    let running = Running::start(options.define_raw_job("work", move |ctx: WorkerContext| {
+        counting.count(ctx.job().id());
+        let _ = wait.recv_timeout(LATE);
+    }));
+    for ended in 0..JOBS {
+        // The jobs that are locked are held or run: the others were given back.
+        eventually(LATE, || {
+            let kept = read.load(Ordering::SeqCst).saturating_sub(ended);
+            assert!(kept <= MOST, "{kept} jobs are held at once");
+            kept >= (JOBS - ended).min(3) && db.locks() == kept as i64
+        });
+        release.send_timeout((), LATE).unwrap();
+        eventually(LATE, || running.worker.stats().completed == ended as u64 + 1);
+    }
+    assert_eq!((tally.jobs(), tally.repeated(), db.jobs()), (JOBS, vec![], 0));
+    assert_eq!(running.worker.stats().lost, 0);
 }
 
 #[test]
