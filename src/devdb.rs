@@ -26,7 +26,7 @@ use log::warn;
 /// # Ok::<(), graphile_worker::Error>(())
 /// ```
 pub struct DevDb {
-    place: Place,
+    cluster: Cluster,
     port: u16,
     watcher: Child,
     /// Open as long as this process lives. The watcher waits until it closes.
@@ -64,15 +64,15 @@ impl DevDb {
     /// `ErrorKind::Config` if this machine has no PostgreSQL server, or if the server does not start. In the second
     /// case the text contains the end of the server's log. Never panics.
     pub fn start(options: Options) -> Result<Self> {
-        let place = Place::new(server_binaries(default_candidates())?)?;
-        let (watcher, pipe) = place.watch()?;
+        let cluster = Cluster::new(server_binaries(default_candidates())?)?;
+        let (watcher, pipe) = cluster.watch()?;
         // From here on, an early return drops the pipe. The watcher then deletes the folder.
-        let mut db = Self { place, port: 0, watcher, pipe: Some(pipe) };
-        db.place.create_cluster(&options)?;
+        let mut db = Self { cluster, port: 0, watcher, pipe: Some(pipe) };
+        db.cluster.create_cluster(&options)?;
         for attempt in 0.. {
             db.port = free_port()?;
-            db.place.set_port(db.port)?;
-            match db.place.start() {
+            db.cluster.set_port(db.port)?;
+            match db.cluster.start() {
                 Ok(()) => break,
                 // Another process took the port after `free_port` found it.
                 Err(Start::PortTaken(_)) if attempt < 5 => continue,
@@ -99,22 +99,22 @@ impl DevDb {
 
     /// The server's data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.place.data()
+        self.cluster.data()
     }
 
     /// The folder of the Unix socket. It contains all files of the server.
     pub fn socket_dir(&self) -> &Path {
-        &self.place.home
+        &self.cluster.home
     }
 
     /// The directory of the server's binaries, for programs such as `pg_dump`.
     pub fn bin_dir(&self) -> &Path {
-        &self.place.bin
+        &self.cluster.bin
     }
 
     /// The process id of the postmaster. `None` while the server is down.
     pub fn postmaster_pid(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.place.data().join("postmaster.pid")).ok()?;
+        let text = fs::read_to_string(self.cluster.data().join("postmaster.pid")).ok()?;
         text.lines().next()?.trim().parse().ok()
     }
 
@@ -124,7 +124,7 @@ impl DevDb {
     /// # Errors
     /// `ErrorKind::Config` if no shell could be started.
     pub fn stop_server(&self) -> Result<()> {
-        self.place.run_script("end_server")
+        self.cluster.run_script("end_server")
     }
 
     /// Starts a stopped server on its old port, and waits until it accepts connections.
@@ -135,7 +135,7 @@ impl DevDb {
     pub fn start_server(&self) -> Result<()> {
         let give_up = Instant::now() + Duration::from_secs(5);
         loop {
-            match self.place.start() {
+            match self.cluster.start() {
                 Ok(()) => return Ok(()),
                 Err(Start::PortTaken(_)) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(50)),
                 Err(other) => return Err(other.into()),
@@ -159,7 +159,7 @@ impl DevDb {
     /// `ErrorKind::Config` if no shell could be started.
     pub fn pause(&self) -> Result<()> {
         // The postmaster is stopped first, so that it does not fork a backend meanwhile.
-        self.place.run_script("kill -STOP $(postmaster); kill -STOP $(members)")
+        self.cluster.run_script("kill -STOP $(postmaster); kill -STOP $(members)")
     }
 
     /// Resumes a paused server.
@@ -167,20 +167,20 @@ impl DevDb {
     /// # Errors
     /// `ErrorKind::Config` if no shell could be started.
     pub fn resume(&self) -> Result<()> {
-        self.place.run_script("kill -CONT $(members)")
+        self.cluster.run_script("kill -CONT $(members)")
     }
 }
 
 impl Drop for DevDb {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        let place = &self.place;
+        let cluster = &self.cluster;
         // If the watcher was killed or stopped, this process cleans up.
         if !succeeds_within(&mut self.watcher, CLEANUP) {
-            let cleaned = place.shell("clean_up").spawn().is_ok_and(|mut shell| succeeds_within(&mut shell, CLEANUP));
+            let cleaned = cluster.shell("clean_up").spawn().is_ok_and(|mut shell| succeeds_within(&mut shell, CLEANUP));
             // If this process is root, it can delete files that the server's user cannot.
-            if !cleaned && fs::remove_dir_all(&place.home).is_err() && place.home.exists() {
-                warn!(folder:% = place.home.display(); "cannot delete the folder of a private PostgreSQL");
+            if !cleaned && fs::remove_dir_all(&cluster.home).is_err() && cluster.home.exists() {
+                warn!(folder:% = cluster.home.display(); "cannot delete the folder of a private PostgreSQL");
             }
         }
     }
@@ -205,7 +205,7 @@ fn succeeds_within(process: &mut Child, limit: Duration) -> bool {
 }
 
 /// The folder, the directory of the binaries, and the user who runs them.
-struct Place {
+struct Cluster {
     home: PathBuf,
     bin: PathBuf,
     /// The user who runs the server. Set only if this process runs as root.
@@ -304,7 +304,7 @@ watch() {
 }
 "#;
 
-impl Place {
+impl Cluster {
     fn new(bin: PathBuf) -> Result<Self> {
         let user = server_user()?;
         let parent = parent_folder(user);

@@ -87,7 +87,7 @@ impl Error {
     }
 
     /// Replaces the text.
-    pub(crate) fn saying(mut self, message: String) -> Self {
+    pub(crate) fn with_message(mut self, message: String) -> Self {
         self.0.message = message;
         self
     }

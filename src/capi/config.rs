@@ -157,8 +157,8 @@ fn check_variable(name: &str) -> Result<(), Failure> {
     if distance(nearest) <= CLOSE {
         return Err(Failure::config(format!("{name}: is not a known environment variable; did you mean {meant}?")));
     }
-    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    if rest.is_some() && TOLD.lock().insert(name.to_owned()) {
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if rest.is_some() && WARNED.lock().insert(name.to_owned()) {
         warn!(variable = name, nearest = meant.as_str(); "unknown environment variable ignored");
     }
     Ok(())

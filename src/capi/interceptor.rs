@@ -87,8 +87,8 @@ pub unsafe extern "C" fn gw_decision_set_text(
 ) -> gw_status_t {
     status_of(|| {
         // SAFETY: see "Rules" in the header.
-        let said = unsafe { text::sized("text", text, len) }?.to_owned();
-        handle::look::<DecisionValue, _>(decision)?.0.lock().text = said;
+        let text = unsafe { text::sized("text", text, len) }?.to_owned();
+        handle::look::<DecisionValue, _>(decision)?.0.lock().text = text;
         Ok(())
     })
 }
@@ -146,10 +146,10 @@ impl Decide {
         let decision: *mut gw_decision_t = give(DecisionValue::default());
         // SAFETY: the caller passed function and `user_data` together; both handles are lent until it returns.
         let code = inside(|| unsafe { (self.function)(event, decision, self.user_data.pointer) });
-        let said = handle::look::<DecisionValue, _>(decision).map(|said| std::mem::take(&mut *said.0.lock()));
+        let details = handle::look::<DecisionValue, _>(decision).map(|value| std::mem::take(&mut *value.0.lock()));
         let _ = handle::free::<EventValue, _>(event);
         let _ = handle::free::<DecisionValue, _>(decision);
-        (code, said.unwrap_or_default())
+        (code, details.unwrap_or_default())
     }
 
     /// The decision of an interceptor of a run; `otherwise` handles a code that is not a decision.
@@ -157,7 +157,7 @@ impl Decide {
         match self.ask(event) {
             (GW_DECIDE_CONTINUE, _) => HookResult::Continue,
             (GW_DECIDE_SKIP, _) => HookResult::Skip,
-            (GW_DECIDE_FAIL, said) => HookResult::Fail(said.text),
+            (GW_DECIDE_FAIL, decision) => HookResult::Fail(decision.text),
             (other, _) => otherwise(other),
         }
     }
@@ -199,8 +199,8 @@ fn intercept(hooks: &mut HookRegistry, name: &'static str, decide: Arc<Decide>) 
                 match decide.ask(EventValue::new(c"BeforeJobSchedule", None, fields, None)) {
                     (GW_DECIDE_CONTINUE, _) => JobScheduleResult::Continue(c.payload),
                     (GW_DECIDE_SKIP, _) => JobScheduleResult::Skip,
-                    (GW_DECIDE_FAIL, said) => JobScheduleResult::Fail(said.text),
-                    (GW_DECIDE_PAYLOAD, said) => match serde_json::from_str(&said.text) {
+                    (GW_DECIDE_FAIL, decision) => JobScheduleResult::Fail(decision.text),
+                    (GW_DECIDE_PAYLOAD, decision) => match serde_json::from_str(&decision.text) {
                         Ok(payload) => JobScheduleResult::Continue(payload),
                         Err(e) => {
                             JobScheduleResult::Fail(format!("the interceptor's payload is not JSON ({})", place(&e)))

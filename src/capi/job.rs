@@ -136,8 +136,8 @@ fn look(job: *const gw_job_t) -> Result<Use<JobValue>, Failure> {
     handle::look(job)
 }
 
-fn context<T>(job: *const gw_job_t, otherwise: T, tell: impl FnOnce(&WorkerContext) -> T) -> T {
-    read(otherwise, || Ok(tell(&look(job)?.life.context)))
+fn context<T>(job: *const gw_job_t, otherwise: T, read_value: impl FnOnce(&WorkerContext) -> T) -> T {
+    read(otherwise, || Ok(read_value(&look(job)?.life.context)))
 }
 
 /// The id of the job's row. 0 on a bad handle.

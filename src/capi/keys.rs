@@ -242,8 +242,8 @@ impl Reader<'_> {
         if let Some(text) = self.text("crontab") {
             options = options.with_crons(super::cron::parse(text)? as Vec<Cron>);
         }
-        let tells_cancelled = self.boolean("deliver_cancellations")?.unwrap_or(false);
-        set!(wakeup.map(|wakeup| Pull { notify: Arc::new(move || wakeup.notify()), tells_cancelled }), pull);
+        let delivers_cancelled = self.boolean("deliver_cancellations")?.unwrap_or(false);
+        set!(wakeup.map(|wakeup| Pull { notify: Arc::new(move || wakeup.notify()), delivers_cancelled }), pull);
         Ok(options)
     }
 
@@ -313,16 +313,16 @@ mod tests {
 
     #[test]
     fn documented_defaults_are_those_of_the_options() {
-        let told: Values = KEYS
+        let documented: Values = KEYS
             .iter()
             // Setting one of these turns a feature on.
             .filter(|key| !key.name.starts_with("local_queue") && key.name != "dry_run")
             .filter_map(|key| Some((key.name, key.default?.to_owned())))
             .chain([("worker_recovery", "false".to_owned())])
             .collect();
-        let told = Reader(&told).options(None).map(|options| options.described()).unwrap();
+        let described = Reader(&documented).options(None).map(|options| options.described()).unwrap();
         let nothing = Reader(&Values::new()).options(None).map(|options| options.described()).unwrap();
-        assert_eq!(told, nothing);
+        assert_eq!(described, nothing);
     }
 
     #[test]

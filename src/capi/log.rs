@@ -69,7 +69,7 @@ static SINK: RwLock<Option<Sink>> = RwLock::new(None);
 static SINK_OF_A_CHILD: AtomicPtr<RwLock<Option<Sink>>> = AtomicPtr::new(ptr::null_mut());
 
 /// How long a forked child waits for the lock of the sink, which a thread of its own may hold.
-const CHILD_PATIENCE: Duration = Duration::from_secs(2);
+const CHILD_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn sink() -> &'static RwLock<Option<Sink>> {
     // SAFETY: the pointer is NULL or came from a leaked box.
@@ -81,7 +81,7 @@ fn exchange(new: Option<Sink>) -> Option<Sink> {
     let sink = sink();
     let held = match forks() {
         0 => Some(sink.write()),
-        _ => sink.try_write_for(CHILD_PATIENCE),
+        _ => sink.try_write_for(CHILD_LOCK_TIMEOUT),
     };
     match held {
         Some(mut held) => std::mem::replace(&mut *held, new),
@@ -96,9 +96,9 @@ thread_local! {
     static IN_THE_SINK: Cell<bool> = const { Cell::new(false) };
 }
 
-struct Door;
+struct Logger;
 
-impl Log for Door {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
         // Records below warning of other crates, such as the database client, are not of interest.
         metadata.target().starts_with("graphile_worker") || metadata.level() <= log::Level::Warn
@@ -108,14 +108,14 @@ impl Log for Door {
         if !self.enabled(record.metadata()) || IN_THE_SINK.replace(true) {
             return;
         }
-        say(record);
+        write(record);
         IN_THE_SINK.set(false);
     }
 
     fn flush(&self) {}
 }
 
-fn say(record: &Record) {
+fn write(record: &Record) {
     let mut fields = Fields(Map::new());
     let _ = record.key_values().visit(&mut fields);
     let message = record.args().to_string();
@@ -171,7 +171,7 @@ impl<'kvs> VisitSource<'kvs> for Fields {
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if log::set_logger(&Door).is_ok() {
+        if log::set_logger(&Logger).is_ok() {
             log::set_max_level(LevelFilter::Warn);
         }
     });

@@ -1,4 +1,4 @@
-//! Observers of events: each event of a worker with its JSON, told to a function of the caller's or to the queue.
+//! Observers of events: each event of a worker with its JSON, passed to a function of the caller's or to the queue.
 
 use super::call::call;
 use super::error::gw_error_t;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub type gw_event_fn = Option<unsafe extern "C" fn(event: *const gw_event_t, user_data: *mut c_void)>;
 
 /// Receives the events of an observer.
-type Tell = Arc<dyn Fn(EventValue) + Send + Sync>;
+type SendEvent = Arc<dyn Fn(EventValue) + Send + Sync>;
 
 /// Observes an event by its name: one of `gw_event_name_at` that cannot be intercepted. Only before the start.
 ///
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn gw_worker_on_event(
             find(&OBSERVED, &DECIDED, "cannot be observed; register an interceptor with gw_worker_intercept", name)?;
         worker::add_hook(worker, |queue| {
             let queue = queue.clone();
-            let tell: Tell = match handler {
+            let send: SendEvent = match handler {
                 None => Arc::new(move |event| queue.push(event)),
                 Some(function) => Arc::new(move |event| {
                     let user_data = &user_data;
@@ -62,17 +62,17 @@ pub unsafe extern "C" fn gw_worker_on_event(
                     let _ = handle::free::<EventValue, _>(event);
                 }),
             };
-            Arc::new(move |hooks: &mut HookRegistry| observe(hooks, name, tell.clone()))
+            Arc::new(move |hooks: &mut HookRegistry| observe(hooks, name, send.clone()))
         })
     })
 }
 
 /// Registers an observer. The event's JSON has the fields of its Rust context.
-fn observe(hooks: &mut HookRegistry, name: &'static str, tell: Tell) {
-    /// Calls `tell` with the event's name, job, JSON fields and worker.
+fn observe(hooks: &mut HookRegistry, name: &'static str, send: SendEvent) {
+    /// Calls `send` with the event's name, job, JSON fields and worker.
     macro_rules! on {
         ($event:ident, $name:literal, $c:ident => $job:expr, $worker:expr, $fields:expr) => {{
-            hooks.on($event, move |$c| tell(EventValue::new($name, $job, $fields, $worker)));
+            hooks.on($event, move |$c| send(EventValue::new($name, $job, $fields, $worker)));
         }};
     }
     macro_rules! about_job {

@@ -85,7 +85,7 @@ impl Add {
     pub(crate) fn run(&self, utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failure> {
         let job = RawJob { identifier: self.identifier.clone(), payload: self.payload()?, spec: self.spec() };
         let job = utils.add_raw_jobs(vec![job])?.remove(0);
-        screen.say(&added(&job)?, |job| {
+        screen.print(&added(&job)?, |job| {
             let again = if job.revision > 0 { "already exists, now at revision" } else { "added, revision" };
             format!("job {} of task {}: {again} {}", job.id, one_line(&job.task_identifier), job.revision)
         })?;

@@ -111,7 +111,7 @@ impl Reschedule {
 
 /// Prints which jobs were changed, and fails if a named job was not.
 fn changed(screen: &Screen, what: &str, ids: &[i64], jobs: &[ListedJob]) -> Result<Exit, Failure> {
-    screen.say(&jobs, |jobs| match jobs {
+    screen.print(&jobs, |jobs| match jobs {
         [] => format!("{what} no job"),
         jobs => format!("{what} {}: {}", count(jobs.len(), "job"), list(jobs.iter().map(|job| job.id))),
     })?;
@@ -137,7 +137,7 @@ impl Remove {
         if !self.dry_run.on(utils).remove_job(&self.key)? {
             return Err(Failure::not_found(format!("no job has the key {:?}", self.key)));
         }
-        screen.say(&json!({ "removed_key": self.key, "dry_run": self.dry_run.dry_run }), |_| {
+        screen.print(&json!({ "removed_key": self.key, "dry_run": self.dry_run.dry_run }), |_| {
             format!("{} the job with key {}", self.dry_run.word("removed", "remove"), one_line(&self.key))
         })?;
         Ok(Exit::Success)

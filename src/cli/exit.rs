@@ -1,13 +1,12 @@
 //! The exit status of the process, and its error messages.
 
-use crate::cli::screen::lines;
+use crate::cli::screen::{lines, print_message};
 use graphile_worker::{Error, ErrorKind};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::{fmt, io, thread};
+use std::{io, thread};
 
 /// The exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +74,14 @@ impl Failure {
     }
 
     /// Prints the error to stderr. Returns the exit status.
-    pub(crate) fn tell(&self, schema: &str) -> Exit {
+    pub(crate) fn report(&self, schema: &str) -> Exit {
         if !self.text.is_empty() {
-            say(format_args!("{}", lines(&self.text)));
+            print_message(format_args!("{}", lines(&self.text)));
         }
         if self.nothing_there {
-            say(format_args!("is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"));
+            print_message(format_args!(
+                "is {schema:?} the right --schema? If so, graphile-worker migrate makes it ready"
+            ));
         }
         self.exit
     }
@@ -115,11 +116,6 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Writes a line to stderr. `eprintln!` would panic if stderr is a full disk or a closed pipe.
-pub(crate) fn say(text: fmt::Arguments) {
-    let _ = writeln!(io::stderr(), "graphile-worker: {text}");
-}
-
 /// Calls `then` once, on Ctrl-C or SIGTERM, on a thread of its own. The next signal ends the process.
 pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -138,6 +134,6 @@ pub(crate) fn on_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<(
 /// Ends the process. Every change is one transaction, so there is nothing to undo. A cleanup keeps its committed
 /// batches.
 pub(crate) fn interrupted() {
-    say(format_args!("interrupted"));
+    print_message(format_args!("interrupted"));
     std::process::exit(Exit::Interrupted as i32);
 }

@@ -65,7 +65,7 @@ impl List {
             offset: self.offset,
         })?;
         let header = ["id", "task", "queue", "state", "run_at", "attempts", "priority", "key", "locked_by"];
-        screen.say(&jobs, |jobs| table(header, jobs.iter().map(row)))?;
+        screen.print(&jobs, |jobs| table(header, jobs.iter().map(row)))?;
         Ok(Exit::Success)
     }
 }
@@ -98,7 +98,7 @@ impl Show {
                 self.id
             )));
         };
-        screen.say(&job, details)?;
+        screen.print(&job, details)?;
         Ok(Exit::Success)
     }
 }
@@ -127,7 +127,7 @@ fn details(job: &ListedJob) -> String {
 }
 
 pub(crate) fn stats(utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failure> {
-    screen.say(&utils.stats()?, |stats| {
+    screen.print(&utils.stats()?, |stats| {
         let counts = [stats.total, stats.ready, stats.scheduled, stats.locked, stats.failed];
         table(["total", "ready", "scheduled", "locked", "failed"], [counts.map(|count| count.to_string())])
     })?;
@@ -135,7 +135,7 @@ pub(crate) fn stats(utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failure
 }
 
 pub(crate) fn queues(utils: WorkerUtils, screen: &Screen) -> Result<Exit, Failure> {
-    screen.say(&utils.queues()?, |queues| {
+    screen.print(&utils.queues()?, |queues| {
         let rows = queues.iter().map(|queue| {
             [
                 queue.id.to_string(),
@@ -189,7 +189,7 @@ impl Workers {
         let named = |(worker_id, worker)| WorkerRow { worker_id, ..worker };
         let workers: Vec<WorkerRow> = workers.into_iter().map(named).collect();
         let header = ["worker_id", "locked_jobs", "locked_queues", "last_heartbeat_at", "health"];
-        screen.say(&workers, |workers| table(header, workers.iter().map(WorkerRow::cells)))?;
+        screen.print(&workers, |workers| table(header, workers.iter().map(WorkerRow::cells)))?;
         Ok(Exit::Success)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 #[command(name = "graphile-worker", version, arg_required_else_help = true, after_help = exit::help())]
 struct Cli {
     #[command(flatten)]
-    place: Place,
+    queue: QueueOptions,
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
@@ -31,7 +31,7 @@ struct Cli {
 
 /// The queue: database and schema. These options are allowed before and after the command.
 #[derive(Args)]
-struct Place {
+struct QueueOptions {
     /// The database: a URL or key=value string, as libpq reads it.
     // The value may contain a password, which `--help` must not print.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
@@ -48,9 +48,9 @@ struct Place {
 }
 
 /// libpq's variables that select a database if there is no URL.
-const PLACES: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"];
+const DATABASE_VARIABLES: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"];
 
-impl Place {
+impl QueueOptions {
     fn schema(&self) -> Result<Schema, Failure> {
         Ok(Schema::new(&self.schema)?)
     }
@@ -58,11 +58,11 @@ impl Place {
     fn utils(&self) -> Result<WorkerUtils, Failure> {
         let schema = self.schema()?;
         let url = self.database_url.as_deref().unwrap_or_default();
-        let says_where = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
-        if url.is_empty() && !PLACES.into_iter().any(says_where) {
+        let is_set = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+        if url.is_empty() && !DATABASE_VARIABLES.into_iter().any(is_set) {
             return Err(Failure::usage(format!(
                 "no database selected; use --database-url URL, or set DATABASE_URL or one of {}",
-                PLACES.join(", ")
+                DATABASE_VARIABLES.join(", ")
             )));
         }
         Ok(WorkerUtils::connect_within(url, self.max_connections, self.timeout)?.schema(schema))
@@ -115,7 +115,7 @@ pub(crate) fn main() -> Exit {
         }
         Err(help) => help.exit(),
     };
-    cli.run().unwrap_or_else(|failure| failure.tell(&cli.place.schema))
+    cli.run().unwrap_or_else(|failure| failure.report(&cli.queue.schema))
 }
 
 /// The only variable with the prefix `GRAPHILE_WORKER_` that the command line reads. Workers read others.
@@ -139,13 +139,13 @@ impl Cli {
         check_environment(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()))?;
         let screen = &Screen { json: self.json };
         if matches!(self.command, Command::Dev) {
-            return dev::run(self.place.schema()?, screen);
+            return dev::run(self.queue.schema()?, screen);
         }
         // Without a handler, the signal still ends the process.
         let _ = exit::on_interrupt(exit::interrupted);
-        let utils = self.place.utils()?;
+        let utils = self.queue.utils()?;
         match &self.command {
-            Command::Migrate => upkeep::migrate(utils, &self.place.schema, screen),
+            Command::Migrate => upkeep::migrate(utils, &self.queue.schema, screen),
             Command::Add(add) => add.run(utils, screen),
             Command::List(list) => list.run(utils, screen),
             Command::Show(show) => show.run(utils, screen),

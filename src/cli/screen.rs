@@ -1,10 +1,9 @@
-//! The output of a command: JSON or text. It escapes control characters, so that no text can control the terminal.
+//! The output of a command: JSON or text on stdout, messages on stderr. It escapes control characters, so that no text can control the terminal.
 
-use crate::cli::exit::say;
 use chrono::{DateTime, SecondsFormat, Utc};
 use log::kv::{Key, Value, VisitSource};
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 /// Prints the results of commands to stdout.
@@ -14,7 +13,7 @@ pub(crate) struct Screen {
 
 impl Screen {
     /// Prints a result as JSON, or as the text that `in_words` makes of it.
-    pub(crate) fn say<T: Serialize>(&self, answer: &T, in_words: impl FnOnce(&T) -> String) -> io::Result<()> {
+    pub(crate) fn print<T: Serialize>(&self, answer: &T, in_words: impl FnOnce(&T) -> String) -> io::Result<()> {
         let mut text = match self.json {
             true => json(&serde_json::to_string_pretty(answer)?),
             false => in_words(answer),
@@ -26,6 +25,11 @@ impl Screen {
         out.write_all(text.as_bytes())?;
         out.flush()
     }
+}
+
+/// Writes a line to stderr. `eprintln!` would panic if stderr is a full disk or a closed pipe.
+pub(crate) fn print_message(text: fmt::Arguments) {
+    let _ = writeln!(io::stderr(), "graphile-worker: {text}");
 }
 
 /// Rows under their header, one line each. Two spaces separate the columns.
@@ -135,7 +139,7 @@ pub(crate) fn show_warnings() {
             if self.enabled(record.metadata()) && record.target().starts_with("graphile_worker") {
                 let mut fields = Fields(String::new());
                 let _ = record.key_values().visit(&mut fields);
-                say(format_args!("warning: {}", one_line(&format!("{}{}", record.args(), fields.0))));
+                print_message(format_args!("warning: {}", one_line(&format!("{}{}", record.args(), fields.0))));
             }
         }
         fn flush(&self) {}

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 pub(crate) fn migrate(utils: WorkerUtils, schema: &str, screen: &Screen) -> Result<Exit, Failure> {
     utils.migrate()?;
-    screen.say(&json!({ "migrated": true, "schema": schema }), |_| format!("schema {} is ready", one_line(schema)))?;
+    screen
+        .print(&json!({ "migrated": true, "schema": schema }), |_| format!("schema {} is ready", one_line(schema)))?;
     Ok(Exit::Success)
 }
 
@@ -65,7 +66,7 @@ impl Cleanup {
             "tasks": deleted.tasks,
             "queues": deleted.queues,
         });
-        screen.say(&answer, |_| {
+        screen.print(&answer, |_| {
             let rows = rows.iter().map(|rows| match rows {
                 Rows::DeletePermanentlyFailedJobs => count(deleted.jobs, "failed job"),
                 Rows::GcTaskIdentifiers => count(deleted.tasks, "unused task"),
@@ -96,7 +97,7 @@ impl ForceUnlock {
             "jobs": unlocked.jobs,
             "queues": unlocked.queues,
         });
-        screen.say(&answer, |_| {
+        screen.print(&answer, |_| {
             let (jobs, queues) = (count(unlocked.jobs, "job"), count(unlocked.queues, "queue"));
             format!("{} {jobs} and {queues}", self.dry_run.word("unlocked", "unlock"))
         })?;
@@ -130,7 +131,7 @@ impl SweepStaleWorkers {
         })?;
         let mut answer = json!(swept);
         answer["dry_run"] = self.dry_run.dry_run.into();
-        screen.say(&answer, |_| {
+        screen.print(&answer, |_| {
             let found = match swept.worker_ids.as_slice() {
                 [] => "no stale worker".to_owned(),
                 workers if self.dry_run.dry_run => {

@@ -201,10 +201,10 @@ fn name_unjoinable(error: Error, jobs: &[&RawJob]) -> Error {
     if !matches!(error.sqlstate(), Some("22P02" | "22P05")) || lists.is_empty() {
         return error;
     }
-    let is_suspect = |job: &&RawJob| ["\\u0000", "\\ud", "\\uD"].iter().any(|escape| job.payload.contains(escape));
-    let suspects: Vec<&RawJob> = lists.iter().copied().filter(is_suspect).collect();
+    let may_be_refused = |job: &&RawJob| ["\\u0000", "\\ud", "\\uD"].iter().any(|escape| job.payload.contains(escape));
+    let candidates: Vec<&RawJob> = lists.iter().copied().filter(may_be_refused).collect();
     // If no list has such an escape, the waiting list cannot be read.
-    let named = if suspects.is_empty() { lists } else { suspects };
+    let named = if candidates.is_empty() { lists } else { candidates };
     let keys: Vec<String> =
         named.iter().filter_map(|job| Some(format!("{:?}", job.spec.job_key.as_deref()?))).collect();
     let text = format!(

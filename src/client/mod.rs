@@ -221,7 +221,7 @@ impl WorkerUtils {
             hooks,
             worker_id: "worker_utils",
             only_ours: false,
-            well_for: Duration::MAX,
+            healthy_for: Duration::MAX,
         });
         answer.map_err(|error| refused(schema, error))
     }
@@ -355,11 +355,11 @@ impl WorkerUtils {
         // A millisecond more for each job, because one call may add a hundred thousand. Two more for each KiB, which
         // crosses the link twice: the reply contains it too.
         let bytes: usize = jobs.iter().map(|job| job.payload.len()).sum();
-        let patience = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 512) as u64);
-        let end = Instant::now() + patience;
+        let timeout = self.database.deadline() + Duration::from_millis((jobs.len() + bytes / 512) as u64);
+        let end = Instant::now() + timeout;
         let (schema, schema_of_added, known) = (self.schema.clone(), self.schema.clone(), self.known.clone());
         let answer = self.database.change(
-            patience,
+            timeout,
             true,
             move |client, _| {
                 known.check(client, &schema, needs::ADD)?;

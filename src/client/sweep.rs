@@ -5,7 +5,7 @@
 //! four-hour rule applies to those.
 //!
 //! A heartbeat publishes its interval in the entry's metadata. A worker is dead after the sweeper's threshold, and not
-//! before `MISSED_BEATS` of its own intervals: `Beat::patience` is the only place that decides this.
+//! before `MISSED_BEATS` of its own intervals: `Beat::stale_after` alone decides this.
 
 use crate::backoff::random_unit;
 use crate::config::{LONGEST_BEAT_INTERVAL, MISSED_BEATS, WorkerRecoveryConfig};
@@ -144,7 +144,7 @@ pub(crate) struct Sweep<'a> {
     pub(crate) only_ours: bool,
     /// For how long the sweeper's calls and heartbeats have been in time. After an outage, a worker needs one of its
     /// intervals to send a heartbeat again.
-    pub(crate) well_for: Duration,
+    pub(crate) healthy_for: Duration,
 }
 
 /// A worker's entry in the tables of heartbeats.
@@ -172,17 +172,17 @@ impl Beat {
     }
 
     /// After how long a silence this worker is dead, for a sweeper with this threshold.
-    fn patience(&self, threshold: Duration) -> Duration {
+    fn stale_after(&self, threshold: Duration) -> Duration {
         threshold.max(self.interval.unwrap_or(LONGEST_BEAT_INTERVAL) * MISSED_BEATS)
     }
 
     fn is_silent(&self, threshold: Duration) -> bool {
-        self.silent_for > self.patience(threshold).as_secs_f64()
+        self.silent_for > self.stale_after(threshold).as_secs_f64()
     }
 
     /// Reports a threshold that is too short for this worker, if the worker is live.
     fn raised(&self, threshold: Duration) -> Option<RaisedThreshold> {
-        let sweep_threshold = self.patience(threshold);
+        let sweep_threshold = self.stale_after(threshold);
         (sweep_threshold > threshold && !self.is_silent(threshold)).then(|| RaisedThreshold {
             worker_id: self.worker.worker_id.clone(),
             heartbeat_interval: self.interval,
@@ -192,7 +192,7 @@ impl Beat {
 }
 
 /// A worker that seems dead.
-struct Suspect {
+struct StaleWorker {
     worker_id: String,
     lists: usize,
     /// How long it must have been silent, in seconds.
@@ -286,30 +286,30 @@ impl Sweep<'_> {
         beats.retain(|beat| beat.worker.worker_id != self.worker_id && (beat.is_ours || !self.only_ours));
         let mut raised_thresholds: Vec<_> = beats.iter().filter_map(|beat| beat.raised(threshold)).collect();
         raised_thresholds.sort_by(|a, b| (b.sweep_threshold, &a.worker_id).cmp(&(a.sweep_threshold, &b.worker_id)));
-        let known_by = |beat: &Beat| beat.interval.is_none() || self.well_for >= beat.patience(threshold);
+        let known_by = |beat: &Beat| beat.interval.is_none() || self.healthy_for >= beat.stale_after(threshold);
         let silent: Vec<Beat> = beats.into_iter().filter(|beat| beat.is_silent(threshold) && known_by(beat)).collect();
         if silent.is_empty() {
             return Ok((SweepStaleWorkersResult { raised_thresholds, ..Default::default() }, Vec::new()));
         }
         let held = self.held_by(&silent)?;
-        let suspects = silent.into_iter().filter_map(|beat| {
-            let patience = beat.patience(threshold).as_secs_f64();
+        let stale = silent.into_iter().filter_map(|beat| {
+            let stale_after = beat.stale_after(threshold).as_secs_f64();
             let worker_id = beat.worker.worker_id;
             let resilient = held.iter().any(|held| held.by == worker_id && config.is_resilient(&held.job));
             let factor = if resilient { config.resilient_sweep_threshold_multiplier } else { 1 };
-            let threshold = patience * f64::from(factor);
-            (beat.silent_for > threshold).then_some(Suspect { worker_id, lists: beat.lists, threshold })
+            let threshold = stale_after * f64::from(factor);
+            (beat.silent_for > threshold).then_some(StaleWorker { worker_id, lists: beat.lists, threshold })
         });
-        let suspects: Vec<Suspect> = suspects.collect();
-        if options.dry_run || suspects.is_empty() {
-            let worker_ids = suspects.into_iter().map(|suspect| suspect.worker_id).collect();
+        let stale: Vec<StaleWorker> = stale.collect();
+        if options.dry_run || stale.is_empty() {
+            let worker_ids = stale.into_iter().map(|worker| worker.worker_id).collect();
             return Ok((SweepStaleWorkersResult { worker_ids, recovered_count: 0, raised_thresholds }, Vec::new()));
         }
 
         // Hooks are called outside of the transaction, because they may take long.
         let delay = options.recovery_delay.unwrap_or(config.recovery_delay);
         let retired = self.retired(&held)?;
-        let dead: HashSet<&str> = suspects.iter().map(|suspect| suspect.worker_id.as_str()).collect();
+        let dead: HashSet<&str> = stale.iter().map(|worker| worker.worker_id.as_str()).collect();
         let held = held.into_iter().filter(|held| dead.contains(held.by.as_str()));
         let verdicts: Vec<Verdict> = held
             .filter_map(|held| {
@@ -318,7 +318,7 @@ impl Sweep<'_> {
             })
             .collect();
         self.session.batch("begin")?;
-        match self.carry_out(&suspects, verdicts) {
+        match self.carry_out(&stale, verdicts) {
             Ok((result, recovered)) => {
                 self.session.batch("commit")?;
                 Ok((SweepStaleWorkersResult { raised_thresholds, ..result }, recovered))
@@ -372,7 +372,7 @@ impl Sweep<'_> {
     /// Locks the entries of the dead workers, takes their jobs and deletes the entries, in the open transaction.
     fn carry_out(
         &mut self,
-        suspects: &[Suspect],
+        stale: &[StaleWorker],
         verdicts: Vec<Verdict>,
     ) -> Result<(SweepStaleWorkersResult, Vec<Recovered>)> {
         let schema: Param = Box::new(self.schema.name().to_owned());
@@ -380,7 +380,7 @@ impl Sweep<'_> {
         if !alone.first().is_some_and(|row| row.get("alone")) {
             return Ok(Default::default());
         }
-        let dead = self.lock_stale_workers(suspects)?;
+        let dead = self.lock_stale_workers(stale)?;
         let verdicts: Vec<_> =
             verdicts.into_iter().filter(|verdict| dead.contains(&verdict.previous_worker_id)).collect();
         let params: Vec<Param> = vec![
@@ -420,13 +420,11 @@ impl Sweep<'_> {
 
     /// Returns the workers that are silent in every table that has them. Locks their entries, so that they cannot send
     /// a heartbeat meanwhile.
-    fn lock_stale_workers(&mut self, suspects: &[Suspect]) -> Result<Vec<String>> {
+    fn lock_stale_workers(&mut self, stale: &[StaleWorker]) -> Result<Vec<String>> {
         let mut silences: HashMap<String, usize> = HashMap::new();
         for list in self.lists() {
-            let params: Vec<Param> = vec![
-                column(suspects, |suspect| suspect.worker_id.clone()),
-                column(suspects, |suspect| suspect.threshold),
-            ];
+            let params: Vec<Param> =
+                vec![column(stale, |worker| worker.worker_id.clone()), column(stale, |worker| worker.threshold)];
             for row in self.query(
                 list.lock_stale_workers,
                 include_str!("../sql/recovery/lock_stale_workers.sql"),
@@ -436,8 +434,8 @@ impl Sweep<'_> {
                 *silences.entry(row.try_get("id")?).or_default() += 1;
             }
         }
-        let dead = suspects.iter().filter(|suspect| silences.get(&suspect.worker_id) == Some(&suspect.lists));
-        Ok(dead.map(|suspect| suspect.worker_id.clone()).collect())
+        let dead = stale.iter().filter(|worker| silences.get(&worker.worker_id) == Some(&worker.lists));
+        Ok(dead.map(|worker| worker.worker_id.clone()).collect())
     }
 
     fn held_by(&mut self, silent: &[Beat]) -> Result<Vec<Held>> {

@@ -65,7 +65,7 @@ pub(crate) struct Pull {
     /// Called when a job may be available. Must not block.
     pub(crate) notify: Arc<dyn Fn() + Send + Sync>,
     /// If true, `next` also returns notices of cancelled jobs.
-    pub(crate) tells_cancelled: bool,
+    pub(crate) delivers_cancelled: bool,
 }
 
 /// A local queue of fixed size, all checked.
@@ -100,7 +100,7 @@ pub(crate) const MISSED_BEATS: u32 = 3;
 
 /// A worker that was silent for less than this does not suspect that its jobs were recovered, unless its own threshold
 /// is shorter.
-const SHORTEST_SUSPICION: Duration = Duration::from_secs(1);
+const SHORTEST_DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// How the jobs of dead workers are recovered. See the deployment guide, section Recovery
 /// (docs/deployment-guide.async.md).
@@ -231,8 +231,8 @@ impl WorkerRecoveryConfig {
 
     /// After how long without a heartbeat this worker must expect that its jobs were recovered. A sweeper with a
     /// shorter threshold may recover them after a few missed heartbeats.
-    pub(crate) fn suspicion(&self) -> Duration {
-        self.sweep_threshold.min((self.beat_interval() * MISSED_BEATS).max(SHORTEST_SUSPICION))
+    pub(crate) fn doubt_after(&self) -> Duration {
+        self.sweep_threshold.min((self.beat_interval() * MISSED_BEATS).max(SHORTEST_DOUBT_AFTER))
     }
 
     /// After this number of recoveries a job runs alone in its worker.

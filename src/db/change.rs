@@ -45,19 +45,19 @@ impl Database {
     /// Runs `work` in a transaction and commits it; rolls it back if `keep` is false. `work` may run several times,
     /// each time in a new transaction. `is_shown` returns whether the tables show that a transaction that began at the
     /// given time has committed a value. It is called only if the database alone cannot report the outcome. The whole
-    /// call ends within `patience`.
+    /// call ends within `timeout`.
     ///
     /// # Errors
     /// `UnknownOutcome` if it is not known whether the transaction was committed. After any other error it was not
     /// committed.
     pub(crate) fn change<T: Clone + Send + 'static>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         keep: bool,
         work: impl Fn(&mut Client, Instant) -> Result<T> + Send + Sync + 'static,
         is_shown: impl Fn(&mut Client, &T, DateTime<Utc>) -> Result<bool> + Send + Sync + 'static,
     ) -> Result<T> {
-        let end = Instant::now() + patience;
+        let end = Instant::now() + timeout;
         let (work, is_shown) = (Arc::new(work), Arc::new(is_shown));
         let answer = repeat(end, || {
             let stage = Arc::new(Mutex::new(Stage::Open));
@@ -83,10 +83,10 @@ impl Database {
             }
         });
         answer.map_err(|error| match (error.kind(), error.sqlstate()) {
-            (ErrorKind::Timeout, _) => missed(patience).context("not committed"),
+            (ErrorKind::Timeout, _) => missed(timeout).context("not committed"),
             // The server ended the statement shortly before the caller's deadline.
-            (_, Some("57014" | "55P03")) if Instant::now() + patience / 4 >= end => {
-                missed(patience).caused_by(error).context("not committed")
+            (_, Some("57014" | "55P03")) if Instant::now() + timeout / 4 >= end => {
+                missed(timeout).caused_by(error).context("not committed")
             }
             (_, Some("25006")) => error.context(
                 "not committed: the server is a standby, or default_transaction_read_only is on for the role or the database",
@@ -99,10 +99,10 @@ impl Database {
     /// Runs `work` on a pooled connection, and repeats it if that helps. For statements that change nothing.
     pub(crate) fn look<T: Send + 'static>(
         &self,
-        patience: Duration,
+        timeout: Duration,
         work: impl Fn(&mut Client) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let (end, work) = (Instant::now() + patience, Arc::new(work));
+        let (end, work) = (Instant::now() + timeout, Arc::new(work));
         repeat(end, || {
             let work = work.clone();
             self.run(end, move |client| work(client))

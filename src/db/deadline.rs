@@ -22,7 +22,7 @@ static IDLE: Mutex<(u32, Vec<Sender<Task>>)> = Mutex::new((0, Vec::new()));
 const IDLE_TIME: Duration = Duration::from_secs(10);
 
 /// A lock held at the time of a fork stays locked in the child. Then there are no helpers to find.
-const LIST_PATIENCE: Duration = Duration::from_millis(100);
+const LIST_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Each helper calls this as it begins. The C API sets it, to block signals on these threads.
 pub(crate) static HELPER_BEGINS: OnceLock<fn()> = OnceLock::new();
@@ -92,7 +92,7 @@ pub(crate) fn missed(deadline: Duration) -> Error {
 
 /// The helpers of this process that wait for work.
 fn idle() -> Option<MutexGuard<'static, (u32, Vec<Sender<Task>>)>> {
-    let mut idle = IDLE.try_lock_for(LIST_PATIENCE)?;
+    let mut idle = IDLE.try_lock_for(LIST_LOCK_TIMEOUT)?;
     let process = std::process::id();
     if idle.0 != process {
         *idle = (process, Vec::new());

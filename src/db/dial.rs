@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_postgres::Config;
 
-/// The location of the database, as the caller wrote it.
+/// A connection string, as the caller wrote it.
 ///
 /// Password files, service files, certificates and the environment change while a worker runs. So none of them is kept.
-pub(crate) struct Place {
+pub(crate) struct ConnectionString {
     text: String,
     /// Whether it was read once without an error. A later error then means that a file is being replaced.
     was_read: AtomicBool,
@@ -31,15 +31,15 @@ pub(super) trait Dialer {
     fn connect(&mut self, config: &Config, tls: &Tls, target: &str, limit: Duration) -> Result<Self::Line>;
 }
 
-impl Place {
-    /// Creates a place, and checks that it can be read now.
+impl ConnectionString {
+    /// Takes a connection string, and checks that it can be read now.
     ///
     /// # Errors
     /// `Config` or `Tls`, naming what is wrong with the connection string or with a file.
     pub(crate) fn new(text: &str) -> Result<Self> {
-        let place = Self { text: text.to_owned(), was_read: AtomicBool::new(false) };
-        place.read()?;
-        Ok(place)
+        let url = Self { text: text.to_owned(), was_read: AtomicBool::new(false) };
+        url.read()?;
+        Ok(url)
     }
 
     fn read(&self) -> Result<(ConnInfo, Tls)> {
@@ -112,10 +112,10 @@ impl Place {
 /// `Config` with the text `missing`, if there is neither. A forgotten connection string must not lead to whatever
 /// database is on this machine.
 pub(crate) fn given_or_environment<'a>(text: Option<&'a str>, missing: &str) -> Result<&'a str> {
-    let says_where = || WHERE.iter().any(|variable| environment(variable).is_some_and(|value| !value.is_empty()));
+    let is_set = || WHERE.iter().any(|variable| environment(variable).is_some_and(|value| !value.is_empty()));
     match text {
         Some(text) => Ok(text),
-        None if says_where() => Ok(""),
+        None if is_set() => Ok(""),
         None => Err(Error::config(format!("{missing}, or set one of {}", WHERE.join(", ")))),
     }
 }
@@ -148,7 +148,7 @@ fn both(earlier: Option<Error>, error: Error) -> Result<Error> {
     let error = match earlier {
         Some(earlier) => {
             let text = format!("{earlier}; {error}");
-            if earlier.is_transient() && !ends { earlier.saying(text) } else { error.saying(text) }
+            if earlier.is_transient() && !ends { earlier.with_message(text) } else { error.with_message(text) }
         }
         None => error,
     };
@@ -203,7 +203,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, answers: &[(&'static str, ErrorKind)], tried: &str, end: Result<&str, (ErrorKind, &str)>) {
         let mut dialer = Noting { answers: answers.to_vec(), ..Noting::default() };
-        let answer = Place::new(text).unwrap().dial("test", Duration::from_secs(60), &mut dialer);
+        let answer = ConnectionString::new(text).unwrap().dial("test", Duration::from_secs(60), &mut dialer);
         let shown = |(target, limit): &(String, Duration)| format!("{target} {:.0}", limit.as_secs_f64());
         assert_eq!(dialer.tried.iter().map(shown).collect::<Vec<_>>().join(", "), tried);
         match (answer, end) {
@@ -264,12 +264,12 @@ mod tests {
 
     #[test]
     fn random_order_tries_all_hosts() {
-        let place = Place::new("host=10.0.0.1,10.0.0.2,10.0.0.3 user=u load_balance_hosts=random").unwrap();
+        let url = ConnectionString::new("host=10.0.0.1,10.0.0.2,10.0.0.3 user=u load_balance_hosts=random").unwrap();
         let mut firsts = std::collections::HashSet::new();
         // If the order is random, one of the hosts is missing from 200 tries once in 10^35 times.
         for _ in 0..200 {
             let mut dialer = Noting { answers: vec![("10", ErrorKind::Timeout)], ..Noting::default() };
-            place.dial("test", Duration::from_secs(60), &mut dialer).map(drop).unwrap_err();
+            url.dial("test", Duration::from_secs(60), &mut dialer).map(drop).unwrap_err();
             let mut tried: Vec<_> = dialer.tried.into_iter().map(|(target, _)| target).collect();
             firsts.insert(tried[0].clone());
             tried.sort();

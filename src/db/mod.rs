@@ -16,7 +16,7 @@ pub(crate) mod tls;
 
 use crate::error::{Error, ErrorKind, Result};
 use deadline::Pending;
-use dial::Place;
+use dial::ConnectionString;
 pub(crate) use dial::given_or_environment;
 use own_pool::OwnPool;
 use parking_lot::Mutex;
@@ -40,7 +40,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct Database {
     /// `None` if the caller gave only a pool. Each engine session then keeps a connection of the pool while it is open.
-    direct: Option<Arc<Place>>,
+    direct: Option<Arc<ConnectionString>>,
     pool: Arc<dyn ConnectionPool>,
     deadline: Duration,
     /// The server processes of abandoned sessions: sessions that were dropped while a call was running.
@@ -57,19 +57,19 @@ impl Database {
     /// Opens a database by its connection string, with a pool of at most `handlers` connections that opens them as
     /// needed.
     pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
-        let direct = Arc::new(Place::new(url)?);
+        let direct = Arc::new(ConnectionString::new(url)?);
         let pool = Arc::new(OwnPool::new(&direct, handlers));
         Ok(Self::of(Some(direct), pool, deadline))
     }
 
     /// Opens a database by the caller's pool. If `url` is given, the engine's own sessions use that connection string.
     pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
-        let direct = url.map(Place::new).transpose()?.map(Arc::new);
+        let direct = url.map(ConnectionString::new).transpose()?.map(Arc::new);
         let pool = Arc::new(WithDeadline(pool));
         Ok(Self::of(direct, pool, deadline))
     }
 
-    fn of(direct: Option<Arc<Place>>, pool: Arc<dyn ConnectionPool>, deadline: Duration) -> Self {
+    fn of(direct: Option<Arc<ConnectionString>>, pool: Arc<dyn ConnectionPool>, deadline: Duration) -> Self {
         Self {
             direct,
             pool,
@@ -123,7 +123,7 @@ impl Database {
     /// the session keeps its server process.
     pub(crate) fn session(&self, role: &str, interrupt: &Interrupt, setup: &Setup) -> Result<Session> {
         let mut session = self.connect(role, interrupt, self.deadline)?;
-        let mut settle_in = || {
+        let mut set_up = || {
             let backend = session.look()?;
             if !session.is_direct(backend) {
                 self.refuse_shared_processes(&mut session, backend)?;
@@ -132,20 +132,20 @@ impl Database {
             if self.direct.is_none() {
                 setup.settings.push(("application_name", application_name(role)));
             }
-            match session.settle_in(backend, &setup)? {
+            match session.set_up(backend, &setup)? {
                 true => Ok(()),
                 false => Err(pooler::refusal()),
             }
         };
-        let settled = settle_in();
-        settled.map_err(|e| self.with_need(e.context(format_args!("connecting to {}", session.target()))))?;
+        let result = set_up();
+        result.map_err(|e| self.with_need(e.context(format_args!("connecting to {}", session.target()))))?;
         Ok(session)
     }
 
     /// Connects, and sets nothing.
     fn connect(&self, role: &str, interrupt: &Interrupt, deadline: Duration) -> Result<Session> {
         match &self.direct {
-            Some(place) => Session::connect(place, role, deadline, interrupt),
+            Some(url) => Session::connect(url, role, deadline, interrupt),
             None => {
                 let lent = self.pool.get(deadline).map_err(|e| e.context("taking a connection of the pool"));
                 lent.map(|lent| Session::lent(lent, deadline, interrupt))
@@ -265,10 +265,10 @@ fn application_name(role: &str) -> String {
 /// Whether the error means, or may mean, that there are too few connections. A pooler lets clients wait, so a timeout
 /// may mean it.
 fn is_exhausted(error: &Error) -> bool {
-    let says = |words: &str| error.to_string().contains(words);
+    let contains = |words: &str| error.to_string().contains(words);
     match error.sqlstate() {
-        Some(state) => state == "53300" || says("max_client_conn") || says("query_wait_timeout"),
-        None => error.kind() == ErrorKind::Timeout || says("in a pool of"),
+        Some(state) => state == "53300" || contains("max_client_conn") || contains("query_wait_timeout"),
+        None => error.kind() == ErrorKind::Timeout || contains("in a pool of"),
     }
 }
 
@@ -368,8 +368,8 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut open = self.0.lock();
-        if let Some(place) = open.iter().position(|entry| *entry == self.1) {
-            open.swap_remove(place);
+        if let Some(index) = open.iter().position(|entry| *entry == self.1) {
+            open.swap_remove(index);
         }
     }
 }

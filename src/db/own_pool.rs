@@ -6,7 +6,7 @@
 //! own could then wait forever.
 
 use super::deadline;
-use super::dial::{Dialer, Place};
+use super::dial::{ConnectionString, Dialer};
 use super::pool::{Connection, ConnectionPool, Lend, exhausted};
 use super::session::probe;
 use super::tls::Tls;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Config;
 
 /// How long to wait for the end of a session that is closed.
-const FAREWELL: Duration = Duration::from_millis(100);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A client whose last call succeeded this recently is lent again without a check, which would cost a round trip.
 const TRUSTED_TIME: Duration = Duration::from_millis(1);
@@ -40,7 +40,7 @@ const LIFETIME: Duration = Duration::from_secs(1800);
 pub(crate) struct OwnPool(Arc<PoolInner>);
 
 struct PoolInner {
-    place: Arc<Place>,
+    url: Arc<ConnectionString>,
     size: u32,
     idle_time: Duration,
     state: Mutex<State>,
@@ -62,7 +62,7 @@ struct State {
     open: u32,
     opening: u32,
     /// Whether the thread gw-pool runs.
-    tended: bool,
+    has_thread: bool,
     closed: bool,
 }
 
@@ -77,9 +77,9 @@ struct IdleConnection {
 }
 
 impl OwnPool {
-    pub(crate) fn new(place: &Arc<Place>, size: u32) -> Self {
+    pub(crate) fn new(url: &Arc<ConnectionString>, size: u32) -> Self {
         Self(Arc::new(PoolInner {
-            place: place.clone(),
+            url: url.clone(),
             size,
             idle_time: IDLE_TIME,
             state: Mutex::default(),
@@ -141,7 +141,7 @@ impl ConnectionPool for OwnPool {
                 return Err(match refusal {
                     Some(refusal) => {
                         let text = exhausted(timeout, inner.size, format!("the last attempt failed: {refusal}"));
-                        refusal.saying(text.to_string())
+                        refusal.with_message(text.to_string())
                     }
                     None => exhausted(timeout, inner.size, "all are lent"),
                 });
@@ -166,7 +166,7 @@ impl Drop for OwnPool {
         state.open -= idle.len() as u32;
         self.0.closed.notify_all();
         drop(state);
-        idle.into_iter().for_each(|kept| self.0.close(kept.client, FAREWELL));
+        idle.into_iter().for_each(|kept| self.0.close(kept.client, CLOSE_TIMEOUT));
     }
 }
 
@@ -175,22 +175,22 @@ impl PoolInner {
         held(self.state.lock())
     }
 
-    fn connect(&self, patience: Duration) -> Result<IdleConnection> {
-        let (client, _) = self.place.dial("handler", patience, &mut OnHelpers(self))?;
+    fn connect(&self, timeout: Duration) -> Result<IdleConnection> {
+        let (client, _) = self.url.dial("handler", timeout, &mut OnHelpers(self))?;
         self.silent.store(false, Ordering::Relaxed);
         let now = Instant::now();
         Ok(IdleConnection { client, born: now, idle: now, succeeded: None })
     }
 
     /// Whether a call on the client succeeded a moment ago, or a check succeeds now.
-    fn answers(&self, kept: &mut IdleConnection, patience: Duration) -> bool {
+    fn answers(&self, kept: &mut IdleConnection, timeout: Duration) -> bool {
         if kept.client.is_closed() {
             return false;
         }
         if kept.succeeded.is_some_and(|at| at.elapsed() < TRUSTED_TIME) {
             return true;
         }
-        let answers = kept.client.is_valid(patience.min(Duration::from_secs(2))).is_ok();
+        let answers = kept.client.is_valid(timeout.min(Duration::from_secs(2))).is_ok();
         if answers {
             self.silent.store(false, Ordering::Relaxed);
         }
@@ -208,14 +208,14 @@ impl PoolInner {
         if state.closed || kept.client.is_closed() || kept.born.elapsed() >= LIFETIME {
             self.make_room(&mut state);
             drop(state);
-            return self.close(kept.client, FAREWELL);
+            return self.close(kept.client, CLOSE_TIMEOUT);
         }
         state.idle.push(IdleConnection { idle: Instant::now(), ..kept });
         self.freed.notify_one();
-        if !state.tended {
+        if !state.has_thread {
             let inner = self.clone();
-            let tender = thread::Builder::new().name("gw-pool".into()).spawn(move || inner.tend());
-            state.tended = tender.inspect_err(|error| warn!(error:%; "cannot start thread gw-pool")).is_ok();
+            let spawned = thread::Builder::new().name("gw-pool".into()).spawn(move || inner.close_idle());
+            state.has_thread = spawned.inspect_err(|error| warn!(error:%; "cannot start thread gw-pool")).is_ok();
         }
     }
 
@@ -227,15 +227,15 @@ impl PoolInner {
 
     /// Closes a client. A close waits for the server, and for a reply that is still due, without a deadline. So the
     /// client is dropped on another thread, which is left behind when it is late.
-    fn close(&self, client: Client, patience: Duration) {
-        let patience = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { patience };
-        if deadline::call(patience, move || drop(client)).is_err() {
+    fn close(&self, client: Client, timeout: Duration) {
+        let timeout = if self.silent.load(Ordering::Relaxed) { Duration::ZERO } else { timeout };
+        if deadline::call(timeout, move || drop(client)).is_err() {
             self.silent.store(true, Ordering::Relaxed);
         }
     }
 
     /// The thread gw-pool: closes clients that stay idle, and ends when none is idle.
-    fn tend(&self) {
+    fn close_idle(&self) {
         deadline::HELPER_BEGINS.get().inspect(|begins| begins());
         let mut state = self.lock();
         loop {
@@ -244,13 +244,13 @@ impl PoolInner {
                     let kept = state.idle.remove(0);
                     self.make_room(&mut state);
                     drop(state);
-                    self.close(kept.client, FAREWELL);
+                    self.close(kept.client, CLOSE_TIMEOUT);
                     state = self.lock();
                 }
                 // If the pool is dropped meanwhile, no client is idle, and none becomes idle.
                 Some(age) => state = held(self.closed.wait_timeout(state, self.idle_time - age)).0,
                 None => {
-                    state.tended = false;
+                    state.has_thread = false;
                     return;
                 }
             }
@@ -336,8 +336,8 @@ mod tests {
 
     fn pool(size: u32) -> (DevDb, OwnPool) {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
-        let place = Arc::new(Place::new(&db.url()).unwrap());
-        (db, OwnPool::new(&place, size))
+        let url = Arc::new(ConnectionString::new(&db.url()).unwrap());
+        (db, OwnPool::new(&url, size))
     }
 
     fn pid(connection: &mut Connection) -> i32 {
@@ -414,7 +414,7 @@ mod tests {
         let db = DevDb::start(Options { fsync: false, ..Options::default() }).unwrap();
         let port = silent.local_addr().unwrap().port();
         let url = format!("postgres://postgres@127.0.0.1:{port},127.0.0.1:{}/postgres?connect_timeout=1", db.port());
-        let pool = OwnPool::new(&Arc::new(Place::new(&url).unwrap()), 4);
+        let pool = OwnPool::new(&Arc::new(ConnectionString::new(&url).unwrap()), 4);
         let lent: Vec<_> = (0..4).map(|_| pool.get(Duration::from_secs(30)).unwrap()).collect();
         // Only the first attempt keeps its connection and its thread; the others were given up.
         let ended = |mut socket: TcpStream| {
@@ -434,7 +434,7 @@ mod tests {
         let end = Instant::now() + SOON;
         let closes_all = || {
             let mut state = inner.lock();
-            while state.open > 0 || state.tended {
+            while state.open > 0 || state.has_thread {
                 assert!(Instant::now() < end, "{} are open", state.open);
                 drop(state);
                 thread::yield_now();

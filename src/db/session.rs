@@ -8,7 +8,7 @@
 //! back.
 
 use super::deadline;
-use super::dial::{Dialer, Place};
+use super::dial::{ConnectionString, Dialer};
 use super::pool::Connection;
 use super::pooler;
 use super::tls::Tls;
@@ -86,8 +86,8 @@ impl Interrupt {
             let mut limit = progress.last().saturating_duration_since(start) + deadline;
             match *state.borrow_and_update() {
                 InterruptState::None => {}
-                InterruptState::Since(since, patience) => {
-                    limit = limit.min(since.saturating_duration_since(start) + patience)
+                InterruptState::Since(since, allowed) => {
+                    limit = limit.min(since.saturating_duration_since(start) + allowed)
                 }
                 InterruptState::Over => return stopped(),
             }
@@ -129,7 +129,7 @@ pub(crate) struct Setup {
 }
 
 /// How long to wait until a connection is back in its pool.
-const FAREWELL: Duration = Duration::from_millis(500);
+const RETURN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The server process of a session. It can be ended later without ending another process that got the same pid.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -178,8 +178,13 @@ struct Own {
 
 impl Session {
     /// Connects within `deadline`, including TLS and authentication. `role` becomes part of its application_name.
-    pub(crate) fn connect(place: &Place, role: &str, deadline: Duration, interrupt: &Interrupt) -> Result<Self> {
-        let (own, target) = place.dial(role, deadline, &mut Directly(interrupt))?;
+    pub(crate) fn connect(
+        url: &ConnectionString,
+        role: &str,
+        deadline: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let (own, target) = url.dial(role, deadline, &mut Directly(interrupt))?;
         let mut session = Self::on(Link::Own(Box::new(own)), deadline, interrupt);
         session.target = target;
         Ok(session)
@@ -218,7 +223,7 @@ impl Session {
 
     /// Sets what every engine session needs, whatever the database's defaults are, and the settings of `setup`. Returns
     /// `false`, and sets nothing, if `backend` does not serve the session now.
-    pub(crate) fn settle_in(&mut self, backend: Backend, setup: &Setup) -> Result<bool> {
+    pub(crate) fn set_up(&mut self, backend: Backend, setup: &Setup) -> Result<bool> {
         let limit = self.deadline.as_millis();
         let (limit, lock_limit) = (limit.to_string(), (limit / 2).to_string());
         let common = [
@@ -485,7 +490,7 @@ impl Drop for Link {
         let Self::Lent(lent) = self else { return };
         if let Some(loan) = lent.take() {
             // What is not undone in time is undone later, on the helper thread.
-            let _ = deadline::call(FAREWELL, move || drop(loan));
+            let _ = deadline::call(RETURN_TIMEOUT, move || drop(loan));
         }
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct ClaimPlan {
     /// Whether the database may have jobs for this worker.
     ready: bool,
     /// Whether an event set `ready` since the last claim was sent. That claim may have been too early to see the jobs.
-    told: bool,
+    woken: bool,
     /// How many jobs to hold ahead of the threads at most. Doubles with every full claim.
     growth: usize,
     /// The number of claims under way, and how many jobs they request.
@@ -123,7 +123,7 @@ impl ClaimPlan {
             claimers,
             until_empty,
             ready: true,
-            told: false,
+            woken: false,
             growth: threads,
             in_flight: 0,
             asked: 0,
@@ -163,9 +163,9 @@ impl ClaimPlan {
             _ => {}
         }
         match event {
-            Event::Wake | Event::Freed | Event::ClaimFailed { .. } => (self.ready, self.told) = (true, true),
+            Event::Wake | Event::Freed | Event::ClaimFailed { .. } => (self.ready, self.woken) = (true, true),
             Event::Asked(jobs) => {
-                self.told = false;
+                self.woken = false;
                 self.overlapped = self.in_flight > 0;
                 self.in_flight += 1;
                 self.asked += jobs;
@@ -184,7 +184,7 @@ impl ClaimPlan {
             Event::Claimed(Brought { got, entries, .. }) => {
                 // Named queues and other claimers can make a claim short. When they release their rows, this worker is
                 // woken up.
-                self.ready = self.told;
+                self.ready = self.woken;
                 self.growth = (got * 2).clamp(self.threads, CEILING);
                 self.seen_empty = got == 0 && entries == 0 && !self.overlapped;
             }
@@ -457,15 +457,15 @@ mod tests {
 
     #[test]
     fn a_wake_during_a_claim_causes_one_more_claim() {
-        let short = |told| {
+        let short = |woken| {
             let mut plan = ClaimPlan::new(THREADS, 2, false);
             plan.on(Event::Asked(4));
-            plan.on(told);
+            plan.on(woken);
             plan.on(claimed(4, 1));
             plan
         };
-        for told in [Event::Wake, Event::Freed] {
-            let mut plan = short(told);
+        for woken in [Event::Wake, Event::Freed] {
+            let mut plan = short(woken);
             assert_eq!(plan.step(IDLE), Step::Claim(4));
             plan.on(Event::Asked(4));
             plan.on(claimed(4, 0));

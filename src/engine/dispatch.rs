@@ -102,7 +102,7 @@ impl<'a> Dispatcher<'a> {
         match self.plan.step(seen) {
             Step::Claim(asked) => {
                 self.timers.poll_again();
-                self.events.asks();
+                self.events.claim_sent();
                 self.order(asked, seen.entries);
                 self.plan.on(Event::Asked(asked));
             }

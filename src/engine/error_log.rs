@@ -17,13 +17,13 @@ pub(crate) struct ErrorLog {
 /// What was logged in the second that began at `since`.
 struct Quota {
     since: Instant,
-    said: u32,
+    logged: u32,
     left_out: u64,
 }
 
 impl ErrorLog {
     pub(crate) fn new(worker_id: &str, stats: Arc<Stats>, health: Arc<Health>) -> Self {
-        let quota = Mutex::new(Quota { since: Instant::now(), said: 0, left_out: 0 });
+        let quota = Mutex::new(Quota { since: Instant::now(), logged: 0, left_out: 0 });
         Self { worker_id: worker_id.to_owned(), stats, health, quota }
     }
 
@@ -67,13 +67,13 @@ impl Quota {
     fn take(&mut self, now: Instant) -> Option<u64> {
         const PER_SECOND: u32 = 2;
         if now.duration_since(self.since) >= Duration::from_secs(1) {
-            (self.since, self.said) = (now, 0);
+            (self.since, self.logged) = (now, 0);
         }
-        if self.said == PER_SECOND {
+        if self.logged == PER_SECOND {
             self.left_out += 1;
             return None;
         }
-        self.said += 1;
+        self.logged += 1;
         Some(std::mem::take(&mut self.left_out))
     }
 }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn two_lines_a_second_are_logged_and_the_rest_are_counted() {
         let start = Instant::now();
-        let mut quota = Quota { since: start, said: 0, left_out: 0 };
+        let mut quota = Quota { since: start, logged: 0, left_out: 0 };
         let mut at = |millis| quota.take(start + Duration::from_millis(millis));
         assert_eq!([at(0), at(1), at(2), at(999)], [Some(0), Some(0), None, None]);
         assert_eq!([at(1000), at(1001), at(1002)], [Some(2), Some(0), None]);

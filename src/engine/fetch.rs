@@ -209,8 +209,8 @@ fn claim(
     drop(rows);
     if !recovered.is_empty() {
         // A job that kills its worker ends all jobs that run beside it, so it must run alone.
-        let suspects = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
-        jobs.iter_mut().for_each(|arrival| arrival.alone = suspects.contains(&arrival.job.id));
+        let often_recovered = store.often_recovered(&recovered, shared.config.recovery.alone_from())?;
+        jobs.iter_mut().for_each(|arrival| arrival.alone = often_recovered.contains(&arrival.job.id));
     }
     // A crash of the server may forget a claim, and the job then runs again. If jobs must not overlap, or a job has
     // only one attempt, the claim is made durable first.

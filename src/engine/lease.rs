@@ -34,7 +34,7 @@ pub(crate) fn lease(shared: &Shared) {
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     let mut requested = false;
     loop {
-        let pause = match lease.tend(requested) {
+        let pause = match lease.run_due(requested) {
             Ok(()) => {
                 requested = false;
                 retry.reset();
@@ -55,7 +55,7 @@ pub(crate) fn lease(shared: &Shared) {
     }
     // A broken session must not leave jobs locked, so retry. If the database is away, give up.
     for _ in 0..3 {
-        match lease.farewell() {
+        match lease.final_writes() {
             Err(error) if error.kind() != ErrorKind::Stopped => shared.error_log.retried("leave", &error),
             _ => return,
         }
@@ -76,7 +76,7 @@ struct Lease<'a> {
     /// since.
     claimed: u64,
     /// The unknown tasks that have been logged.
-    told: HashSet<String>,
+    logged_tasks: HashSet<String>,
 }
 
 impl<'a> Lease<'a> {
@@ -92,7 +92,7 @@ impl<'a> Lease<'a> {
             tasks: now + Duration::from_secs(1),
             reset: now + Duration::from_secs(60).mul_f64(random_unit()),
             claimed: 0,
-            told: HashSet::new(),
+            logged_tasks: HashSet::new(),
         }
     }
 
@@ -102,10 +102,10 @@ impl<'a> Lease<'a> {
     }
 
     /// Does what is due. The heartbeat is first, so that sweeps consider this worker alive while it reconciles.
-    fn tend(&mut self, reconcile_requested: bool) -> Result<()> {
+    fn run_due(&mut self, reconcile_requested: bool) -> Result<()> {
         // If the machine slept, the timers stood still, and other workers may have missed heartbeats. `is_silent`
         // notices that.
-        if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.suspicion()) {
+        if due(self.beat) || self.shared.health.is_silent(self.shared.config.recovery.doubt_after()) {
             self.beat()?;
         }
         if reconcile_requested || due(self.reconcile) {
@@ -348,7 +348,7 @@ impl<'a> Lease<'a> {
             unknown.retain(|(task, _)| !published.contains(task));
         }
         for (task, jobs) in unknown {
-            if self.told.insert(task.clone()) {
+            if self.logged_tasks.insert(task.clone()) {
                 warn!(worker_id = shared.worker_id.as_str(), task = task.as_str(), jobs;
                     "due jobs of a task that no live worker of this library has");
             }
@@ -357,14 +357,14 @@ impl<'a> Lease<'a> {
     }
 
     /// Gives back the jobs that were not settled, and deletes this worker's heartbeat entries.
-    fn farewell(&mut self) -> Result<()> {
+    fn final_writes(&mut self) -> Result<()> {
         // After the last look at the locked jobs, the server must not carry out a claim that was given up.
-        let mut patience = Backoff::new(Duration::from_millis(5), Duration::from_millis(40));
+        let mut pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(40));
         for _ in 0..5 {
             if self.store.end_abandoned()? {
                 break;
             }
-            std::thread::sleep(patience.next());
+            std::thread::sleep(pause.next());
         }
         let stranded = self.store.held()?;
         if !stranded.is_empty() || self.shared.stats.claimed.load(Ordering::Relaxed) > 0 {

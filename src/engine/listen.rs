@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a notification of the session to itself may take.
-const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Listens until the worker has ended. If the database is away, the worker polls, which dispatch does anyway.
 pub(crate) fn listen(shared: &Shared) {
@@ -23,7 +23,7 @@ pub(crate) fn listen(shared: &Shared) {
     let mut degraded = false;
     shared.stats.listener.set(ListenerState::Connecting);
     loop {
-        let error = match hear(shared, &mut store, &mut retry, &mut degraded) {
+        let error = match listen_on_session(shared, &mut store, &mut retry, &mut degraded) {
             Ok(()) => return,
             Err(error) if error.kind() == ErrorKind::Stopped => return,
             Err(error) => error,
@@ -41,7 +41,7 @@ pub(crate) fn listen(shared: &Shared) {
 }
 
 /// Listens on one session, until the worker stops or the session fails.
-fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut bool) -> Result<()> {
+fn listen_on_session(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut bool) -> Result<()> {
     let connects = store.connects();
     store.connect()?;
     if store.connects() != connects {
@@ -56,14 +56,14 @@ fn hear(shared: &Shared, store: &mut Store, retry: &mut Backoff, degraded: &mut 
             sent_at = Some(Instant::now());
             probe_due = Instant::now() + PROBE_INTERVAL;
         }
-        let patience = sent_at.map_or(PROBE_INTERVAL, |sent: Instant| PROBE_PATIENCE.saturating_sub(sent.elapsed()));
-        match store.wait(patience.min(probe_due.saturating_duration_since(Instant::now())))? {
+        let timeout = sent_at.map_or(PROBE_INTERVAL, |sent: Instant| PROBE_TIMEOUT.saturating_sub(sent.elapsed()));
+        match store.wait(timeout.min(probe_due.saturating_duration_since(Instant::now())))? {
             Some(true) => {
                 add(&shared.stats.notifications, 1);
                 signal(&shared.channels.wake.0);
             }
             Some(false) => {}
-            None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_PATIENCE) => {
+            None if sent_at.is_some_and(|sent| sent.elapsed() >= PROBE_TIMEOUT) => {
                 store.disconnect();
                 return Err(Error::new(
                     ErrorKind::Timeout,

@@ -34,7 +34,7 @@ pub(crate) struct LocalQueueEvents<'a> {
 impl<'a> LocalQueueEvents<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Self {
         let mut queue = Self { shared, mode: LocalQueueMode::Starting };
-        queue.tell(LocalQueueInit, |worker_id| LocalQueueInitContext { worker_id });
+        queue.send(LocalQueueInit, |worker_id| LocalQueueInitContext { worker_id });
         queue.enters(LocalQueueMode::Polling);
         queue
     }
@@ -42,7 +42,7 @@ impl<'a> LocalQueueEvents<'a> {
     /// A claim returned this number of jobs.
     pub(crate) fn fetched(&mut self, jobs: usize) {
         let context = |worker_id| LocalQueueGetJobsCompleteContext { worker_id, jobs_count: jobs };
-        self.tell(LocalQueueGetJobsComplete, context);
+        self.send(LocalQueueGetJobsComplete, context);
         if jobs > 0 {
             self.enters(LocalQueueMode::Waiting);
         }
@@ -56,7 +56,7 @@ impl<'a> LocalQueueEvents<'a> {
     }
 
     /// A claim is sent.
-    pub(crate) fn asks(&mut self) {
+    pub(crate) fn claim_sent(&mut self) {
         if self.mode == LocalQueueMode::TtlExpired {
             self.enters(LocalQueueMode::Polling);
         }
@@ -79,7 +79,7 @@ impl<'a> LocalQueueEvents<'a> {
             None => {}
             Some(Pause::Begins { duration, threshold, abort_after }) => {
                 let abort_threshold = abort_after.map_or(usize::MAX, |after| after as usize);
-                self.tell(LocalQueueRefetchDelayStart, |worker_id| LocalQueueRefetchDelayStartContext {
+                self.send(LocalQueueRefetchDelayStart, |worker_id| LocalQueueRefetchDelayStartContext {
                     worker_id,
                     duration,
                     threshold,
@@ -89,10 +89,10 @@ impl<'a> LocalQueueEvents<'a> {
             Some(Pause::Aborted { announced, abort_after }) => {
                 let (count, abort_threshold) = (announced as usize, abort_after as usize);
                 let context = |worker_id| LocalQueueRefetchDelayAbortContext { worker_id, count, abort_threshold };
-                self.tell(LocalQueueRefetchDelayAbort, context);
+                self.send(LocalQueueRefetchDelayAbort, context);
             }
             Some(Pause::Expires) => {
-                self.tell(LocalQueueRefetchDelayExpired, |worker_id| LocalQueueRefetchDelayExpiredContext {
+                self.send(LocalQueueRefetchDelayExpired, |worker_id| LocalQueueRefetchDelayExpiredContext {
                     worker_id,
                 });
             }
@@ -102,18 +102,18 @@ impl<'a> LocalQueueEvents<'a> {
     fn returned(&self, jobs: usize) {
         if jobs > 0 {
             let context = |worker_id| LocalQueueReturnJobsContext { worker_id, jobs_count: jobs };
-            self.tell(LocalQueueReturnJobs, context);
+            self.send(LocalQueueReturnJobs, context);
         }
     }
 
     fn enters(&mut self, new_mode: LocalQueueMode) {
         let old_mode = std::mem::replace(&mut self.mode, new_mode);
         if old_mode != new_mode {
-            self.tell(LocalQueueSetMode, |worker_id| LocalQueueSetModeContext { worker_id, old_mode, new_mode });
+            self.send(LocalQueueSetMode, |worker_id| LocalQueueSetModeContext { worker_id, old_mode, new_mode });
         }
     }
 
-    fn tell<E: Observed>(&self, event: E, context: impl FnOnce(String) -> E::Context) {
+    fn send<E: Observed>(&self, event: E, context: impl FnOnce(String) -> E::Context) {
         if self.shared.config.local_queue.is_some() {
             self.shared.events.send(event, || context(self.shared.worker_id.clone()));
         }

@@ -141,7 +141,7 @@ impl Shared {
         Self {
             events: Arc::new(Events::new(hooks, &worker_id)),
             error_log: ErrorLog::new(&worker_id, stats.clone(), health.clone()),
-            gates: Gates::new(health.clone(), config.recovery.suspicion(), channels.reconcile.0.clone()),
+            gates: Gates::new(health.clone(), config.recovery.doubt_after(), channels.reconcile.0.clone()),
             held: HeldJobs::new(channels.low.0.clone()),
             slots: Slots::new(config.concurrency),
             worker_id,

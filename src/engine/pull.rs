@@ -26,7 +26,7 @@ pub(crate) enum Next {
 #[derive(Clone)]
 pub(crate) struct JobSource {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) around: Arc<WorkerEnv>,
+    pub(crate) env: Arc<WorkerEnv>,
 }
 
 impl JobSource {
@@ -71,7 +71,7 @@ impl JobSource {
                 self.wait_for_it(active, number);
                 continue;
             } else if active.start() {
-                match self.seated(&active, number) {
+                match self.put_in_slot(&active, number) {
                     None => continue,
                     started => return started,
                 }
@@ -83,14 +83,14 @@ impl JobSource {
     }
 
     /// The job of a slot, for the caller; `None` if an interceptor has already decided its outcome.
-    fn seated(&self, active: &Arc<ActiveJob>, number: usize) -> Option<StartedJob> {
-        let started = Slot::take(&self.shared, active, number).hand_out(&self.around)?;
-        if self.shared.config.pull.as_ref().is_some_and(|pull| pull.tells_cancelled) {
+    fn put_in_slot(&self, active: &Arc<ActiveJob>, number: usize) -> Option<StartedJob> {
+        let started = Slot::take(&self.shared, active, number).hand_out(&self.env)?;
+        if self.shared.config.pull.as_ref().is_some_and(|pull| pull.delivers_cancelled) {
             let (shared, weak) = (Arc::downgrade(&self.shared), Arc::downgrade(active));
-            let around = self.around.clone();
+            let env = self.env.clone();
             active.when_cancelled(move || {
                 let (Some(shared), Some(active)) = (shared.upgrade(), weak.upgrade()) else { return };
-                let _ = shared.channels.notices.0.send(WorkerContext::new(active, around.clone()));
+                let _ = shared.channels.notices.0.send(WorkerContext::new(active, env.clone()));
                 shared.notify_puller();
             });
         }
@@ -108,7 +108,7 @@ impl JobSource {
                 shared.leave(&waiting);
                 return shared.free_slot(number);
             }
-            if let Some(started) = source.seated(&waiting, number) {
+            if let Some(started) = source.put_in_slot(&waiting, number) {
                 let _ = shared.channels.alone.0.send(started);
                 shared.notify_puller();
             }

@@ -41,9 +41,9 @@ impl Recovery<'_> {
             // After an outage, or a pause of this worker, all other workers seem dead. So this worker must have been
             // healthy for a whole threshold before it sweeps.
             let threshold = self.config.sweep_threshold;
-            let well_in = threshold.saturating_sub(health.well_for(threshold));
-            if !well_in.is_zero() {
-                pause = pause.min(well_in);
+            let healthy_in = threshold.saturating_sub(health.healthy_for(threshold));
+            if !healthy_in.is_zero() {
+                pause = pause.min(healthy_in);
                 continue;
             }
             if self.only_ours && channels.silent.1.try_recv().is_err() {
@@ -53,7 +53,7 @@ impl Recovery<'_> {
                 Ok((result, recovered)) => {
                     last_error.clear();
                     has_warned = has_warned || self.warn_of_short_threshold(&result.raised_thresholds);
-                    self.tell(result, recovered);
+                    self.send_events(result, recovered);
                 }
                 Err(error) if error.kind() == ErrorKind::Stopped => return,
                 Err(error) => {
@@ -78,7 +78,7 @@ impl Recovery<'_> {
             hooks: &shared.events.hooks,
             worker_id: &shared.worker_id,
             only_ours: self.only_ours,
-            well_for: shared.health.well_for(self.config.sweep_threshold),
+            healthy_for: shared.health.healthy_for(self.config.sweep_threshold),
         };
         sweep.sweep(self.config, &SweepStaleWorkersOptions::default())
     }
@@ -95,7 +95,7 @@ impl Recovery<'_> {
         true
     }
 
-    fn tell(&self, result: SweepStaleWorkersResult, recovered: Vec<Recovered>) {
+    fn send_events(&self, result: SweepStaleWorkersResult, recovered: Vec<Recovered>) {
         if result.worker_ids.is_empty() {
             return;
         }
@@ -161,7 +161,7 @@ mod tests {
             while Instant::now() < end {
                 health.beat(long);
                 let since_start = start.elapsed();
-                if health.well_for(long) < since_start {
+                if health.healthy_for(long) < since_start {
                     return true;
                 }
                 std::thread::sleep(Duration::from_millis(5));

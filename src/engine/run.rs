@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an exclusive job may block the others before it gives way to them.
-const ALONE_PATIENCE: Duration = Duration::from_secs(30);
+const ALONE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -19,7 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs jobs until a stop.
-pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<WorkerEnv>) {
+pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
     while let Some(number) = shared.slots.take(&shared.stop.begun) {
         let Some(active) = shared.held.take(&shared.stop.begun) else {
             shared.free_slot(number);
@@ -38,7 +38,7 @@ pub(crate) fn run(shared: &Arc<Shared>, around: &Arc<WorkerEnv>) {
             active.start()
         };
         if starts {
-            work(around, &Slot::take(shared, &active, number));
+            work(env, &Slot::take(shared, &active, number));
         } else {
             shared.leave(&active);
             shared.free_slot(number);
@@ -57,14 +57,14 @@ pub(crate) fn may_run_alone(shared: &Shared, active: &Arc<ActiveJob>) -> bool {
         return false;
     }
     let job = active.job();
-    let patience_ends = Instant::now() + ALONE_PATIENCE;
+    let deadline = Instant::now() + ALONE_TIMEOUT;
     let alone = loop {
         shared.take_back();
         // The job may have waited for long, so check again whether it is still this worker's.
         if is_alone(shared) && !shared.gates.are_in_doubt() {
             break true;
         }
-        if shared.stop.begun.wait_timeout(LOOK_AGAIN) || Instant::now() >= patience_ends {
+        if shared.stop.begun.wait_timeout(LOOK_AGAIN) || Instant::now() >= deadline {
             break false;
         }
     };
@@ -88,9 +88,9 @@ fn is_alone(shared: &Shared) -> bool {
 
 /// Passes the job to its task. The task may end the job later and on another thread; this thread is then free for the
 /// next job.
-fn work(around: &Arc<WorkerEnv>, slot: &Arc<Slot>) {
+fn work(env: &Arc<WorkerEnv>, slot: &Arc<Slot>) {
     let start = Instant::now();
-    let started = slot.hand_out(around);
+    let started = slot.hand_out(env);
     match (&slot.task().runner, started) {
         (_, None) => {}
         (Runner::Call(handler), Some(started)) => {

@@ -20,7 +20,7 @@ const RESTART: TimeDelta = TimeDelta::minutes(5);
 /// Runs until the stop. No database error ends it.
 pub(crate) fn schedule(shared: &Shared, crons: &[Cron]) {
     let entries = crons.iter().map(|cron| Entry { cron, next: None }).collect();
-    let mut scheduler = Scheduler { shared, store: shared.store(Role::Cron), entries, start: None, told: None };
+    let mut scheduler = Scheduler { shared, store: shared.store(Role::Cron), entries, start: None, notified: None };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let pause = match scheduler.tick() {
@@ -56,7 +56,7 @@ struct Scheduler<'a> {
     /// The database's time when this scheduler first read it.
     start: Option<DateTime<Utc>>,
     /// The minute that observers were notified of.
-    told: Option<DateTime<Utc>>,
+    notified: Option<DateTime<Utc>>,
 }
 
 impl Scheduler<'_> {
@@ -76,7 +76,7 @@ impl Scheduler<'_> {
                 entry.next = entry.cron.schedule.next_after(last);
             }
         }
-        if self.told.replace(floor(now)) != Some(floor(now)) {
+        if self.notified.replace(floor(now)) != Some(floor(now)) {
             let crontabs = || self.entries.iter().map(|entry| item(entry.cron)).collect();
             self.shared.events.send(CronTick, || CronTickContext { timestamp: floor(now), crontabs: crontabs() });
         }

@@ -25,7 +25,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a refused outcome is retried before its job fails permanently, in units of `database_timeout`.
-const REFUSAL_PATIENCE: u32 = 3;
+const REFUSAL_TIMEOUTS: u32 = 3;
 
 /// The SQLSTATE of a lock that another session did not release in time.
 const LOCK_TIMEOUT: &str = "55P03";
@@ -44,8 +44,8 @@ pub(crate) fn settle(shared: &Shared) {
         deferred: Vec::new(),
     };
     let done = &shared.channels.done.1;
-    let mut completed = Pile::new(shared.config.complete_delay);
-    let mut failed = Pile::new(shared.config.fail_delay);
+    let mut completed = DelayedOutcomes::new(shared.config.complete_delay);
+    let mut failed = DelayedOutcomes::new(shared.config.fail_delay);
     loop {
         let due = [completed.due, failed.due, settler.next_due()].into_iter().flatten().min().map_or_else(never, at);
         let first = select! {
@@ -77,14 +77,14 @@ pub(crate) fn settle(shared: &Shared) {
 }
 
 /// Outcomes of one kind that wait for more of the same kind.
-struct Pile {
+struct DelayedOutcomes {
     delay: Duration,
     jobs: Vec<Settlement>,
     /// When the first of them has waited for the whole delay.
     due: Option<Instant>,
 }
 
-impl Pile {
+impl DelayedOutcomes {
     fn new(delay: Duration) -> Self {
         Self { delay, jobs: Vec::new(), due: None }
     }
@@ -145,7 +145,7 @@ impl Pending {
     }
 
     /// Whether to fail the job instead, after the database has refused its outcome with `error`.
-    fn is_given_up(&self, error: &Error, patience: Duration) -> bool {
+    fn is_given_up(&self, error: &Error, timeout: Duration) -> bool {
         match &self.outcome {
             // Its handler has not finished: the job must run again.
             Outcome::GivenBack(_) => false,
@@ -153,7 +153,7 @@ impl Pending {
             Outcome::Failed(_) if refuses_content(error) => true,
             _ => {
                 let refused_for = self.deferral.as_ref().map_or(Duration::ZERO, |deferral| deferral.since.elapsed());
-                !error.is_transient() && refused_for >= patience
+                !error.is_transient() && refused_for >= timeout
             }
         }
     }
@@ -286,8 +286,8 @@ impl Settler<'_> {
 
     /// Handles an outcome that the database refuses, for its row or its content.
     fn refused(&mut self, mut pending: Pending, error: &Error) {
-        let patience = REFUSAL_PATIENCE * self.shared.database.deadline();
-        if pending.is_given_up(error, patience) && self.fail_for_good(&pending, error) {
+        let timeout = REFUSAL_TIMEOUTS * self.shared.database.deadline();
+        if pending.is_given_up(error, timeout) && self.fail_for_good(&pending, error) {
             return self.written(&[pending]);
         }
         add(&self.shared.stats.database_errors, 1);

@@ -28,7 +28,7 @@ impl Slot {
     }
 
     /// The job for the handler or the host that ends it; `None` if an interceptor has already decided its outcome.
-    pub(crate) fn hand_out(self: &Arc<Self>, around: &Arc<WorkerEnv>) -> Option<StartedJob> {
+    pub(crate) fn hand_out(self: &Arc<Self>, env: &Arc<WorkerEnv>) -> Option<StartedJob> {
         let shared = &self.shared;
         match shared.events.hooks.before_run(&self.active.claim.job, &shared.worker_id) {
             Some(decided) => {
@@ -36,7 +36,7 @@ impl Slot {
                 None
             }
             None => {
-                let (context, slot) = (WorkerContext::new(self.active.clone(), around.clone()), self.clone());
+                let (context, slot) = (WorkerContext::new(self.active.clone(), env.clone()), self.clone());
                 Some(StartedJob::new(context, move |result| slot.end(result)))
             }
         }

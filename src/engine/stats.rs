@@ -109,7 +109,7 @@ counters! {
 pub(crate) struct Health(Mutex<Pulse>);
 
 struct Pulse {
-    well_since: Instant,
+    healthy_since: Instant,
     /// The last heartbeat, by two clocks: the first stands still while the machine sleeps, the second can be set.
     /// `None` before the first heartbeat.
     beat: Option<(Instant, SystemTime)>,
@@ -117,12 +117,12 @@ struct Pulse {
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Pulse { well_since: Instant::now(), beat: None }))
+        Self(Mutex::new(Pulse { healthy_since: Instant::now(), beat: None }))
     }
 
     /// Records that a call to the database failed.
     pub(crate) fn failed(&self) {
-        self.0.lock().well_since = Instant::now();
+        self.0.lock().healthy_since = Instant::now();
     }
 
     /// Records that the database has stored a heartbeat. After a pause of more than `longest`, the healthy period
@@ -131,7 +131,7 @@ impl Health {
         let now = Instant::now();
         let mut pulse = self.0.lock();
         if pulse.silence().is_none_or(|silence| silence > longest) {
-            pulse.well_since = now;
+            pulse.healthy_since = now;
         }
         pulse.beat = Some((now, SystemTime::now()));
     }
@@ -143,10 +143,10 @@ impl Health {
 
     /// For how long every call has succeeded and no pause between heartbeats was longer than `longest`. Zero before the
     /// first heartbeat.
-    pub(crate) fn well_for(&self, longest: Duration) -> Duration {
+    pub(crate) fn healthy_for(&self, longest: Duration) -> Duration {
         let pulse = self.0.lock();
         match pulse.silence() {
-            Some(silence) if silence <= longest => pulse.well_since.elapsed(),
+            Some(silence) if silence <= longest => pulse.healthy_since.elapsed(),
             _ => Duration::ZERO,
         }
     }
@@ -288,17 +288,17 @@ mod tests {
     fn an_error_or_a_late_heartbeat_restarts_the_healthy_period() {
         let (short, long) = (Duration::from_millis(20), Duration::from_secs(60));
         let health = Health::new();
-        assert_eq!(health.well_for(long), Duration::ZERO, "no heartbeat yet");
+        assert_eq!(health.healthy_for(long), Duration::ZERO, "no heartbeat yet");
         health.beat(long);
         std::thread::sleep(short);
-        assert!(health.well_for(long) >= short);
+        assert!(health.healthy_for(long) >= short);
         assert!(health.is_silent(short / 2));
-        assert_eq!(health.well_for(short / 2), Duration::ZERO, "silent for too long");
+        assert_eq!(health.healthy_for(short / 2), Duration::ZERO, "silent for too long");
         health.beat(short / 2);
-        assert!(health.well_for(long) < short, "the heartbeat was late");
+        assert!(health.healthy_for(long) < short, "the heartbeat was late");
         std::thread::sleep(short);
         health.failed();
-        assert!(health.well_for(long) < short, "a call failed");
+        assert!(health.healthy_for(long) < short, "a call failed");
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         return Some(late);
     }
     let (job, worker_id) = (active.job(), shared.worker_id.as_str());
-    let tell = |stuck| {
+    let send_event = |stuck| {
         shared.events.send(JobTimeout, || JobTimeoutContext {
             job: active.claim.job.clone(),
             worker_id: shared.worker_id.clone(),
@@ -50,7 +50,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         add(&shared.stats.timed_out, 1);
         warn!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             timeout_ms = timeout.as_millis() as u64; "job timed out, its handler is asked to end");
-        tell(false);
+        send_event(false);
     }
     let too_late = late + shared.config.grace_period;
     if now < too_late {
@@ -61,7 +61,7 @@ fn look(shared: &Shared, active: &ActiveJob, now: Instant) -> Option<Instant> {
         error!(worker_id, job_id = job.id, task = &*job.task_identifier, attempt = job.attempts, thread,
             seconds = started.elapsed().as_secs();
             "a handler ignores its timeout; its thread runs no other job, and its job stays locked by this worker while this process lives");
-        tell(true);
+        send_event(true);
     }
     None
 }

@@ -118,7 +118,7 @@ mod sealed {
 /// An event whose observers are called on the thread gw-events.
 pub(crate) trait Observed: Event<Output = ()> {
     /// How long the sender waits at most if the channel to gw-events is full.
-    const PATIENCE: Duration;
+    const SEND_TIMEOUT: Duration;
 }
 
 /// For events of a job's life: the sender waits for room in the channel before it drops the event.
@@ -130,12 +130,12 @@ const NONE: Duration = Duration::ZERO;
 /// Declares each event: its name, the field of its hooks in the registry, its argument and its return type.
 macro_rules! events {
     (
-        observers { $($(#[$doc:meta])* $event:ident($place:ident, $context:ty, $patience:ident);)* }
-        called in place { $($(#[$in_doc:meta])* $in_event:ident($in_place:ident, $in_context:ty) -> $output:ty;)* }
+        observers { $($(#[$doc:meta])* $event:ident($field:ident, $context:ty, $timeout:ident);)* }
+        called in place { $($(#[$in_doc:meta])* $in_event:ident($in_field:ident, $in_context:ty) -> $output:ty;)* }
     ) => {
-        $(events!(@event $(#[$doc])* $event, $place, $context, ());)*
-        $(events!(@event $(#[$in_doc])* $in_event, $in_place, $in_context, $output);)*
-        $(impl Observed for $event { const PATIENCE: Duration = $patience; })*
+        $(events!(@event $(#[$doc])* $event, $field, $context, ());)*
+        $(events!(@event $(#[$in_doc])* $in_event, $in_field, $in_context, $output);)*
+        $(impl Observed for $event { const SEND_TIMEOUT: Duration = $timeout; })*
 
         /// The hooks of one worker, in the order of their registration. See the deployment guide, section Observability
         /// (docs/deployment-guide.async.md).
@@ -151,23 +151,23 @@ macro_rules! events {
         /// ```
         #[derive(Default)]
         pub struct HookRegistry {
-            $($place: Vec<sealed::Handler<$context, ()>>,)*
-            $($in_place: Vec<sealed::Handler<$in_context, $output>>,)*
+            $($field: Vec<sealed::Handler<$context, ()>>,)*
+            $($in_field: Vec<sealed::Handler<$in_context, $output>>,)*
         }
 
         impl HookRegistry {
             /// Returns true if no hook is registered.
             pub fn is_empty(&self) -> bool {
-                !self.observes() $(&& self.$in_place.is_empty())*
+                !self.observes() $(&& self.$in_field.is_empty())*
             }
 
             /// Returns true if an observer is registered that gw-events must call.
             pub(crate) fn observes(&self) -> bool {
-                $(!self.$place.is_empty())||*
+                $(!self.$field.is_empty())||*
             }
         }
     };
-    (@event $(#[$doc:meta])* $event:ident, $place:ident, $context:ty, $output:ty) => {
+    (@event $(#[$doc:meta])* $event:ident, $field:ident, $context:ty, $output:ty) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $event;
@@ -180,11 +180,11 @@ macro_rules! events {
             const NAME: &'static str = stringify!($event);
 
             fn handlers(hooks: &HookRegistry) -> &Vec<sealed::Handler<$context, $output>> {
-                &hooks.$place
+                &hooks.$field
             }
 
             fn handlers_mut(hooks: &mut HookRegistry) -> &mut Vec<sealed::Handler<$context, $output>> {
-                &mut hooks.$place
+                &mut hooks.$field
             }
         }
     };
@@ -286,7 +286,7 @@ impl HookRegistry {
     }
 
     /// Calls the observers of an event on this thread. `context` is called only if there are observers.
-    pub(crate) fn tell<E: Event<Output = ()>>(&self, context: impl FnOnce() -> E::Context) {
+    pub(crate) fn notify<E: Event<Output = ()>>(&self, context: impl FnOnce() -> E::Context) {
         let Some((last, others)) = E::handlers(self).split_last() else { return };
         let context = context();
         for hook in others {
@@ -314,7 +314,7 @@ impl HookRegistry {
             HookResult::Skip => return Some(Ok(())),
             HookResult::Fail(text) => return Some(Err(text)),
         }
-        self.tell::<JobStart>(|| JobStartContext { job: job.clone(), worker_id: worker_id.to_owned() });
+        self.notify::<JobStart>(|| JobStartContext { job: job.clone(), worker_id: worker_id.to_owned() });
         None
     }
 

@@ -22,7 +22,7 @@ pub(crate) struct Events {
     /// `None` if no observer is registered.
     notes: Option<(Sender<Note>, Receiver<Note>)>,
     /// Set after a send timed out. Senders do not wait again until the queue is half empty.
-    clogged: AtomicBool,
+    congested: AtomicBool,
     /// How many events were dropped because the channel was full.
     dropped: AtomicU64,
     /// Triggered after the last event was sent.
@@ -37,7 +37,7 @@ impl Events {
             notes: hooks.observes().then(|| bounded(CAPACITY)),
             hooks,
             worker_id: worker_id.to_owned(),
-            clogged: AtomicBool::new(false),
+            congested: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             over: ShutdownSignal::new(),
             abandoned: AtomicBool::new(false),
@@ -56,8 +56,8 @@ impl Events {
 
     /// Sends an event to its observers. `context` is called only if there are any.
     pub(crate) fn send<E: Observed>(&self, _event: E, context: impl FnOnce() -> E::Context) {
-        let patience = if self.clogged.load(Ordering::Relaxed) { Duration::ZERO } else { E::PATIENCE };
-        self.send_until::<E>(Instant::now() + patience, context);
+        let timeout = if self.congested.load(Ordering::Relaxed) { Duration::ZERO } else { E::SEND_TIMEOUT };
+        self.send_until::<E>(Instant::now() + timeout, context);
     }
 
     fn send_until<E: Observed>(&self, deadline: Instant, context: impl FnOnce() -> E::Context) {
@@ -66,9 +66,9 @@ impl Events {
             return;
         }
         let context = context();
-        let note: Note = Box::new(move |hooks| hooks.tell::<E>(|| context));
+        let note: Note = Box::new(move |hooks| hooks.notify::<E>(|| context));
         if notes.send_deadline(note, deadline).is_err() {
-            self.clogged.store(true, Ordering::Relaxed);
+            self.congested.store(true, Ordering::Relaxed);
             self.drop_some(1);
         }
     }
@@ -96,7 +96,7 @@ impl Events {
             }
             note(&self.hooks);
             if notes.len() <= CAPACITY / 2 {
-                self.clogged.store(false, Ordering::Relaxed);
+                self.congested.store(false, Ordering::Relaxed);
             }
         }
     }

@@ -81,7 +81,7 @@ pub(crate) struct Failure {
 
 /// What a handler requested in addition to its result.
 #[derive(Default)]
-struct Wishes {
+struct Requests {
     snooze: Option<Duration>,
     delay: Option<Duration>,
     rest: Option<String>,
@@ -106,7 +106,7 @@ pub(crate) struct ActiveJob {
     timed_out: AtomicBool,
     /// True if the handler was reported as ignoring the timeout.
     stuck: AtomicBool,
-    wishes: Mutex<Wishes>,
+    requests: Mutex<Requests>,
     /// True from `start` until `Ledger::returned`, even if another thread gives the job its outcome meanwhile.
     inside: AtomicBool,
     /// True once the thread that started the job is free for other jobs. Another thread may still have to end the job.
@@ -192,16 +192,16 @@ impl ActiveJob {
 
     pub(crate) fn cancel(&self) {
         if !self.cancelled.swap(true, Ordering::AcqRel) {
-            self.when_cancelled.get().inspect(|tell| tell());
+            self.when_cancelled.get().inspect(|notify| notify());
         }
     }
 
-    /// Calls `tell` when the job is cancelled, or at once if it already is. If both happen at the same moment, `tell`
+    /// Calls `notify` when the job is cancelled, or at once if it already is. If both happen at the same moment, `notify`
     /// may be called twice.
-    pub(crate) fn when_cancelled(&self, tell: impl Fn() + Send + Sync + 'static) {
-        let _ = self.when_cancelled.set(Box::new(tell));
+    pub(crate) fn when_cancelled(&self, notify: impl Fn() + Send + Sync + 'static) {
+        let _ = self.when_cancelled.set(Box::new(notify));
         if self.is_cancelled() {
-            self.when_cancelled.get().inspect(|tell| tell());
+            self.when_cancelled.get().inspect(|notify| notify());
         }
     }
 
@@ -226,30 +226,30 @@ impl ActiveJob {
     }
 
     /// If the handler succeeds, the job runs again after `delay` instead of being completed.
-    pub(crate) fn wish_snooze(&self, delay: Duration) {
-        self.wishes.lock().snooze = Some(delay);
+    pub(crate) fn request_snooze(&self, delay: Duration) {
+        self.requests.lock().snooze = Some(delay);
     }
 
     /// If the handler fails, the job is retried after `delay`, regardless of its task's retry policy.
-    pub(crate) fn wish_delay(&self, delay: Duration) {
-        self.wishes.lock().delay = Some(delay);
+    pub(crate) fn request_delay(&self, delay: Duration) {
+        self.requests.lock().delay = Some(delay);
     }
 
     /// If the handler fails, the next attempt gets this payload.
-    pub(crate) fn wish_rest(&self, payload: String) {
-        self.wishes.lock().rest = Some(payload);
+    pub(crate) fn request_rest(&self, payload: String) {
+        self.requests.lock().rest = Some(payload);
     }
 
     pub(crate) fn take_snooze(&self) -> Option<Duration> {
-        self.wishes.lock().snooze.take()
+        self.requests.lock().snooze.take()
     }
 
     pub(crate) fn take_delay(&self) -> Option<Duration> {
-        self.wishes.lock().delay.take()
+        self.requests.lock().delay.take()
     }
 
     pub(crate) fn take_rest(&self) -> Option<String> {
-        self.wishes.lock().rest.take()
+        self.requests.lock().rest.take()
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -375,7 +375,7 @@ impl Ledger {
                 when_cancelled: OnceLock::new(),
                 timed_out: AtomicBool::new(false),
                 stuck: AtomicBool::new(false),
-                wishes: Mutex::default(),
+                requests: Mutex::default(),
                 inside: AtomicBool::new(false),
                 left_to_others: AtomicBool::new(false),
                 settled: AtomicBool::new(false),

@@ -270,12 +270,12 @@ pub(crate) struct WorkerEnv {
 #[derive(Clone)]
 pub struct WorkerContext {
     active: Arc<ActiveJob>,
-    around: Arc<WorkerEnv>,
+    env: Arc<WorkerEnv>,
 }
 
 impl WorkerContext {
-    pub(crate) fn new(active: Arc<ActiveJob>, around: Arc<WorkerEnv>) -> Self {
-        Self { active, around }
+    pub(crate) fn new(active: Arc<ActiveJob>, env: Arc<WorkerEnv>) -> Self {
+        Self { active, env }
     }
 
     /// The job that the handler runs.
@@ -290,7 +290,7 @@ impl WorkerContext {
 
     /// The id with which this worker locks jobs. It is a new random id at every start.
     pub fn worker_id(&self) -> &str {
-        &self.around.worker_id
+        &self.env.worker_id
     }
 
     /// Borrows a connection from the worker's pool. Dropping it gives it back.
@@ -298,7 +298,7 @@ impl WorkerContext {
     /// # Errors
     /// [`ErrorKind::Connect`](crate::ErrorKind::Connect) if no connection was free in time; see `max_pg_conn`.
     pub fn connection(&self) -> Result<Connection> {
-        self.around.utils.connection()
+        self.env.utils.connection()
     }
 
     /// The W3C trace context that the job was added with, if any. The payload contains it as `_trace.traceparent`.
@@ -321,7 +321,7 @@ impl WorkerContext {
     /// # Errors
     /// The errors of [`WorkerUtils::add_job`].
     pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.around.utils.add_typed(payload, spec, self.traceparent().as_deref())
+        self.env.utils.add_typed(payload, spec, self.traceparent().as_deref())
     }
 
     /// Adds one job of batch task `T` with these items, as [`WorkerUtils::add_batch_job`] does.
@@ -329,12 +329,12 @@ impl WorkerContext {
     /// # Errors
     /// The errors of [`WorkerUtils::add_batch_job`].
     pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
-        self.around.utils.add_batch_job(items, spec)
+        self.env.utils.add_batch_job(items, spec)
     }
 
     /// The worker's [`WorkerUtils`], with which the handler can add, remove and change jobs.
     pub fn utils(&self) -> &WorkerUtils {
-        &self.around.utils
+        &self.env.utils
     }
 
     /// If the handler succeeds, the job runs again after `delay` at the earliest, and the attempt does not count. If
@@ -352,7 +352,7 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn snooze(&self, delay: Duration) {
-        self.active.wish_snooze(delay.min(LONGEST_DELAY));
+        self.active.request_snooze(delay.min(LONGEST_DELAY));
     }
 
     /// If the handler fails, the next attempt waits for `delay`, regardless of the task's retry policy. Delays above
@@ -368,12 +368,12 @@ impl WorkerContext {
     /// }
     /// ```
     pub fn retry_after(&self, delay: Duration) {
-        self.active.wish_delay(delay.min(LONGEST_DELAY));
+        self.active.request_delay(delay.min(LONGEST_DELAY));
     }
 
     /// If the handler fails, the next attempt gets this payload.
     pub(crate) fn keep_only(&self, payload: String) {
-        self.active.wish_rest(payload);
+        self.active.request_rest(payload);
     }
 
     /// Returns true if the job should end early: the grace period of a stop is over, the job exceeded its task's
@@ -386,7 +386,7 @@ impl WorkerContext {
     /// The value of type `T` that was passed to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension).
     /// `None` if there is none.
     pub fn get_ext<T: 'static>(&self) -> Option<&T> {
-        self.around.extensions.get()
+        self.env.extensions.get()
     }
 }
 

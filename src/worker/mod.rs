@@ -28,10 +28,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long cancelled jobs have to end before they are given back.
-const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
+const CANCEL_TIME: Duration = Duration::from_millis(500);
 
 /// How long after the grace period a stop may take at most.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_TIME: Duration = Duration::from_secs(1);
 
 /// The least time limit of a database call during a stop. The limit is half of the grace period if that is longer.
 const LEAST_STOP_LIMIT: Duration = Duration::from_millis(200);
@@ -187,12 +187,12 @@ impl Worker {
                 "a run until no job is due adds no jobs of crontab entries; a worker that runs until it is stopped does");
         }
 
-        let around = Arc::new(WorkerEnv {
+        let env = Arc::new(WorkerEnv {
             worker_id: shared.worker_id.clone(),
             utils: self.utils.clone(),
             extensions: self.extensions.clone(),
         });
-        let source = JobSource { shared: shared.clone(), around };
+        let source = JobSource { shared: shared.clone(), env };
         begins(&source);
         let threads = Threads::start(&source, &self.crons, until_empty)?;
         started();
@@ -298,8 +298,8 @@ impl Threads {
             let lease = ThreadHandle::start("gw-lease".into(), shared, lease::lease)?;
             let threads = if shared.config.pull.is_some() { 0 } else { shared.config.threads };
             let run = (0..threads).map(|place| {
-                let JobSource { shared: own, around } = source.clone();
-                ThreadHandle::start(format!("gw-run-{place}"), shared, move |_| run::run(&own, &around))
+                let JobSource { shared: own, env } = source.clone();
+                ThreadHandle::start(format!("gw-run-{place}"), shared, move |_| run::run(&own, &env))
             });
             let run = run.collect::<Result<Vec<_>>>()?;
             let listens = shared.config.notifications && !until_empty;
@@ -337,7 +337,7 @@ impl Threads {
         let worker_id = shared.worker_id.as_str();
         let start = Instant::now();
         let grace_ends = start + shared.config.grace_period;
-        let mut must_end = grace_ends + STOP_PATIENCE - Duration::from_millis(150);
+        let mut must_end = grace_ends + STOP_TIME - Duration::from_millis(150);
         info!(worker_id; "worker stopping");
         // A database that does not reply must be detected while there is time to call it again.
         shared.stop.interrupt.limit((shared.config.grace_period / 2).max(LEAST_STOP_LIMIT));
@@ -350,7 +350,7 @@ impl Threads {
 
         // 2. Running jobs have the grace period, unless the caller aborts.
         if shared.slots.wait_until_free(grace_ends, &shared.stop.cancelled) == Waited::Cancelled {
-            must_end = must_end.min(Instant::now() + STOP_PATIENCE);
+            must_end = must_end.min(Instant::now() + STOP_TIME);
         }
 
         // 3. Jobs that still run are asked to end, and have half a second more.
@@ -359,8 +359,8 @@ impl Threads {
             warn!(worker_id, job_id = job.id, task = &*job.task_identifier; "job cancelled by the stop");
             active.cancel();
         }
-        let patience = (Instant::now() + CANCEL_PATIENCE).min(must_end);
-        shared.slots.wait_until_free(patience, &ShutdownSignal::new());
+        let cancel_ends = (Instant::now() + CANCEL_TIME).min(must_end);
+        shared.slots.wait_until_free(cancel_ends, &ShutdownSignal::new());
 
         // 4. Jobs that ignore it are given back; their threads are left behind.
         let stuck: Vec<String> = shared.running().iter().filter_map(|active| give_up(shared, active)).collect();

@@ -575,7 +575,7 @@ impl WorkerOptions {
         let utils = WorkerUtils::on(database.clone(), config.schema.clone())
             .with_hooks(Arc::new(self.hooks))
             .keeping_tasks(names);
-        utils.hooks().tell::<WorkerInit>(|| WorkerInitContext {
+        utils.hooks().notify::<WorkerInit>(|| WorkerInitContext {
             utils: utils.clone(),
             schema: config.schema.clone(),
             concurrency: config.concurrency,

@@ -61,11 +61,11 @@ fn register() -> io::Result<()> {
 
 fn on_signal(signal: i32) {
     let listeners = LISTENERS.lock();
-    let (fresh, told): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| !listener.stop.is_triggered());
+    let (fresh, stopping): (Vec<_>, Vec<_>) = listeners.iter().partition(|listener| !listener.stop.is_triggered());
     if !fresh.is_empty() {
         fresh.iter().for_each(|listener| listener.stop.trigger());
-    } else if told.iter().any(|listener| !listener.cancel.is_triggered()) {
-        told.iter().for_each(|listener| listener.cancel.trigger());
+    } else if stopping.iter().any(|listener| !listener.cancel.is_triggered()) {
+        stopping.iter().for_each(|listener| listener.cancel.trigger());
     } else if let Err(error) = emulate_default_handler(signal) {
         warn!(error:% = error; "cannot end the process as the signal would");
     }

@@ -274,9 +274,9 @@ impl WorkerUtils {
         work: impl Fn(&mut Client, &Schema) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
         let (schema, known) = (self.schema.clone(), self.known.clone());
-        let patience = self.database.deadline();
-        let end = Instant::now() + patience;
-        let answer = self.database.look(patience, move |client| {
+        let timeout = self.database.deadline();
+        let end = Instant::now() + timeout;
+        let answer = self.database.look(timeout, move |client| {
             known.check(client, &schema, needs)?;
             converting(client, ascii, |client| work(client, &schema))
         });
@@ -299,8 +299,8 @@ impl WorkerUtils {
         ascii: bool,
         work: impl Fn(&mut Client, &Schema, Instant) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
-        let (work, patience) = (Arc::new(work), self.database.deadline());
-        let end = Instant::now() + patience;
+        let (work, timeout) = (Arc::new(work), self.database.deadline());
+        let end = Instant::now() + timeout;
         let attempt = |unconverted: bool| {
             let (schema, work, known) = (self.schema.clone(), work.clone(), self.known.clone());
             let work = move |client: &mut Client, end| {
@@ -310,7 +310,7 @@ impl WorkerUtils {
                 known.check(client, &schema, needs)?;
                 work(client, &schema, end)
             };
-            self.database.change(patience, !self.dry_run, work, |_, _, _| Ok(false))
+            self.database.change(timeout, !self.dry_run, work, |_, _, _| Ok(false))
         };
         let answer = match attempt(false) {
             Err(error) if ascii && is_untranslatable(&error) => attempt(true),

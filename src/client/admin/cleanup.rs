@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(crate) const BATCH: i64 = 10_000;
 
 /// How long enqueues may wait behind a cleanup that waits for older enqueues to end.
-const PATIENCE: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Which table the names are in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) fn delete<C: GenericClient>(
     ids: &[i32],
     left: Duration,
 ) -> Result<Option<i64>> {
-    limit(transaction, left, PATIENCE.min(left))?;
+    limit(transaction, left, LOCK_TIMEOUT.min(left))?;
     let mut work = || -> Result<i64> {
         transaction.batch_execute(&schema.fill(include_str!("../../sql/admin/hold_enqueues.sql")))?;
         let sql = match kind {

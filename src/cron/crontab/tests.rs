@@ -160,11 +160,11 @@ fn every_broken_text_is_an_error_with_a_position() {
         let error = Cron::parse(&text).expect_err(&text).to_string();
         let place =
             error.strip_prefix(&format!("crontab line {}, column ", before + 1)).and_then(|rest| rest.split_once(':'));
-        let told: usize = place.unwrap_or_else(|| panic!("{text}\n{error}")).0.parse().unwrap();
+        let named: usize = place.unwrap_or_else(|| panic!("{text}\n{error}")).0.parse().unwrap();
         match column {
             // The error is at the wrong part of a list, which may be further right.
-            Some(column) => assert!((column..=column + 3).contains(&told), "{text}\n{error}"),
-            None => assert!((1..=length + 1).contains(&told), "{text}\n{error}"),
+            Some(column) => assert!((column..=column + 3).contains(&named), "{text}\n{error}"),
+            None => assert!((1..=length + 1).contains(&named), "{text}\n{error}"),
         }
     }
 }

@@ -425,7 +425,7 @@ fn every_libpq_parameter_is_treated_as_in_the_manual() {
     }
     assert_eq!(known.len(), ours.len());
     for parameter in PARAMETERS {
-        let says = row(parameter.name, parameter.variable);
+        let documented = row(parameter.name, parameter.variable);
         let expected = match &parameter.rule {
             Rule::Used => "honoured".to_owned(),
             Rule::Only([], _) => "refused".to_owned(),
@@ -433,7 +433,11 @@ fn every_libpq_parameter_is_treated_as_in_the_manual() {
             Rule::NotWithTls(_) => "refused where TLS is spoken".to_owned(),
             Rule::NotOnSockets(_) => "refused on Unix sockets".to_owned(),
         };
-        assert!(says.starts_with(&expected), "{}: the manual has {says:?} and not {expected:?}", parameter.name);
+        assert!(
+            documented.starts_with(&expected),
+            "{}: the manual has {documented:?} and not {expected:?}",
+            parameter.name
+        );
         // The error names the parameter, or the variable if that was set.
         if !matches!(parameter.rule, Rule::Used) {
             let host = if matches!(parameter.rule, Rule::NotOnSockets(_)) { "/s" } else { "h" };

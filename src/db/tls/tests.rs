@@ -18,87 +18,87 @@ const QUESTION: &str = "select case when ssl then 'tls' else 'plain' end from pg
 
 #[test]
 fn every_sslmode_accepts_and_refuses_what_libpq_does() {
-    let place = Place::new();
-    place.serve("good");
+    let server = TlsServer::new();
+    server.serve("good");
     // With prefer, libpq tries again without TLS if the handshake fails. This library does so only if the server has no
     // TLS.
-    place.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls tls");
-    place.check("user=plain", "plain tls tls deny deny");
-    place.check("user=plain sslrootcert=$/missing.crt", "plain tls tls deny deny");
-    place.check("user=plain sslrootcert=$/other-ca.crt", "plain tls|plain deny deny deny");
-    place.check("user=plain host=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
-    place.check("user=plain host=db.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
-    place.check("user=plain host=localhost hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
-    place.check("user=plain host=$socket sslrootcert=$/missing.crt", "plain plain plain plain plain");
-    place.check("user=tls_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
-    place.check("user=tls_only sslrootcert=$/other-ca.crt", "deny tls|deny deny deny deny");
-    place.check("user=plain sslrootcert=$/both-ca.crt", "plain tls tls tls tls");
+    server.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls tls");
+    server.check("user=plain", "plain tls tls deny deny");
+    server.check("user=plain sslrootcert=$/missing.crt", "plain tls tls deny deny");
+    server.check("user=plain sslrootcert=$/other-ca.crt", "plain tls|plain deny deny deny");
+    server.check("user=plain host=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
+    server.check("user=plain host=db.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
+    server.check("user=plain host=localhost hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
+    server.check("user=plain host=$socket sslrootcert=$/missing.crt", "plain plain plain plain plain");
+    server.check("user=tls_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
+    server.check("user=tls_only sslrootcert=$/other-ca.crt", "deny tls|deny deny deny deny");
+    server.check("user=plain sslrootcert=$/both-ca.crt", "plain tls tls tls tls");
     // With prefer, libpq reads the file as well, and then continues without TLS.
-    place.check("user=plain sslrootcert=$/ca.key", "plain tls|plain deny deny deny");
+    server.check("user=plain sslrootcert=$/ca.key", "plain tls|plain deny deny deny");
     // libpq has this value since 16. The system's authorities have not signed the test server.
-    assert_eq!(place.ours("user=plain sslrootcert=system").unwrap_err().kind(), ErrorKind::Tls);
+    assert_eq!(server.ours("user=plain sslrootcert=system").unwrap_err().kind(), ErrorKind::Tls);
 }
 
 #[test]
 fn wrong_names_and_unknown_issuers_are_judged_as_by_libpq() {
-    let place = Place::new();
-    place.serve("other-name");
-    place.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls deny");
-    place.check("user=plain host=db.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
-    place.check("user=plain host=x.wild.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
-    place.check("user=plain host=x.y.wild.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
-    place.check("user=plain host=127.0.0.2 hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
+    let server = TlsServer::new();
+    server.serve("other-name");
+    server.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls deny");
+    server.check("user=plain host=db.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
+    server.check("user=plain host=x.wild.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
+    server.check("user=plain host=x.y.wild.internal hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls deny");
+    server.check("user=plain host=127.0.0.2 hostaddr=127.0.0.1 sslrootcert=$/ca.crt", "plain tls tls tls tls");
 
     // A certificate of `openssl req -x509`: webpki refuses it, the pin accepts it.
-    place.serve("self-signed");
-    place.check("user=plain sslrootcert=$/self-signed.crt", "plain tls tls tls tls");
-    place.check("user=plain host=127.0.0.1 sslrootcert=$/self-signed.crt", "plain tls tls tls deny");
-    place.check("user=plain sslrootcert=$/ca.crt", "plain tls|plain deny deny deny");
-    place.check("user=tls_only", "deny tls tls deny deny");
+    server.serve("self-signed");
+    server.check("user=plain sslrootcert=$/self-signed.crt", "plain tls tls tls tls");
+    server.check("user=plain host=127.0.0.1 sslrootcert=$/self-signed.crt", "plain tls tls tls deny");
+    server.check("user=plain sslrootcert=$/ca.crt", "plain tls|plain deny deny deny");
+    server.check("user=tls_only", "deny tls tls deny deny");
 
     // A signed certificate of version 1: trusted where any certificate is, else refused with the reason.
-    place.serve("version-1");
-    place.check("user=plain", "plain tls tls deny deny");
-    place.check("user=plain sslrootcert=$/ca.crt", "plain tls deny|tls deny|tls deny|tls");
-    let refusal = place.ours("user=plain sslmode=verify-ca sslrootcert=$/ca.crt").unwrap_err();
+    server.serve("version-1");
+    server.check("user=plain", "plain tls tls deny deny");
+    server.check("user=plain sslrootcert=$/ca.crt", "plain tls deny|tls deny|tls deny|tls");
+    let refusal = server.ours("user=plain sslmode=verify-ca sslrootcert=$/ca.crt").unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::Tls);
     assert!(refusal.to_string().contains("X.509 version 1"), "{refusal}");
 
-    place.serve_plain();
-    place.check("user=plain sslrootcert=$/ca.crt", "plain plain deny deny deny");
+    server.serve_plain();
+    server.check("user=plain sslrootcert=$/ca.crt", "plain plain deny deny deny");
 }
 
 #[test]
 fn client_certificates_are_shown_as_by_libpq() {
-    let place = Place::new();
-    place.serve("good");
+    let server = TlsServer::new();
+    server.serve("good");
     let ours = |key: &str| format!("user=cert_only sslrootcert=$/ca.crt sslcert=$/client.crt sslkey=$/{key}");
-    place.check(&ours("client.key"), "deny tls tls tls tls");
-    place.check(&ours("client-sec1.key"), "deny tls tls tls tls");
+    server.check(&ours("client.key"), "deny tls tls tls tls");
+    server.check(&ours("client-sec1.key"), "deny tls tls tls tls");
     let rsa = "user=cert_only sslrootcert=$/ca.crt sslcert=$/client-rsa.crt sslkey=$/client-pkcs1.key";
-    place.check(rsa, "deny tls tls tls tls");
+    server.check(rsa, "deny tls tls tls tls");
     // If root owns a key, its group may read it.
-    let own = fs::metadata(place.folder.join("shared.key")).unwrap().uid() != 0;
-    place.check(&ours("shared.key"), if own { "deny deny deny deny deny" } else { "deny tls tls tls tls" });
-    place.check("user=cert_only sslrootcert=$/ca.crt", "deny deny deny deny deny");
-    place.check("user=cert_only sslrootcert=$/ca.crt sslcert=$/missing.crt", "deny deny deny deny deny");
-    place.check(
+    let own = fs::metadata(server.folder.join("shared.key")).unwrap().uid() != 0;
+    server.check(&ours("shared.key"), if own { "deny deny deny deny deny" } else { "deny tls tls tls tls" });
+    server.check("user=cert_only sslrootcert=$/ca.crt", "deny deny deny deny deny");
+    server.check("user=cert_only sslrootcert=$/ca.crt sslcert=$/missing.crt", "deny deny deny deny deny");
+    server.check(
         "user=cert_only sslrootcert=$/ca.crt sslcert=$/stranger.crt sslkey=$/stranger.key",
         "deny deny deny deny deny",
     );
     // The key cannot be used. With prefer, libpq would go on without TLS; this library stops.
     let plain = |key: &str| ours(key).replace("cert_only", "plain");
-    place.check(&plain("open.key"), "plain deny|plain deny deny deny");
-    place.check(&plain("stranger.key"), "plain deny|plain deny deny deny");
-    place.check(&plain("missing.key"), "plain deny|plain deny deny deny");
-    place.check(&plain("ca.crt"), "plain deny|plain deny deny deny");
+    server.check(&plain("open.key"), "plain deny|plain deny deny deny");
+    server.check(&plain("stranger.key"), "plain deny|plain deny deny deny");
+    server.check(&plain("missing.key"), "plain deny|plain deny deny deny");
+    server.check(&plain("ca.crt"), "plain deny|plain deny deny deny");
     for (key, words) in [
         ("open.key", "has group or world access"),
         ("missing.key", "certificate present, but not private key file"),
         ("stranger.key", "do not match"),
         ("ca.crt", "not an unencrypted key in PEM"),
     ] {
-        let error = place.ours(&format!("{} sslmode=require", ours(key))).unwrap_err();
+        let error = server.ours(&format!("{} sslmode=require", ours(key))).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
@@ -106,34 +106,34 @@ fn client_certificates_are_shown_as_by_libpq() {
 
 #[test]
 fn the_users_folder_is_searched_as_by_libpq() {
-    let place = Place::new();
-    place.serve("good");
-    place.check("user=plain", "plain tls tls deny deny");
-    place.keep("ca.crt", "root.crt");
-    place.check("user=plain", "plain tls tls tls tls");
-    place.keep("other-ca.crt", "root.crt");
-    place.check("user=plain", "plain tls|plain deny deny deny");
-    place.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls tls");
-    place.check("user=cert_only sslrootcert=$/ca.crt", "deny deny deny deny deny");
-    place.keep("client.crt", "postgresql.crt");
-    place.keep("client.key", "postgresql.key");
-    place.check("user=cert_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
+    let server = TlsServer::new();
+    server.serve("good");
+    server.check("user=plain", "plain tls tls deny deny");
+    server.keep("ca.crt", "root.crt");
+    server.check("user=plain", "plain tls tls tls tls");
+    server.keep("other-ca.crt", "root.crt");
+    server.check("user=plain", "plain tls|plain deny deny deny");
+    server.check("user=plain sslrootcert=$/ca.crt", "plain tls tls tls tls");
+    server.check("user=cert_only sslrootcert=$/ca.crt", "deny deny deny deny deny");
+    server.keep("client.crt", "postgresql.crt");
+    server.keep("client.key", "postgresql.key");
+    server.check("user=cert_only sslrootcert=$/ca.crt", "deny tls tls tls tls");
     // This library would ignore what the list revokes.
-    place.keep("ca.crt", "root.crl");
-    let error = place.ours("user=plain sslmode=verify-ca sslrootcert=$/ca.crt").unwrap_err();
+    server.keep("ca.crt", "root.crl");
+    let error = server.ours("user=plain sslmode=verify-ca sslrootcert=$/ca.crt").unwrap_err();
     assert!(error.to_string().contains("revocation lists are not supported"), "{error}");
 }
 
 #[test]
 fn channel_binding_and_the_sync_client_work() {
-    let place = Place::new();
-    place.serve("good");
-    place.check("user=scram password=secret sslrootcert=$/ca.crt channel_binding=require", "deny tls tls tls tls");
-    place.check("user=scram password=wrong sslrootcert=$/ca.crt", "deny deny deny deny deny");
-    place.serve("version-1");
-    place.check("user=scram password=secret channel_binding=require", "deny tls tls deny deny");
+    let server = TlsServer::new();
+    server.serve("good");
+    server.check("user=scram password=secret sslrootcert=$/ca.crt channel_binding=require", "deny tls tls tls tls");
+    server.check("user=scram password=wrong sslrootcert=$/ca.crt", "deny deny deny deny deny");
+    server.serve("version-1");
+    server.check("user=scram password=secret channel_binding=require", "deny tls tls deny deny");
 
-    let info = place.parse("user=plain sslmode=require").unwrap();
+    let info = server.parse("user=plain sslmode=require").unwrap();
     let mut client = postgres::Config::from(config(&info)).connect(Tls::new(info.tls()).unwrap()).unwrap();
     assert_eq!(client.query_one(QUESTION, &[]).unwrap().get::<_, &str>(0), "tls");
     // A cancel request opens a connection of its own, with the same TLS.
@@ -142,8 +142,8 @@ fn channel_binding_and_the_sync_client_work() {
 
 #[test]
 fn a_pinned_certificate_expires() {
-    let place = Place::new();
-    let certificate = certificates(&place.folder.join("self-signed.crt")).unwrap().remove(0);
+    let server = TlsServer::new();
+    let certificate = certificates(&server.folder.join("self-signed.crt")).unwrap().remove(0);
     let verify = |pinned: Vec<CertificateDer<'static>>, name: &str, year: u64| {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(pinned.clone());
@@ -202,18 +202,18 @@ fn config(info: &ConnInfo) -> tokio_postgres::Config {
 }
 
 /// A server, a home folder, and certificates of every kind, made by openssl.
-struct Place {
+struct TlsServer {
     db: DevDb,
     folder: PathBuf,
 }
 
-impl Drop for Place {
+impl Drop for TlsServer {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-impl Place {
+impl TlsServer {
     fn new() -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -237,11 +237,11 @@ impl Place {
             [("ssl_ca_file", "ca.crt"), ("ssl_cert_file", "good.crt"), ("ssl_key_file", "good.key"), ("ssl", "on")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let db = DevDb::start(Options { fsync: false, settings, files }).unwrap();
-        let place = Self { db, folder };
+        let server = Self { db, folder };
         for role in ["plain", "tls_only", "cert_only", "scram password 'secret'"] {
-            place.admin(&format!("create role {role} login"));
+            server.admin(&format!("create role {role} login"));
         }
-        place
+        server
     }
 
     /// Makes the server show another certificate.

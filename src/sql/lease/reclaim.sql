@@ -4,14 +4,14 @@
 -- What the lost claim read is unknown. So a superseded job is recognized by its marks: no key, no attempts left, and
 -- written to since it was added (claims do not write updated_at). Returns the ids of the jobs that it gave back.
 --   $1 worker  $2 ids  $3 attempts as read
-with said as materialized (
+with claims as materialized (
   select *
-    from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[])) s(id, attempts)
+    from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[])) c(id, attempts)
 ),
 free as materialized (
   select j.id
     from :GRAPHILE_WORKER_SCHEMA._private_jobs j
-    join said s on s.id = j.id and s.attempts = j.attempts
+    join claims c on c.id = j.id and c.attempts = j.attempts
    where j.locked_by = $1::text
      for update of j skip locked
 ),
@@ -44,11 +44,11 @@ freed as (
          locked_at = null
    where q.id = any(array(select u.id from queues u))
 ),
-told as materialized (
+notified as materialized (
   select pg_catalog.pg_notify(
            'jobs:insert',
            pg_catalog.json_build_object('r', pg_catalog.random(), 'count', pg_catalog.count(*))::text)
     from back
   having pg_catalog.count(*) > 0
 )
-select b.id from back b left join told on true
+select b.id from back b left join notified on true

@@ -2,18 +2,18 @@
 -- of the lock. Does not write updated_at. Passes over rows that another session has locked. Returns the ids whose rows
 -- this worker still holds, renewed or passed over.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
-with said as materialized (
+with claims as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]))
-      s(id, attempts, keyed)
+      c(id, attempts, keyed)
 ),
 ours as materialized (
   select j.id, j.job_queue_id
     from :GRAPHILE_WORKER_SCHEMA._private_jobs j
-    join said s on s.id = j.id
+    join claims c on c.id = j.id
    where j.locked_by = $1::text
-     and (j.attempts = s.attempts or (s.keyed and j.key is null))
+     and (j.attempts = c.attempts or (c.keyed and j.key is null))
 ),
 jobs as materialized (
   select j.id

@@ -4,27 +4,27 @@
 -- Returns the jobs that it took.
 --   $1 dead workers  $2 ids  $3 attempts as read  $4 attempts from now on
 --   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors
-with said as materialized (
+with decisions as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::smallint[]),
       pg_catalog.unnest($5::float8[]), pg_catalog.unnest($6::timestamptz[]), pg_catalog.unnest($7::text[]))
-      s(id, attempts, attempts_after, delay, run_at, error)
+      d(id, attempts, attempts_after, delay, run_at, error)
 ),
 taken as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set attempts = case
            when j.key is null and j.attempts >= j.max_attempts and j.updated_at <> j.created_at then j.attempts
-           else s.attempts_after
+           else d.attempts_after
          end,
-         run_at = coalesce(s.run_at, greatest(j.run_at, pg_catalog.now() + s.delay * interval '1 second')),
-         last_error = s.error,
+         run_at = coalesce(d.run_at, greatest(j.run_at, pg_catalog.now() + d.delay * interval '1 second')),
+         last_error = d.error,
          locked_by = null,
          locked_at = null
-    from said s
-   where j.id = s.id
+    from decisions d
+   where j.id = d.id
      and j.locked_by = any($1::text[])
-     and j.attempts = s.attempts
+     and j.attempts = d.attempts
   returning j.id, j.revision
 ),
 counted as (
@@ -46,11 +46,11 @@ freed as (
           and j.locked_by = q.locked_by
           and j.id not in (select t.id from taken t))
 ),
-told as materialized (
+notified as materialized (
   select pg_catalog.pg_notify(
            'jobs:insert',
            pg_catalog.json_build_object('r', pg_catalog.random(), 'count', pg_catalog.count(*))::text)
     from taken
   having pg_catalog.count(*) > 0
 )
-select t.id from taken t left join told on true
+select t.id from taken t left join notified on true

@@ -1,18 +1,18 @@
 -- Deletes jobs that this worker still holds by the given claims, and frees their queues.
 -- A job that was superseded meanwhile (its key is null) still belongs to that claim. Returns the ids that it deleted.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim
-with said as materialized (
+with claims as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]))
-      s(id, attempts, keyed)
+      c(id, attempts, keyed)
 ),
 done as (
   delete from :GRAPHILE_WORKER_SCHEMA._private_jobs j
-   using said s
-   where j.id = s.id
+   using claims c
+   where j.id = c.id
      and j.locked_by = $1::text
-     and (j.attempts = s.attempts or (s.keyed and j.key is null))
+     and (j.attempts = c.attempts or (c.keyed and j.key is null))
   returning j.id, j.job_queue_id
 ),
 freed as (

@@ -4,30 +4,30 @@
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 errors
 --   $6 delays in seconds, null for the backoff  $7 true: fails permanently, no attempt is left
 --   $8 payloads that are left to do, null for all of it
-with said as materialized (
+with claims as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]),
       pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::float8[]), pg_catalog.unnest($7::boolean[]),
-      pg_catalog.unnest($8::text[])) s(id, attempts, keyed, error, delay, for_good, rest)
+      pg_catalog.unnest($8::text[])) c(id, attempts, keyed, error, delay, for_good, rest)
 ),
 failed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
-     set last_error = s.error,
+     set last_error = c.error,
          run_at = case
            -- A sum beyond the range of timestamps would fail. A job with such a run_at waits anyway.
-           when s.for_good or j.run_at > pg_catalog.now() + interval '1000 years' then j.run_at
+           when c.for_good or j.run_at > pg_catalog.now() + interval '1000 years' then j.run_at
            else greatest(pg_catalog.now(), j.run_at)
-             + coalesce(s.delay, pg_catalog.exp(least(j.attempts, 10))) * interval '1 second'
+             + coalesce(c.delay, pg_catalog.exp(least(j.attempts, 10))) * interval '1 second'
          end,
-         attempts = case when s.for_good then greatest(j.attempts, j.max_attempts) else j.attempts end,
-         payload = coalesce(s.rest::json, j.payload),
+         attempts = case when c.for_good then greatest(j.attempts, j.max_attempts) else j.attempts end,
+         payload = coalesce(c.rest::json, j.payload),
          locked_by = null,
          locked_at = null
-    from said s
-   where j.id = s.id
+    from claims c
+   where j.id = c.id
      and j.locked_by = $1::text
-     and (j.attempts = s.attempts or (s.keyed and j.key is null))
+     and (j.attempts = c.attempts or (c.keyed and j.key is null))
   returning j.id, j.job_queue_id, j.attempts >= j.max_attempts as for_good
 ),
 freed as (

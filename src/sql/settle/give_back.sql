@@ -2,29 +2,29 @@
 -- A superseded job keeps its spent attempts, because it must not run again. Jobs that are given back without a delay
 -- are due at once, so workers are notified. Returns the ids that it wrote.
 --   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 delays in seconds or null
-with said as materialized (
+with claims as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]),
-      pg_catalog.unnest($5::float8[])) s(id, attempts, keyed, delay)
+      pg_catalog.unnest($5::float8[])) c(id, attempts, keyed, delay)
 ),
 back as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
      set attempts = case
-           when j.attempts = s.attempts and j.attempts > 0 and not (s.keyed and j.key is null) then j.attempts - 1
+           when j.attempts = c.attempts and j.attempts > 0 and not (c.keyed and j.key is null) then j.attempts - 1
            else j.attempts
          end,
          run_at = case
-           when s.delay is null then j.run_at
-           else greatest(j.run_at, pg_catalog.now() + s.delay * interval '1 second')
+           when c.delay is null then j.run_at
+           else greatest(j.run_at, pg_catalog.now() + c.delay * interval '1 second')
          end,
          locked_by = null,
          locked_at = null
-    from said s
-   where j.id = s.id
+    from claims c
+   where j.id = c.id
      and j.locked_by = $1::text
-     and (j.attempts = s.attempts or (s.keyed and j.key is null))
-  returning j.id, j.job_queue_id, s.delay
+     and (j.attempts = c.attempts or (c.keyed and j.key is null))
+  returning j.id, j.job_queue_id, c.delay
 ),
 freed as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
@@ -33,7 +33,7 @@ freed as (
    where q.id = any(array(select b.job_queue_id from back b where b.job_queue_id is not null))
      and q.locked_by = $1::text
 ),
-told as materialized (
+notified as materialized (
   select pg_catalog.pg_notify(
            'jobs:insert',
            pg_catalog.json_build_object('r', pg_catalog.random(), 'count', pg_catalog.count(*))::text)
@@ -41,4 +41,4 @@ told as materialized (
    where delay is null
   having pg_catalog.count(*) > 0
 )
-select b.id from back b left join told on true
+select b.id from back b left join notified on true
