@@ -20,7 +20,7 @@ const ROUNDS: usize = 5;
 /// The programs of the other bindings use the same number.
 const THREADS: usize = 4;
 
-struct Door {
+struct Program {
     name: &'static str,
     /// The share of Rust's jobs/s that it should reach.
     target: Option<f64>,
@@ -29,14 +29,14 @@ struct Door {
     ours: bool,
 }
 
-const DOORS: [Door; 7] = [
-    Door { name: "Rust", target: None, command: this_program, ours: true },
-    Door { name: "C", target: Some(0.9), command: || Command::new(built("noop-c")), ours: true },
-    Door { name: "Go", target: Some(0.6), command: || Command::new(built("noop-go")), ours: true },
-    Door { name: "Python, threads", target: Some(0.35), command: || python("noop.py", "threads"), ours: true },
-    Door { name: "Python, asyncio", target: Some(0.25), command: || python("noop.py", "asyncio"), ours: true },
-    Door { name: "Procrastinate, threads", target: None, command: || procrastinate("threads"), ours: false },
-    Door { name: "Procrastinate, asyncio", target: None, command: || procrastinate("asyncio"), ours: false },
+const PROGRAMS: [Program; 7] = [
+    Program { name: "Rust", target: None, command: this_program, ours: true },
+    Program { name: "C", target: Some(0.9), command: || Command::new(built("noop-c")), ours: true },
+    Program { name: "Go", target: Some(0.6), command: || Command::new(built("noop-go")), ours: true },
+    Program { name: "Python, threads", target: Some(0.35), command: || python("noop.py", "threads"), ours: true },
+    Program { name: "Python, asyncio", target: Some(0.25), command: || python("noop.py", "asyncio"), ours: true },
+    Program { name: "Procrastinate, threads", target: None, command: || procrastinate("threads"), ours: false },
+    Program { name: "Procrastinate, asyncio", target: None, command: || procrastinate("asyncio"), ours: false },
 ];
 
 /// Jobs per second, and seconds of CPU for 100,000 jobs.
@@ -54,36 +54,36 @@ fn main() {
     WorkerOptions::default().database_url(&db.url()).define_raw_job("noop", |_| ()).init().expect("installing");
     let mut rounds: Vec<Vec<Cost>> = Vec::new();
     for round in 0..ROUNDS {
-        let costs: Vec<Cost> = DOORS.iter().map(|door| cost(door, &db.url())).collect();
+        let costs: Vec<Cost> = PROGRAMS.iter().map(|program| cost(program, &db.url())).collect();
         let rates: Vec<String> = costs.iter().map(|cost| format!("{:.0}", cost.rate)).collect();
         println!("round {round}: {} jobs/s", rates.join(", "));
         rounds.push(costs);
     }
     println!("\n{:<24}{:>8}{:>10}{:>14}", "", "jobs/s", "of Rust's", "CPU s / 100k");
-    for (place, door) in DOORS.iter().enumerate() {
+    for (place, program) in PROGRAMS.iter().enumerate() {
         let of = |what: fn(&[Cost], usize) -> f64| median(rounds.iter().map(|round| what(round, place)).collect());
         let rate = of(|round, place| round[place].rate);
         let share = of(|round, place| round[place].rate / round[0].rate);
         let cpu = of(|round, place| round[place].cpu);
-        let target = door.target.map_or_else(String::new, |target| format!("   target {target:.2}"));
-        println!("{:<24}{rate:>8.0}{share:>10.3}{cpu:>14.2}{target}", door.name);
+        let target = program.target.map_or_else(String::new, |target| format!("   target {target:.2}"));
+        println!("{:<24}{rate:>8.0}{share:>10.3}{cpu:>14.2}{target}", program.name);
     }
 }
 
 /// Runs one program once.
-fn cost(door: &Door, url: &str) -> Cost {
-    let jobs = if door.ours { JOBS } else { FEWER_JOBS };
-    let filled = door.ours.then(|| fill(url, JOBS));
+fn cost(program: &Program, url: &str) -> Cost {
+    let jobs = if program.ours { JOBS } else { FEWER_JOBS };
+    let filled = program.ours.then(|| fill(url, JOBS));
     let output =
-        (door.command)().env("DATABASE_URL", url).output().expect("starting a program; `make bench` builds it");
-    assert!(output.status.success(), "{}: {}", door.name, String::from_utf8_lossy(&output.stderr));
+        (program.command)().env("DATABASE_URL", url).output().expect("starting a program; `make bench` builds it");
+    assert!(output.status.success(), "{}: {}", program.name, String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);
     let [wall, cpu] = *text.split_whitespace().map(|word| word.parse::<f64>().expect("a number")).collect::<Vec<_>>()
     else {
-        panic!("{}: {text}", door.name)
+        panic!("{}: {text}", program.name)
     };
     if let Some(mut client) = filled {
-        assert_eq!(left(&mut client), 0, "{}: every job is gone", door.name);
+        assert_eq!(left(&mut client), 0, "{}: every job is gone", program.name);
     }
     Cost { rate: jobs as f64 / wall, cpu: cpu * JOBS as f64 / jobs as f64 }
 }

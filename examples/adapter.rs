@@ -119,8 +119,8 @@ impl Adapter {
                 done()
             }
             ["wait", ms] => {
-                let patience = millis(ms)?;
-                self.running()?.wait(patience)
+                let timeout = millis(ms)?;
+                self.running()?.wait(timeout)
             }
             ["ran"] => Ok(self.ran.take()),
             ["events"] => Ok(self.events.take()),
@@ -152,9 +152,9 @@ impl Adapter {
 
     fn start(&mut self, live: fn(&Worker) -> Result<()>) -> Reply {
         let worker = Arc::new(self.options.take().ok_or_else(no_worker)?.init()?);
-        let (tell, ended) = channel();
+        let (result_sender, ended) = channel();
         let runner = worker.clone();
-        thread::spawn(move || tell.send(live(&runner)));
+        thread::spawn(move || result_sender.send(live(&runner)));
         self.running = Some(Running { worker, ended, result: None });
         done()
     }
@@ -177,9 +177,9 @@ struct Running {
 }
 
 impl Running {
-    fn wait(&mut self, patience: Duration) -> Reply {
+    fn wait(&mut self, timeout: Duration) -> Reply {
         if self.result.is_none() {
-            self.result = self.ended.recv_timeout(patience).ok();
+            self.result = self.ended.recv_timeout(timeout).ok();
         }
         match &self.result {
             None => answer("timeout"),

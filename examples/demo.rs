@@ -23,7 +23,7 @@ const BATCH: usize = 100;
 /// One of this number of `count` jobs fails at its first attempt.
 const FAILS: i64 = 50;
 /// The demo fails if the jobs take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -212,7 +212,7 @@ fn wait_until_done(db: &mut Client, stopped: impl Fn() -> bool) -> Result<(), Bo
     let start = Instant::now();
     let left = "select count(*) from graphile_worker.jobs where attempts < max_attempts or locked_at is not null";
     while db.query_one(left, &[])?.get::<_, i64>(0) > 0 {
-        if stopped() || start.elapsed() > PATIENCE {
+        if stopped() || start.elapsed() > TIMEOUT {
             return Err("the worker stopped or the time is over, but jobs are left".into());
         }
         thread::sleep(Duration::from_millis(50));

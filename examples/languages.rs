@@ -20,7 +20,7 @@ const JOBS: usize = 100;
 const KEYED: usize = 10;
 const QUEUED: usize = 10;
 const FAILING: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn main() -> Done<ExitCode> {
     let server = DevDb::start(Options::default())?;
@@ -29,7 +29,7 @@ fn main() -> Done<ExitCode> {
     let mut database = Client::connect(&server.url(), NoTls)?;
 
     for adapter in &mut adapters {
-        adapter.tell(&["client"])?;
+        adapter.send(&["client"])?;
         adapter.work()?;
     }
     let start = Instant::now();
@@ -38,8 +38,8 @@ fn main() -> Done<ExitCode> {
     }
     let left = "select count(*) from graphile_worker._private_jobs where attempts < max_attempts";
     while database.query_one(left, &[])?.get::<_, i64>(0) > 0 {
-        if start.elapsed() > PATIENCE {
-            eprintln!("jobs are left after {PATIENCE:?}");
+        if start.elapsed() > TIMEOUT {
+            eprintln!("jobs are left after {TIMEOUT:?}");
             break;
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -49,14 +49,14 @@ fn main() -> Done<ExitCode> {
     // For each pair (language that added, language that ran): how often each job ran.
     let mut runs: BTreeMap<(String, String), HashMap<String, usize>> = BTreeMap::new();
     for adapter in &mut adapters {
-        for note in adapter.tell(&["ran"])? {
+        for note in adapter.send(&["ran"])? {
             let job: Vec<&str> = note.splitn(3, ':').collect();
             let payload: serde_json::Value = serde_json::from_str(job[2])?;
             let text = |field: &str| payload[field].as_str().unwrap_or_default().to_owned();
             let cell = runs.entry((text("from"), adapter.language.to_owned())).or_default();
             *cell.entry(format!("{} {} {}", text("to"), text("kind"), payload["n"])).or_default() += 1;
         }
-        adapter.tell(&["stop", "graceful"])?;
+        adapter.send(&["stop", "graceful"])?;
     }
 
     println!("\nadded by (rows), run by (columns)\n{:>8}{}", "", LANGUAGES.map(|name| format!("{name:>8}")).concat());
@@ -139,7 +139,7 @@ impl Adapter {
     }
 
     /// Sends a command; returns the fields after `ok`.
-    fn tell(&mut self, command: &[&str]) -> Done<Vec<String>> {
+    fn send(&mut self, command: &[&str]) -> Done<Vec<String>> {
         writeln!(self.hears, "{}", command.join("\t"))?;
         self.hears.flush()?;
         let mut reply = String::new();
@@ -161,8 +161,8 @@ impl Adapter {
             "node" => format!("forbidden_flags={}", others.join(",")),
             _ => format!("accepted_flags={own}"),
         };
-        self.tell(&["worker", "concurrency=4", "poll_interval=500ms", &flags])?;
-        self.tell(&["start"]).map(drop)
+        self.send(&["worker", "concurrency=4", "poll_interval=500ms", &flags])?;
+        self.send(&["start"]).map(drop)
     }
 
     /// Adds the jobs for all languages, with one call for each language.
@@ -180,9 +180,9 @@ impl Adapter {
                     "queued" => command.push(&queue),
                     _ => {}
                 }
-                self.tell(&command)?;
+                self.send(&command)?;
             }
-            self.tell(&["add_many"])?;
+            self.send(&["add_many"])?;
         }
         Ok(())
     }

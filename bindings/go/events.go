@@ -106,11 +106,11 @@ func (l *listener) remove() {
 // listen starts to call the hooks. The worker must have started: before, the library reports that there are no events.
 func (l *listener) listen() {
 	if l != nil {
-		go l.tell()
+		go l.dispatch()
 	}
 }
 
-func (l *listener) tell() {
+func (l *listener) dispatch() {
 	defer close(l.done)
 	var (
 		status C.gw_status_t
@@ -122,10 +122,10 @@ func (l *listener) tell() {
 		return status <= 0 || status == C.GW_STOPPED
 	}
 	for l.wakeup.await(look) == nil && status == C.GW_OK && !l.abandoned.Load() {
-		told := Event{Name: C.GoString(event.name), JobID: int64(event.job_id), JSON: json.RawMessage(C.GoString(event.json))}
+		received := Event{Name: C.GoString(event.name), JobID: int64(event.job_id), JSON: json.RawMessage(C.GoString(event.json))}
 		C.gw_event_free(event.handle)
-		for _, hook := range l.hooks[told.Name] {
-			callHook(hook, told)
+		for _, hook := range l.hooks[received.Name] {
+			callHook(hook, received)
 		}
 	}
 	if err := failure(status, &fault); err != nil {
@@ -142,13 +142,13 @@ func callHook(hook func(Event), event Event) {
 	hook(event)
 }
 
-// end waits until the hooks have received all events, at most for patience.
-func (l *listener) end(patience time.Duration) {
+// end waits until the hooks have received all events, at most for timeout.
+func (l *listener) end(timeout time.Duration) {
 	if l == nil {
 		return
 	}
 	defer l.wakeup.remove()
-	waited := time.NewTimer(patience)
+	waited := time.NewTimer(timeout)
 	defer waited.Stop()
 	select {
 	case <-l.done:

@@ -33,8 +33,8 @@ func TestHooksReceiveEventsInOrder(t *testing.T) {
 			if strings.HasPrefix(want, "Job") {
 				equal(t, "job", event.JobID, id)
 			}
-			var told map[string]json.RawMessage
-			must(t, event.Decode(&told))
+			var received map[string]json.RawMessage
+			must(t, event.Decode(&received))
 		}
 		fails = false
 	}
@@ -43,14 +43,14 @@ func TestHooksReceiveEventsInOrder(t *testing.T) {
 func TestAPanickingHookDoesNotStopOthers(t *testing.T) {
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return nil })
-	told := make(chan Event, 2)
+	received := make(chan Event, 2)
 	worker.On("JobComplete", func(Event) { panic("out of cheese") })
-	worker.On("JobComplete", func(e Event) { told <- e })
+	worker.On("JobComplete", func(e Event) { received <- e })
 	add(t, client, "t", nil)
 	add(t, client, "t", nil)
 	runOnce(t, worker)
-	await(t, told, "the first event")
-	await(t, told, "the second event")
+	await(t, received, "the first event")
+	await(t, received, "the second event")
 }
 
 func TestAHangingHookDelaysTheEndOnlyBriefly(t *testing.T) {

@@ -200,11 +200,11 @@ func ExampleWorker_On() {
 	defer worker.Close()
 	worker.Handle("observed", func(context.Context, *graphileworker.Job) error { return errors.New("not today") })
 	worker.On("JobPermanentlyFail", func(e graphileworker.Event) {
-		var told struct{ Error string }
-		if err := e.Decode(&told); err != nil {
+		var data struct{ Error string }
+		if err := e.Decode(&data); err != nil {
 			fmt.Println(err)
 		}
-		fmt.Println(e.Name, told.Error)
+		fmt.Println(e.Name, data.Error)
 	})
 
 	client := newClient(ctx)

@@ -19,8 +19,8 @@ import (
 // testLogLevel keeps the expected failures out of the tests' output.
 const testLogLevel = LogOff
 
-// patience is how long a test waits for an event before it fails.
-const patience = 30 * time.Second
+// waitTimeout is how long a test waits for an event before it fails.
+const waitTimeout = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	if os.Getenv("DATABASE_URL") == "" {
@@ -147,12 +147,12 @@ func running(t *testing.T, worker *Worker) (stop func() error) {
 // await returns the next value of a channel.
 func await[T any](t *testing.T, values <-chan T, what string) (value T) {
 	t.Helper()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(waitTimeout)
 	defer timer.Stop()
 	select {
 	case value = <-values:
 	case <-timer.C:
-		t.Fatalf("timeout of %v while waiting for %s", patience, what)
+		t.Fatalf("timeout of %v while waiting for %s", waitTimeout, what)
 	}
 	return value
 }

@@ -125,7 +125,7 @@ typedef struct {
 
 enum {
   GWGO_LOG_MAX = 4096, /* PIPE_BUF: a write is all or nothing */
-  GWGO_LOG_PATIENCE_MS = 100
+  GWGO_LOG_TIMEOUT_MS = 100
 };
 
 static inline uint32_t gwgo_fit(size_t len, size_t *room) {
@@ -134,7 +134,7 @@ static inline uint32_t gwgo_fit(size_t len, size_t *room) {
   return fits;
 }
 
-/* A log sink that writes to a pipe. If the pipe is full, it waits up to GWGO_LOG_PATIENCE_MS, then drops the record and
+/* A log sink that writes to a pipe. If the pipe is full, it waits up to GWGO_LOG_TIMEOUT_MS, then drops the record and
  * counts it. After that, no call waits until a record has been written again. */
 static inline void gwgo_log_write(const gw_log_record_t *record, void *user_data) {
   gwgo_log_pipe *log = user_data;
@@ -157,7 +157,7 @@ static inline void gwgo_log_write(const gw_log_record_t *record, void *user_data
     struct pollfd writable = {log->fd, POLLOUT, 0};
     if (write(log->fd, text, (size_t)(end - text)) >= 0) return;
     if (errno == EINTR) continue;
-    if (errno != EAGAIN || header.lost || poll(&writable, 1, GWGO_LOG_PATIENCE_MS) != 1) break;
+    if (errno != EAGAIN || header.lost || poll(&writable, 1, GWGO_LOG_TIMEOUT_MS) != 1) break;
   }
   atomic_fetch_add(&log->lost, header.lost + 1);
 }

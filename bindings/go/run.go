@@ -18,8 +18,8 @@ import (
 	"unsafe"
 )
 
-// hookPatience is how long Run waits at its end for hooks that still receive events.
-const hookPatience = time.Second
+// hookTimeout is how long Run waits at its end for hooks that still receive events.
+const hookTimeout = time.Second
 
 type run struct {
 	worker   *Worker
@@ -76,7 +76,7 @@ func (w *Worker) run(ctx context.Context, mode C.int32_t) (cut bool, err error) 
 	if !errors.Is(err, ErrStuck) {
 		r.working.Wait()
 	}
-	r.hooks.end(hookPatience)
+	r.hooks.end(hookTimeout)
 	return cut, err
 }
 

@@ -37,11 +37,11 @@ func (w *Worker) LogEvents(logger *slog.Logger, names ...string) {
 	}
 	for _, name := range names {
 		w.On(name, func(e Event) {
-			told := attrs(e.JSON)
+			fields := attrs(e.JSON)
 			if e.JobID != 0 {
-				told = append([]slog.Attr{slog.Int64("job_id", e.JobID)}, told...)
+				fields = append([]slog.Attr{slog.Int64("job_id", e.JobID)}, fields...)
 			}
-			logger.LogAttrs(context.Background(), slog.LevelInfo, e.Name, told...)
+			logger.LogAttrs(context.Background(), slog.LevelInfo, e.Name, fields...)
 		})
 	}
 }

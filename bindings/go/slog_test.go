@@ -31,27 +31,27 @@ func (l *lines) String() string {
 }
 
 func TestLogAndEventsAreSentToSlog(t *testing.T) {
-	var logged, told lines
+	var logged, received lines
 	must(t, SetLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})), LogDebug))
 	defer SetLogLevel(testLogLevel)
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { panic("out of cheese") })
-	worker.LogEvents(slog.New(slog.NewTextHandler(&told, nil)), "JobFail", "WorkerShutdown")
+	worker.LogEvents(slog.New(slog.NewTextHandler(&received, nil)), "JobFail", "WorkerShutdown")
 	id := add(t, client, "t", greeting{"a secret"})
 	runOnce(t, worker)
-	contains(t, told.String(), "msg=JobFail", fmt.Sprintf("job_id=%d", id), "out of cheese", "msg=WorkerShutdown")
+	contains(t, received.String(), "msg=JobFail", fmt.Sprintf("job_id=%d", id), "out of cheese", "msg=WorkerShutdown")
 	contains(t, logged.String(), `level=ERROR msg="a handler panicked"`, "task=t", "stack=")
-	if all := logged.String() + told.String(); strings.Contains(all, "a secret") {
+	if all := logged.String() + received.String(); strings.Contains(all, "a secret") {
 		t.Errorf("a payload is logged: %s", all)
 	}
 }
 
 func TestEventsAreAllLoggedUnlessNamed(t *testing.T) {
-	var told lines
+	var received lines
 	worker, client := newWorker(t, Config{})
 	worker.Handle("t", func(context.Context, *Job) error { return errors.New("no") })
-	worker.LogEvents(slog.New(slog.NewTextHandler(&told, nil)))
+	worker.LogEvents(slog.New(slog.NewTextHandler(&received, nil)))
 	add(t, client, "t", nil)
 	runOnce(t, worker)
-	contains(t, told.String(), "msg=WorkerStart", "msg=JobStart", "msg=JobFail", "msg=WorkerShutdown")
+	contains(t, received.String(), "msg=WorkerStart", "msg=JobStart", "msg=JobFail", "msg=WorkerShutdown")
 }

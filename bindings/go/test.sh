@@ -31,10 +31,10 @@ formatted() {
 
 # Checks that the example, linked in either way, prints its greeting.
 says_hello() {
-  said=$("$@")
-  case $said in
-    "Hello, Ada! Attempt 1 of job "*) echo "$said" ;;
-    *) echo "$*: printed $said" >&2; return 1 ;;
+  printed=$("$@")
+  case $printed in
+    "Hello, Ada! Attempt 1 of job "*) echo "$printed" ;;
+    *) echo "$*: printed $printed" >&2; return 1 ;;
   esac
 }
 

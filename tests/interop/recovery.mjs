@@ -19,8 +19,8 @@ const ended = (child) => child.exitCode !== null || child.signalCode !== null;
 const gone = (child) => new Promise((next) => (ended(child) ? next() : child.once("exit", next)));
 const add = (url, task) => query(url, "select graphile_worker.add_job($1, $2::json)", [task, JSON.stringify({ ms: LONG })]);
 
-async function until(url, question, what, patience = 30_000) {
-  for (const start = Date.now(); Date.now() - start < patience; ) {
+async function until(url, question, what, timeout = 30_000) {
+  for (const start = Date.now(); Date.now() - start < timeout; ) {
     const [{ yes }] = await query(url, question);
     if (yes) return;
     await new Promise((next) => setTimeout(next, 50));
@@ -29,7 +29,7 @@ async function until(url, question, what, patience = 30_000) {
 }
 
 const started = (url, who) => until(url, `select exists (select from interop_ledger where who = '${who}') as yes`, `${who} starts`);
-const done = (url, patience) => until(url, "select not exists (select from graphile_worker.jobs) as yes", "all jobs end", patience);
+const done = (url, timeout) => until(url, "select not exists (select from graphile_worker.jobs) as yes", "all jobs end", timeout);
 
 /** Waits for two sweeps of this library: each finds a worker that died long ago. */
 async function oursSweeps(url) {

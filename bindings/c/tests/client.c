@@ -21,7 +21,7 @@ static void connecting_answers(gw_status_t expected, const char *sqlstate, const
   gw_client_t *client = NULL;
   int64_t start = clock_ns();
   ANSWERS(expected, gw_client_new(config, &client, &err));
-  CHECK_TEXT(said_sqlstate(), sqlstate);
+  CHECK_TEXT(error_sqlstate(), sqlstate);
   CHECK(client == NULL);
   if (check_times_count()) CHECK(clock_ns() - start < 2000000000); /* Before any timeout. */
   gw_config_free(config);
@@ -67,7 +67,7 @@ TEST(missing_schema_is_named_in_the_error) {
   gw_spec_t *spec = gw_spec_new("task");
   OK(gw_client_new(config, &client, &err));
   ANSWERS(GW_ERR_SCHEMA, gw_client_add_job(client, spec, NULL, &err));
-  CHECK_HAS(said(), schema());
+  CHECK_HAS(error_message(), schema());
   gw_spec_free(spec);
   gw_client_free(client);
   gw_config_free(config);
@@ -124,7 +124,7 @@ TEST(payload_ends_at_its_length_or_its_nul) {
 
 static void spec_refused(gw_spec_t *spec, gw_status_t expected, const char *field) {
   ANSWERS(expected, gw_spec_check(spec, &err));
-  CHECK_HAS(said(), field);
+  CHECK_HAS(error_message(), field);
   gw_spec_free(spec);
 }
 
@@ -301,11 +301,11 @@ TEST(invalid_or_unknown_options_are_refused_by_name) {
   char *json = NULL;
   ANSWERS(GW_ERR_JSON, gw_client_list_jobs(client, "{task", &json, &err));
   ANSWERS(GW_ERR_JSON, gw_client_list_jobs(client, "{\"taks\": \"a\"}", &json, &err));
-  CHECK_HAS(said(), "taks");
+  CHECK_HAS(error_message(), "taks");
   ANSWERS(GW_ERR_CONFIG, gw_client_list_jobs(client, "{\"state\": \"lost\"}", &json, &err));
-  CHECK_HAS(said(), "state");
+  CHECK_HAS(error_message(), "state");
   ANSWERS(GW_ERR_JSON, gw_client_reschedule_jobs(client, &id, 1, "{\"prio\": 1}", &json, &err));
-  CHECK_HAS(said(), "prio");
+  CHECK_HAS(error_message(), "prio");
   ANSWERS(GW_ERR_INVALID, gw_client_cleanup(client, 64, &json, &err));
   CHECK(json == NULL);
   gw_client_free(client);

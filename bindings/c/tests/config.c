@@ -56,9 +56,9 @@ TEST(an_unknown_key_is_refused_by_name) {
   gw_config_t *config = gw_config_new();
   char *value = NULL;
   ANSWERS(GW_ERR_CONFIG, gw_config_set(config, "concurency", "2", &err));
-  CHECK_HAS(said(), "concurency");
+  CHECK_HAS(error_message(), "concurency");
   ANSWERS(GW_ERR_CONFIG, gw_config_get(config, "concurency", &value, &err));
-  CHECK_HAS(said(), "concurency");
+  CHECK_HAS(error_message(), "concurency");
   CHECK(gw_config_key_info("concurency") == NULL);
   CHECK(gw_config_key_info(NULL) == NULL);
   gw_config_free(config);
@@ -68,7 +68,7 @@ static void refused(const char *key, const char *value) {
   gw_config_t *config = gw_config_new();
   if (gw_config_set(config, key, value, NULL) == GW_OK) check_fail(__FILE__, __LINE__, "%s = '%s' is accepted", key, value);
   ANSWERS(GW_ERR_CONFIG, gw_config_set(config, key, value, &err));
-  CHECK_HAS(said(), key);
+  CHECK_HAS(error_message(), key);
   gw_config_free(config);
 }
 
@@ -95,7 +95,7 @@ TEST(value_outside_its_limits_is_refused_by_worker_new) {
   gw_config_t *config = a_config_with("concurrency", "0", NULL);
   gw_worker_t *worker = NULL;
   ANSWERS(GW_ERR_CONFIG, gw_worker_new(config, &worker, &err));
-  CHECK_HAS(said(), "concurrency");
+  CHECK_HAS(error_message(), "concurrency");
   CHECK(worker == NULL);
   gw_config_free(config);
 }
@@ -126,11 +126,11 @@ TEST(the_environment_sets_keys_and_a_wrong_value_names_its_variable) {
   gw_string_free(value);
   setenv("GRAPHILE_WORKER_POLL_INTERVAL", "often", 1);
   ANSWERS(GW_ERR_CONFIG, gw_config_load_env(config, &err));
-  CHECK_HAS(said(), "GRAPHILE_WORKER_POLL_INTERVAL");
+  CHECK_HAS(error_message(), "GRAPHILE_WORKER_POLL_INTERVAL");
   unsetenv("GRAPHILE_WORKER_POLL_INTERVAL");
   setenv("GRAPHILE_WORKER_CONCURENCY", "17", 1);
   ANSWERS(GW_ERR_CONFIG, gw_config_load_env(config, &err));
-  CHECK_HAS(said(), "did you mean GRAPHILE_WORKER_CONCURRENCY?");
+  CHECK_HAS(error_message(), "did you mean GRAPHILE_WORKER_CONCURRENCY?");
   unsetenv("GRAPHILE_WORKER_CONCURENCY");
   setenv("GRAPHILE_WORKER_SERVICE_HOST", "10.0.0.1", 1); /* Kubernetes sets such names. */
   OK(gw_config_load_env(config, &err));
@@ -164,11 +164,11 @@ TEST(without_a_url_libpq_variables_select_the_database) {
   setenv("PGHOST", "127.0.0.1", 1);
   setenv("PGPORT", "1", 1);
   ANSWERS(GW_ERR_CONNECT, gw_client_new(config, &client, &err));
-  CHECK_HAS(said(), "127.0.0.1:1");
+  CHECK_HAS(error_message(), "127.0.0.1:1");
   unsetenv("PGHOST");
   unsetenv("PGPORT");
   ANSWERS(GW_ERR_CONFIG, gw_client_new(config, &client, &err));
-  CHECK_HAS(said(), "PGHOST");
+  CHECK_HAS(error_message(), "PGHOST");
   gw_config_free(config);
 }
 
@@ -177,12 +177,12 @@ TEST(missing_database_url_or_task_is_named) {
   gw_worker_t *worker = NULL;
   gw_client_t *client = NULL;
   ANSWERS(GW_ERR_CONFIG, gw_client_new(config, &client, &err));
-  CHECK_HAS(said(), "database_url");
+  CHECK_HAS(error_message(), "database_url");
   CHECK(client == NULL);
   gw_config_free(config);
 
   worker = a_worker();
   ANSWERS(GW_ERR_CONFIG, gw_worker_start(worker, GW_RUN_FOREVER, &err));
-  CHECK_HAS(said(), "task");
+  CHECK_HAS(error_message(), "task");
   gw_worker_free(worker);
 }

@@ -64,9 +64,9 @@ static void refused(const char *text, const char *where) {
   gw_worker_t *worker = a_worker();
   ANSWERS(GW_ERR_CRONTAB, gw_crontab_parse(text, &crontab, &err));
   CHECK(crontab == NULL);
-  CHECK_HAS(said(), where);
+  CHECK_HAS(error_message(), where);
   ANSWERS(GW_ERR_CRONTAB, gw_worker_add_crontab(worker, text, &err));
-  CHECK_HAS(said(), where);
+  CHECK_HAS(error_message(), where);
   gw_worker_free(worker);
 }
 
@@ -101,6 +101,6 @@ TEST(worker_schedules_crontabs_of_config_and_add_crontab) {
 TEST(config_refuses_an_invalid_crontab) {
   gw_config_t *config = gw_config_new();
   ANSWERS(GW_ERR_CRONTAB, gw_config_set(config, "crontab", "0 25 * * * report", &err));
-  CHECK_HAS(said(), "line 1, column 3");
+  CHECK_HAS(error_message(), "line 1, column 3");
   gw_config_free(config);
 }

@@ -5,35 +5,35 @@
 #include "fixture.h"
 
 /* Passes a job from a task to the test. */
-struct parcel {
+struct deferred {
   gw_job_t *job;
-  struct latch sent, told;
+  struct latch sent, completed;
 };
 
 static gw_outcome_t send_it(gw_job_t *job, void *user_data) {
-  struct parcel *parcel = user_data;
-  parcel->job = gw_job_retain(job);
-  CHECK(parcel->job != NULL);
-  count_up(&parcel->sent);
+  struct deferred *deferred = user_data;
+  deferred->job = gw_job_retain(job);
+  CHECK(deferred->job != NULL);
+  count_up(&deferred->sent);
   return GW_TASK_PENDING;
 }
 
 static void deferred_is(gw_status_t (*finish)(gw_job_t *), const char *last_error) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{}");
-  add_task(worker, "task", send_it, &parcel);
+  add_task(worker, "task", send_it, &deferred);
   start(worker);
-  wait_for(&parcel.sent, 1);
-  OK(finish(parcel.job));
+  wait_for(&deferred.sent, 1);
+  OK(finish(deferred.job));
   OK(gw_worker_flush(worker, -1, &err));
   if (last_error) {
     CHECK_JOB(client, id, "last_error", last_error);
   } else {
     CHECK(!job_exists(client, id));
   }
-  gw_job_free(parcel.job);
+  gw_job_free(deferred.job);
   end(worker);
   gw_client_free(client);
 }
@@ -47,42 +47,42 @@ TEST(deferred_job_fails_when_another_thread_fails_it) { deferred_is(refuse, "ref
 TEST(a_deferred_job_stays_locked_until_its_outcome) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{}");
-  add_task(worker, "task", send_it, &parcel);
+  add_task(worker, "task", send_it, &deferred);
   start(worker);
-  wait_for(&parcel.sent, 1);
+  wait_for(&deferred.sent, 1);
   CHECK_JOB(client, id, "locked_by", gw_worker_id(worker));
-  CHECK_INT(gw_job_id(parcel.job), id);
-  OK(gw_job_complete(parcel.job, &err));
-  gw_job_free(parcel.job);
+  CHECK_INT(gw_job_id(deferred.job), id);
+  OK(gw_job_complete(deferred.job, &err));
+  gw_job_free(deferred.job);
   end(worker);
   CHECK(!job_exists(client, id));
   gw_client_free(client);
 }
 
-static void *complete_and_tell(void *user_data) {
-  struct parcel *parcel = user_data;
-  wait_for(&parcel->sent, 1);
-  OK(gw_job_complete(parcel->job, &err));
-  gw_job_free(parcel->job);
-  count_up(&parcel->told);
+static void *complete_and_signal(void *user_data) {
+  struct deferred *deferred = user_data;
+  wait_for(&deferred->sent, 1);
+  OK(gw_job_complete(deferred->job, &err));
+  gw_job_free(deferred->job);
+  count_up(&deferred->completed);
   return NULL;
 }
 
 static gw_outcome_t wait_until_it_is_complete(gw_job_t *job, void *user_data) {
-  struct parcel *parcel = user_data;
+  struct deferred *deferred = user_data;
   gw_outcome_t outcome = send_it(job, user_data);
-  wait_for(&parcel->told, 1);
+  wait_for(&deferred->completed, 1);
   return outcome;
 }
 
 TEST(job_may_be_complete_before_its_task_returns_pending) {
   gw_client_t *client = a_client();
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{}");
-  pthread_t thread = start_thread(complete_and_tell, &parcel);
-  run_once("task", wait_until_it_is_complete, &parcel);
+  pthread_t thread = start_thread(complete_and_signal, &deferred);
+  run_once("task", wait_until_it_is_complete, &deferred);
   pthread_join(thread, NULL);
   CHECK(!job_exists(client, id));
   gw_client_free(client);
@@ -91,19 +91,19 @@ TEST(job_may_be_complete_before_its_task_returns_pending) {
 TEST(second_outcome_is_refused_and_changes_nothing) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{}");
-  add_task(worker, "task", send_it, &parcel);
+  add_task(worker, "task", send_it, &deferred);
   start(worker);
-  wait_for(&parcel.sent, 1);
-  OK(gw_job_complete(parcel.job, &err));
-  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_complete(parcel.job, &err));
-  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_fail(parcel.job, "no", GW_NUL, &err));
-  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_complete_items(parcel.job, NULL, 0, &err));
-  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_snooze(parcel.job, 1));
-  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_retry_after(parcel.job, 1));
-  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_set_error(parcel.job, "no", GW_NUL));
-  gw_job_free(parcel.job);
+  wait_for(&deferred.sent, 1);
+  OK(gw_job_complete(deferred.job, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_complete(deferred.job, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_fail(deferred.job, "no", GW_NUL, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_complete_items(deferred.job, NULL, 0, &err));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_snooze(deferred.job, 1));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_retry_after(deferred.job, 1));
+  ANSWERS(GW_ERR_ALREADY_FINISHED, gw_job_set_error(deferred.job, "no", GW_NUL));
+  gw_job_free(deferred.job);
   end(worker);
   CHECK(!job_exists(client, id));
   gw_client_free(client);
@@ -112,14 +112,14 @@ TEST(second_outcome_is_refused_and_changes_nothing) {
 TEST(freeing_the_last_handle_without_an_outcome_fails_the_job) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{}");
-  add_task(worker, "task", send_it, &parcel);
+  add_task(worker, "task", send_it, &deferred);
   start(worker);
-  wait_for(&parcel.sent, 1);
-  gw_job_t *another = gw_job_retain(parcel.job);
-  gw_job_free(parcel.job);
-  ANSWERS(GW_ERR_HANDLE, gw_job_complete(parcel.job, &err));
+  wait_for(&deferred.sent, 1);
+  gw_job_t *another = gw_job_retain(deferred.job);
+  gw_job_free(deferred.job);
+  ANSWERS(GW_ERR_HANDLE, gw_job_complete(deferred.job, &err));
   CHECK_INT(gw_job_id(another), id);
   OK(gw_worker_flush(worker, -1, &err));
   CHECK_JOB(client, id, "last_error", "null"); /* One handle is left. */
@@ -148,34 +148,34 @@ TEST(pending_without_a_retained_handle_fails_at_once) {
 TEST(freed_job_handle_is_refused) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker();
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   add_job(client, "task", "{}");
-  add_task(worker, "task", send_it, &parcel);
+  add_task(worker, "task", send_it, &deferred);
   start(worker);
-  wait_for(&parcel.sent, 1);
-  OK(gw_job_complete(parcel.job, &err));
-  gw_job_free(parcel.job);
+  wait_for(&deferred.sent, 1);
+  OK(gw_job_complete(deferred.job, &err));
+  gw_job_free(deferred.job);
   end(worker);
-  ANSWERS(GW_ERR_HANDLE, gw_job_complete(parcel.job, &err));
-  CHECK(gw_job_task(parcel.job) == NULL);
+  ANSWERS(GW_ERR_HANDLE, gw_job_complete(deferred.job, &err));
+  CHECK(gw_job_task(deferred.job) == NULL);
   gw_client_free(client);
 }
 
 TEST(job_handle_outlives_its_worker_and_returns_closed) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("shutdown_grace_period", "50ms", NULL);
-  struct parcel parcel = {NULL, LATCH, LATCH};
+  struct deferred deferred = {NULL, LATCH, LATCH};
   int64_t id = add_job(client, "task", "{\"a\": 1}");
-  add_task(worker, "task", send_it, &parcel);
+  add_task(worker, "task", send_it, &deferred);
   start(worker);
-  wait_for(&parcel.sent, 1);
+  wait_for(&deferred.sent, 1);
   gw_worker_free(worker);
-  CHECK_INT(gw_job_id(parcel.job), id);
-  CHECK_TEXT(gw_job_payload(parcel.job, NULL), "{\"a\": 1}");
-  CHECK(gw_job_is_cancelled(parcel.job));
-  ANSWERS(GW_ERR_CLOSED, gw_job_complete(parcel.job, &err)); /* The job was given back. */
-  ANSWERS(GW_ERR_CLOSED, gw_job_fail(parcel.job, "no", GW_NUL, &err));
-  gw_job_free(parcel.job);
+  CHECK_INT(gw_job_id(deferred.job), id);
+  CHECK_TEXT(gw_job_payload(deferred.job, NULL), "{\"a\": 1}");
+  CHECK(gw_job_is_cancelled(deferred.job));
+  ANSWERS(GW_ERR_CLOSED, gw_job_complete(deferred.job, &err)); /* The job was given back. */
+  ANSWERS(GW_ERR_CLOSED, gw_job_fail(deferred.job, "no", GW_NUL, &err));
+  gw_job_free(deferred.job);
   /* A stop waits for the database only for a limited time, so on a slow machine the job may stay locked. */
   if (check_times_count()) CHECK_JOB(client, id, "locked_by", "null");
   gw_client_free(client);
@@ -184,25 +184,25 @@ TEST(job_handle_outlives_its_worker_and_returns_closed) {
 TEST(pending_job_holds_a_slot_but_no_thread) {
   gw_client_t *client = a_client();
   gw_worker_t *worker = a_worker_with("concurrency", "3", "threads", "1", NULL);
-  struct parcel parcels[3] = {{NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}};
+  struct deferred jobs[3] = {{NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}, {NULL, LATCH, LATCH}};
   struct latch ran = LATCH;
   add_job(client, "a", "{}");
   add_job(client, "b", "{}");
   add_job(client, "c", "{}");
-  add_task(worker, "a", send_it, &parcels[0]);
-  add_task(worker, "b", send_it, &parcels[1]);
-  add_task(worker, "c", send_it, &parcels[2]);
+  add_task(worker, "a", send_it, &jobs[0]);
+  add_task(worker, "b", send_it, &jobs[1]);
+  add_task(worker, "c", send_it, &jobs[2]);
   add_task(worker, "d", count_and_succeed, &ran);
   start(worker);
-  for (int i = 0; i < 3; i++) wait_for(&parcels[i].sent, 1); /* On one thread. */
+  for (int i = 0; i < 3; i++) wait_for(&jobs[i].sent, 1); /* On one thread. */
   add_job(client, "d", "{}");
   OK(gw_worker_flush(worker, -1, &err));
   CHECK_INT(counted(&ran), 0); /* All three slots are taken. */
-  OK(gw_job_complete(parcels[0].job, &err));
+  OK(gw_job_complete(jobs[0].job, &err));
   wait_for(&ran, 1); /* A slot became free. */
-  OK(gw_job_complete(parcels[1].job, &err));
-  OK(gw_job_complete(parcels[2].job, &err));
-  for (int i = 0; i < 3; i++) gw_job_free(parcels[i].job);
+  OK(gw_job_complete(jobs[1].job, &err));
+  OK(gw_job_complete(jobs[2].job, &err));
+  for (int i = 0; i < 3; i++) gw_job_free(jobs[i].job);
   end(worker);
   gw_client_free(client);
 }

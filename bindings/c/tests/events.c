@@ -235,9 +235,9 @@ TEST(unknown_event_names_are_refused) {
   gw_worker_t *worker = a_worker();
   struct latch freed = LATCH;
   ANSWERS(GW_ERR_CONFIG, gw_worker_on_event(worker, "JobCompleted", look, &freed, count_free, &err));
-  CHECK_HAS(said(), "JobCompleted");
+  CHECK_HAS(error_message(), "JobCompleted");
   ANSWERS(GW_ERR_CONFIG, gw_worker_on_event(worker, "BeforeJobRun", look, &freed, count_free, &err));
-  CHECK_HAS(said(), "gw_worker_intercept");
+  CHECK_HAS(error_message(), "gw_worker_intercept");
   ANSWERS(GW_ERR_CONFIG, gw_worker_intercept(worker, "JobComplete", decide, &freed, count_free, &err));
   CHECK_INT(counted(&freed), 3);
   gw_worker_free(worker);

@@ -12,8 +12,8 @@
 _Thread_local gw_error_t *err;
 static _Thread_local char message[4096], sqlstate[6];
 
-const char *said(void) { return message; }
-const char *said_sqlstate(void) { return sqlstate[0] ? sqlstate : NULL; }
+const char *error_message(void) { return message; }
+const char *error_sqlstate(void) { return sqlstate[0] ? sqlstate : NULL; }
 
 void forget_error(void) { message[0] = sqlstate[0] = '\0'; }
 

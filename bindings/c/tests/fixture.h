@@ -12,15 +12,15 @@
 /* The error object that the macros below read; each thread has its own. */
 extern _Thread_local gw_error_t *err;
 
-/* A call that must return GW_OK, or another status. said() then has the message of an expected error. */
+/* A call that must return GW_OK, or another status. error_message() then has the message of an expected error. */
 #define OK(call) ANSWERS(GW_OK, call)
 #define ANSWERS(status, call) (forget_error(), check_status(__FILE__, __LINE__, #call, (call), (status)))
 void forget_error(void);
 void check_status(const char *file, int line, const char *call, gw_status_t actual, gw_status_t expected);
 
 /* The message, and the SQLSTATE or NULL, of the last call of ANSWERS on this thread. */
-const char *said(void);
-const char *said_sqlstate(void);
+const char *error_message(void);
+const char *error_sqlstate(void);
 
 /* A config for this test's own queue. The caller frees it. */
 gw_config_t *a_config(void);

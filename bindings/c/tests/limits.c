@@ -94,8 +94,8 @@ TEST(excessive_length_or_count_is_refused_by_name) {
     for (size_t j = 0; j < BEYOND; j++) {
       forget_error();
       check_status(__FILE__, __LINE__, refused[i].function, refused[i].call(&lent, beyond[j]), GW_ERR_INVALID);
-      if (refused[i].parameter) CHECK_HAS(said(), refused[i].parameter);
-      if (refused[i].limit) CHECK_HAS(said(), refused[i].limit);
+      if (refused[i].parameter) CHECK_HAS(error_message(), refused[i].parameter);
+      if (refused[i].limit) CHECK_HAS(error_message(), refused[i].limit);
     }
   }
   CHECK(lent.json == NULL);
@@ -172,7 +172,7 @@ TEST(null_result_pointer_is_refused_before_any_change) {
   int64_t id = add_job(client, "task", "{}");
   const char *workers[] = {"worker"};
   ANSWERS(GW_ERR_INVALID, gw_client_list_jobs(client, NULL, NULL, &err));
-  CHECK_HAS(said(), "json: is NULL");
+  CHECK_HAS(error_message(), "json: is NULL");
   ANSWERS(GW_ERR_INVALID, gw_client_job(client, id, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_client_job(client, id + 1, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_client_stats(client, NULL, &err));
@@ -186,9 +186,9 @@ TEST(null_result_pointer_is_refused_before_any_change) {
   ANSWERS(GW_ERR_INVALID, gw_client_cleanup(client, GW_CLEANUP_GC_TASKS, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_client_sweep_stale_workers(client, NULL, NULL, &err));
   ANSWERS(GW_ERR_INVALID, gw_crontab_parse("* * * * * task", NULL, &err));
-  CHECK_HAS(said(), "out: is NULL");
+  CHECK_HAS(error_message(), "out: is NULL");
   ANSWERS(GW_ERR_INVALID, gw_sql_add_job(NULL, GW_SQL_DOLLAR, NULL, &err));
-  CHECK_HAS(said(), "sql: is NULL");
+  CHECK_HAS(error_message(), "sql: is NULL");
   CHECK_JOB(client, id, "priority", "0");
   CHECK_JOB(client, id, "last_error", "null");
   gw_client_free(client);
@@ -198,8 +198,8 @@ TEST(null_result_pointer_is_refused_before_any_change) {
 #define WRONG_OPTIONS(call, option, place) \
   do {                                     \
     ANSWERS(GW_ERR_JSON, call);            \
-    CHECK_HAS(said(), option);             \
-    CHECK_HAS(said(), place);              \
+    CHECK_HAS(error_message(), option);             \
+    CHECK_HAS(error_message(), place);              \
   } while (0)
 
 TEST(invalid_option_is_named_with_line_and_column) {
@@ -230,20 +230,20 @@ TEST(refused_setter_fails_the_check_and_the_add) {
   int64_t id = 0;
   ANSWERS(GW_ERR_JSON, gw_spec_set_payload(spec, "{\n  \"a\": oops}", GW_NUL));
   ANSWERS(GW_ERR_JSON, gw_spec_check(spec, &err));
-  CHECK_TEXT(said(), "payload: is not JSON (line 2, column 8)");
+  CHECK_TEXT(error_message(), "payload: is not JSON (line 2, column 8)");
   ANSWERS(GW_ERR_JSON, gw_client_add_job(client, spec, &id, &err));
   ANSWERS(GW_ERR_JSON, gw_client_add_jobs(client, both, 2, NULL, &err));
-  CHECK_HAS(said(), "job 1: payload: ");
+  CHECK_HAS(error_message(), "job 1: payload: ");
   CHECK_INT(id, 0);
   OK(gw_spec_set_payload(spec, "{}", GW_NUL));
   OK(gw_spec_check(spec, &err));
   ANSWERS(GW_ERR_UTF8, gw_spec_set_queue(spec, "\xff"));
   ANSWERS(GW_ERR_INVALID, gw_spec_set_key(spec, "key", 99));
   ANSWERS(GW_ERR_INVALID, gw_spec_check(spec, &err));
-  CHECK_HAS(said(), "mode: 99");
+  CHECK_HAS(error_message(), "mode: 99");
   OK(gw_spec_set_key(spec, "key", GW_KEY_REPLACE));
   ANSWERS(GW_ERR_UTF8, gw_spec_check(spec, &err));
-  CHECK_HAS(said(), "queue: ");
+  CHECK_HAS(error_message(), "queue: ");
   OK(gw_spec_set_queue(spec, NULL));
   OK(gw_client_add_job(client, spec, &id, &err));
   ANSWERS(GW_ERR_UTF8, gw_spec_add_flag(spec, "\xff"));

@@ -158,7 +158,7 @@ TEST(stop_is_returned_although_a_pulled_job_never_ends) {
   gw_worker_request_stop(worker, GW_STOP_GRACEFUL);
   ANSWERS(GW_STOPPED, gw_worker_next(worker, soon(), &next, &err));
   ANSWERS(GW_ERR_STUCK, gw_worker_wait(worker, -1, &err));
-  CHECK_HAS(said(), "task");
+  CHECK_HAS(error_message(), "task");
   ANSWERS(GW_STOPPED, gw_worker_next(worker, -1, &next, &err));
   ANSWERS(GW_ERR_CLOSED, gw_job_complete(job, &err));
   gw_job_free(job);

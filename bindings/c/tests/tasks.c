@@ -199,13 +199,13 @@ TEST(task_options_are_checked_when_they_are_set) {
   gw_worker_t *worker = a_worker();
   add_task(worker, "task", succeed, NULL);
   ANSWERS(GW_ERR_CONFIG, gw_worker_set_task_option(worker, "task", "timeout", "soon", &err));
-  CHECK_HAS(said(), "timeout");
+  CHECK_HAS(error_message(), "timeout");
   ANSWERS(GW_ERR_CONFIG, gw_worker_set_task_option(worker, "task", "backoff", "cubic 1s", &err));
-  CHECK_HAS(said(), "backoff");
+  CHECK_HAS(error_message(), "backoff");
   ANSWERS(GW_ERR_CONFIG, gw_worker_set_task_option(worker, "task", "colour", "red", &err));
-  CHECK_HAS(said(), "colour");
+  CHECK_HAS(error_message(), "colour");
   ANSWERS(GW_ERR_CONFIG, gw_worker_set_task_option(worker, "another", "timeout", "1s", &err));
-  CHECK_HAS(said(), "another");
+  CHECK_HAS(error_message(), "another");
   OK(gw_worker_set_task_option(worker, "task", "backoff", "exponential 10s 1h", &err));
   OK(gw_worker_set_task_option(worker, "task", "backoff", "linear 10s 1h", &err));
   gw_worker_free(worker);
@@ -405,8 +405,8 @@ TEST(worker_stops_despite_a_stuck_task_and_names_it) {
   ANSWERS(GW_ERR_STUCK, gw_worker_wait(worker, -1, &err));
   if (check_times_count()) CHECK(clock_ns() - asked < 2000000000);
   snprintf(number, sizeof number, "%lld", (long long)id);
-  CHECK_HAS(said(), "stubborn");
-  CHECK_HAS(said(), number);
+  CHECK_HAS(error_message(), "stubborn");
+  CHECK_HAS(error_message(), number);
   CHECK_JOB(client, id, "locked_by", "null"); /* Given back to other workers. */
   gw_worker_free(worker);
   gw_client_free(client);

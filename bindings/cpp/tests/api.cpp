@@ -485,13 +485,13 @@ TEST(waiting_within_a_task_throws_instead_of_hanging) {
   auto client = a_client();
   add(client);
   gw::worker worker{a_config()};
-  latch told;
+  latch completed;
   worker.task("task", [&](gw::job&) {
     THROWS(GW_ERR_DEADLOCK, worker.wait());
-    told.count_up();
+    completed.count_up();
   });
   worker.run_once();
-  CHECK_INT(told.count(), 1);
+  CHECK_INT(completed.count(), 1);
 }
 
 TEST(jobs_are_pulled_one_by_one_and_in_batches) {

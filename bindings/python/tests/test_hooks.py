@@ -13,9 +13,9 @@ from harness import SOON, DatabaseTest, until
 
 class ObserverTest(DatabaseTest):
     def test_observers_receive_events_in_order(self):
-        worker, told = self.worker(concurrency=1), []
+        worker, received = self.worker(concurrency=1), []
         for name in ("WorkerStart", "JobComplete", "JobFail", "JobPermanentlyFail", "WorkerShutdown"):
-            worker.on(name)(told.append)
+            worker.on(name)(received.append)
         worker.task("ok")(lambda: None)
 
         @worker.task
@@ -26,25 +26,25 @@ class ObserverTest(DatabaseTest):
             [NewJob("ok"), NewJob("fail", priority=1), NewJob("fail", priority=2, max_attempts=1)]
         )
         worker.run_once()
-        self.assertEqual([(event.name, event.job_id) for event in told], [
+        self.assertEqual([(event.name, event.job_id) for event in received], [
             ("WorkerStart", None), ("JobComplete", good), ("JobFail", bad), ("JobPermanentlyFail", last),
             ("WorkerShutdown", None),
         ])
-        self.assertEqual(told[2].data["error"], "no")
+        self.assertEqual(received[2].data["error"], "no")
 
     def test_a_raising_observer_does_not_stop_the_others(self):
-        worker, told = self.worker(), []
+        worker, received = self.worker(), []
 
         @worker.on("JobComplete")
         def broken(event):
             raise ValueError("observer")
 
-        worker.on("JobComplete")(told.append)
+        worker.on("JobComplete")(received.append)
         worker.task("t")(lambda: None)
         self.client.add_job("t")
         with self.assertLogs("graphile_worker", "ERROR") as log:
             worker.run_once()
-        self.assertEqual(len(told), 1)
+        self.assertEqual(len(received), 1)
         self.assertIn("an observer of JobComplete failed", log.output[0])
         self.assertIn("ValueError: observer", log.output[0])
 
@@ -124,9 +124,9 @@ class InterceptorTest(DatabaseTest):
             self.assertIsNone(self.left(after=lambda ctx, error: 1 / 0))
 
     def test_a_skipped_job_does_not_reach_after_job_run(self):
-        told = []
-        self.left(before=lambda ctx: Skip(), after=lambda ctx, error: told.append(error))
-        self.assertEqual(told, [])
+        received = []
+        self.left(before=lambda ctx: Skip(), after=lambda ctx, error: received.append(error))
+        self.assertEqual(received, [])
 
     def test_before_job_schedule_changes_skips_and_refuses_jobs(self):
         worker = self.worker()
@@ -264,17 +264,17 @@ class LogTest(DatabaseTest):
 
 class SlowObserverTest(DatabaseTest):
     def test_the_end_waits_for_observers(self):
-        worker, told, go_on = self.worker(), [], threading.Event()
+        worker, received, go_on = self.worker(), [], threading.Event()
 
         @worker.on("JobComplete")
         def slow(event):
             self.assertTrue(go_on.wait(SOON))
-            told.append(event.job_id)
+            received.append(event.job_id)
 
         worker.task("t")(go_on.set)
         ids = self.client.add_jobs(NewJob("t") for _ in range(10))
         worker.run_once()
-        self.assertEqual(sorted(told), sorted(ids))
+        self.assertEqual(sorted(received), sorted(ids))
 
 
 if __name__ == "__main__":

@@ -121,33 +121,33 @@ def _next(timeout: int) -> int:
     status: int = lib.gw_log_next(timeout, byref(handle), None)
     if status == _native.OK:
         try:
-            name, told = lib.gw_event_name(handle).decode(), json.loads(lib.gw_event_json(handle))
+            name, data = lib.gw_event_name(handle).decode(), json.loads(lib.gw_event_json(handle))
         finally:
             lib.gw_event_free(handle)
         try:
-            _hand_on(name, told)
+            _hand_on(name, data)
         except Exception:  # a filter of the program failed, which must not end the log thread
             traceback.print_exc()
     return status
 
 
-def _hand_on(name: str, told: Any) -> None:
+def _hand_on(name: str, data: Any) -> None:
     if name not in LEVELS:
-        logger.warning("%d log records were dropped because the library's queue was full", told.get("events", 0))
+        logger.warning("%d log records were dropped because the library's queue was full", data.get("events", 0))
         return
-    fields, error = told["fields"], None
-    if told["message"].startswith("job failed"):
+    fields, error = data["fields"], None
+    if data["message"].startswith("job failed"):
         key = (fields.get("worker_id"), fields.get("job_id"), fields.get("attempt"))
         if key in _failures and (error := _failures.pop(key)) is None:
             return
-    place = told["target"].replace("::", ".")
-    log = logging.getLogger(place if place.startswith("graphile_worker") else f"graphile_worker.{place}")
+    target = data["target"].replace("::", ".")
+    log = logging.getLogger(target if target.startswith("graphile_worker") else f"graphile_worker.{target}")
     if not log.isEnabledFor(LEVELS[name]):
         return
-    text = _sentence(told["message"], fields)
+    text = _sentence(data["message"], fields)
     exception = None if error is None else (type(error), error, error.__traceback__)
     record = log.makeRecord(log.name, LEVELS[name], "libgraphile_worker", 0, "%s", (text,), exception, "")
-    record.created, record.msecs = told["time_us"] / 1e6, told["time_us"] // 1000 % 1000
+    record.created, record.msecs = data["time_us"] / 1e6, data["time_us"] // 1000 % 1000
     for key, value in fields.items():
         record.__dict__.setdefault(key, value)  # logging has its own `thread` and similar fields
     log.handle(record)

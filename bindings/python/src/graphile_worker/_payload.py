@@ -21,23 +21,23 @@ def dumped(payload: Any) -> bytes:
         raise PayloadError(f"{path} {why}; or pass the JSON text with payload_json=") from None
 
 
-def _misfits(path: str, value: Any, around: Tuple[int, ...]) -> Iterator[Tuple[str, str]]:
+def _misfits(path: str, value: Any, parents: Tuple[int, ...]) -> Iterator[Tuple[str, str]]:
     """Yields the fields that JSON cannot hold, each with the reason."""
-    if id(value) in around:
+    if id(value) in parents:
         yield path, "contains itself"
-    elif len(around) > 200:
+    elif len(parents) > 200:
         yield f"{path[:60]}...", "is nested too deeply"
     elif isinstance(value, dict):
         for key, item in value.items():
-            place = f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[{key!r}]"
+            member = f"{path}.{key}" if isinstance(key, str) and key.isidentifier() else f"{path}[{key!r}]"
             if not isinstance(key, (str, int, float, type(None))):
-                yield place, f"has a key that is a {type(key).__name__}; JSON keys are texts"
+                yield member, f"has a key that is a {type(key).__name__}; JSON keys are texts"
             elif isinstance(key, str) and (why := _unencodable(key)):
-                yield place, why
-            yield from _misfits(place, item, (*around, id(value)))
+                yield member, why
+            yield from _misfits(member, item, (*parents, id(value)))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _misfits(f"{path}[{index}]", item, (*around, id(value)))
+            yield from _misfits(f"{path}[{index}]", item, (*parents, id(value)))
     elif isinstance(value, str):
         if why := _unencodable(value):
             yield path, why

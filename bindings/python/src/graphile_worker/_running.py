@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 #: The most jobs that the puller takes before it lets other callbacks of the event loop run.
 TURN = 64
 #: Seconds that the end of a worker waits for observers of the last events, and for ending threads.
-FAREWELL = 2.0
+END_TIMEOUT = 2.0
 
 _alive: Set[Running] = set()
 
@@ -58,8 +58,8 @@ class Running:
         on_loop = loop is not None or any(task.is_async for task in self._tasks.values())
 
         # Only a loop needs cancellations delivered; tasks on threads check `is_cancelled`.
-        told = {"deliver_cancellations": "true" if on_loop else "false"}
-        config = _options.configuration({**worker._settings, **told})
+        own = {"deliver_cancellations": "true" if on_loop else "false"}
+        config = _options.configuration({**worker._settings, **own})
         self._concurrency = int(_options.value_of(config, "concurrency") or 1)
         self._schema = _options.value_of(config, "schema")
         self._worker = _native.made(lib.gw_worker_new, config, free=lib.gw_worker_free)
@@ -106,12 +106,12 @@ class Running:
             self._end(error)
         else:
             self._puller.end()
-            self._farewell()
+            self._join_threads()
             self._end(None)
 
-    def _farewell(self) -> None:
+    def _join_threads(self) -> None:
         """Waits for threads that are about to end, so that no observer is called after `ended`."""
-        deadline = time.monotonic() + FAREWELL
+        deadline = time.monotonic() + END_TIMEOUT
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -388,12 +388,12 @@ class _LoopPuller:
 
     def _run_loop(self) -> None:
         self._loop.run_forever()
-        # The worker has ended. asyncio tasks that jobs have left behind are cancelled, then have `FAREWELL` to end.
+        # The worker has ended. asyncio tasks that jobs have left behind are cancelled, then have `END_TIMEOUT` to end.
         left = asyncio.all_tasks(self._loop)
         for task in left:
             task.cancel()
         if left:
-            self._loop.run_until_complete(asyncio.wait(left, timeout=FAREWELL))
+            self._loop.run_until_complete(asyncio.wait(left, timeout=END_TIMEOUT))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 

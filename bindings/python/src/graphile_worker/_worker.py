@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Seconds between two checks, while the worker starts, whether a signal has asked it to stop.
-PATIENCE = 0.1
+SIGNAL_CHECK = 0.1
 STATES = ("new", "running", "stopping", "stopped", "failed")
 
 
@@ -261,7 +261,7 @@ class Worker:
             running = stopper.follow(self._begun(once, loop))
             try:
                 started = asyncio.wrap_future(running.started)
-                while not (await asyncio.wait([started], timeout=PATIENCE))[0]:
+                while not (await asyncio.wait([started], timeout=SIGNAL_CHECK))[0]:
                     stopper.give_up()
                 started.result()
                 await asyncio.wrap_future(running.ended)
@@ -333,7 +333,7 @@ class Worker:
         with _signals() as stopper:
             running = stopper.follow(self._begun(once))
             try:
-                while not _started(running, PATIENCE):
+                while not _started(running, SIGNAL_CHECK):
                     stopper.give_up()
                 running.ended.result()
             except BaseException as error:  # a refused start, a stuck task, or what the user's signal handler raises
@@ -415,10 +415,10 @@ class _Stopper:
             raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
 
 
-def _started(running: Running, patience: float) -> bool:
-    """Whether the worker has started within `patience` seconds; raises the error of the start."""
+def _started(running: Running, timeout: float) -> bool:
+    """Whether the worker has started within `timeout` seconds; raises the error of the start."""
     try:
-        running.started.result(patience)
+        running.started.result(timeout)
         return True
     except FutureTimeout:
         return False
