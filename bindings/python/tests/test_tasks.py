@@ -463,8 +463,8 @@ class RegistrationTest(unittest.TestCase):
 
         self.assertEqual(hello(1), 1)
         self.assertEqual(asyncio.run(batch([1])), [1])
-        self.assertEqual(sorted(self.worker._tasks), ["hello", "items"])
-        self.assertEqual(self.worker._tasks["items"].options, {"timeout": "30000ms", "backoff": "fixed 10s"})
+        self.assertEqual(sorted(self.worker._setup.tasks), ["hello", "items"])
+        self.assertEqual(self.worker._setup.tasks["items"].options, {"timeout": "30000ms", "backoff": "fixed 10s"})
 
     def test_functions_that_cannot_be_tasks_are_refused(self):
         def generator(payload):

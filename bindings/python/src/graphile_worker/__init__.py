@@ -12,6 +12,7 @@
 __version__ = "0.1.0"
 
 from ._client import Client
+from ._context import Context
 from ._cron import next_runs
 from ._errors import (
     AlreadyFinishedError,
@@ -44,7 +45,7 @@ from ._errors import (
     StuckError,
 )
 from ._hooks import Event, Fail, Skip
-from ._job import Context, Job
+from ._job import Job
 from ._log import set_log_level
 from ._new_job import NewJob
 from ._options import ClientOptions, WorkerOptions, options

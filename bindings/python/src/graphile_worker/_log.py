@@ -13,14 +13,12 @@ import os
 import threading
 import traceback
 from ctypes import byref, c_void_p
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 from . import _green, _native
 from ._errors import InvalidArgumentError
+from ._job import Job
 from ._native import check, lib
-
-if TYPE_CHECKING:
-    from ._job import Job
 
 logger = logging.getLogger("graphile_worker")
 

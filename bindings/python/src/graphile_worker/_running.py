@@ -23,19 +23,18 @@ from collections import deque
 from concurrent.futures import Future
 from ctypes import byref, c_char_p, c_size_t, c_void_p
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Set, Union
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, Union
 
 from . import _hooks, _log, _native, _options
 from ._client import Client
+from ._context import Context
 from ._errors import DeadlockError, ForkedError, RetryAfter, TaskFailed, milliseconds
 from ._hooks import Fail, Skip
-from ._job import Context, Job
+from ._job import Job
 from ._log import logger
 from ._native import call, lib
+from ._setup import Setup
 from ._task import Task, text_of
-
-if TYPE_CHECKING:
-    from ._worker import Worker
 
 #: The most jobs that the puller takes before it lets other callbacks of the event loop run.
 TURN = 64
@@ -48,18 +47,18 @@ _alive: Set[Running] = set()
 class Running:
     """A started worker. The thread that waits for the library sets `started` and `ended`."""
 
-    def __init__(self, worker: Worker, once: bool, loop: Optional[asyncio.AbstractEventLoop] = None) -> None:
+    def __init__(self, setup: Setup, once: bool, loop: Optional[asyncio.AbstractEventLoop] = None) -> None:
         _log.follow()
         self._pid = os.getpid()
         self._mode = _native.RUN_ONCE if once else _native.RUN_FOREVER
-        self._tasks = dict(worker._tasks)
-        self._interceptors = {name: list(hooks) for name, hooks in worker._interceptors.items()}
-        self._observers = {name: list(hooks) for name, hooks in worker._observers.items()}
+        self._tasks = dict(setup.tasks)
+        self._interceptors = {name: list(hooks) for name, hooks in setup.interceptors.items()}
+        self._observers = {name: list(hooks) for name, hooks in setup.observers.items()}
         on_loop = loop is not None or any(task.is_async for task in self._tasks.values())
 
         # Only a loop needs cancellations delivered; tasks on threads check `is_cancelled`.
         own = {"deliver_cancellations": "true" if on_loop else "false"}
-        config = _options.configuration({**worker._settings, **own})
+        config = _options.configuration({**setup.settings, **own})
         self._concurrency = int(_options.value_of(config, "concurrency") or 1)
         self._schema = _options.value_of(config, "schema")
         self._worker = _native.made(lib.gw_worker_new, config, free=lib.gw_worker_free)
@@ -67,7 +66,7 @@ class Running:
             call(lib.gw_worker_add_task, self._worker, _native.text("task", task.name), None, None, None)
             for key, value in task.options.items():
                 call(lib.gw_worker_set_task_option, self._worker, task.name.encode(), key.encode(), value.encode())
-        for crontab in worker._crontabs:
+        for crontab in setup.crontabs:
             call(lib.gw_worker_add_crontab, self._worker, crontab)
         for event in self._observers:
             call(lib.gw_worker_on_event, self._worker, event.encode(), None, None, None)

@@ -7,8 +7,8 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from ._context import Context
 from ._errors import ConfigError, TaskFailed
-from ._job import Context
 
 
 @dataclass(frozen=True)

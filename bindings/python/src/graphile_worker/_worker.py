@@ -18,6 +18,7 @@ from ._errors import ConfigError, Duration, StateError, seconds
 from ._hooks import INTERCEPTED
 from ._native import lib
 from ._running import Running
+from ._setup import Setup
 from ._task import Task
 
 if TYPE_CHECKING:
@@ -48,11 +49,7 @@ class Worker:
     """
 
     def __init__(self, database_url: Optional[str] = None, **options: Unpack[_options.WorkerOptions]) -> None:
-        self._settings = _options.settings(database_url, options)
-        self._tasks: Dict[str, Task] = {}
-        self._crontabs: List[bytes] = []
-        self._observers: Dict[str, List[Callable[..., Any]]] = {}
-        self._interceptors: Dict[str, List[Callable[..., Any]]] = {name: [] for name in INTERCEPTED}
+        self._setup = Setup(_options.settings(database_url, options))
         self._running: Optional[Running] = None
         self._client: Optional[Client] = None
         self._client_pid = 0
@@ -112,7 +109,7 @@ class Worker:
             given = getattr(handler, "__name__", None) if name is None else name
             if not isinstance(given, str):
                 raise ConfigError(f"a task's name must be a str, not {given!r}")
-            if given in self._tasks:
+            if given in self._setup.tasks:
                 raise ConfigError(f"task {given} is registered already")
             self._refuse_running("register a task")
             options = {}
@@ -120,7 +117,7 @@ class Worker:
                 options["timeout"] = _options.duration_text("timeout", timeout)
             if backoff is not None:
                 options["backoff"] = backoff
-            self._tasks[given] = Task(given, handler, is_batch, options)
+            self._setup.tasks[given] = Task(given, handler, is_batch, options)
             return handler
 
         if callable(name):
@@ -138,7 +135,7 @@ class Worker:
         self._refuse_running("add a crontab")
         text = _native.text("crontab", crontab)
         _native.made(lib.gw_crontab_parse, text, free=lib.gw_crontab_free)
-        self._crontabs.append(text)
+        self._setup.crontabs.append(text)
 
     def on(self, event: str) -> Callable[[F], F]:
         """Registers an observer of an event (`"JobComplete"`, `"JobFail"`, `"WorkerStart"`, ...).
@@ -154,7 +151,7 @@ class Worker:
             raise ConfigError(f"{event} cannot be observed: use intercept")
         known = [name for name in _native.texts_at(lib.gw_event_name_at) if name not in INTERCEPTED]
         self._refuse_running("register an observer")
-        return _collect(self._observers.setdefault(_one_of("event", event, known), []))
+        return _collect(self._setup.observers.setdefault(_one_of("event", event, known), []))
 
     def intercept(self, event: str) -> Callable[[F], F]:
         """Registers an interceptor, which may decide the outcome of a job. The first that does not return None decides.
@@ -168,7 +165,7 @@ class Worker:
         An interceptor of runs is called where the job runs: on its thread, or on the loop, where it must not block.
         """
         self._refuse_running("register an interceptor")
-        return _collect(self._interceptors[_one_of("interceptor", event, INTERCEPTED)])
+        return _collect(self._setup.interceptors[_one_of("interceptor", event, INTERCEPTED)])
 
     # running it
 
@@ -287,9 +284,9 @@ class Worker:
         does.
         """
         if self._client is None or self._client_pid != os.getpid():
-            self._client = Client._of_worker(self._settings, self._interceptors["BeforeJobSchedule"])
+            self._client = Client._of_worker(self._setup.settings, self._setup.interceptors["BeforeJobSchedule"])
             self._client_pid = os.getpid()
-            if self._settings.get("migrate") != "false":
+            if self._setup.settings.get("migrate") != "false":
                 self._client.migrate()
         return self._client
 
@@ -317,10 +314,10 @@ class Worker:
 
     def _begun(self, once: bool, loop: Optional[asyncio.AbstractEventLoop] = None) -> Running:
         self._refuse_running("start it")
-        if not self._tasks:
+        if not self._setup.tasks:
             raise ConfigError("the worker has no task: register one with @worker.task")
-        _green.refuse_worker(on_loop=loop is not None or any(task.is_async for task in self._tasks.values()))
-        self._running = Running(self, once, loop)
+        _green.refuse_worker(on_loop=loop is not None or any(task.is_async for task in self._setup.tasks.values()))
+        self._running = Running(self._setup, once, loop)
         return self._running
 
     def _refuse_running(self, what: str) -> None:
