@@ -19,7 +19,7 @@ mod header {
     use std::path::Path;
 
     /// The files in the order of the header's sections. Their modules are not followed.
-    const SOURCES: [&str; 21] = [
+    const SOURCES: [&str; 22] = [
         "library.rs",
         "text.rs",
         "status.rs",
@@ -29,6 +29,7 @@ mod header {
         "config.rs",
         "spec.rs",
         "client.rs",
+        "admin.rs",
         "job.rs",
         "task.rs",
         "worker.rs",

@@ -84,6 +84,7 @@ mod db;
 pub mod devdb;
 mod engine;
 mod error;
+mod extensions;
 mod hooks;
 mod job;
 mod lock;
@@ -106,6 +107,7 @@ pub use db::pool::{Connection, ConnectionPool};
 pub use db::schema::Schema;
 pub use engine::stats::{Histogram, ListenerState, WorkerStats};
 pub use error::{Error, ErrorKind, Result};
+pub use extensions::ReadOnlyExtensions;
 pub use hooks::{
     AfterJobRun, AfterJobRunContext, BeforeJobRun, BeforeJobRunContext, BeforeJobSchedule, BeforeJobScheduleContext,
     CronItem, CronJobScheduled, CronJobScheduledContext, CronTick, CronTickContext, Event, FailureReason, HookRegistry,
@@ -123,6 +125,6 @@ pub use job::Job;
 pub use job::spec::{JobKeyMode, JobSpec, RawJob, TaskName};
 pub use shutdown::ShutdownSignal;
 pub use tasks::batch::{BatchTaskHandler, BatchTaskResult, IntoBatchTaskHandlerResult};
-pub use tasks::{IntoTaskHandlerResult, JobDefinition, ReadOnlyExtensions, TaskHandler, WorkerContext};
+pub use tasks::{IntoTaskHandlerResult, JobDefinition, TaskHandler, WorkerContext};
 pub use worker::Worker;
 pub use worker::options::{CronSource, WorkerOptions};

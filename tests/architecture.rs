@@ -2,14 +2,16 @@
 //! tokens. Files named tests.rs and items with `#[cfg(test)]` are exempt.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use syn::parse::{ParseStream, Parser};
 
 /// The layers, lowest first, and their parts: files or folders of src. A part imports only parts of lower layers,
 /// nothing of its own layer or of a higher one. Entries joined by `+` are one part. lib.rs, which re-exports, is exempt.
-const LAYERS: &str = "error, lock, backoff, shutdown < text, devdb < db, job < config < client+tasks+hooks < cron \
+const LAYERS: &str = "error, lock, backoff, shutdown, extensions < text, devdb < db, job < config < client+hooks < tasks < cron \
                       < engine < worker < capi, main+cli";
+/// Folders whose mod.rs lists its files, lowest first.
+const LISTED: [&str; 3] = ["capi", "cli", "db"];
 /// Threads that import only `APART_IMPORTS` of the engine, and that no other module of the engine imports.
 const APART: [&str; 2] = ["scheduler", "recovery"];
 const APART_IMPORTS: [&str; 3] = ["Shared", "stats", "store"];
@@ -237,17 +239,24 @@ fn the_sources_keep_the_rules() {
     assert!(violations.is_empty(), "\n{}", violations.join("\n"));
 }
 
-/// The doc of src/capi/mod.rs lists the files of the C API. Each imports only files that stand before it in the list.
+/// The doc of the folder's mod.rs lists its files and folders. Each imports only those that stand before it.
 #[test]
-fn files_of_the_c_api_import_only_files_before_them() {
+fn files_of_a_listed_folder_import_only_files_before_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let found: Vec<String> = LISTED.iter().flat_map(|folder| check_order(root, folder)).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+fn check_order(root: &Path, folder: &str) -> Vec<String> {
     let mut files = Map::new();
-    add_sources(root, "src/capi", &mut files);
-    let doc = files.remove("src/capi/mod.rs").unwrap();
+    add_sources(root, &format!("src/{folder}"), &mut files);
+    files.retain(|path, _| !path.ends_with("/tests.rs"));
+    let doc = files.remove(&format!("src/{folder}/mod.rs")).unwrap();
     let entry = |line: &str| Some(line.strip_prefix("//! ")?.split_once(". `")?.1.split_once('`')?.0.to_owned());
     let order: Vec<String> = doc.lines().filter_map(entry).collect();
     let place = |name: &str| order.iter().position(|other| other == name);
-    assert_eq!(order.len(), files.len(), "the list names each file once");
+    let names: BTreeSet<String> = files.keys().map(|path| module(path)[1].clone()).collect();
+    assert_eq!(order.len(), names.len(), "the list of src/{folder} names each file once");
     let mut found = Vec::new();
     for (path, text) in &files {
         let own = &module(path)[1];
@@ -255,7 +264,7 @@ fn files_of_the_c_api_import_only_files_before_them() {
         let is_before = |name: &String| name == own || place(name).is_some_and(|place| place < own_place);
         for (line, token) in read(path, text) {
             match token {
-                Found::Path(used) if used[0] == "capi" && !used.get(1).is_some_and(is_before) => {
+                Found::Path(used) if used[0] == folder && !used.get(1).is_some_and(is_before) => {
                     found.push(format!(
                         "{path}:{line}: uses {}, which the list does not have before it",
                         used.join("::")
@@ -265,7 +274,7 @@ fn files_of_the_c_api_import_only_files_before_them() {
             }
         }
     }
-    assert!(found.is_empty(), "\n{}", found.join("\n"));
+    found
 }
 
 /// What is planted in a small crate: the file, its text, and the violation; without one, it is allowed. `⏎` ends a line.
@@ -299,7 +308,8 @@ src/db/tests.rs | use crate::engine::X; |
 src/engine/recovery.rs | use super::Shared; use crate::{engine::store, cron as c}; |
 src/cli.rs | use graphile_worker::{db::X, Error}; use crate::cli::x; |
 src/capi.rs | use crate::Config; unsafe { f() } |
-src/client.rs | use crate::{tasks::X, hooks}; fn f(x: *const X) { self as *const _; self.x::<u8>() } |
+src/client.rs | use crate::tasks::X; | 1: uses tasks::X: client+hooks must not import tasks
+src/client.rs | use crate::hooks::X; fn f(x: *const X) { self as *const _; self.x::<u8>() } |
 "##;
 
 #[test]

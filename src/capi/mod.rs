@@ -29,23 +29,25 @@
 //! 18. `process`: the logger and the signals of threads.
 //! 19. `config`: configurations.
 //! 20. `spec`: jobs to add.
-//! 21. `client`: adding and managing jobs.
-//! 22. `job`: jobs to run.
-//! 23. `task`: task functions.
+//! 21. `client`: making a client, and adding jobs.
+//! 22. `admin`: managing jobs.
+//! 23. `job`: jobs to run.
+//! 24. `task`: task functions.
 //!
 //! Workers:
-//! 24. `worker`: the handle and its setup.
-//! 25. `lifecycle`: start, run and stop.
-//! 26. `pull`: pulling jobs.
-//! 27. `worker_stats`: statistics.
-//! 28. `event_names`: the names of events.
-//! 29. `observer`: observing events.
-//! 30. `interceptor`: deciding on events.
-//! 31. `worker_events`: pulling events.
+//! 25. `worker`: the handle and its setup.
+//! 26. `lifecycle`: start, run and stop.
+//! 27. `pull`: pulling jobs.
+//! 28. `worker_stats`: statistics.
+//! 29. `event_names`: the names of events.
+//! 30. `observer`: observing events.
+//! 31. `interceptor`: deciding on events.
+//! 32. `worker_events`: pulling events.
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc)] // The caller's duties are in section "Rules" of the header.
 #![allow(non_camel_case_types)] // The names are C's.
 
+mod admin;
 mod boundary;
 mod call;
 mod client;

@@ -1,5 +1,16 @@
 //! The command line: commands, global options, and the exit status of the process.
 //! Each file has one command or a group of similar commands. All output goes through `screen.rs`.
+//!
+//! The files, lowest first. Each imports only files that stand before it; a test in `tests/architecture.rs` checks this.
+//!
+//! 1. `screen`: the output.
+//! 2. `exit`: the exit status, and errors.
+//! 3. `values`: the values of options.
+//! 4. `look`: list, show, stats, queues, workers.
+//! 5. `add`: add.
+//! 6. `change`: complete, fail, reschedule, remove.
+//! 7. `upkeep`: migrate, cleanup, force-unlock, sweep-stale-workers.
+//! 8. `dev`: dev.
 
 mod add;
 mod change;

@@ -1,6 +1,7 @@
 //! `WorkerUtils`: adds and removes jobs, on a pool or inside the caller's transaction.
 //! The statements and their races are in `enqueue.rs`; deadlines and lost replies are in `db/change.rs`.
-//! What operators do with existing jobs is in `admin/api.rs`.
+//! What operators do with existing jobs is in `admin/api.rs`. Adding jobs by the type of their task is in
+//! `tasks/add.rs`.
 
 pub(crate) mod admin;
 pub(crate) mod enqueue;
@@ -18,9 +19,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::HookRegistry;
 use crate::job::Job;
 use crate::job::spec::{self, JobSpec, RawJob};
-use crate::job::trace;
-use crate::tasks::TaskHandler;
-use crate::tasks::batch::{self, BatchTaskHandler};
 use postgres::GenericClient;
 use serde::Serialize;
 use std::sync::Arc;
@@ -243,37 +241,6 @@ impl WorkerUtils {
         self.database.connection()
     }
 
-    /// Adds a job of task `T`.
-    ///
-    /// # Errors
-    /// `Config` if a field is outside its limit (nothing was sent); `Payload` if the payload cannot be serialized;
-    /// `JobScheduleSkipped` or `JobScheduleFailed` if a hook decides so (nothing was sent);
-    /// `Connect` or `Timeout` if the database could not be reached in time: the job was not added;
-    /// `UnknownOutcome` if the reply to the commit was lost and the database could not be asked for the outcome in
-    /// time:
-    /// the job may or may not have been added.
-    pub fn add_job<T: TaskHandler>(&self, payload: T, spec: JobSpec) -> Result<Job> {
-        self.add_typed(payload, spec, None)
-    }
-
-    /// Adds a job. If the spec names no trace, the job joins the trace `within`.
-    pub(crate) fn add_typed<T: TaskHandler>(&self, payload: T, spec: JobSpec, within: Option<&str>) -> Result<Job> {
-        let job = typed(&payload, spec, within)?;
-        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
-    }
-
-    /// Adds one job of batch task `T` with all of these items.
-    ///
-    /// See the deployment guide, section Worker Process (docs/deployment-guide.async.md).
-    ///
-    /// # Errors
-    /// As [`add_job`](Self::add_job); `Config` if there is no item.
-    pub fn add_batch_job<T: BatchTaskHandler>(&self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
-        let job = self.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
-        batch::check(&job)?;
-        self.send_one(job)
-    }
-
     /// Adds a job by the name of its task.
     ///
     /// # Errors
@@ -282,22 +249,12 @@ impl WorkerUtils {
         self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
     }
 
-    fn add_one(&self, job: RawJob) -> Result<Job> {
+    pub(crate) fn add_one(&self, job: RawJob) -> Result<Job> {
         self.send_one(self.hooks.schedule(job)?)
     }
 
-    fn send_one(&self, job: RawJob) -> Result<Job> {
+    pub(crate) fn send_one(&self, job: RawJob) -> Result<Job> {
         Ok(self.send(vec![job])?.remove(0))
-    }
-
-    /// Adds many jobs of task `T`, all or none. Returns them in the order of the request.
-    ///
-    /// # Errors
-    /// As [`add_job`](Self::add_job), also if a hook refuses only one of them; `Config` with the key if a key occurs
-    /// twice.
-    pub fn add_jobs<T: TaskHandler>(&self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
-        self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
     /// Adds many jobs, all or none. Returns them in the order of the request.
@@ -337,7 +294,7 @@ impl WorkerUtils {
         Executor { client, utils: self }
     }
 
-    fn refuse_dry_run(&self, doing: &str) -> Result<()> {
+    pub(crate) fn refuse_dry_run(&self, doing: &str) -> Result<()> {
         match self.dry_run {
             true => {
                 Err(Error::new(ErrorKind::Misuse, format!("these utilities are in dry-run mode and cannot {doing}")))
@@ -390,32 +347,10 @@ impl WorkerUtils {
 /// [`with_executor`](WorkerUtils::with_executor). The deadlines are those of the client.
 pub struct Executor<'a, C> {
     client: &'a mut C,
-    utils: &'a WorkerUtils,
+    pub(crate) utils: &'a WorkerUtils,
 }
 
 impl<C: GenericClient> Executor<'_, C> {
-    /// As [`WorkerUtils::add_job`].
-    ///
-    /// # Errors
-    /// As there. `Conflict` at once if the transaction is REPEATABLE READ or SERIALIZABLE and a worker has taken the
-    /// keyed job since it began: only a new transaction can see that.
-    pub fn add_job<T: TaskHandler>(&mut self, payload: T, spec: JobSpec) -> Result<Job> {
-        let job = typed(&payload, spec, None)?;
-        self.add_one(RawJob::checked(&job.identifier, job.payload, job.spec)?)
-    }
-
-    /// As [`WorkerUtils::add_batch_job`].
-    ///
-    /// # Errors
-    /// As there, and as [`add_job`](Self::add_job).
-    pub fn add_batch_job<T: BatchTaskHandler>(&mut self, items: Vec<T>, spec: JobSpec) -> Result<Job> {
-        refuse_async_context()?;
-        self.utils.refuse_dry_run("add jobs")?;
-        let job = self.utils.hooks.schedule(RawJob::checked(T::IDENTIFIER, batch::payload(&items)?, spec)?)?;
-        batch::check(&job)?;
-        Ok(self.send(&[job])?.remove(0))
-    }
-
     /// As [`WorkerUtils::add_raw_job`].
     ///
     /// # Errors
@@ -424,20 +359,11 @@ impl<C: GenericClient> Executor<'_, C> {
         self.add_one(RawJob::checked(identifier, json(payload)?, spec)?)
     }
 
-    fn add_one(&mut self, job: RawJob) -> Result<Job> {
+    pub(crate) fn add_one(&mut self, job: RawJob) -> Result<Job> {
         refuse_async_context()?;
         self.utils.refuse_dry_run("add jobs")?;
         let job = self.utils.hooks.schedule(job)?;
         Ok(self.send(&[job])?.remove(0))
-    }
-
-    /// As [`WorkerUtils::add_jobs`].
-    ///
-    /// # Errors
-    /// As [`add_job`](Self::add_job).
-    pub fn add_jobs<T: TaskHandler>(&mut self, jobs: Vec<(T, JobSpec)>) -> Result<Vec<Job>> {
-        let jobs = jobs.into_iter().map(|(payload, spec)| typed(&payload, spec, None));
-        self.add_raw_jobs(jobs.collect::<Result<_>>()?)
     }
 
     /// As [`WorkerUtils::add_raw_jobs`].
@@ -452,7 +378,7 @@ impl<C: GenericClient> Executor<'_, C> {
         self.send(&jobs)
     }
 
-    fn send(&mut self, jobs: &[RawJob]) -> Result<Vec<Job>> {
+    pub(crate) fn send(&mut self, jobs: &[RawJob]) -> Result<Vec<Job>> {
         self.utils.known.check(self.client, &self.utils.schema, needs::ADD)?;
         if jobs.len() == 1 {
             return enqueue::add(self.client, &self.utils.schema, jobs);
@@ -473,20 +399,8 @@ impl<C: GenericClient> Executor<'_, C> {
     }
 }
 
-/// Serializes a job of task `T`. Its trace context goes into the payload.
-fn typed<T: TaskHandler>(payload: &T, mut spec: JobSpec, within: Option<&str>) -> Result<RawJob> {
-    let mut text = json(payload)?;
-    if let Some(traceparent) = spec.traceparent.take() {
-        trace::check(&traceparent)?;
-        text = trace::carry(&text, &traceparent)
-            .ok_or_else(|| Error::config("traceparent: only a payload that is a JSON object can carry one"))?;
-    } else if let Some(traceparent) = within {
-        text = trace::carry(&text, traceparent).unwrap_or(text);
-    }
-    Ok(RawJob { identifier: T::IDENTIFIER.to_owned(), payload: text, spec })
-}
-
-fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {
+/// Serializes a payload.
+pub(crate) fn json(payload: &(impl Serialize + ?Sized)) -> Result<String> {
     serde_json::to_string(payload)
         .map_err(|e| Error::new(ErrorKind::Payload, "the payload does not serialize to JSON").caused_by(e))
 }

@@ -56,7 +56,7 @@ const READ_LEDGER: Need = may("select", "migrations");
 
 /// What each kind of call needs. PostgreSQL reports a missing grant by itself; policies must be looked up.
 pub(crate) mod needs {
-    use super::{JOBS, Need, QUEUES, READ_LEDGER, TASKS, may, may_through};
+    use crate::db::access::{JOBS, Need, QUEUES, READ_LEDGER, TASKS, may, may_through};
 
     pub(crate) const LEDGER: &[Need] = &[READ_LEDGER];
     /// To add jobs. The function uses the rights on tables, and fails with an error without them.

@@ -4,8 +4,8 @@
 //! If the commit was not sent, the server undoes the transaction, and the call can be repeated. Only a lost reply to
 //! the commit leaves the outcome unknown. So the id of the transaction is read before the commit is sent.
 
-use super::deadline::missed;
-use super::{Database, Pending};
+use super::database::Database;
+use super::deadline::{Pending, missed};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use chrono::{DateTime, Utc};

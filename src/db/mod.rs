@@ -1,375 +1,40 @@
 //! Opens connections: engine sessions with deadlines, and the handlers' pool.
-//! Knows nothing of the tables.
+//! Knows nothing of the tables, apart from `access` and `migrate`.
+//!
+//! The files, lowest first. Each imports only files that stand before it; a test in `tests/architecture.rs` checks this.
+//!
+//! 1. `schema`: the name of a schema.
+//! 2. `deadline`: deadlines for calls that have none.
+//! 3. `tls`: TLS as libpq does it.
+//! 4. `conninfo`: connection strings as libpq reads them.
+//! 5. `dial`: tries hosts and addresses in turn.
+//! 6. `pool`: pools, and the connections that they lend.
+//! 7. `login_process`: the server process that a login named.
+//! 8. `session`: one connection of the engine.
+//! 9. `pooler`: whether a session keeps its server process.
+//! 10. `own_pool`: this library's pool for handlers.
+//! 11. `database`: one database, and how to connect to it.
+//! 12. `change`: transactions whose outcome can be queried.
+//! 13. `reconnecting`: sessions that are opened again after they broke.
+//! 14. `access`: the installed schema, and the rights of the role.
+//! 15. `migrate`: installs the schema.
 
 pub(crate) mod access;
 mod change;
 pub(crate) mod conninfo;
+mod database;
 pub(crate) mod deadline;
 mod dial;
+mod login_process;
 pub(crate) mod migrate;
 mod own_pool;
 pub(crate) mod pool;
 mod pooler;
+mod reconnecting;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod tls;
 
-use crate::error::{Error, ErrorKind, Result};
-use deadline::Pending;
-use dial::ConnectionString;
+pub(crate) use database::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, refuse_async_context};
 pub(crate) use dial::given_or_environment;
-use own_pool::OwnPool;
-use parking_lot::Mutex;
-use pool::{Connection, ConnectionPool, WithDeadline};
-use session::{Backend, Interrupt, Session, Setup};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-/// The smallest number of sessions that the engine keeps for itself: listen, fetch, settle, lease.
-pub(crate) const ENGINE_SESSIONS: u32 = 4;
-
-/// With at least this many connections, a second fetch has one of them.
-pub(crate) const ROOM_FOR_TWO_FETCHES: u32 = 10;
-
-/// How long to wait for a second session, which only shows whether a pooler shares processes.
-const SECOND_LOOK: Duration = Duration::from_secs(2);
-
-/// One database, and how to connect to it.
-#[derive(Clone)]
-pub(crate) struct Database {
-    /// `None` if the caller gave only a pool. Each engine session then keeps a connection of the pool while it is open.
-    direct: Option<Arc<ConnectionString>>,
-    pool: Arc<dyn ConnectionPool>,
-    deadline: Duration,
-    /// The server processes of abandoned sessions: sessions that were dropped while a call was running.
-    abandoned: Arc<Mutex<Vec<Backend>>>,
-    /// The open sessions of engine threads, with their role.
-    open: Arc<Mutex<Vec<(&'static str, Backend)>>>,
-    /// Whether sessions through a pool or a pooler were found to keep their processes.
-    keeps_processes: Arc<AtomicBool>,
-    /// How many connections the caller needs at once, if that is known.
-    needed: Option<u32>,
-}
-
-impl Database {
-    /// Opens a database by its connection string, with a pool of at most `handlers` connections that opens them as
-    /// needed.
-    pub(crate) fn open(url: &str, handlers: u32, deadline: Duration) -> Result<Self> {
-        let direct = Arc::new(ConnectionString::new(url)?);
-        let pool = Arc::new(OwnPool::new(&direct, handlers));
-        Ok(Self::of(Some(direct), pool, deadline))
-    }
-
-    /// Opens a database by the caller's pool. If `url` is given, the engine's own sessions use that connection string.
-    pub(crate) fn with_pool(pool: Arc<dyn ConnectionPool>, url: Option<&str>, deadline: Duration) -> Result<Self> {
-        let direct = url.map(ConnectionString::new).transpose()?.map(Arc::new);
-        let pool = Arc::new(WithDeadline(pool));
-        Ok(Self::of(direct, pool, deadline))
-    }
-
-    fn of(direct: Option<Arc<ConnectionString>>, pool: Arc<dyn ConnectionPool>, deadline: Duration) -> Self {
-        Self {
-            direct,
-            pool,
-            deadline,
-            abandoned: Arc::default(),
-            open: Arc::default(),
-            keeps_processes: Arc::default(),
-            needed: None,
-        }
-    }
-
-    /// Returns this database for a caller that needs `connections` connections at once. If there seem to be fewer,
-    /// errors name that number.
-    pub(crate) fn needing(self, connections: u32) -> Self {
-        Self { needed: Some(connections), ..self }
-    }
-
-    /// Returns this database with another deadline for its calls.
-    pub(crate) fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
-    }
-
-    /// Whether engine sessions take connections from the pool.
-    pub(crate) fn engine_uses_pool(&self) -> bool {
-        self.direct.is_none()
-    }
-
-    /// How many sessions are open, by role. Those of the pool count as `handler`, if the pool can report them.
-    pub(crate) fn sessions(&self) -> BTreeMap<&'static str, u64> {
-        let mut sessions = BTreeMap::new();
-        self.open.lock().iter().for_each(|(role, _)| *sessions.entry(*role).or_default() += 1);
-        if let Some(pooled) = self.pool.open_connections() {
-            let lent = if self.engine_uses_pool() { sessions.values().sum() } else { 0 };
-            sessions.insert("handler", u64::from(pooled).saturating_sub(lent));
-        }
-        sessions
-    }
-
-    pub(crate) fn pool_size(&self) -> u32 {
-        self.pool.max_size()
-    }
-
-    /// Connects once, and sets nothing.
-    pub(crate) fn reach(&self) -> Result<()> {
-        let mut session = self.connect("utils", &Interrupt::new(), self.deadline)?;
-        let looked = session.look();
-        looked.map(drop).map_err(|e| self.with_need(e.context(format_args!("connecting to {}", session.target()))))
-    }
-
-    /// Opens a session of the engine. `role` becomes part of its application_name. Sets nothing before it is known that
-    /// the session keeps its server process.
-    pub(crate) fn session(&self, role: &str, interrupt: &Interrupt, setup: &Setup) -> Result<Session> {
-        let mut session = self.connect(role, interrupt, self.deadline)?;
-        let mut set_up = || {
-            let backend = session.look()?;
-            if !session.is_direct(backend) {
-                self.refuse_shared_processes(&mut session, backend)?;
-            }
-            let mut setup = setup.clone();
-            if self.direct.is_none() {
-                setup.settings.push(("application_name", application_name(role)));
-            }
-            match session.set_up(backend, &setup)? {
-                true => Ok(()),
-                false => Err(pooler::refusal()),
-            }
-        };
-        let result = set_up();
-        result.map_err(|e| self.with_need(e.context(format_args!("connecting to {}", session.target()))))?;
-        Ok(session)
-    }
-
-    /// Connects, and sets nothing.
-    fn connect(&self, role: &str, interrupt: &Interrupt, deadline: Duration) -> Result<Session> {
-        match &self.direct {
-            Some(url) => Session::connect(url, role, deadline, interrupt),
-            None => {
-                let lent = self.pool.get(deadline).map_err(|e| e.context("taking a connection of the pool"));
-                lent.map(|lent| Session::lent(lent, deadline, interrupt))
-            }
-        }
-        .map_err(|e| self.with_need(e))
-    }
-
-    /// Refuses a pooler that gives one server process to several sessions of this worker, or several processes to one
-    /// session.
-    fn refuse_shared_processes(&self, session: &mut Session, backend: Backend) -> Result<()> {
-        if self.open.lock().iter().any(|(_, other)| *other == backend) {
-            return Err(pooler::refusal());
-        }
-        if self.keeps_processes.load(Ordering::Relaxed) {
-            return pooler::refuse_change(session, backend);
-        }
-        let second = self.connect("look", &Interrupt::new(), SECOND_LOOK.min(self.deadline));
-        let answer = second.and_then(|mut second| pooler::refuse_shared_processes(session, backend, &mut second));
-        match answer {
-            Ok(()) => self.keeps_processes.store(true, Ordering::Relaxed),
-            Err(error) if error.kind() == ErrorKind::Config => return Err(error),
-            // There is no room for a second session. In transaction mode the first session, which is idle, would leave
-            // room.
-            Err(_) => return pooler::refuse_change(session, backend),
-        }
-        Ok(())
-    }
-
-    /// Adds to an error how many connections are needed, if there seem to be too few.
-    fn with_need(&self, error: Error) -> Error {
-        match self.needed {
-            Some(needed) if is_exhausted(&error) => error.context(format_args!(
-                "there must be room for at least {needed} connections of this worker (max_connections and the connection \
-                 limits of role and database in PostgreSQL, default_pool_size in PgBouncer)"
-            )),
-            _ => error,
-        }
-    }
-
-    /// Ends what abandoned sessions may still be doing. Returns whether that is known to be over: a stopped server
-    /// process receives the signal only when it continues.
-    fn end_abandoned(&self, session: &mut Session) -> Result<bool> {
-        let old = self.abandoned.lock().clone();
-        if old.is_empty() {
-            return Ok(true);
-        }
-        let there = match session.end_backends(&old) {
-            Ok(there) => there,
-            // A role that may not end them now will not be allowed to at the next attempt.
-            Err(error) if error.kind() == ErrorKind::Database => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        self.abandoned.lock().retain(|backend| !old.contains(backend) || there.contains(backend));
-        Ok(there.is_empty())
-    }
-
-    /// Borrows a connection of the pool.
-    pub(crate) fn connection(&self) -> Result<Connection> {
-        refuse_async_context()?;
-        self.pool.get(self.deadline)
-    }
-
-    /// How long a call of the caller may take.
-    pub(crate) fn deadline(&self) -> Duration {
-        self.deadline
-    }
-
-    /// Runs `call` on a connection of the pool, at most until `end`.
-    pub(crate) fn run<T: Send + 'static>(
-        &self,
-        end: Instant,
-        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let pending = self.start(end, call)?;
-        pending.wait(end.saturating_duration_since(Instant::now())).and_then(|answer| answer)
-    }
-
-    /// Starts `call` on a connection of the pool. Waits at most until `end` for one to become free.
-    fn start<T: Send + 'static>(
-        &self,
-        end: Instant,
-        call: impl FnOnce(&mut postgres::Client) -> Result<T> + Send + 'static,
-    ) -> Result<Pending<Result<T>>> {
-        refuse_async_context()?;
-        let mut connection = self.pool.get(end.saturating_duration_since(Instant::now()))?;
-        deadline::start(move |_| {
-            let answer = call(&mut connection);
-            if answer.as_ref().is_err_and(|error| error.breaks_session() || error.is_stale()) && !connection.is_closed()
-            {
-                // Ends the session, so that any kind of pool drops the client. The statement that ends its own session
-                // always returns an error.
-                let _ = connection.batch_execute(include_str!("../sql/session/end_session.sql"));
-            }
-            if answer.is_ok() {
-                connection.0.call_succeeded();
-            }
-            answer
-        })
-    }
-
-    /// Runs `call` on a connection of the pool. Each of its steps has the deadline.
-    pub(crate) fn run_in_steps<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&mut postgres::Client, &dyn Fn()) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        refuse_async_context()?;
-        let mut connection = self.pool.get(self.deadline)?;
-        deadline::call_in_steps(self.deadline, move |step| call(&mut connection, step))?
-    }
-}
-
-fn application_name(role: &str) -> String {
-    format!("graphile-worker:{role}")
-}
-
-/// Whether the error means, or may mean, that there are too few connections. A pooler lets clients wait, so a timeout
-/// may mean it.
-fn is_exhausted(error: &Error) -> bool {
-    let contains = |words: &str| error.to_string().contains(words);
-    match error.sqlstate() {
-        Some(state) => state == "53300" || contains("max_client_conn") || contains("query_wait_timeout"),
-        None => error.kind() == ErrorKind::Timeout || contains("in a pool of"),
-    }
-}
-
-/// Refuses a call on a thread of an async runtime: a blocking call there would stall the runtime, or panic.
-pub(crate) fn refuse_async_context() -> Result<()> {
-    match tokio::runtime::Handle::try_current() {
-        Ok(_) => Err(Error::new(
-            ErrorKind::Misuse,
-            "called on a thread of a tokio runtime; this library blocks, so call it inside tokio::task::spawn_blocking",
-        )),
-        Err(_) => Ok(()),
-    }
-}
-
-/// The slot of one engine session: connects when a session is needed, and drops it after it broke.
-pub(crate) struct Reconnecting {
-    database: Database,
-    role: &'static str,
-    interrupt: Interrupt,
-    /// How every new session of this slot is set up.
-    setup: Setup,
-    session: Option<Session>,
-    /// Counts the session while it is open.
-    counted: Option<Counted>,
-    /// How often this slot has connected.
-    connects: u64,
-}
-
-impl Reconnecting {
-    pub(crate) fn new(database: &Database, role: &'static str, interrupt: &Interrupt, setup: Setup) -> Self {
-        Self {
-            database: database.clone(),
-            role,
-            interrupt: interrupt.clone(),
-            setup,
-            session: None,
-            counted: None,
-            connects: 0,
-        }
-    }
-
-    /// How often this slot has connected. A change means that notifications and locks may have been missed.
-    pub(crate) fn connects(&self) -> u64 {
-        self.connects
-    }
-
-    /// Runs `call` on the slot's session. Connects first if there is none.
-    pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
-        if self.session.is_none() {
-            let session = self.connect()?;
-            self.counted = Some(Counted::new(&self.database, self.role, session.backend()));
-            self.session = Some(session);
-            self.connects += 1;
-        }
-        let session = self.session.as_mut().expect("connected above");
-        let answer = call(session).map_err(|e| session.locate(e));
-        if let Err(error) = &answer {
-            if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Connect) {
-                // The server may still run the call. The next session ends it before it changes anything later.
-                self.database.abandoned.lock().push(session.backend());
-            }
-            if error.breaks_session() || error.is_stale() {
-                self.leave();
-            }
-        }
-        answer
-    }
-
-    /// Ends what abandoned sessions of all slots may still be doing. Returns whether that is known to be over.
-    pub(crate) fn end_abandoned(&mut self) -> Result<bool> {
-        let database = self.database.clone();
-        self.with(|session| database.end_abandoned(session))
-    }
-
-    pub(crate) fn leave(&mut self) {
-        self.session = None;
-        self.counted = None;
-    }
-
-    fn connect(&mut self) -> Result<Session> {
-        let mut session = self.database.session(self.role, &self.interrupt, &self.setup)?;
-        self.database.end_abandoned(&mut session)?;
-        Ok(session)
-    }
-}
-
-/// Counts one open session of a role while this value lives.
-struct Counted(Arc<Mutex<Vec<(&'static str, Backend)>>>, (&'static str, Backend));
-
-impl Counted {
-    fn new(database: &Database, role: &'static str, backend: Backend) -> Self {
-        database.open.lock().push((role, backend));
-        Self(database.open.clone(), (role, backend))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut open = self.0.lock();
-        if let Some(index) = open.iter().position(|entry| *entry == self.1) {
-            open.swap_remove(index);
-        }
-    }
-}
+pub(crate) use reconnecting::Reconnecting;

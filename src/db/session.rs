@@ -9,8 +9,8 @@
 
 use super::deadline;
 use super::dial::{ConnectionString, Dialer};
+use super::login_process::named_process;
 use super::pool::Connection;
-use super::pooler;
 use super::tls::Tls;
 use crate::db::schema::Schema;
 use crate::error::{Error, ErrorKind, Result};
@@ -454,7 +454,7 @@ impl Dialer for Directly<'_> {
                 }
             }
         }));
-        let named = runtime.block_on(pooler::named_process(&client));
+        let named = runtime.block_on(named_process(&client));
         Ok(Own { runtime, named, client: Some(client), driver, progress, inbox })
     }
 }

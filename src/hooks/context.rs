@@ -2,9 +2,9 @@
 
 use crate::client::WorkerUtils;
 use crate::db::schema::Schema;
+use crate::extensions::ReadOnlyExtensions;
 use crate::job::Job;
 use crate::job::spec::JobSpec;
-use crate::tasks::ReadOnlyExtensions;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::sync::Arc;

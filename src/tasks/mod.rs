@@ -1,11 +1,13 @@
 //! Tasks: the functions that run jobs, and the context that they get.
 
+mod add;
 pub(crate) mod batch;
 
 use crate::client::WorkerUtils;
 use crate::config::retry::{LONGEST_DELAY, RetryPolicy};
 use crate::db::pool::Connection;
 use crate::error::{Error, Result};
+use crate::extensions::Extensions;
 use crate::job::Job;
 use crate::job::active::ActiveJob;
 use crate::job::spec::{JobSpec, TaskName};
@@ -14,8 +16,6 @@ use batch::BatchTaskHandler;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -231,31 +231,6 @@ impl Pace {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
-    }
-}
-
-/// Values that handlers share, by type. These are the extensions of the async crate.
-#[derive(Default)]
-pub(crate) struct Extensions(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
-
-impl Extensions {
-    pub(crate) fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
-        self.0.insert(TypeId::of::<T>(), Box::new(value));
-    }
-
-    fn get<T: 'static>(&self) -> Option<&T> {
-        self.0.get(&TypeId::of::<T>()).and_then(|value| value.downcast_ref())
-    }
-}
-
-/// The values that were passed to [`WorkerOptions::add_extension`](crate::WorkerOptions::add_extension), by their type.
-#[derive(Clone)]
-pub struct ReadOnlyExtensions(pub(crate) Arc<Extensions>);
-
-impl ReadOnlyExtensions {
-    /// Returns the value of type `T`. `None` if none was added.
-    pub fn get<T: 'static>(&self) -> Option<&T> {
-        self.0.get()
     }
 }
 

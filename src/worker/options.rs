@@ -15,10 +15,11 @@ use crate::db::{Database, ENGINE_SESSIONS, ROOM_FOR_TWO_FETCHES, given_or_enviro
 use crate::engine::lease::by_id;
 use crate::engine::store::{Role, Store};
 use crate::error::{Error, Result};
+use crate::extensions::Extensions;
 use crate::hooks::{Event, HookRegistry, Plugin, WorkerInit, WorkerInitContext};
 use crate::shutdown::ShutdownSignal;
 use crate::tasks::batch::BatchTaskHandler;
-use crate::tasks::{Extensions, IntoTaskHandlerResult, JobDefinition, Task, TaskHandler, WorkerContext};
+use crate::tasks::{IntoTaskHandlerResult, JobDefinition, Task, TaskHandler, WorkerContext};
 use crate::worker::Worker;
 use log::{debug, warn};
 use std::sync::Arc;
