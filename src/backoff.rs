@@ -1,4 +1,5 @@
-//! Computes how long to wait before a retry: doubling, capped, jittered. Reads no clock and does not wait.
+//! How long this library waits before it repeats a call of its own to the database: doubling, capped, jittered. Reads no
+//! clock and does not wait. How long a failed job waits is in `config/retry.rs`.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -1,5 +1,6 @@
-//! A sweep: finds workers that have stopped sending heartbeats, and takes their jobs away from them.
-//! Knows heartbeats, hooks and the rules of recovery. When to sweep is decided in `engine/recovery.rs`.
+//! One sweep: finds workers that have stopped sending heartbeats, and takes their jobs away from them.
+//! Knows heartbeats, hooks and the rules of recovery. `engine/recovery.rs` decides when a worker sweeps, and
+//! `WorkerUtils::sweep_stale_workers` sweeps by hand. It is in `client/`, because both of them call it.
 //!
 //! Only a worker with a heartbeat can be found dead. An unknown locker may be a live worker of another kind; the
 //! four-hour rule applies to those.

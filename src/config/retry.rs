@@ -1,4 +1,5 @@
-//! Retry policies: how long a failed job waits for its next attempt. Reads no clock.
+//! Retry policies: how long a failed job waits for its next attempt. Reads no clock. How long this library waits before
+//! it repeats a call of its own is in `backoff.rs`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! gw-recovery: sweeps dead workers at intervals. Knows nothing of handlers.
+//! gw-recovery: decides when this worker sweeps, and notifies observers of the result. What a sweep does is in
+//! `client/sweep.rs`. Knows nothing of handlers.
 //!
 //! Without an option of recovery it sweeps only workers of this library. It then sweeps only after a heartbeat of this
 //! worker has found a silent one. While all workers are alive, it sends no statement.
