@@ -524,60 +524,66 @@ impl<'a> Line<'a> {
                 return Err(self.error(part, format!("option {key:?} is given twice")));
             }
             seen.push(key.to_owned());
-            let refuse = |what: &str| self.error(part, format!("{key}: {value:?} is not {what}"));
-            let spec = &mut entry.spec;
-            match key {
-                "id" => {
-                    let starts = value.starts_with(|c: char| c == '_' || c.is_alphabetic());
-                    if !(starts && value.chars().all(is_plain)) {
-                        return Err(refuse("a letter or _, then letters, digits, _ : / - and ."));
-                    }
-                    entry.id = Some(value);
-                }
-                "fill" => {
-                    entry.fill =
-                        fill(&value).ok_or_else(|| refuse("a duration such as 1w2d3h4m5s, of at most ten years"))?
-                }
-                "max" => {
-                    let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
-                    let max = digits.then(|| value.parse().ok()).flatten();
-                    spec.max_attempts = Some(max.ok_or_else(|| refuse("a number from 1 to 32767"))?);
-                }
-                "queue" => {
-                    let written = part.split_once('=').map_or("", |(_, value)| value);
-                    if value.is_empty() || !written.chars().all(|c| is_plain(c) || "%+".contains(c)) {
-                        return Err(refuse("made of letters, digits, _ : / - and .; percent-encode others, as %21"));
-                    }
-                    spec.queue_name = Some(value);
-                }
-                "job_key" => spec.job_key = Some(value),
-                "job_key_mode" => {
-                    spec.job_key_mode = Some(match value.as_str() {
-                        "replace" => JobKeyMode::Replace,
-                        "preserve_run_at" => JobKeyMode::PreserveRunAt,
-                        _ => return Err(refuse("replace or preserve_run_at")),
-                    });
-                }
-                "priority" => {
-                    let digits = value.strip_prefix('-').unwrap_or(&value);
-                    let digits = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
-                    let priority = digits.then(|| value.parse().ok()).flatten();
-                    spec.priority = Some(priority.ok_or_else(|| refuse("a number from -32768 to 32767"))?);
-                }
-                "tz" => {
-                    entry.schedule.zone = Some(value.parse().map_err(|_| self.error(part, unknown_zone(&value)))?);
-                }
-                _ => {
-                    let text = "is unknown; expected id, fill, max, queue, jobKey, jobKeyMode, priority or tz";
-                    return Err(self.error(part, format!("option {key:?} {text}")));
-                }
-            }
+            self.option(entry, part, key, value)?;
             // As in Node, a mode without a key is allowed and has no effect.
             let alone = JobSpec { job_key_mode: None, ..entry.spec.clone() };
             alone.check().map_err(|e| self.error(part, e))?;
         }
         if entry.spec.job_key.is_none() {
             entry.spec.job_key_mode = None;
+        }
+        Ok(())
+    }
+
+    /// Sets one option. `part` is its text, for errors.
+    fn option(self, entry: &mut Cron, part: &str, key: &str, value: String) -> Result<()> {
+        let refuse = |what: &str| self.error(part, format!("{key}: {value:?} is not {what}"));
+        let spec = &mut entry.spec;
+        match key {
+            "id" => {
+                let starts = value.starts_with(|c: char| c == '_' || c.is_alphabetic());
+                if !(starts && value.chars().all(is_plain)) {
+                    return Err(refuse("a letter or _, then letters, digits, _ : / - and ."));
+                }
+                entry.id = Some(value);
+            }
+            "fill" => {
+                entry.fill =
+                    fill(&value).ok_or_else(|| refuse("a duration such as 1w2d3h4m5s, of at most ten years"))?
+            }
+            "max" => {
+                let digits = !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit());
+                let max = digits.then(|| value.parse().ok()).flatten();
+                spec.max_attempts = Some(max.ok_or_else(|| refuse("a number from 1 to 32767"))?);
+            }
+            "queue" => {
+                let written = part.split_once('=').map_or("", |(_, value)| value);
+                if value.is_empty() || !written.chars().all(|c| is_plain(c) || "%+".contains(c)) {
+                    return Err(refuse("made of letters, digits, _ : / - and .; percent-encode others, as %21"));
+                }
+                spec.queue_name = Some(value);
+            }
+            "job_key" => spec.job_key = Some(value),
+            "job_key_mode" => {
+                spec.job_key_mode = Some(match value.as_str() {
+                    "replace" => JobKeyMode::Replace,
+                    "preserve_run_at" => JobKeyMode::PreserveRunAt,
+                    _ => return Err(refuse("replace or preserve_run_at")),
+                });
+            }
+            "priority" => {
+                let digits = value.strip_prefix('-').unwrap_or(&value);
+                let digits = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
+                let priority = digits.then(|| value.parse().ok()).flatten();
+                spec.priority = Some(priority.ok_or_else(|| refuse("a number from -32768 to 32767"))?);
+            }
+            "tz" => {
+                entry.schedule.zone = Some(value.parse().map_err(|_| self.error(part, unknown_zone(&value)))?);
+            }
+            _ => {
+                let text = "is unknown; expected id, fill, max, queue, jobKey, jobKeyMode, priority or tz";
+                return Err(self.error(part, format!("option {key:?} {text}")));
+            }
         }
         Ok(())
     }

@@ -406,23 +406,28 @@ impl Threads {
             }
         }
         info!(worker_id, duration_ms = start.elapsed().as_millis() as u64; "worker stopped");
-        let mut left = Vec::new();
-        if !stuck.is_empty() {
-            let (count, list) = (stuck.len(), named(&stuck));
-            left.push(format!("{count} handler(s) did not return in time; their jobs were given back: {list}"));
-        }
-        let unwritten: Vec<String> = shared.ledger.all().iter().filter_map(unwritten).collect();
-        if !unwritten.is_empty() {
-            let (count, list) = (unwritten.len(), named(&unwritten));
-            left.push(format!("{count} outcome(s) could not be written, so these jobs may run again: {list}"));
-        }
-        if let Some(avoided) = shared.avoided.at(start).filter(|_| until_empty) {
-            let (count, list) =
-                (avoided.len(), named(&avoided.iter().map(|id| format!("job {id}")).collect::<Vec<_>>()));
-            left.push(format!("the database refuses the claim of {count} job(s): {list}"));
-        }
-        if left.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Stopped, left.join("; "))) }
+        report_leftovers(shared, &stuck, until_empty.then_some(start))
     }
+}
+
+/// The error of a stop that left something undone: handlers that run, outcomes that are not written, and, in a run until
+/// empty, jobs that were not claimed. `until_empty_since` is when the stop of such a run began.
+fn report_leftovers(shared: &Shared, stuck: &[String], until_empty_since: Option<Instant>) -> Result<()> {
+    let mut left = Vec::new();
+    if !stuck.is_empty() {
+        let (count, list) = (stuck.len(), named(stuck));
+        left.push(format!("{count} handler(s) did not return in time; their jobs were given back: {list}"));
+    }
+    let unwritten: Vec<String> = shared.ledger.all().iter().filter_map(unwritten).collect();
+    if !unwritten.is_empty() {
+        let (count, list) = (unwritten.len(), named(&unwritten));
+        left.push(format!("{count} outcome(s) could not be written, so these jobs may run again: {list}"));
+    }
+    if let Some(avoided) = until_empty_since.and_then(|start| shared.avoided.at(start)) {
+        let (count, list) = (avoided.len(), named(&avoided.iter().map(|id| format!("job {id}")).collect::<Vec<_>>()));
+        left.push(format!("the database refuses the claim of {count} job(s): {list}"));
+    }
+    if left.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Stopped, left.join("; "))) }
 }
 
 /// A list for an error's text: the first twenty items, and how many more there are.

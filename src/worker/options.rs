@@ -561,11 +561,7 @@ impl WorkerOptions {
         };
         let names: Vec<String> = tasks.iter().map(|task| task.name.to_string()).collect();
         let mut store = Store::new(&database, &config.schema, "init", Role::Init, &interrupt);
-        let of = |field: &'static str| move |text: &String| (field.to_owned(), text.clone());
-        let flags = config.forbidden_flags.iter().map(of("forbidden flag"));
-        let flags = flags.chain(config.accepted_flags.iter().map(of("accepted flag")));
-        let texts = names.iter().map(of("task name")).chain(flags).chain(self.crons.iter().flat_map(Cron::texts));
-        store.check_texts(&texts.collect::<Vec<_>>())?;
+        store.check_texts(&sent_texts(&names, &config, &self.crons))?;
         let ids = store.tasks(&names).map_err(|e| refused(&config.schema, e).context("registering the tasks"))?;
         drop(store);
         let task_ids = by_id(ids, &names);
@@ -583,6 +579,14 @@ impl WorkerOptions {
         });
         Ok(Worker::new(config, database, facts, tasks, task_ids, utils, self.extensions).with_crons(self.crons))
     }
+}
+
+/// The caller's texts that the worker sends to the database, each with the name of its field.
+fn sent_texts(names: &[String], config: &Config, crons: &[Cron]) -> Vec<(String, String)> {
+    let of = |field: &'static str| move |text: &String| (field.to_owned(), text.clone());
+    let flags = config.forbidden_flags.iter().map(of("forbidden flag"));
+    let flags = flags.chain(config.accepted_flags.iter().map(of("accepted flag")));
+    names.iter().map(of("task name")).chain(flags).chain(crons.iter().flat_map(Cron::texts)).collect()
 }
 
 #[cfg(test)]
