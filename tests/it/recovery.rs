@@ -450,8 +450,10 @@ fn killed_processes_lose_no_job_and_only_kills_cause_reruns() {
         "{jobs} jobs, {kills} kills: {again} ran again, rescued {longest:.2} s after the kill at most; the rest took {drained:?}"
     );
     assert!(again > 0, "no kill hit a running job");
-    let limit = HEARTBEAT + THRESHOLD + SWEEP + Duration::from_millis(500);
-    assert!(longest <= limit.as_secs_f64(), "rescued after {longest} s, limit {limit:?}");
+    // On a busy machine each step may take some seconds, but far less than the four hours after which any worker frees a
+    // lock without recovery.
+    let usual = HEARTBEAT + THRESHOLD + SWEEP;
+    assert!(longest <= 10.0 * usual.as_secs_f64(), "rescued after {longest} s, usually within {usual:?}");
 }
 
 #[test]
