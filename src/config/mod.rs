@@ -98,8 +98,8 @@ pub(crate) const LONGEST_BEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// A sweep does not recover a worker's jobs before this number of that worker's own heartbeats is missing.
 pub(crate) const MISSED_BEATS: u32 = 3;
 
-/// A worker that was silent for less than this does not suspect that its jobs were recovered, unless its own threshold
-/// is shorter.
+/// After a shorter silence, the worker assumes that it still holds its jobs. A shorter threshold of its own has
+/// precedence.
 const SHORTEST_DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 /// How the jobs of dead workers are recovered. See the deployment guide, section Recovery
@@ -126,10 +126,10 @@ pub struct WorkerRecoveryConfig {
     /// The resilient flags: workers that hold a job with one of them may be silent for longer. Defaults to
     /// `infrastructure_resilient`.
     pub resilient_job_flags: Vec<String>,
-    /// How often a job may be recovered. Defaults to 5. Must be at least 1. A job that was recovered three times, or
-    /// this often if that is fewer, runs alone in its worker. If its worker dies while the job is alone, and this is
-    /// one recovery more than allowed, the job fails permanently. So a job that kills its workers fails, and jobs that
-    /// ran beside it do not.
+    /// How often a job may be recovered. Defaults to 5. Must be at least 1. After three recoveries, or `max_recoveries`
+    /// if that is fewer, the job runs alone in its worker. If its worker then dies and the recoveries exceed
+    /// `max_recoveries`, the job fails permanently. So a job that kills its workers fails, and jobs that ran beside it
+    /// do not.
     pub max_recoveries: u32,
     /// If true, a worker recovers the jobs of all dead workers, including the async crate's. Defaults to false: a
     /// worker with such a configuration recovers no jobs. Each recovery setter of `WorkerOptions` sets it to true. A

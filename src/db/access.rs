@@ -1,5 +1,5 @@
 //! Finds out what the schema contains and what the current role may do there, and refuses what cannot work.
-//! Reads catalogs and the ledger of migrations; changes nothing.
+//! Reads catalogs and the migrations table; changes nothing.
 //!
 //! Row security without a policy makes PostgreSQL hide rows without an error: a list is empty and a claim finds no job.
 //! `row_security = off` would raise an error instead, but also for a policy that filters on purpose. So the policies
@@ -232,7 +232,7 @@ pub(crate) struct Access {
     pub(crate) has_queue_index: bool,
     pub(crate) has_private_workers: bool,
     pub(crate) has_job_retirements: bool,
-    /// 0 if the ledger is empty, missing or cannot be read.
+    /// 0 if the migrations table is empty, missing or cannot be read.
     pub(crate) max_id: i32,
     breaks_us: Option<i32>,
     is_moving: bool,
@@ -243,10 +243,10 @@ impl Access {
     /// Checks the schema and the role's rights.
     ///
     /// # Errors
-    /// `Schema` if the server is too old or the ledger has another form; database errors.
+    /// `Schema` if the server is too old or the migrations table has another form; database errors.
     pub(crate) fn look(client: &mut impl Ask, schema: &Schema) -> Result<Self> {
         let access = Self::look_once(client, schema)?;
-        // The ledger is read after the tables. It may list a migration that was made in between.
+        // The migrations table is read after the other tables. It may list a migration that was made in between.
         if access.max_id >= INSTALLED && !access.has_jobs {
             return Self::look_once(client, schema);
         }
@@ -310,7 +310,7 @@ impl Access {
     }
 
     /// Returns the refusal of a schema that a newer worker has changed so that this library must not touch it. Sends
-    /// one statement, unless the ledger lists such a change or cannot be read.
+    /// one statement, unless the migrations table lists such a change or cannot be read.
     pub(crate) fn look_for_breaking(client: &mut impl Ask, schema: &Schema) -> Result<Option<Error>> {
         match Self::ask_the_ledger(client, schema) {
             Ok(row) if row.try_get::<_, Option<i32>>("breaks_us")?.is_none() => Ok(None),
@@ -360,7 +360,7 @@ impl Access {
             let text = format!("{max_id}, but its table {JOBS} is gone");
             Err(self.refuse(schema, text).with_sqlstate("42P01"))
         };
-        // A role that only adds jobs may be unable to read the ledger.
+        // A role that only adds jobs may be unable to read the migrations table.
         if self.has_ledger && !self.may_read_ledger {
             return if self.has_jobs { Ok(Verdict::Ready) } else { gone("has a ledger of migrations") };
         }

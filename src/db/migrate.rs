@@ -1,6 +1,5 @@
 //! Brings the schema to the state that a worker needs, and finds out which optional objects it has.
-//! Knows the ledger of migrations and the extras, which are the objects that only this library uses. Knows nothing of
-//! jobs.
+//! Knows the migrations table and the extras, which are the objects that only this library uses. Knows nothing of jobs.
 
 use crate::db::access::{Access, INSTALLED, NEWEST_KNOWN, Need, Verdict, needs};
 use crate::db::schema::Schema;
@@ -9,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use std::thread;
 use std::time::Duration;
 
-/// The extras in their order: the id in this library's own ledger, and the SQL that creates them.
+/// The extras in their order: the id in this library's own migrations table, and the SQL that creates them.
 const EXTRAS: [(i32, &str); 7] = [
     (1, include_str!("../../migrations/native/001_extras.sql")),
     (2, include_str!("../../migrations/native/002_recovery.sql")),
@@ -90,7 +89,7 @@ impl Migrator<'_> {
                     let refusal = access.lacking(self.schema, needs::LEDGER).or_else(|| access.hidden(self.schema));
                     return refusal.map_or(Ok(access), Err);
                 }
-                // This wait ends by itself: the ledger moves on, or its newest row grows old.
+                // This wait ends by itself: the migrations table gets a row, or its newest row grows old.
                 Verdict::Moving => {}
                 Verdict::Empty if !may_install => return Err(access.empty(self.schema)),
                 Verdict::Empty => {
@@ -223,8 +222,8 @@ fn facts(access: Access, schema: &Schema, lost: &str, needs: &[Need]) -> Result<
 
 /// Whether two installers clashed. The work may be done at the next check.
 fn is_clash(error: &Error) -> bool {
-    // A duplicate row in a catalog or the ledger; a schema, table or type that exists already; a deadlock or lock
-    // timeout.
+    // A duplicate row in a catalog or the migrations table; a schema, table or type that exists already; a deadlock or
+    // lock timeout.
     matches!(error.sqlstate(), Some("23505" | "42P06" | "42P07" | "42710" | "40P01" | "55P03"))
 }
 

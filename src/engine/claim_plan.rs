@@ -243,7 +243,7 @@ impl ClaimPlan {
         }
     }
 
-    /// Whether the next job did not fit beside the held jobs, and all of these still wait for a thread.
+    /// True if the last claim gave jobs back (`Brought::cut`), and no held job has started since.
     fn is_cramped(&self, seen: Seen) -> bool {
         self.cut.is_some_and(|held| seen.queued > 0 && seen.bytes >= held)
     }

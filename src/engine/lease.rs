@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// No lock gets much older than this, so that sweeps that judge by age see a live worker. Every half of this time,
-/// locks that are older than half of it are renewed.
+/// The worker renews its locks before they get much older. Otherwise a sweep by lock age would consider it dead. Every
+/// half of this time, it renews locks that are older than half of it.
 const RENEW_AFTER: Duration = Duration::from_secs(60);
 const TASKS_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a heartbeat that the database refused.
@@ -333,8 +333,8 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Enters this worker's tasks again if they were deleted. Logs each task once whose jobs are due and that no worker
-    /// of this library has: the jobs of a misspelled name would otherwise wait unnoticed. Other implementations do not
+    /// Enters this worker's tasks again if they were deleted. Logs a task once if it has due jobs and no worker of this
+    /// library handles it. Otherwise the jobs of a misspelled name would wait unnoticed. Other implementations do not
     /// publish their tasks.
     fn look_at_tasks(&mut self) -> Result<()> {
         let shared = self.shared;

@@ -219,8 +219,9 @@ impl Settler<'_> {
                 self.forget_recoveries(&group);
                 return;
             };
-            // Only a stop that has run out of time ends this loop; its error names these jobs. The interrupt is checked
-            // as well: a call that fails at once, as on a socket without a listener, is never interrupted.
+            // If the stop exceeds its deadline, this loop ends early. The error of the stop then lists these jobs. The
+            // interrupt is checked as well: a call that fails at once, as on a socket without a listener, is never
+            // interrupted.
             if error.kind() == ErrorKind::Stopped || self.shared.stop.interrupt.is_raised() {
                 return;
             }

@@ -94,7 +94,7 @@ pub(super) const PARAMETERS: &[Parameter] = &[
 /// Variables that libpq sends as settings of the session.
 pub(super) const SETTINGS: [(&str, &str); 3] = [("PGDATESTYLE", "datestyle"), ("PGTZ", "timezone"), ("PGGEQO", "geqo")];
 
-/// The variables of which one must be set for a connection without a connection string.
+/// Without a connection string, at least one of these variables must be set.
 pub(crate) const WHERE: [&str; 6] = ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGSERVICE"];
 
 pub(super) fn find(name: &str) -> Option<&'static Parameter> {
