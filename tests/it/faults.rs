@@ -155,7 +155,8 @@ fn a_stop_is_in_time_and_unlocks_all_with_a_stopped_backend() {
     let db = TestDb::alone();
     for role in ["fetch", "settle", "lease"] {
         let work = Work::new();
-        Work::add(&db, 1000);
+        // Without queues no second statement follows a claim, between which the backend could be stopped.
+        db.execute("select graphile_worker.add_job('work') from generate_series(1, 1000)");
         let options = work.options(db.worker()).database_timeout(Duration::from_secs(10)).shutdown_grace_period(GRACE);
         let running = Running::start(options);
         eventually(SOON, || work.tally.jobs() > 20);
