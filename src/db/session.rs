@@ -355,6 +355,64 @@ impl Session {
         Ok(rows)
     }
 
+    /// Runs two statements in one transaction and one round trip. Returns the rows of the second one.
+    pub(crate) fn query_after(
+        &mut self,
+        (first, first_params): (&Query, Vec<Param>),
+        (second, params): (&Query, Vec<Param>),
+    ) -> Result<Vec<Row>> {
+        let (first, second) = (self.prepared(first)?, self.prepared(second)?);
+        let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
+        match &mut self.link {
+            Link::Own(own) => {
+                let client = own.client.as_ref().expect("taken only by drop");
+                let (first_params, params) = (borrow(&first_params), borrow(&params));
+                within(&own.runtime, deadline, &interrupt, &own.progress, async {
+                    // A failed statement fails those that were sent after it, and the commit ends the transaction. So the
+                    // first error says what is wrong.
+                    let (begun, before, rows, ended) = tokio::join!(
+                        client.batch_execute("begin"),
+                        client.query(&first, &first_params),
+                        client.query(&second, &params),
+                        client.batch_execute("commit"),
+                    );
+                    begun?;
+                    before?;
+                    let rows = rows?;
+                    ended.map(|()| rows)
+                })
+            }
+            Link::Lent(lent) => lend(lent, deadline, move |loan| {
+                let client = &mut loan.connection;
+                let mut transaction = client.transaction()?;
+                transaction.query(&first, &borrow(&first_params))?;
+                let rows = transaction.query(&second, &borrow(&params))?;
+                transaction.commit()?;
+                Ok(rows)
+            }),
+        }
+    }
+
+    /// The prepared form of a statement in this session.
+    fn prepared(&mut self, query: &Query) -> Result<Statement> {
+        if let Some(known) = self.statements.get(query.name) {
+            return Ok(known.clone());
+        }
+        let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
+        let statement = match &mut self.link {
+            Link::Own(own) => {
+                let client = own.client.as_ref().expect("taken only by drop");
+                within(&own.runtime, deadline, &interrupt, &own.progress, client.prepare(&query.text))
+            }
+            Link::Lent(lent) => {
+                let text = query.text.clone();
+                lend(lent, deadline, move |loan| loan.connection.prepare(&text))
+            }
+        }?;
+        self.statements.insert(query.name, statement.clone());
+        Ok(statement)
+    }
+
     /// As [`query`](Self::query), but in a transaction of its own, and with texts in the database's own encoding. For
     /// results with a character that UTF-8 does not have. Texts among the parameters must be ASCII.
     pub(crate) fn query_unconverted(&mut self, query: &Query, params: Vec<Param>) -> Result<Vec<Row>> {

@@ -43,6 +43,8 @@ pub(crate) struct Brought {
     /// Set if some jobs were given back because they could not be held or read soon: how many bytes were held at that
     /// moment.
     pub(crate) cut: Option<usize>,
+    /// Whether there may be more jobs although the claim returned few.
+    pub(crate) more: bool,
 }
 
 /// The state that dispatch reads before each step.
@@ -170,15 +172,15 @@ impl ClaimPlan {
                 self.in_flight += 1;
                 self.asked += jobs;
             }
-            Event::Claimed(Brought { cut: Some(_), .. }) => {
-                self.ready = true;
-                self.seen_empty = false;
-            }
             Event::Claimed(Brought { asked, got, .. }) if got >= asked => {
                 // This holds also if another claim returned too few jobs meanwhile. That claim may have skipped rows
                 // that this one had locked and did not need.
                 self.ready = true;
                 self.growth = (self.growth * 2).min(CEILING);
+                self.seen_empty = false;
+            }
+            Event::Claimed(Brought { more: true, .. }) => {
+                self.ready = true;
                 self.seen_empty = false;
             }
             Event::Claimed(Brought { got, entries, .. }) => {

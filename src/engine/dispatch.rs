@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::claim_plan::{Brought, CEILING, ClaimPlan, Event, Seen, Step};
-use super::fetch::{Fetched, Order};
+use super::fetch::{Fetched, Order, Reach};
 use super::local_queue_events::{LocalQueueEvents, Pause};
 use crate::backoff::random_unit;
 use crate::config::RefetchDelay;
@@ -38,6 +38,8 @@ struct Dispatcher<'a> {
     events: LocalQueueEvents<'a>,
     /// How many of the recently claimed jobs belong to each task. Older claims weigh less.
     mix: HashMap<usize, f64>,
+    /// Whether the next claim must look at all jobs.
+    everywhere: bool,
     /// The numbers of fetch threads that carry out no claim. The last one gets the next claim.
     free: Vec<usize>,
 }
@@ -90,6 +92,7 @@ impl<'a> Dispatcher<'a> {
             watch: Watch::default(),
             events: LocalQueueEvents::new(shared),
             mix: HashMap::new(),
+            everywhere: true,
             free: (0..claimers).rev().collect(),
         }
     }
@@ -101,7 +104,6 @@ impl<'a> Dispatcher<'a> {
         self.shared.held.set_low_water(self.plan.low_water(seen));
         match self.plan.step(seen) {
             Step::Claim(asked) => {
-                self.timers.poll_again();
                 self.events.claim_sent();
                 self.order(asked, seen.entries);
                 self.plan.on(Event::Asked(asked));
@@ -109,6 +111,7 @@ impl<'a> Dispatcher<'a> {
             Step::Wait if self.is_held_for_too_long(seen.queued) => {
                 self.events.expired(self.shared.take_back());
                 self.plan.on(Event::GaveBack);
+                self.everywhere = true;
                 self.timers.takes_rest(Instant::now());
             }
             Step::Wait => self.wait(seen),
@@ -137,11 +140,15 @@ impl<'a> Dispatcher<'a> {
                 self.fetched(fetched.expect("the sender is in the same struct"));
             }
             recv(channels.wake.1) -> _ => self.refetch.wanted = true,
-            recv(channels.freed.1) -> _ => self.plan.on(Event::Freed),
+            recv(channels.freed.1) -> _ => {
+                self.everywhere = true;
+                self.plan.on(Event::Freed);
+            }
             recv(channels.low.1) -> _ => {}
             recv(poll) -> _ => {
                 self.timers.poll_again();
                 self.refetch.wanted = true;
+                self.everywhere = true;
             }
             recv(self.refetch.until.map_or_else(never, at)) -> _ => {}
             recv(look_again) -> _ => {}
@@ -219,7 +226,8 @@ impl<'a> Dispatcher<'a> {
 
     fn order(&mut self, jobs: usize, entries: usize) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
-        let order = Order { jobs, entries };
+        let everywhere = std::mem::take(&mut self.everywhere);
+        let order = Order { jobs, everywhere, entries };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -227,16 +235,27 @@ impl<'a> Dispatcher<'a> {
     fn fetched(&mut self, fetched: Fetched) {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
-        let Order { jobs: asked, entries } = fetched.order;
-        let Some(taken) = fetched.taken else { return self.plan.on(Event::ClaimFailed { asked }) };
+        let Order { jobs: asked, entries, .. } = fetched.order;
+        let Some(taken) = fetched.taken else {
+            self.everywhere = true;
+            return self.plan.on(Event::ClaimFailed { asked });
+        };
         self.remember(&taken.jobs);
         let got = taken.jobs.values().sum();
         self.events.fetched(got);
-        // A cut claim does not show how many jobs there are.
-        let found = if taken.cut.is_some() { asked } else { got };
+        let is_short = got < asked && taken.cut.is_none();
+        if fetched.reach == Reach::Everywhere {
+            self.timers.poll_again();
+        }
+        // Before it ends, a run until empty looks at all jobs. Jobs that were given back are before the others.
+        let ahead_only = fetched.reach == Reach::Ahead && is_short && self.until_empty;
+        self.everywhere |= ahead_only || taken.cut.is_some();
+        // A cut claim does not show how many jobs there are, nor does a list.
+        let more = taken.cut.is_some() || ahead_only || fetched.reach == Reach::Listed;
+        let found = if more { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
-        let brought = Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut };
+        let brought = Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut, more };
         self.plan.on(Event::Claimed(brought));
     }
 

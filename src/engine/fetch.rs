@@ -1,6 +1,7 @@
 //! gw-fetch-N: sends claims, and passes the jobs to the threads. Knows nothing of handlers.
 //! The second fetch thread works only while full claims follow each other.
 
+use super::frontier::{LARGE, Next, Scope, Seen};
 use super::intake::{Intake, Taken};
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
@@ -31,6 +32,8 @@ const SHORT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order {
     pub(crate) jobs: usize,
+    /// Whether jobs may have become available that are before those of earlier claims.
+    pub(crate) everywhere: bool,
     /// How many claims the ledger had when dispatch decided on this one.
     pub(crate) entries: usize,
 }
@@ -43,6 +46,19 @@ pub(crate) struct Fetched {
     pub(crate) taken: Option<Taken>,
     /// Whether large payloads made the claim slow.
     pub(crate) late: bool,
+    /// How far the claim looked.
+    pub(crate) reach: Reach,
+}
+
+/// How far a claim looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// At all jobs: if it returned few, there are no more.
+    Everywhere,
+    /// At all jobs from the last place on.
+    Ahead,
+    /// At the jobs of a list.
+    Listed,
 }
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
@@ -55,20 +71,28 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
     };
     let mut retry = Backoff::new(Duration::from_millis(50), Duration::from_secs(10));
     let orders = &shared.channels.orders[claimer].1;
-    let mut intake = Intake::default();
+    let (mut turns, mut intake) = (Turns::default(), Intake::default());
     loop {
         let order = select! {
             recv(orders) -> order => order.expect("the sender is in `shared`"),
             recv(shared.stop.begun.receiver()) -> _ => return,
         };
-        let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
+        let (mut limit, mut tries, mut everywhere) = (order.jobs, TRANSIENT_TRIES, order.everywhere);
         let start = Instant::now();
-        let taken = loop {
+        let (taken, reach) = loop {
             let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
-            let (error, refused) = match claim(shared, &mut store, &filter, limit, claiming, &mut intake) {
-                Ok(taken) => {
+            let (error, refused) = match claim(
+                shared,
+                &mut store,
+                &filter,
+                Ask { limit, everywhere, claimer },
+                claiming,
+                &mut turns,
+                &mut intake,
+            ) {
+                Ok((taken, reach)) => {
                     retry.reset();
-                    break Some(taken);
+                    break (Some(taken), reach);
                 }
                 Err(Failed::Refused(error)) => (error, true),
                 Err(Failed::InDoubt(error)) => (error, false),
@@ -79,6 +103,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
             }
+            everywhere = true;
             let passes = !refused || (error.is_transient() && tries > 0);
             if passes {
                 // The database replies, so the pause is shorter than for a database that is away.
@@ -88,13 +113,13 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
             // A user's trigger may refuse one row, and with it the whole claim. Halving the claim finds the row.
             match (refused, passes, limit) {
-                (false, ..) => break None,
+                (false, ..) => break (None, Reach::Everywhere),
                 (_, true, _) => {}
                 (_, _, 2..) => limit /= 2,
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
                     shared.stop.begun.wait_timeout(retry.next());
-                    break None;
+                    break (None, Reach::Everywhere);
                 }
             }
         };
@@ -107,7 +132,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             shared.take_back();
         }
         let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
-        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late });
+        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late, reach });
     }
 }
 
@@ -133,7 +158,7 @@ impl From<Error> for Failed {
 /// or if too many jobs are skipped already.
 fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Error) -> bool {
     let ids = shared.task_ids.read().clone();
-    let rows = match store.claim(filter, wanted(shared, &ids, 1, true)) {
+    let rows = match store.claim(filter, wanted(shared, &ids, 1, true, Scope::Everywhere)) {
         Ok(rows) => rows,
         Err(error) => {
             shared.error_log.retried("find the job that the database refuses", &error);
@@ -150,7 +175,7 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
 }
 
 /// The parameters of a claim of at most `limit` jobs of these tasks.
-fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: bool) -> Wanted {
+fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: bool, scope: Scope) -> Wanted {
     Wanted {
         limit,
         inline: INLINE / limit.max(16),
@@ -158,7 +183,48 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: 
         now: shared.config.local_time.then(Utc::now),
         avoid: shared.avoided.at(Instant::now()),
         only_looks,
+        scope,
+        turn: None,
     }
+}
+
+/// Decides which claims wait until the claims of other workers have ended. A claim that runs beside others reads all rows
+/// that those have locked, to skip them. But a turn costs three statements, so a worker alone only tries it now and then.
+#[derive(Default)]
+struct Turns {
+    claims: u32,
+    /// Until then every large claim waits for its turn.
+    until: Option<Instant>,
+}
+
+impl Turns {
+    /// One in so many large claims waits for its turn in any case, to see whether others claim.
+    const TRIED: u32 = 8;
+    /// A turn that is waited for longer than this shows that others claim.
+    const WORTH: Duration = Duration::from_millis(2);
+    /// For how long every large claim waits then.
+    const LASTS: Duration = Duration::from_secs(1);
+
+    fn wants(&mut self, limit: usize, now: Instant) -> bool {
+        if limit < LARGE {
+            return false;
+        }
+        self.claims = self.claims.wrapping_add(1);
+        self.until.is_some_and(|until| now < until) || self.claims % Self::TRIED == 1
+    }
+
+    fn waited(&mut self, waited: Duration, now: Instant) {
+        if waited > Self::WORTH {
+            self.until = Some(now + Self::LASTS);
+        }
+    }
+}
+
+/// What one claim is sent for.
+struct Ask {
+    limit: usize,
+    everywhere: bool,
+    claimer: usize,
 }
 
 /// Claims jobs, and hands them to the threads.
@@ -166,19 +232,46 @@ fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
-    limit: usize,
+    Ask { limit, everywhere, claimer }: Ask,
     claiming: RwLockReadGuard<()>,
+    turns: &mut Turns,
     intake: &mut Intake,
-) -> Result<Taken, Failed> {
+) -> Result<(Taken, Reach), Failed> {
     let ids = shared.task_ids.read().clone();
     add(&shared.stats.claims, 1);
 
     // An error of this call is about the connection. An error of the claim may be about one row.
     store.connect()?;
-    let rows = store.claim(filter, wanted(shared, &ids, limit, false)).map_err(|error| match error.sqlstate() {
+    let scope = loop {
+        match shared.frontier.next(limit, everywhere, Instant::now()) {
+            Next::Claim(scope) => break scope,
+            Next::Scout(count, bounds) => {
+                let start = Instant::now();
+                let ids = store.scout(filter, wanted(shared, &ids, count, true, Scope::Everywhere), bounds)?;
+                shared.frontier.scouted(ids, start, Instant::now());
+            }
+        }
+    };
+    let start = Instant::now();
+    let turn = turns.wants(limit, Instant::now()).then_some(claimer);
+    let wanted = Wanted { turn, ..wanted(shared, &ids, limit, false, scope.clone()) };
+    let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
+    let seen = |Claimed { row, .. }: &Claimed| {
+        // A run_at of -infinity has no place in the order of times.
+        Some(Seen { id: row.get("id"), priority: row.get("priority"), run_at: row.try_get("run_at").ok()? })
+    };
+    let seen: Vec<Seen> = rows.iter().filter_map(seen).collect();
+    let now = Instant::now();
+    // Neither the wait for a turn nor the network shows how many entries the claim had to read.
+    let seconds = rows.first().and_then(|claimed| claimed.row.get::<_, Option<f64>>("seconds"));
+    let took = seconds.map_or(now - start, |seconds| Duration::from_secs_f64(seconds.max(0.0)));
+    shared.frontier.claimed(&scope, limit, rows.len(), &seen, took, now);
+    if turn.is_some() {
+        turns.waited((now - start).saturating_sub(took), now);
+    }
     shared.avoided.claimed(rows.iter().map(|claimed| claimed.row.get("id")));
     let mut jobs = Vec::with_capacity(rows.len());
     let mut recovered = Vec::new();
@@ -219,5 +312,27 @@ fn claim(
     }
     shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);
-    Ok(intake.take(shared, store, jobs)?)
+    let reach = match scope {
+        Scope::Everywhere => Reach::Everywhere,
+        Scope::From(_) => Reach::Ahead,
+        Scope::Listed(_) => Reach::Listed,
+    };
+    Ok((intake.take(shared, store, jobs)?, reach))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_claims_wait_for_their_turn_while_others_claim() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        let wanted = |turns: &mut Turns, claims, at| (0..claims).filter(|_| turns.wants(LARGE, at)).count();
+        assert!(!turns.wants(LARGE - 1, now), "a small claim is not worth the wait");
+        assert_eq!(wanted(&mut turns, 16, now), 2, "now and then, to see whether others claim");
+        turns.waited(Turns::WORTH * 2, now);
+        assert_eq!(wanted(&mut turns, 16, now), 16);
+        turns.waited(Duration::ZERO, now);
+        assert_eq!(wanted(&mut turns, 16, now + Turns::LASTS), 2);
+    }
 }

@@ -5,6 +5,7 @@ pub(crate) mod claim_plan;
 pub(crate) mod dispatch;
 pub(crate) mod error_log;
 pub(crate) mod fetch;
+pub(crate) mod frontier;
 pub(crate) mod gates;
 pub(crate) mod halves;
 pub(crate) mod held;
@@ -38,6 +39,7 @@ use avoid::Avoided;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use error_log::ErrorLog;
 use fetch::{Fetched, Order};
+use frontier::Frontier;
 use gates::Gates;
 use held::HeldJobs;
 use parking_lot::{Mutex, RwLock};
@@ -67,6 +69,8 @@ pub(crate) struct Shared {
     pub(crate) gates: Gates,
     /// The jobs whose claim the database refuses.
     pub(crate) avoided: Avoided,
+    /// Where the next claim looks for jobs.
+    pub(crate) frontier: Frontier,
     /// How many outcomes are deferred because the database does not write them now. Written by gw-settle.
     pub(crate) deferred: AtomicUsize,
     /// Why the worker stops by itself: a newer worker has changed the schema. `run` returns it.
@@ -144,6 +148,7 @@ impl Shared {
             gates: Gates::new(health.clone(), config.recovery.doubt_after(), channels.reconcile.0.clone()),
             held: HeldJobs::new(channels.low.0.clone()),
             slots: Slots::new(config.concurrency),
+            frontier: Frontier::new(config.poll_interval),
             worker_id,
             config,
             tasks,

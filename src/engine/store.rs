@@ -6,6 +6,7 @@ use crate::db::migrate::Facts;
 use crate::db::schema::Schema;
 use crate::db::session::{Interrupt, Param, Query, Session, Setup};
 use crate::db::{Database, Reconnecting};
+use crate::engine::frontier::{Bounds, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::active::{ActiveJob, Failure};
 use crate::job::spec::RawJob;
@@ -14,7 +15,7 @@ use crate::text::{self, Fitting, Look};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 
 /// The channel on which `add_job` notifies of new jobs. It belongs to the database, not to a schema.
@@ -22,6 +23,9 @@ pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
 
 /// How many waiting jobs a look for unknown tasks reads at most.
 const LOOKED_AT: i32 = 10_000;
+
+/// How long claims go on without turns after a session did not end its turn.
+const UNORDERED: Duration = Duration::from_secs(10);
 
 /// Settings for fixed plans by index, independent of the statistics of an empty table. Planning anew at every claim
 /// would cost more than the claim.
@@ -56,6 +60,10 @@ pub(crate) struct Wanted {
     pub(crate) avoid: Option<Vec<i64>>,
     /// Whether to write nothing, and only return the ids of the jobs that would be claimed.
     pub(crate) only_looks: bool,
+    /// Where to look for jobs.
+    pub(crate) scope: Scope,
+    /// Waits until no other worker of this library claims with the same number.
+    pub(crate) turn: Option<usize>,
 }
 
 impl Filter {
@@ -137,6 +145,8 @@ pub(crate) struct Store {
     worker: String,
     /// The statements used so far, by the name of their file.
     queries: HashMap<&'static str, Query>,
+    /// Until then claims do not wait for their turn.
+    unordered_until: Option<Instant>,
 }
 
 /// The result of [`Store::look_at_tasks`].
@@ -161,6 +171,7 @@ impl Store {
             schema: schema.clone(),
             worker: worker.to_owned(),
             queries: HashMap::new(),
+            unordered_until: None,
         }
     }
 
@@ -168,6 +179,28 @@ impl Store {
     fn query(&mut self, (name, sql): Statement, params: Vec<Param>) -> Result<Vec<Row>> {
         let query = self.queries.entry(name).or_insert_with(|| Query::new(name, sql, &self.schema));
         self.sessions.with(|session| session.query(query, params))
+    }
+
+    /// As `query`, while no other session is in the same turn. Returns `None`, and sends nothing, if turns are not
+    /// waited for now.
+    fn query_in_turn(&mut self, turn: usize, (name, sql): Statement, params: Vec<Param>) -> Result<Option<Vec<Row>>> {
+        if self.unordered_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(None);
+        }
+        let (wait, text) = statement!("claim/wait_for_turn");
+        for (name, sql) in [(wait, text), (name, sql)] {
+            self.queries.entry(name).or_insert_with(|| Query::new(name, sql, &self.schema));
+        }
+        let (wait, query) = (&self.queries[wait], &self.queries[name]);
+        let first: Vec<Param> = vec![Box::new(turn as i32)];
+        match self.sessions.with(|session| session.query_after((wait, first), (query, params))) {
+            Err(error) if error.sqlstate() == Some("55P03") => {
+                // The other session does not go on, so its turn is not waited for.
+                self.unordered_until = Some(Instant::now() + UNORDERED);
+                Ok(None)
+            }
+            rows => rows.map(Some),
+        }
     }
 
     /// How often this store's session was opened.
@@ -187,9 +220,16 @@ impl Store {
 
     /// Claims jobs, each in a row that `Job::from_row` reads, with its `task_id` and `apart`.
     pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
-        let Wanted { limit, inline, tasks, now, avoid, only_looks } = wanted;
+        let Wanted { limit, inline, tasks, now, avoid, only_looks, scope, turn } = wanted;
         let limit = limit as i32;
-        let window = filter.queue_index.then_some(limit + 32);
+        let (bounds, listed) = match scope {
+            Scope::Everywhere => (None, None),
+            Scope::From(bounds) => (Some(bounds), None),
+            Scope::Listed(ids) => (None, Some(ids)),
+        };
+        // A list has jobs without a queue only.
+        let window = if listed.is_some() { Some(0) } else { filter.queue_index.then_some(limit + 32) };
+        let (priorities, since) = bounds.map(|Bounds { priorities, since }| (priorities, since)).unzip();
         let worker = self.worker.clone();
         let params = || -> Vec<Param> {
             vec![
@@ -203,10 +243,17 @@ impl Store {
                 Box::new(avoid.clone()),
                 Box::new(only_looks),
                 Box::new(inline as i32),
+                Box::new(priorities.clone()),
+                Box::new(since.clone()),
+                Box::new(listed.clone()),
             ]
         };
         let claim = statement!("claim/claim");
-        match self.query(claim, params()) {
+        let rows = match turn {
+            Some(turn) => self.query_in_turn(turn, claim, params()).transpose(),
+            None => None,
+        };
+        match rows.unwrap_or_else(|| self.query(claim, params())) {
             Err(error) if text::is_untranslatable(&error) && filter.is_ascii() => {
                 // Otherwise the text of one job would prevent the claim of all others.
                 let query = &self.queries[claim.0];
@@ -215,6 +262,21 @@ impl Store {
             }
             rows => Ok(rows?.into_iter().map(|row| Claimed { row, unreadable: None }).collect()),
         }
+    }
+
+    /// The ids of the next jobs without a queue, from these bounds on, in their order.
+    pub(crate) fn scout(&mut self, filter: &Filter, wanted: Wanted, bounds: Bounds) -> Result<Vec<i64>> {
+        let params: Vec<Param> = vec![
+            Box::new(wanted.tasks),
+            Box::new(wanted.limit as i32),
+            Box::new(filter.forbidden.clone()),
+            Box::new(filter.accepted.clone()),
+            Box::new(wanted.now),
+            Box::new(bounds.priorities),
+            Box::new(bounds.since),
+        ];
+        let rows = self.query(statement!("claim/scout"), params)?;
+        Ok(rows.first().map(|row| row.get("ids")).unwrap_or_default())
     }
 
     /// Reads a job again that was claimed with its texts in the database's own encoding.

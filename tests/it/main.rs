@@ -32,6 +32,7 @@ mod rights;
 mod rotation;
 mod signals;
 mod size;
+mod snapshot;
 mod stop;
 mod text;
 mod timeout;

@@ -5,13 +5,21 @@ use crate::harness::TestDb;
 const SETTINGS: &str = "set plan_cache_mode = force_generic_plan; set jit = off; set enable_seqscan = off; \
      set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
 
-fn plan_of(db: &TestDb, sql: &str, arguments: &str) -> String {
+pub fn plan_of(db: &TestDb, sql: &str, arguments: &str) -> String {
     let sql = sql.replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
     let mut client = db.client();
     client.batch_execute(SETTINGS).unwrap();
     client.batch_execute(&format!("prepare statement as {sql}")).unwrap();
-    let rows = client.query(&format!("explain (analyze, timing off) execute statement({arguments})"), &[]).unwrap();
+    let rows =
+        client.query(&format!("explain (analyze, buffers, timing off) execute statement({arguments})"), &[]).unwrap();
     rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+}
+
+/// How many pages a statement with this plan read.
+pub fn buffers(plan: &str) -> u64 {
+    let line = plan.lines().find(|line| line.contains("Buffers:")).expect(plan);
+    let pages = |of: &str| Some(line.split_once(of)?.1.split_whitespace().next()?.parse::<u64>().unwrap());
+    pages("hit=").unwrap_or(0) + pages("read=").unwrap_or(0)
 }
 
 #[test]
@@ -28,7 +36,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
     let plan = plan_of(
         &db,
         include_str!("../../src/sql/claim/claim.sql"),
-        "'w', array[1], 100, null, null, null, 132, null, false, 2000",
+        "'w', array[1], 100, null, null, null, 132, null, false, 2000, null, null, null",
     );
     for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")]
     {
@@ -63,7 +71,9 @@ fn a_claim_takes_the_first_jobs_with_and_without_queue() {
     let mut next = 1;
     for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
         // With a window of 0 the claim takes only jobs without a queue.
-        let claim = format!("execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000)");
+        let claim = format!(
+            "execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000, null, null, null)"
+        );
         let rows = client.query(&claim, &[]).unwrap();
         let taken: Vec<i32> =
             rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
@@ -124,4 +134,22 @@ fn a_session_that_began_with_an_empty_table_uses_indexes_later() {
     let scans = "select seq_scan from pg_stat_xact_user_tables where relname = '_private_jobs'";
     let whole_table: i64 = transaction.query_one(scans, &[]).unwrap().get(0);
     assert_eq!(whole_table, 0, "reads of the whole table");
+}
+
+#[test]
+fn a_claim_that_is_planned_for_an_empty_table_finds_chosen_jobs_by_their_ids() {
+    let db = TestDb::new();
+    let mut client = db.client();
+    client.batch_execute("vacuum analyze graphile_worker._private_jobs").unwrap();
+    let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
+    let explain = "explain execute claim('w', array[1], 1, null, null, null, 33, null, false, 2000, null, null, null)";
+    let plan: Vec<String> = client.query(explain, &[]).unwrap().iter().map(|row| row.get(0)).collect();
+    for part in ["listed", "queued"] {
+        let start = plan.iter().position(|line| line.trim() == format!("CTE {part}")).expect(part);
+        let lines =
+            plan[start + 1..].iter().take_while(|line| !line.trim().starts_with("CTE ") || line.contains("Scan"));
+        let jobs: Vec<_> = lines.filter(|line| line.contains("on _private_jobs ")).collect();
+        assert!(!jobs.is_empty() && jobs.iter().all(|line| line.contains("jobs_pkey1")), "{part}: {jobs:?}");
+    }
 }

@@ -10,38 +10,49 @@
 --      size is returned, as `apart`, so that the reply is short whatever the payloads are.
 -- `was_recovered` is true if last_error begins with the text that a sweep writes: the job may be the one that kills its
 -- workers.
--- NULL in $4, $5, $6, $8 switches that part off.
+--   $11 $12 priorities in order, and for each the run_at from which it is read; jobs before that and jobs of other
+--      priorities are not seen. null sees all jobs
+--   $13 ids: of the jobs without a queue, only these are claimed, in this order
+-- NULL in $4, $5, $6, $8, $11, $13 switches that part off. `seconds` is how long the server searched.
 -- The walk over the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of the future are
 -- never read. `= any(array(...))` keeps every update on the primary key.
 with recursive
 clock as materialized (
   select coalesce($6::timestamptz, pg_catalog.now()) as now
 ),
--- The distinct priorities that unqueued jobs have, one index descent each.
-rung(priority) as (
-  (select j.priority
+-- The distinct priorities that unqueued jobs have, each with the run_at of its first job, one index descent each. While
+-- an old snapshot keeps dead entries in the index, a descent reads those before the first job. So they are read once.
+rung(priority, since) as (
+  (select j.priority, j.run_at
      from :GRAPHILE_WORKER_SCHEMA._private_jobs j
     where j.is_available and j.job_queue_id is null
-    order by j.priority
+      and $11::smallint[] is null and $13::bigint[] is null
+    order by j.priority, j.run_at
     limit 1)
   union all
-  select (select j.priority
-            from :GRAPHILE_WORKER_SCHEMA._private_jobs j
-           where j.is_available and j.job_queue_id is null and j.priority > r.priority
-           order by j.priority
-           limit 1)
+  select n.priority, n.run_at
     from rung r
-   where r.priority is not null
+   cross join lateral (
+     select j.priority, j.run_at
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.is_available and j.job_queue_id is null and j.priority > r.priority
+      order by j.priority, j.run_at
+      limit 1) n
 ),
 -- Unqueued jobs, locked as they are found. The outer limit ends the walk.
 loose as materialized (
   select c.id, c.priority, c.run_at
-    from rung r
+    from (
+      select * from rung
+      union all
+      select * from rows from (pg_catalog.unnest($11::smallint[]), pg_catalog.unnest($12::timestamptz[])) r
+       where $13::bigint[] is null) r(priority, since)
    cross join lateral (
      select j.id, j.priority, j.run_at
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
       where j.is_available and j.job_queue_id is null
         and j.priority = r.priority
+        and j.run_at >= r.since
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
         and (j.id = any($8::bigint[])) is not true
@@ -49,6 +60,24 @@ loose as materialized (
         and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
       order by j.run_at
       limit $3::int
+        for update skip locked) c
+   limit $3::int
+),
+-- The jobs of $13 that are still there. A condition on is_available would let the plan read another index, whose
+-- statistics may be those of an empty table.
+listed as materialized (
+  select c.id, c.priority, c.run_at
+    from pg_catalog.unnest($13::bigint[]) l(id)
+   cross join lateral (
+     select j.id, j.priority, j.run_at
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.id = l.id
+        and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id is null
+        and j.run_at <= (select now from clock)
+        and j.task_id = any($2::int[])
+        and (j.id = any($8::bigint[])) is not true
+        and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
         for update skip locked) c
    limit $3::int
 ),
@@ -60,31 +89,37 @@ edge as materialized (
   offset $3::int - 1
    limit 1
 ),
-step(priority) as (
-  (select j.priority
+step(priority, since) as (
+  (select j.priority, j.run_at
      from :GRAPHILE_WORKER_SCHEMA._private_jobs j
     where j.is_available
-    order by j.priority
+      and $11::smallint[] is null
+    order by j.priority, j.run_at
     limit 1)
   union all
-  select (select j.priority
-            from :GRAPHILE_WORKER_SCHEMA._private_jobs j
-           where j.is_available and j.priority > s.priority
-           order by j.priority
-           limit 1)
+  select n.priority, n.run_at
     from step s
-   where s.priority is not null
+   cross join lateral (
+     select j.priority, j.run_at
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.is_available and j.priority > s.priority
+      order by j.priority, j.run_at
+      limit 1) n
 ),
 -- The first entries of the main index up to the edge, queued or not.
 near as materialized (
   select c.*
-    from step s
+    from (
+      select * from step
+      union all
+      select * from rows from (pg_catalog.unnest($11::smallint[]), pg_catalog.unnest($12::timestamptz[]))) s(priority, since)
     left join edge e on true
    cross join lateral (
      select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
       where j.is_available
         and j.priority = s.priority
+        and j.run_at >= s.since
         and j.run_at <= case when s.priority = e.priority then e.run_at else (select now from clock) end
       order by j.run_at
       limit $7::int) c
@@ -173,7 +208,8 @@ heads as materialized (
    where ((h.priority, h.run_at) > (e.priority, e.run_at)) is not true
    order by h.priority, h.run_at
 ),
--- Locks the queue's row first, then the job's, as Node does. Both skip locked rows, so neither waits.
+-- Locks the queue's row first, then the job's, as Node does. Both skip locked rows, so neither waits. For is_available,
+-- see `listed`.
 queued as materialized (
   select k.id, h.job_queue_id, h.priority, h.run_at
     from heads h
@@ -185,7 +221,8 @@ queued as materialized (
    cross join lateral (
      select j.id
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
-      where j.id = h.id and j.is_available and j.job_queue_id = q.id
+      where j.id = h.id
+        and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id = q.id
         for update skip locked) k
    limit $3::int
 ),
@@ -193,6 +230,8 @@ pick as materialized (
   select id, job_queue_id, priority, run_at from queued
   union all
   select id, null::int, priority, run_at from loose
+  union all
+  select id, null::int, priority, run_at from listed
   order by priority, run_at
   limit $3::int
 ),
@@ -217,9 +256,10 @@ taken as (
     case when pg_catalog.pg_column_size(j.payload) > $10::int then pg_catalog.pg_column_size(j.payload) end as apart,
     pg_catalog.starts_with(j.last_error, 'recovered: ') as was_recovered
 )
-select * from taken
+select t.*, (select extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp())::float8) as seconds
+  from taken t
 union all
-select p.id, p.job_queue_id, null, null, null, p.priority, p.run_at, null, null, null, null, null, null, null
+select p.id, p.job_queue_id, null, null, null, p.priority, p.run_at, null, null, null, null, null, null, null, null
   from pick p
  where $9::boolean
  order by priority, run_at

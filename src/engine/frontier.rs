@@ -1,0 +1,268 @@
+//! Decides where a claim looks for jobs without a queue. Knows no SQL.
+//!
+//! While a transaction elsewhere stays open, vacuum removes no dead row, and a claim from the head of the index reads all
+//! dead entries again. So if such a look is slow, most claims start where earlier ones ended, or take jobs from a list
+//! that was read ahead. They miss what is added before that place, so a look at everything follows after at most a poll
+//! interval.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// A claim of at least this many jobs is large: it is taken from a list, and waits for its turn.
+pub(crate) const LARGE: usize = 100;
+
+/// How many ids a list has.
+const SHORTEST_LIST: usize = 2_000;
+const LONGEST_LIST: usize = 100_000;
+
+/// A slow look at everything is followed by a pause of this many times what it took too long.
+const PAUSE: u32 = 10;
+
+/// A look at everything is slow if it takes more than three times as long as other claims, and this.
+const NEGLIGIBLE: Duration = Duration::from_millis(5);
+
+/// How long after its `run_at` a job may be committed and still be found by the next claim.
+const LATE_COMMIT: TimeDelta = TimeDelta::seconds(1);
+
+/// What a claim costs whatever it returns, in jobs.
+const FIXED_COST: f64 = 50.0;
+
+/// Priorities in order, and for each the `run_at` before which all jobs have been looked at.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) priorities: Vec<i16>,
+    pub(crate) since: Vec<DateTime<Utc>>,
+}
+
+/// Where a claim looks.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Scope {
+    Everywhere,
+    From(Bounds),
+    /// At these ids.
+    Listed(Vec<i64>),
+}
+
+/// What to do for a claim.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Next {
+    Claim(Scope),
+    /// Read this many ids ahead, from these bounds, then ask again.
+    Scout(usize, Bounds),
+}
+
+/// A claimed job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) id: i64,
+    pub(crate) priority: i16,
+    pub(crate) run_at: DateTime<Utc>,
+}
+
+/// What the fetch threads of a worker know of the order of jobs.
+pub(crate) struct Frontier {
+    poll_interval: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    since: BTreeMap<i16, DateTime<Utc>>,
+    listed: VecDeque<i64>,
+    /// The length of the next list, and when the last one was read.
+    length: usize,
+    scouted: Option<Instant>,
+    /// The last list was empty, and no claim has looked further since.
+    nothing_ahead: bool,
+    /// From then on a claim may look everywhere.
+    everywhere: Instant,
+    /// Whether the last look at everything was slow.
+    is_slow: bool,
+    /// Seconds for each job of a claim that did not look everywhere; recent claims weigh more.
+    cost: f64,
+}
+
+impl Frontier {
+    pub(crate) fn new(poll_interval: Duration) -> Self {
+        let state = State {
+            since: BTreeMap::new(),
+            listed: VecDeque::new(),
+            length: SHORTEST_LIST,
+            scouted: None,
+            nothing_ahead: false,
+            everywhere: Instant::now(),
+            is_slow: false,
+            cost: 20e-6,
+        };
+        Self { poll_interval, state: Mutex::new(state) }
+    }
+
+    /// Where the next claim looks. `everywhere` is set if jobs may have become available before the bounds.
+    pub(crate) fn next(&self, limit: usize, everywhere: bool, now: Instant) -> Next {
+        let mut state = self.state.lock();
+        if everywhere || now >= state.everywhere || state.since.is_empty() {
+            if state.is_slow {
+                // One fetch thread does it at a time.
+                state.everywhere = now + self.poll_interval;
+            }
+            return Next::Claim(Scope::Everywhere);
+        }
+        if !state.listed.is_empty() && limit >= LARGE {
+            let count = limit.min(state.listed.len());
+            return Next::Claim(Scope::Listed(state.listed.drain(..count).collect()));
+        }
+        let bounds = Bounds {
+            priorities: state.since.keys().copied().collect(),
+            since: state.since.values().copied().collect(),
+        };
+        if limit >= LARGE && !std::mem::take(&mut state.nothing_ahead) {
+            return Next::Scout(state.length, bounds);
+        }
+        Next::Claim(Scope::From(bounds))
+    }
+
+    /// Records the ids that were read ahead.
+    pub(crate) fn scouted(&self, ids: Vec<i64>, start: Instant, now: Instant) {
+        let mut state = self.state.lock();
+        state.nothing_ahead = ids.is_empty();
+        state.listed = ids.into();
+        // Reading ahead takes at most a tenth of the time.
+        let took = now - start;
+        let since = state.scouted.replace(now).map_or(Duration::ZERO, |before| start - before);
+        state.length = match took {
+            _ if took * 10 > since => state.length * 8,
+            _ if took * 50 < since => state.length / 2,
+            _ => state.length,
+        }
+        .clamp(SHORTEST_LIST, LONGEST_LIST);
+    }
+
+    /// Records the `all` jobs that a claim of `limit` returned, in their order.
+    pub(crate) fn claimed(&self, scope: &Scope, limit: usize, all: usize, jobs: &[Seen], took: Duration, now: Instant) {
+        let mut state = self.state.lock();
+        let work = all as f64 + FIXED_COST;
+        match scope {
+            Scope::Everywhere => {
+                let usual = Duration::from_secs_f64(3.0 * state.cost * work) + NEGLIGIBLE;
+                let (excess, most) = (took.saturating_sub(usual), self.poll_interval.max(2 * took));
+                state.is_slow = !excess.is_zero();
+                state.everywhere = now + (PAUSE * excess).min(most);
+                if !state.listed.is_empty() {
+                    let claimed: HashSet<i64> = jobs.iter().map(|job| job.id).collect();
+                    while state.listed.front().is_some_and(|id| claimed.contains(id)) {
+                        state.listed.pop_front();
+                    }
+                }
+            }
+            _ => state.cost = 0.8 * state.cost + 0.2 * took.as_secs_f64() / work,
+        }
+        // A claim that was not full has seen all jobs, but some may be committed later than others with a later run_at.
+        let is_exact = all >= limit || matches!(scope, Scope::Listed(_));
+        let Some(last) = jobs.last().map(|job| job.priority) else { return };
+        for job in jobs {
+            let since = if job.priority == last && is_exact { job.run_at } else { job.run_at - LATE_COMMIT };
+            let bound = state.since.entry(job.priority).or_insert(since);
+            *bound = since.max(*bound);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: Duration = Duration::from_secs(1);
+    const FAST: Duration = Duration::from_millis(1);
+    const SLOW: Duration = Duration::from_millis(500);
+
+    fn time(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    fn jobs(jobs: &[(i64, i16, i64)]) -> Vec<Seen> {
+        jobs.iter().map(|&(id, priority, at)| Seen { id, priority, run_at: time(at) }).collect()
+    }
+
+    fn bounds(bounds: &[(i16, i64)]) -> Bounds {
+        Bounds {
+            priorities: bounds.iter().map(|bound| bound.0).collect(),
+            since: bounds.iter().map(|bound| time(bound.1)).collect(),
+        }
+    }
+
+    /// A frontier after a claim that looked everywhere and returned the jobs 1 and 2, as many as it asked for.
+    fn after(took: Duration) -> (Frontier, Instant) {
+        let (frontier, now) = (Frontier::new(POLL), Instant::now());
+        assert_eq!(frontier.next(2, false, now), Next::Claim(Scope::Everywhere), "nothing is known at first");
+        frontier.claimed(&Scope::Everywhere, 2, 2, &jobs(&[(1, 0, 100), (2, 5, 200)]), took, now);
+        (frontier, now)
+    }
+
+    #[test]
+    fn quick_claims_always_look_everywhere() {
+        let (frontier, now) = after(FAST);
+        assert_eq!(frontier.next(500, false, now), Next::Claim(Scope::Everywhere));
+    }
+
+    #[test]
+    fn after_a_slow_claim_the_next_ones_look_ahead_for_a_poll_interval() {
+        let (frontier, now) = after(SLOW);
+        let ahead = Next::Claim(Scope::From(bounds(&[(0, 99), (5, 200)])));
+        assert_eq!(frontier.next(10, false, now), ahead);
+        assert_eq!(frontier.next(10, false, now + POLL * 9 / 10), ahead);
+        assert_eq!(frontier.next(10, true, now), Next::Claim(Scope::Everywhere), "jobs came back");
+        let (frontier, now) = after(SLOW);
+        assert_eq!(frontier.next(10, false, now + POLL), Next::Claim(Scope::Everywhere));
+        assert_eq!(frontier.next(10, false, now + POLL), ahead, "one fetch thread is enough");
+    }
+
+    #[test]
+    fn bounds_move_on_with_full_claims_and_leave_time_for_late_commits_after_short_ones() {
+        let (frontier, now) = after(SLOW);
+        let from = Scope::From(Bounds::default());
+        frontier.claimed(&from, 2, 2, &jobs(&[(3, 5, 300), (4, 5, 310)]), FAST, now);
+        assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 310)]))));
+        frontier.claimed(&from, 9, 1, &jobs(&[(5, 5, 320)]), FAST, now);
+        assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))));
+        frontier.claimed(&Scope::Everywhere, 1, 1, &jobs(&[(6, 5, 50)]), SLOW, now);
+        assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))), "never back");
+    }
+
+    #[test]
+    fn large_claims_take_the_jobs_of_a_list_in_turn() {
+        let (frontier, now) = after(SLOW);
+        let Next::Scout(SHORTEST_LIST, from) = frontier.next(LARGE, false, now) else { panic!("no list yet") };
+        assert_eq!(from, bounds(&[(0, 99), (5, 200)]));
+        frontier.scouted((1..=250).collect(), now, now + FAST);
+        let listed = |ids: std::ops::RangeInclusive<i64>| Next::Claim(Scope::Listed(ids.collect()));
+        assert_eq!(frontier.next(LARGE, false, now), listed(1..=100));
+        assert_eq!(
+            frontier.next(10, false, now),
+            Next::Claim(Scope::From(from.clone())),
+            "a small claim leaves the list"
+        );
+        // Jobs that were claimed otherwise are not looked for again.
+        frontier.claimed(&Scope::Everywhere, 2, 2, &jobs(&[(101, 5, 200), (102, 5, 200)]), SLOW, now);
+        assert_eq!(frontier.next(LARGE, false, now), listed(103..=202));
+        assert_eq!(frontier.next(LARGE, false, now), listed(203..=250));
+        assert!(matches!(frontier.next(LARGE, false, now), Next::Scout(..)));
+        frontier.scouted(Vec::new(), now, now + FAST);
+        assert_eq!(frontier.next(LARGE, false, now), Next::Claim(Scope::From(from)), "nothing to list");
+    }
+
+    #[test]
+    fn a_list_grows_while_reading_it_takes_long() {
+        let (frontier, now) = after(SLOW);
+        let length = |frontier: &Frontier| match frontier.next(LARGE, false, now) {
+            Next::Scout(length, _) => length,
+            next => panic!("{next:?}"),
+        };
+        frontier.scouted(vec![1], now, now + SLOW);
+        let _ = frontier.next(LARGE, false, now);
+        assert_eq!(length(&frontier), 8 * SHORTEST_LIST);
+        frontier.scouted(vec![1], now + 100 * SLOW, now + 100 * SLOW + FAST);
+        let _ = frontier.next(LARGE, false, now);
+        assert_eq!(length(&frontier), 4 * SHORTEST_LIST);
+    }
+}
