@@ -179,7 +179,7 @@ impl ClaimPlan {
                 self.growth = (self.growth * 2).min(CEILING);
                 self.seen_empty = false;
             }
-            Event::Claimed(Brought { more: true, .. }) => {
+            Event::Claimed(Brought { cut: Some(_), .. } | Brought { more: true, .. }) => {
                 self.ready = true;
                 self.seen_empty = false;
             }
@@ -473,6 +473,16 @@ mod tests {
             plan.on(claimed(4, 0));
             assert_eq!(plan.step(IDLE), Step::Wait, "once");
         }
+    }
+
+    #[test]
+    fn a_short_claim_of_a_part_is_followed_by_another() {
+        let part = |got| Event::Claimed(Brought { asked: 4, got, more: true, ..Brought::default() });
+        check(&[part(0)], IDLE, Step::Claim(4));
+        let mut plan = ClaimPlan::new(THREADS, 2, true);
+        plan.on(Event::Asked(4));
+        plan.on(part(0));
+        assert_eq!(plan.step(IDLE), Step::Claim(4), "a run until empty does not end");
     }
 
     #[test]

@@ -251,8 +251,8 @@ impl<'a> Dispatcher<'a> {
         let ahead_only = fetched.reach == Reach::Ahead && is_short && self.until_empty;
         self.everywhere |= ahead_only || taken.cut.is_some();
         // A cut claim does not show how many jobs there are, nor does a list.
-        let more = taken.cut.is_some() || ahead_only || fetched.reach == Reach::Listed;
-        let found = if more { asked } else { got };
+        let more = ahead_only || fetched.reach == Reach::Listed;
+        let found = if more || taken.cut.is_some() { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
         let brought = Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut, more };
