@@ -157,6 +157,16 @@ fn unreadable_jobs_fail_with_the_column_and_the_others_run() {
 }
 
 #[test]
+fn a_job_that_is_read_again_may_be_the_first_of_its_claim() {
+    let db = TestDb::encoded("SQL_ASCII");
+    db.execute("select graphile_worker.add_job('t', '\"caf\u{e9}\"', priority => -1)");
+    broken(&db, "\\xff");
+    let worker = db.worker().concurrency(10).define_raw_job("t", |_| ());
+    worker.init().unwrap().run_once().unwrap();
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where priority = -1"), 0);
+}
+
+#[test]
 fn rows_that_cannot_be_read_are_shown_with_replacements() {
     for (encoding, byte) in [("SQL_ASCII", "\\xff"), ("WIN1252", "\\x81")] {
         let db = TestDb::encoded(encoding);
