@@ -324,35 +324,16 @@ impl Session {
 
     /// Runs one statement. Prepares it at its first use in this session.
     pub(crate) fn query(&mut self, query: &Query, params: Vec<Param>) -> Result<Vec<Row>> {
+        let statement = self.prepared(query)?;
         let (deadline, interrupt) = (self.deadline, self.interrupt.clone());
-        let known = self.statements.get(query.name).cloned();
-        let (statement, rows) = match &mut self.link {
+        match &mut self.link {
             Link::Own(own) => {
                 let client = own.client.as_ref().expect("taken only by drop");
-                within(&own.runtime, deadline, &interrupt, &own.progress, async {
-                    let statement = match known {
-                        Some(statement) => statement,
-                        None => client.prepare(&query.text).await?,
-                    };
-                    let rows = client.query(&statement, &borrow(&params)).await?;
-                    Ok::<_, tokio_postgres::Error>((statement, rows))
-                })
+                let params = borrow(&params);
+                within(&own.runtime, deadline, &interrupt, &own.progress, client.query(&statement, &params))
             }
-            Link::Lent(lent) => {
-                let text = query.text.clone();
-                lend(lent, deadline, move |loan| {
-                    let client = &mut loan.connection;
-                    let statement = match known {
-                        Some(statement) => statement,
-                        None => client.prepare(&text)?,
-                    };
-                    let rows = client.query(&statement, &borrow(&params))?;
-                    Ok((statement, rows))
-                })
-            }
-        }?;
-        self.statements.insert(query.name, statement);
-        Ok(rows)
+            Link::Lent(lent) => lend(lent, deadline, move |loan| loan.connection.query(&statement, &borrow(&params))),
+        }
     }
 
     /// Runs two statements in one transaction and one round trip. Returns the rows of the second one.

@@ -2,7 +2,8 @@
 
 use super::Shared;
 use super::claim_plan::{Brought, CEILING, ClaimPlan, Event, Seen, Step};
-use super::fetch::{Fetched, Order, Reach};
+use super::fetch::{Fetched, Order};
+use super::frontier::Scope;
 use super::local_queue_events::{LocalQueueEvents, Pause};
 use crate::backoff::random_unit;
 use crate::config::RefetchDelay;
@@ -244,14 +245,14 @@ impl<'a> Dispatcher<'a> {
         let got = taken.jobs.values().sum();
         self.events.fetched(got);
         let is_short = got < asked && taken.cut.is_none();
-        if fetched.reach == Reach::Everywhere {
+        if fetched.scope == Scope::Everywhere {
             self.timers.poll_again();
         }
         // Before it ends, a run until empty looks at all jobs. Jobs that were given back are before the others.
-        let ahead_only = fetched.reach == Reach::Ahead && is_short && self.until_empty;
+        let ahead_only = matches!(fetched.scope, Scope::From(_)) && is_short && self.until_empty;
         self.everywhere |= ahead_only || taken.cut.is_some();
         // A cut claim does not show how many jobs there are, nor does a list.
-        let more = ahead_only || fetched.reach == Reach::Listed;
+        let more = ahead_only || matches!(fetched.scope, Scope::Listed(_));
         let found = if more || taken.cut.is_some() { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);

@@ -1,7 +1,7 @@
 //! gw-fetch-N: sends claims, and passes the jobs to the threads. Knows nothing of handlers.
 //! The second fetch thread works only while full claims follow each other.
 
-use super::frontier::{LARGE, Next, Scope, Seen};
+use super::frontier::{LARGE, Next, Position, Scope};
 use super::intake::{Intake, Taken};
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
@@ -10,7 +10,7 @@ use crate::engine::store::{Claimed, Filter, Role, Store, Wanted};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::job::active::Arrival;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use crossbeam_channel::select;
 use log::error;
 use parking_lot::RwLockReadGuard;
@@ -46,19 +46,8 @@ pub(crate) struct Fetched {
     pub(crate) taken: Option<Taken>,
     /// Whether large payloads made the claim slow.
     pub(crate) late: bool,
-    /// How far the claim looked.
-    pub(crate) reach: Reach,
-}
-
-/// How far a claim looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// At all jobs: if it returned few, there are no more.
-    Everywhere,
-    /// At all jobs from the last place on.
-    Ahead,
-    /// At the jobs of a list.
-    Listed,
+    /// Where the claim looked.
+    pub(crate) scope: Scope,
 }
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
@@ -79,7 +68,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
         };
         let (mut limit, mut tries, mut everywhere) = (order.jobs, TRANSIENT_TRIES, order.everywhere);
         let start = Instant::now();
-        let (taken, reach) = loop {
+        let (taken, scope) = loop {
             let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
             let (error, refused) = match claim(
                 shared,
@@ -90,9 +79,9 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 &mut turns,
                 &mut intake,
             ) {
-                Ok((taken, reach)) => {
+                Ok((taken, scope)) => {
                     retry.reset();
-                    break (Some(taken), reach);
+                    break (Some(taken), scope);
                 }
                 Err(Failed::Refused(error)) => (error, true),
                 Err(Failed::InDoubt(error)) => (error, false),
@@ -113,13 +102,13 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
             // A user's trigger may refuse one row, and with it the whole claim. Halving the claim finds the row.
             match (refused, passes, limit) {
-                (false, ..) => break (None, Reach::Everywhere),
+                (false, ..) => break (None, Scope::Everywhere),
                 (_, true, _) => {}
                 (_, _, 2..) => limit /= 2,
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
                     shared.stop.begun.wait_timeout(retry.next());
-                    break (None, Reach::Everywhere);
+                    break (None, Scope::Everywhere);
                 }
             }
         };
@@ -132,7 +121,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             shared.take_back();
         }
         let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
-        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late, reach });
+        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late, scope });
     }
 }
 
@@ -180,12 +169,17 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: 
         limit,
         inline: INLINE / limit.max(16),
         tasks: ids.keys().copied().collect(),
-        now: shared.config.local_time.then(Utc::now),
+        now: now_if_local(shared),
         avoid: shared.avoided.at(Instant::now()),
         only_looks,
         scope,
         turn: None,
     }
+}
+
+/// The time that `run_at` is compared with, if it is not the database's.
+fn now_if_local(shared: &Shared) -> Option<DateTime<Utc>> {
+    shared.config.local_time.then(Utc::now)
 }
 
 /// Decides which claims wait until the claims of other workers have ended. A claim that runs beside others reads all rows
@@ -236,7 +230,7 @@ fn claim(
     claiming: RwLockReadGuard<()>,
     turns: &mut Turns,
     intake: &mut Intake,
-) -> Result<(Taken, Reach), Failed> {
+) -> Result<(Taken, Scope), Failed> {
     let ids = shared.task_ids.read().clone();
     add(&shared.stats.claims, 1);
 
@@ -247,8 +241,9 @@ fn claim(
             Next::Claim(scope) => break scope,
             Next::Scout(count, bounds) => {
                 let start = Instant::now();
-                let ids = store.scout(filter, wanted(shared, &ids, count, true, Scope::Everywhere), bounds)?;
-                shared.frontier.scouted(ids, start, Instant::now());
+                let tasks = ids.keys().copied().collect();
+                let listed = store.scout(filter, tasks, count, now_if_local(shared), bounds)?;
+                shared.frontier.scouted(listed, start, Instant::now());
             }
         }
     };
@@ -259,16 +254,16 @@ fn claim(
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
-    let seen = |Claimed { row, .. }: &Claimed| {
+    let position = |Claimed { row, .. }: &Claimed| {
         // A run_at of -infinity has no place in the order of times.
-        Some(Seen { id: row.get("id"), priority: row.get("priority"), run_at: row.try_get("run_at").ok()? })
+        Some(Position { id: row.get("id"), priority: row.get("priority"), run_at: row.try_get("run_at").ok()? })
     };
-    let seen: Vec<Seen> = rows.iter().filter_map(seen).collect();
+    let positions: Vec<Position> = rows.iter().filter_map(position).collect();
     let now = Instant::now();
     // Neither the wait for a turn nor the network shows how many entries the claim had to read.
     let seconds = rows.first().and_then(|claimed| claimed.row.get::<_, Option<f64>>("seconds"));
     let took = seconds.map_or(now - start, |seconds| Duration::from_secs_f64(seconds.max(0.0)));
-    shared.frontier.claimed(&scope, limit, rows.len(), &seen, took, now);
+    shared.frontier.claimed(&scope, limit, rows.len(), &positions, took, now);
     if turn.is_some() {
         turns.waited((now - start).saturating_sub(took), now);
     }
@@ -312,12 +307,7 @@ fn claim(
     }
     shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);
-    let reach = match scope {
-        Scope::Everywhere => Reach::Everywhere,
-        Scope::From(_) => Reach::Ahead,
-        Scope::Listed(_) => Reach::Listed,
-    };
-    Ok((intake.take(shared, store, jobs)?, reach))
+    Ok((intake.take(shared, store, jobs)?, scope))
 }
 
 #[cfg(test)]

@@ -53,9 +53,9 @@ pub(crate) enum Next {
     Scout(usize, Bounds),
 }
 
-/// A claimed job.
+/// The place of a claimed job in the order of jobs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct Position {
     pub(crate) id: i64,
     pub(crate) priority: i16,
     pub(crate) run_at: DateTime<Utc>,
@@ -139,7 +139,15 @@ impl Frontier {
     }
 
     /// Records the `all` jobs that a claim of `limit` returned, in their order.
-    pub(crate) fn claimed(&self, scope: &Scope, limit: usize, all: usize, jobs: &[Seen], took: Duration, now: Instant) {
+    pub(crate) fn claimed(
+        &self,
+        scope: &Scope,
+        limit: usize,
+        all: usize,
+        jobs: &[Position],
+        took: Duration,
+        now: Instant,
+    ) {
         let mut state = self.state.lock();
         let work = all as f64 + FIXED_COST;
         match scope {
@@ -180,8 +188,8 @@ mod tests {
         DateTime::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn jobs(jobs: &[(i64, i16, i64)]) -> Vec<Seen> {
-        jobs.iter().map(|&(id, priority, at)| Seen { id, priority, run_at: time(at) }).collect()
+    fn jobs(jobs: &[(i64, i16, i64)]) -> Vec<Position> {
+        jobs.iter().map(|&(id, priority, at)| Position { id, priority, run_at: time(at) }).collect()
     }
 
     fn bounds(bounds: &[(i16, i64)]) -> Bounds {

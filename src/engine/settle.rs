@@ -3,7 +3,7 @@
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
-use crate::engine::store::{Role, Store};
+use crate::engine::store::{LOCK_TIMEOUT, Role, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{
     FailureReason, JobComplete, JobCompleteContext, JobFail, JobFailContext, JobInterrupted, JobInterruptedContext,
@@ -27,8 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a refused outcome is retried before its job fails permanently, in units of `database_timeout`.
 const REFUSAL_TIMEOUTS: u32 = 3;
 
-/// The SQLSTATE of a lock that another session did not release in time.
-const LOCK_TIMEOUT: &str = "55P03";
 /// About how many bytes of errors and payloads one statement writes: a slow link must not make it late.
 const BATCH_BYTES: usize = 1 << 20;
 

@@ -24,6 +24,9 @@ pub(crate) const JOBS_CHANNEL: &str = "jobs:insert";
 /// How many waiting jobs a look for unknown tasks reads at most.
 const LOOKED_AT: i32 = 10_000;
 
+/// The SQLSTATE of a lock that another session did not release in time.
+pub(crate) const LOCK_TIMEOUT: &str = "55P03";
+
 /// How long claims go on without turns after a session did not end its turn.
 const UNORDERED: Duration = Duration::from_secs(10);
 
@@ -194,7 +197,7 @@ impl Store {
         let (wait, query) = (&self.queries[wait], &self.queries[name]);
         let first: Vec<Param> = vec![Box::new(turn as i32)];
         match self.sessions.with(|session| session.query_after((wait, first), (query, params))) {
-            Err(error) if error.sqlstate() == Some("55P03") => {
+            Err(error) if error.sqlstate() == Some(LOCK_TIMEOUT) => {
                 // The other session does not go on, so its turn is not waited for.
                 self.unordered_until = Some(Instant::now() + UNORDERED);
                 Ok(None)
@@ -265,13 +268,20 @@ impl Store {
     }
 
     /// The ids of the next jobs without a queue, from these bounds on, in their order.
-    pub(crate) fn scout(&mut self, filter: &Filter, wanted: Wanted, bounds: Bounds) -> Result<Vec<i64>> {
+    pub(crate) fn scout(
+        &mut self,
+        filter: &Filter,
+        tasks: Vec<i32>,
+        limit: usize,
+        now: Option<DateTime<Utc>>,
+        bounds: Bounds,
+    ) -> Result<Vec<i64>> {
         let params: Vec<Param> = vec![
-            Box::new(wanted.tasks),
-            Box::new(wanted.limit as i32),
+            Box::new(tasks),
+            Box::new(limit as i32),
             Box::new(filter.forbidden.clone()),
             Box::new(filter.accepted.clone()),
-            Box::new(wanted.now),
+            Box::new(now),
             Box::new(bounds.priorities),
             Box::new(bounds.since),
         ];
