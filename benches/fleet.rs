@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{fill, median};
+use common::{add, cpu_seconds, fill, median};
 use graphile_worker::devdb::{DevDb, Options};
 use graphile_worker::{WorkerContext, WorkerOptions};
 use postgres::{Client, NoTls};
@@ -50,7 +50,7 @@ fn main() {
     }
 }
 
-/// `noop` does nothing; `stamp` prints how many microseconds ago its job was committed.
+/// `noop` does nothing; `stamp` prints how many microseconds ago its job was added.
 fn define(options: WorkerOptions) -> WorkerOptions {
     options.define_raw_job("noop", |_| ()).define_raw_job("stamp", |ctx: WorkerContext| {
         let sent: u64 = ctx.job().payload_as().expect("a time");
@@ -102,13 +102,7 @@ fn end(workers: Vec<Child>) -> Vec<u64> {
 fn drain(url: &str, processes: usize) -> f64 {
     let mut client = fill(url, 0);
     let workers = spawn(url, processes);
-    let mut adder = Client::connect(url, NoTls).expect("connecting");
-    let mut adding = adder.transaction().expect("a transaction");
-    let add = "select count(*) from graphile_worker.add_jobs(array(
-                 select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec
-                   from generate_series(1, $1::bigint)))";
-    adding.execute(add, &[&JOBS]).expect("filling");
-    adding.commit().expect("committing");
+    add(&mut client, JOBS, "null");
     let start = Instant::now();
     while !client.query("select from graphile_worker._private_jobs limit 1", &[]).expect("looking").is_empty() {
         sleep(Duration::from_millis(10));
@@ -144,21 +138,16 @@ fn idle(url: &str, processes: usize) {
     );
 }
 
-/// CPU seconds of all processes of the server, also of sessions that have ended.
+/// Returns the CPU seconds of the server's processes that run now.
 fn server_cpu(client: &mut Client) -> f64 {
     let data: String = client.query_one("show data_directory", &[]).expect("the folder").get(0);
     let pid = std::fs::read_to_string(format!("{data}/postmaster.pid")).expect("the server's pid file");
     let pid: u32 = pid.lines().next().and_then(|line| line.trim().parse().ok()).expect("a pid");
-    let parent = |stat: &str| -> Option<(u32, f64)> {
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
-        Some((fields.get(1)?.parse().ok()?, (ticks(11)? + ticks(12)?) / 100.0))
-    };
+    let parent = |stat: &str| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok();
     std::fs::read_dir("/proc")
         .expect("a system with /proc")
         .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
-        .filter_map(|stat| parent(&stat))
-        .filter(|&(of, _)| of == pid)
-        .map(|(_, seconds)| seconds)
+        .filter(|stat| parent(stat) == Some(pid))
+        .map(|stat| cpu_seconds(&stat))
         .sum()
 }

@@ -1,6 +1,9 @@
 //! Measures an idle worker over a minute: statements, CPU, memory, threads.
 //! The worker runs in a process of its own, so that the bench does not measure itself.
 
+mod common;
+
+use common::cpu_seconds;
 use graphile_worker::WorkerOptions;
 use graphile_worker::devdb::{DevDb, Options};
 use postgres::{Client, NoTls};
@@ -64,11 +67,11 @@ fn measure(server: &DevDb, concurrency: usize) -> bool {
         .expect("starting the worker");
     // After this time every statement has run once, so all statements are prepared.
     sleep(MINUTE + Duration::from_secs(15));
-    let (start, statements, cpu) = (Instant::now(), statements(server, &name), cpu_seconds(&worker));
+    let (start, statements, cpu) = (Instant::now(), statements(server, &name), cpu_of(&worker));
     sleep(MINUTE);
     let seconds = start.elapsed().as_secs_f64();
     let statements = (self::statements(server, &name) - statements) as f64 / seconds;
-    let percent = (cpu_seconds(&worker) - cpu) / seconds * 100.0;
+    let percent = (cpu_of(&worker) - cpu) / seconds * 100.0;
     let rss = status(&worker, "VmRSS:") as f64 / 1024.0;
     let threads = status(&worker, "Threads:");
     println!("{concurrency:>12} {statements:>16.2} {percent:>8.2} {rss:>8.1} {threads:>8}");
@@ -87,11 +90,9 @@ fn statements(server: &DevDb, database: &str) -> usize {
     log.lines().filter(executed).count()
 }
 
-/// Returns the user and system time of a process.
-fn cpu_seconds(process: &Child) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("the bench needs Linux's /proc");
-    let ticks = stat.rsplit(')').next().expect("a name").split_whitespace().skip(11).take(2);
-    ticks.map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
+/// Returns the user and system time of a process, in seconds.
+fn cpu_of(process: &Child) -> f64 {
+    cpu_seconds(&fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("the bench needs Linux's /proc"))
 }
 
 /// Returns a number of `/proc/PID/status`.

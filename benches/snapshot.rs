@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::left;
+use common::{add, left};
 use graphile_worker::WorkerOptions;
 use graphile_worker::devdb::{DevDb, Options};
 use postgres::{Client, NoTls};
@@ -33,12 +33,7 @@ fn main() {
             .expect("holding a snapshot");
         let (mut dead, mut fresh) = (0, None);
         while dead <= most {
-            let add = format!(
-                "select count(*) from graphile_worker.add_jobs(array(
-                   select row('noop', '{{}}', null, {run_at}, null, null, null, null)::graphile_worker.job_spec
-                     from generate_series(1, $1::bigint)))"
-            );
-            client.execute(&add, &[&JOBS]).expect("filling");
+            add(&mut client, JOBS, run_at);
             client.batch_execute("checkpoint").expect("settling");
             let worker = options().init().expect("starting a worker");
             let start = Instant::now();

@@ -17,14 +17,29 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub fn fill(url: &str, jobs: i64) -> Client {
     let mut client = Client::connect(url, NoTls).expect("connecting");
     client.batch_execute("truncate graphile_worker._private_jobs").expect("emptying");
-    let add = "select count(*) from graphile_worker.add_jobs(array(
-                 select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec
-                   from generate_series(1, $1::bigint)))";
-    client.execute(add, &[&jobs]).expect("filling");
+    add(&mut client, jobs, "null");
     for settle in ["vacuum analyze graphile_worker._private_jobs", "checkpoint"] {
         client.execute(settle, &[]).expect("settling the table");
     }
     client
+}
+
+/// Adds this number of no-op jobs in one call. `run_at` is an SQL expression.
+#[allow(dead_code, reason = "not every bench drains no-ops")]
+pub fn add(client: &mut Client, jobs: i64, run_at: &str) {
+    let add = format!(
+        "select count(*) from graphile_worker.add_jobs(array(
+           select row('noop', '{{}}', null, {run_at}, null, null, null, null)::graphile_worker.job_spec
+             from generate_series(1, $1::bigint)))"
+    );
+    client.execute(&add, &[&jobs]).expect("filling");
+}
+
+/// Returns the user and system time of a process, in seconds, from its `/proc/PID/stat`.
+#[allow(dead_code, reason = "not every bench measures CPU time")]
+pub fn cpu_seconds(stat: &str) -> f64 {
+    let ticks = stat.rsplit(')').next().expect("a name").split_whitespace().skip(11).take(2);
+    ticks.map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
 }
 
 /// Returns the number of jobs that are left.
