@@ -182,8 +182,8 @@ fn now_if_local(shared: &Shared) -> Option<DateTime<Utc>> {
     shared.config.local_time.then(Utc::now)
 }
 
-/// Decides which claims wait until the claims of other workers have ended. A claim that runs beside others reads all rows
-/// that those have locked, to skip them. But a turn costs three statements, so a worker alone only tries it now and then.
+/// Decides which claims wait until the claims of other workers have ended. Concurrent claims read all rows that the others
+/// have locked, to skip them. A turn costs three statements, so most claims of a worker that is alone take none.
 #[derive(Default)]
 struct Turns {
     claims: u32,
@@ -192,11 +192,11 @@ struct Turns {
 }
 
 impl Turns {
-    /// One in so many large claims waits for its turn in any case, to see whether others claim.
-    const TRIED: u32 = 8;
-    /// A turn that is waited for longer than this shows that others claim.
-    const WORTH: Duration = Duration::from_millis(2);
-    /// For how long every large claim waits then.
+    /// Of this many large claims, one waits for its turn in any case, to detect other workers.
+    const EVERY: u32 = 8;
+    /// If a claim waits for its turn longer than this, other workers claim too.
+    const CONTENDED: Duration = Duration::from_millis(2);
+    /// How long every large claim then waits for its turn.
     const LASTS: Duration = Duration::from_secs(1);
 
     fn wants(&mut self, limit: usize, now: Instant) -> bool {
@@ -204,11 +204,11 @@ impl Turns {
             return false;
         }
         self.claims = self.claims.wrapping_add(1);
-        self.until.is_some_and(|until| now < until) || self.claims % Self::TRIED == 1
+        self.until.is_some_and(|until| now < until) || self.claims % Self::EVERY == 1
     }
 
     fn waited(&mut self, waited: Duration, now: Instant) {
-        if waited > Self::WORTH {
+        if waited > Self::CONTENDED {
             self.until = Some(now + Self::LASTS);
         }
     }
@@ -319,8 +319,8 @@ mod tests {
         let (mut turns, now) = (Turns::default(), Instant::now());
         let wanted = |turns: &mut Turns, claims, at| (0..claims).filter(|_| turns.wants(LARGE, at)).count();
         assert!(!turns.wants(LARGE - 1, now), "a small claim is not worth the wait");
-        assert_eq!(wanted(&mut turns, 16, now), 2, "now and then, to see whether others claim");
-        turns.waited(Turns::WORTH * 2, now);
+        assert_eq!(wanted(&mut turns, 16, now), 2, "two of them, to detect other workers");
+        turns.waited(Turns::CONTENDED * 2, now);
         assert_eq!(wanted(&mut turns, 16, now), 16);
         turns.waited(Duration::ZERO, now);
         assert_eq!(wanted(&mut turns, 16, now + Turns::LASTS), 2);

@@ -17,16 +17,16 @@ pub(crate) const LARGE: usize = 100;
 const SHORTEST_LIST: usize = 2_000;
 const LONGEST_LIST: usize = 100_000;
 
-/// A slow look at everything is followed by a pause of this many times what it took too long.
+/// After a slow look at everything, the next one waits for this many times the excess time.
 const PAUSE: u32 = 10;
 
-/// A look at everything is slow if it takes more than three times as long as other claims, and this.
+/// A look at everything is slow if it takes this much longer than three times the usual time.
 const NEGLIGIBLE: Duration = Duration::from_millis(5);
 
 /// How long after its `run_at` a job may be committed and still be found by the next claim.
 const LATE_COMMIT: TimeDelta = TimeDelta::seconds(1);
 
-/// What a claim costs whatever it returns, in jobs.
+/// The fixed cost of a claim, in units of the cost of one job.
 const FIXED_COST: f64 = 50.0;
 
 /// Priorities in order, and for each the `run_at` before which all jobs have been looked at.
@@ -73,9 +73,9 @@ struct State {
     /// The length of the next list, and when the last one was read.
     length: usize,
     scouted: Option<Instant>,
-    /// The last list was empty, and no claim has looked further since.
+    /// The last list was empty, and no claim has looked ahead since.
     nothing_ahead: bool,
-    /// From then on a claim may look everywhere.
+    /// From this moment on, a claim looks everywhere.
     everywhere: Instant,
     /// Whether the last look at everything was slow.
     is_slow: bool,

@@ -27,7 +27,7 @@ const LOOKED_AT: i32 = 10_000;
 /// The SQLSTATE of a lock that another session did not release in time.
 pub(crate) const LOCK_TIMEOUT: &str = "55P03";
 
-/// How long claims go on without turns after a session did not end its turn.
+/// How long claims take no turns after one waited for its turn in vain.
 const UNORDERED: Duration = Duration::from_secs(10);
 
 /// Settings for fixed plans by index, independent of the statistics of an empty table. Planning anew at every claim
@@ -184,8 +184,8 @@ impl Store {
         self.sessions.with(|session| session.query(query, params))
     }
 
-    /// As `query`, while no other session is in the same turn. Returns `None`, and sends nothing, if turns are not
-    /// waited for now.
+    /// As `query`, after the claims of other sessions with this turn. Returns `None`, and changes nothing, if claims take
+    /// no turns now.
     fn query_in_turn(&mut self, turn: usize, (name, sql): Statement, params: Vec<Param>) -> Result<Option<Vec<Row>>> {
         if self.unordered_until.is_some_and(|until| Instant::now() < until) {
             return Ok(None);

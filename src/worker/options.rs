@@ -196,8 +196,9 @@ impl WorkerOptions {
 
     /// How long to wait between polls when no notification arrives. Defaults to 1 second.
     ///
-    /// Polling also finds jobs whose `run_at` has been reached, so it bounds how late they start. Every duration of
-    /// these options counts as at most 100 years. See the deployment guide, section Pool and Concurrency
+    /// Polling also finds jobs whose `run_at` has been reached, so it bounds how late they start. While the rows of many
+    /// finished jobs cannot be removed, a job that is added before waiting ones may be found this late too. Every
+    /// duration of these options counts as at most 100 years. See the deployment guide, section Pool and Concurrency
     /// (docs/deployment-guide.async.md).
     ///
     /// # Errors
