@@ -1,6 +1,6 @@
-//! Measures loads that are hard for a job queue: slow jobs among fast ones, many named queues, one named
-//! queue, queues that are stuck. Workers run in processes of their own, on a private server with fsync on.
-//! `cargo bench --bench shapes [fair|queues|one|stuck|held]`
+//! Measures loads that are hard for a job queue: slow jobs among fast ones, one and many named
+//! queues, queues that are stuck. Workers run in processes of their own, on a private server with fsync on.
+//! `cargo bench --bench shapes [fair|queues|named|stuck|held]`
 
 mod common;
 
@@ -31,8 +31,8 @@ fn main() {
     if wanted("queues") {
         bench.queues();
     }
-    if wanted("one") {
-        bench.one_queue();
+    if wanted("named") {
+        bench.named();
     }
     if wanted("stuck") {
         bench.stuck();
@@ -178,14 +178,30 @@ impl Bench {
         println!("queues: median ratio {:.2} (target 0.5)", median(ratios));
     }
 
-    /// Runs 500 no-ops in one queue.
-    fn one_queue(&self) {
-        self.empty();
-        self.run("select graphile_worker.add_job('work', '0', 'only') from generate_series(1, 500)");
-        let worker = define(WorkerOptions::default().database_url(&self.url).concurrency(8)).init().expect("a worker");
-        let start = Instant::now();
-        worker.run_once().expect("running");
-        println!("one queue: {:.0} jobs/s (target 150)", 500.0 / start.elapsed().as_secs_f64());
+    /// Compares no-ops in 1, 100, 5,000 and 20,000 named queues with no-ops without a queue.
+    fn named(&self) {
+        const LOADS: [(u32, u32); 5] = [(0, 100_000), (1, 20_000), (100, 100_000), (5_000, 100_000), (20_000, 100_000)];
+        let rate = |(queues, jobs): (u32, u32)| {
+            self.empty();
+            self.run(&format!(
+                "select count(*) from graphile_worker.add_jobs(array(
+                   select row('work', '0', 'q' || n % nullif({queues}, 0), null, null, null, null, null)::graphile_worker.job_spec
+                     from generate_series(1, {jobs}) n));
+                 analyze graphile_worker._private_jobs"
+            ));
+            let worker =
+                define(WorkerOptions::default().database_url(&self.url).concurrency(10)).init().expect("a worker");
+            let start = Instant::now();
+            worker.run_once().expect("running");
+            f64::from(jobs) / start.elapsed().as_secs_f64()
+        };
+        let rounds: Vec<Vec<f64>> = (0..3).map(|_| LOADS.map(rate).to_vec()).collect();
+        for (place, (queues, _)) in LOADS.iter().enumerate() {
+            let rates: Vec<f64> = rounds.iter().map(|round| round[place]).collect();
+            let share = median(rounds.iter().map(|round| round[place] / round[0]).collect());
+            let all: Vec<String> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+            println!("named: {queues} queues, {} jobs/s, {share:.2} of no queue (target 0.8)", all.join(" "));
+        }
     }
 
     /// Runs 50,000 jobs without a queue: first alone, then behind 100,000 jobs that wait for two locked queues.

@@ -207,6 +207,8 @@ struct Held {
     recoveries: i32,
     /// Whether that worker holds no other job.
     alone: bool,
+    /// Whether the worker cannot have started it, because it holds an earlier job of its queue.
+    waits: bool,
 }
 
 /// A job of a dead worker, and what to write about it.
@@ -216,7 +218,8 @@ struct Verdict {
     attempts: i16,
     delay: f64,
     run_at: Option<DateTime<Utc>>,
-    error: String,
+    /// The new `last_error`. `None` if the job was not started: then this is no recovery of the job.
+    error: Option<String>,
 }
 
 impl Sweep<'_> {
@@ -335,7 +338,12 @@ impl Sweep<'_> {
 
     /// Decides about one job. Returns `None` if it stays with its dead worker.
     fn judge(&self, held: Held, superseded: bool, delay: Duration, max_recoveries: u32) -> Option<Verdict> {
-        let Held { job, by: previous_worker_id, recoveries, alone } = held;
+        let Held { job, by: previous_worker_id, recoveries, alone, waits } = held;
+        let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
+        if waits {
+            let run_at = Some(job.run_at);
+            return Some(Verdict { job, previous_worker_id, attempts: given_back, delay: 0.0, run_at, error: None });
+        }
         let recovery = u32::try_from(recoveries).unwrap_or(0) + 1;
         let context = JobRecoveryContext {
             job: job.clone(),
@@ -346,7 +354,6 @@ impl Sweep<'_> {
         let decision = self.hooks.recover(&context);
         let doublings = (recovery - 1).min(DOUBLINGS);
         let spread = delay.as_secs_f64() * f64::from(1u32 << doublings) * (0.5 + random_unit());
-        let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
         // Claims recognize a recovered job by the beginning of this text.
         let mut error =
             format!("recovered: the worker {previous_worker_id} died while it held this job, recovery {recovery}");
@@ -367,7 +374,7 @@ impl Sweep<'_> {
             }
             JobRecoveryResult::FailWithBackoff => (job.attempts, f64::from(job.attempts.min(10)).exp(), None),
         };
-        Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error })
+        Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error: Some(error) })
     }
 
     /// Locks the entries of the dead workers, takes their jobs and deletes the entries, in the open transaction.
@@ -405,7 +412,7 @@ impl Sweep<'_> {
         }
         let recovered: Vec<_> = verdicts
             .into_iter()
-            .filter(|verdict| taken.contains(&verdict.job.id))
+            .filter(|verdict| verdict.error.is_some() && taken.contains(&verdict.job.id))
             .map(|verdict| Recovered { job: verdict.job, previous_worker_id: verdict.previous_worker_id })
             .collect();
         for Recovered { job, previous_worker_id } in &recovered {
@@ -413,9 +420,9 @@ impl Sweep<'_> {
                 previous_worker_id = previous_worker_id.as_str(); "recovered a job of a dead worker");
         }
         if !dead.is_empty() {
-            info!(worker_id = self.worker_id, workers = dead.len(), jobs = recovered.len(); "swept dead workers");
+            info!(worker_id = self.worker_id, workers = dead.len(), jobs = taken.len(); "swept dead workers");
         }
-        let recovered_count = recovered.len() as i32;
+        let recovered_count = taken.len() as i32;
         Ok((SweepStaleWorkersResult { worker_ids: dead, recovered_count, ..Default::default() }, recovered))
     }
 
@@ -450,6 +457,7 @@ impl Sweep<'_> {
                     by: row.try_get::<_, Text>("locked_by")?.0,
                     recoveries: row.try_get("recoveries")?,
                     alone: row.try_get("alone")?,
+                    waits: row.try_get("waits")?,
                 })
             })
             .collect()

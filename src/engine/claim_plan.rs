@@ -45,6 +45,8 @@ pub(crate) struct Brought {
     pub(crate) cut: Option<usize>,
     /// Whether there may be more jobs although the claim returned few.
     pub(crate) more: bool,
+    /// Whether the claim returned as many jobs as it asked for, without those that it took along.
+    pub(crate) full: bool,
 }
 
 /// The state that dispatch reads before each step.
@@ -54,6 +56,8 @@ pub(crate) struct Seen {
     pub(crate) idle: usize,
     /// Jobs that wait for a thread.
     pub(crate) queued: usize,
+    /// Jobs that wait for an earlier job of their queue. No other thread can start them.
+    pub(crate) successors: usize,
     /// The size of the payloads of jobs that are held and not started, in bytes.
     pub(crate) bytes: usize,
     /// Claims in the ledger: held, running and unsettled.
@@ -172,7 +176,7 @@ impl ClaimPlan {
                 self.in_flight += 1;
                 self.asked += jobs;
             }
-            Event::Claimed(Brought { asked, got, .. }) if got >= asked => {
+            Event::Claimed(Brought { full: true, .. }) => {
                 // This holds also if another claim returned too few jobs meanwhile. That claim may have skipped rows
                 // that this one had locked and did not need.
                 self.ready = true;
@@ -227,12 +231,13 @@ impl ClaimPlan {
             };
         }
         let coming = seen.queued + self.asked;
-        let wanted = (seen.idle + self.ahead(seen)).saturating_sub(coming);
+        let for_idle = seen.idle.saturating_sub(coming);
+        let wanted = for_idle.max((seen.idle + self.ahead(seen)).saturating_sub(coming + seen.successors));
         // Unsettled outcomes count too: if the database writes them slowly, the worker claims no more jobs.
         let room = (2 * CEILING.max(self.ahead(seen)) + self.slots).saturating_sub(seen.entries + self.asked);
         let claim = wanted.min(room).min(self.most());
         // Each claim costs a round trip, so it waits until a good part of the jobs held ahead is used up.
-        let worth_it = seen.idle > coming || coming <= self.enough(seen);
+        let worth_it = for_idle > 0 || coming + seen.successors <= self.enough(seen);
         if claim > 0 && worth_it && !self.is_cramped(seen) { Step::Claim(claim) } else { Step::Wait }
     }
 
@@ -240,8 +245,20 @@ impl ClaimPlan {
     pub(crate) fn low_water(&self, seen: Seen) -> usize {
         match self.ready && self.may_claim() {
             true if self.is_cramped(seen) => seen.queued,
-            true => self.enough(seen).saturating_sub(self.asked),
+            true => self.enough(seen).saturating_sub(self.asked + seen.successors),
             false => 0,
+        }
+    }
+
+    /// How many jobs a claim of `jobs` may take along of each named queue, and of all. One thread runs the jobs of a queue
+    /// within the horizon. No other worker could start them meanwhile, so the growth of claims does not limit them.
+    pub(crate) fn along(&self, seen: Seen, jobs: usize) -> (usize, usize) {
+        match self.fixed {
+            None if !self.resting => {
+                let of_all = seen.pace.saturating_sub(seen.successors).min(4 * jobs);
+                ((seen.pace / self.threads).saturating_sub(1).min(of_all), of_all)
+            }
+            _ => (0, 0),
         }
     }
 
@@ -286,10 +303,10 @@ mod tests {
     use super::*;
 
     const THREADS: usize = 4;
-    const IDLE: Seen = Seen { idle: THREADS, queued: 0, bytes: 0, entries: 0, pace: 0 };
+    const IDLE: Seen = Seen { idle: THREADS, queued: 0, successors: 0, bytes: 0, entries: 0, pace: 0 };
 
     fn claimed(asked: usize, got: usize) -> Event {
-        Event::Claimed(Brought { asked, got, ..Brought::default() })
+        Event::Claimed(Brought { asked, got, full: got >= asked, ..Brought::default() })
     }
 
     #[track_caller]
@@ -377,7 +394,7 @@ mod tests {
     fn slow_payloads_halve_the_next_claim() {
         let mut plan = ClaimPlan::new(1000, 1, false);
         plan.on(Event::Asked(500));
-        plan.on(Event::Claimed(Brought { asked: 500, got: 500, late: true, ..Brought::default() }));
+        plan.on(Event::Claimed(Brought { asked: 500, got: 500, full: true, late: true, ..Brought::default() }));
         assert_eq!(plan.step(Seen { idle: 1000, ..IDLE }), Step::Claim(250));
     }
 
@@ -403,7 +420,7 @@ mod tests {
             let mut plan = ClaimPlan::new(THREADS, 1, false).with_budget(1000);
             for _ in 0..20 {
                 plan.on(Event::Asked(10));
-                plan.on(Event::Claimed(Brought { asked: 10, got: 10, bytes, ..Brought::default() }));
+                plan.on(Event::Claimed(Brought { asked: 10, got: 10, full: true, bytes, ..Brought::default() }));
             }
             plan
         };

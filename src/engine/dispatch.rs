@@ -106,9 +106,10 @@ impl<'a> Dispatcher<'a> {
         match self.plan.step(seen) {
             Step::Claim(asked) => {
                 self.events.claim_sent();
-                self.order(asked, seen.entries);
+                self.order(asked, seen);
                 self.plan.on(Event::Asked(asked));
             }
+            Step::Wait if self.interrupts_series(seen.successors) => {}
             Step::Wait if self.is_held_for_too_long(seen.queued) => {
                 self.events.expired(self.shared.take_back());
                 self.plan.on(Event::GaveBack);
@@ -131,7 +132,7 @@ impl<'a> Dispatcher<'a> {
         // deferred.
         let polls = !self.until_empty || seen.entries == 0 || self.shared.deferred.load(Ordering::Relaxed) > 0;
         let poll = if polls { at(self.timers.poll) } else { never() };
-        let look_again = match (seen.queued, self.shared.config.local_queue) {
+        let look_again = match (seen.queued + seen.successors, self.shared.config.local_queue) {
             (0, _) => never(),
             (_, Some(_)) => at(self.timers.ttl),
             (_, None) => after(IDLE_RETURN_TIMEOUT / 2),
@@ -174,10 +175,24 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
+    /// Gives back the jobs that wait for a slow job of their queue. Returns whether there were any.
+    fn interrupts_series(&self, successors: usize) -> bool {
+        if successors == 0 {
+            return false;
+        }
+        let is_slow = |active: &&Arc<ActiveJob>| {
+            active.started().is_some_and(|(since, _)| since.elapsed() >= IDLE_RETURN_TIMEOUT)
+        };
+        let jobs = self.shared.slots.jobs();
+        let slow = jobs.iter().filter(is_slow).filter_map(|active| active.claim.series.as_ref());
+        slow.filter(|series| series.has_successors()).inspect(|series| series.interrupt()).count() > 0
+    }
+
     fn look(&self) -> Seen {
         let queued = self.shared.held.len();
         let bytes = self.shared.ledger.held_bytes();
-        Seen { idle: self.shared.idle(), queued, bytes, entries: self.entries(), pace: self.pace() }
+        let (entries, successors) = (self.entries(), self.shared.ledger.successors());
+        Seen { idle: self.shared.idle(), queued, successors, bytes, entries, pace: self.pace() }
     }
 
     /// How many claims the ledger has. A run until empty waits at most the grace period for a deferred outcome, and
@@ -225,10 +240,11 @@ impl<'a> Dispatcher<'a> {
         self.shared.stats.notifications.load(Ordering::Relaxed)
     }
 
-    fn order(&mut self, jobs: usize, entries: usize) {
+    fn order(&mut self, jobs: usize, seen: Seen) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
         let everywhere = std::mem::take(&mut self.everywhere);
-        let order = Order { jobs, everywhere, entries };
+        let (of_queue, of_all) = self.plan.along(seen, jobs);
+        let order = Order { jobs, everywhere, entries: seen.entries, of_queue, of_all };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -244,7 +260,7 @@ impl<'a> Dispatcher<'a> {
         self.remember(&taken.jobs);
         let got = taken.jobs.values().sum();
         self.events.fetched(got);
-        let is_short = got < asked && taken.cut.is_none();
+        let is_short = !fetched.is_full && taken.cut.is_none();
         if fetched.scope == Scope::Everywhere {
             self.timers.poll_again();
         }
@@ -253,10 +269,12 @@ impl<'a> Dispatcher<'a> {
         self.everywhere |= ahead_only || taken.cut.is_some();
         // A cut claim does not show how many jobs there are, nor does a list.
         let more = ahead_only || matches!(fetched.scope, Scope::Listed(_));
-        let found = if more || taken.cut.is_some() { asked } else { got };
+        let found = if more || fetched.is_full || taken.cut.is_some() { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
-        let brought = Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut, more };
+        let full = fetched.is_full && taken.cut.is_none();
+        let brought =
+            Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut, more, full };
         self.plan.on(Event::Claimed(brought));
     }
 

@@ -6,7 +6,7 @@ use super::intake::{Intake, Taken};
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
-use crate::engine::store::{Claimed, Filter, Role, Store, Wanted};
+use crate::engine::store::{Along, Claimed, Filter, Role, Store, Wanted};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::job::active::Arrival;
@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use crossbeam_channel::select;
 use log::error;
 use parking_lot::RwLockReadGuard;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// The most stored bytes of payloads that one claim returns together with its jobs. In a full claim that is about 2 KiB
@@ -24,6 +24,9 @@ const INLINE: usize = 1 << 20;
 
 /// A claim that returns at least `INLINE` bytes of payloads is late if it takes this long.
 const LATE: Duration = Duration::from_secs(1);
+
+/// A claim takes along jobs of tasks that take at most this long on average.
+const QUICK: Duration = Duration::from_millis(5);
 
 /// The longest pause before a refused claim is retried.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +39,9 @@ pub(crate) struct Order {
     pub(crate) everywhere: bool,
     /// How many claims the ledger had when dispatch decided on this one.
     pub(crate) entries: usize,
+    /// The most jobs to take along of one named queue, and of all.
+    pub(crate) of_queue: usize,
+    pub(crate) of_all: usize,
 }
 
 /// The result of an order.
@@ -48,6 +54,8 @@ pub(crate) struct Fetched {
     pub(crate) late: bool,
     /// Where the claim looked.
     pub(crate) scope: Scope,
+    /// Whether the claim returned as much as it may, so that there may be more.
+    pub(crate) is_full: bool,
 }
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
@@ -68,20 +76,20 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
         };
         let (mut limit, mut tries, mut everywhere) = (order.jobs, TRANSIENT_TRIES, order.everywhere);
         let start = Instant::now();
-        let (taken, scope) = loop {
+        let (taken, scope, is_full) = loop {
             let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
             let (error, refused) = match claim(
                 shared,
                 &mut store,
                 &filter,
-                Ask { limit, everywhere, claimer },
+                Ask { order, limit, everywhere, claimer },
                 claiming,
                 &mut turns,
                 &mut intake,
             ) {
-                Ok((taken, scope)) => {
+                Ok((taken, scope, is_full)) => {
                     retry.reset();
-                    break (Some(taken), scope);
+                    break (Some(taken), scope, is_full && limit == order.jobs);
                 }
                 Err(Failed::Refused(error)) => (error, true),
                 Err(Failed::InDoubt(error)) => (error, false),
@@ -102,13 +110,13 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
             // A user's trigger may refuse one row, and with it the whole claim. Halving the claim finds the row.
             match (refused, passes, limit) {
-                (false, ..) => break (None, Scope::Everywhere),
+                (false, ..) => break (None, Scope::Everywhere, false),
                 (_, true, _) => {}
                 (_, _, 2..) => limit /= 2,
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
                     shared.stop.begun.wait_timeout(retry.next());
-                    break (None, Scope::Everywhere);
+                    break (None, Scope::Everywhere, false);
                 }
             }
         };
@@ -121,7 +129,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             shared.take_back();
         }
         let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
-        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late, scope });
+        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late, scope, is_full });
     }
 }
 
@@ -147,7 +155,8 @@ impl From<Error> for Failed {
 /// or if too many jobs are skipped already.
 fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Error) -> bool {
     let ids = shared.task_ids.read().clone();
-    let rows = match store.claim(filter, wanted(shared, &ids, 1, true, Scope::Everywhere)) {
+    let only_looks = Wanted { only_looks: true, ..wanted(shared, &ids, 1, Scope::Everywhere) };
+    let rows = match store.claim(filter, only_looks) {
         Ok(rows) => rows,
         Err(error) => {
             shared.error_log.retried("find the job that the database refuses", &error);
@@ -164,14 +173,15 @@ fn avoid_next(shared: &Shared, store: &mut Store, filter: &Filter, refusal: &Err
 }
 
 /// The parameters of a claim of at most `limit` jobs of these tasks.
-fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, only_looks: bool, scope: Scope) -> Wanted {
+fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, scope: Scope) -> Wanted {
     Wanted {
         limit,
+        along: Along::default(),
         inline: INLINE / limit.max(16),
         tasks: ids.keys().copied().collect(),
         now: now_if_local(shared),
         avoid: shared.avoided.at(Instant::now()),
-        only_looks,
+        only_looks: false,
         scope,
         turn: None,
     }
@@ -216,6 +226,7 @@ impl Turns {
 
 /// What one claim is sent for.
 struct Ask {
+    order: Order,
     limit: usize,
     everywhere: bool,
     claimer: usize,
@@ -226,11 +237,11 @@ fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
-    Ask { limit, everywhere, claimer }: Ask,
+    Ask { order, limit, everywhere, claimer }: Ask,
     claiming: RwLockReadGuard<()>,
     turns: &mut Turns,
     intake: &mut Intake,
-) -> Result<(Taken, Scope), Failed> {
+) -> Result<(Taken, Scope, bool), Failed> {
     let ids = shared.task_ids.read().clone();
     add(&shared.stats.claims, 1);
 
@@ -249,21 +260,19 @@ fn claim(
     };
     let start = Instant::now();
     let turn = turns.wants(limit, Instant::now()).then_some(claimer);
-    let wanted = Wanted { turn, ..wanted(shared, &ids, limit, false, scope.clone()) };
+    let wanted =
+        Wanted { turn, along: along(shared, &ids, &order, limit), ..wanted(shared, &ids, limit, scope.clone()) };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
-    let position = |Claimed { row, .. }: &Claimed| {
-        // A run_at of -infinity has no place in the order of times.
-        Some(Position { id: row.get("id"), priority: row.get("priority"), run_at: row.try_get("run_at").ok()? })
-    };
-    let positions: Vec<Position> = rows.iter().filter_map(position).collect();
+    let (positions, firsts) = positions(&rows);
+    let is_full = firsts >= limit;
     let now = Instant::now();
     // Neither the wait for a turn nor the network shows how many entries the claim had to read.
     let seconds = rows.first().and_then(|claimed| claimed.row.get::<_, Option<f64>>("seconds"));
     let took = seconds.map_or(now - start, |seconds| Duration::from_secs_f64(seconds.max(0.0)));
-    shared.frontier.claimed(&scope, limit, rows.len(), &positions, took, now);
+    shared.frontier.claimed(&scope, is_full, firsts, &positions, took, now);
     if turn.is_some() {
         turns.waited((now - start).saturating_sub(took), now);
     }
@@ -285,6 +294,7 @@ fn claim(
                 recovered: was_recovered,
                 apart,
                 unreadable: unreadable.clone(),
+                series: None,
             }),
             // Its row stays locked by this worker and is not in the ledger, so reconcile gives it back.
             Err(error) => shared.in_doubt("read a claimed job", &error),
@@ -305,9 +315,53 @@ fn claim(
     if jobs.iter().any(|Arrival { job, .. }| job.queue_id.is_some() || job.max_attempts == 1) {
         store.make_durable()?;
     }
+    form_series(shared, &mut jobs);
     shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);
-    Ok((intake.take(shared, store, jobs)?, scope))
+    Ok((intake.take(shared, store, jobs)?, scope, is_full))
+}
+
+/// What a claim takes along of named queues: jobs of tasks that are quick on average.
+fn along(shared: &Shared, ids: &HashMap<i32, usize>, order: &Order, limit: usize) -> Along {
+    // A claim that was halved looks for the job that the database refuses.
+    if order.of_queue == 0 || limit < order.jobs {
+        return Along::default();
+    }
+    let is_quick = |task: usize| shared.tasks[task].pace.average().is_some_and(|average| average <= QUICK);
+    let tasks: Vec<i32> = ids.iter().filter(|(_, task)| is_quick(**task)).map(|(id, _)| *id).collect();
+    match tasks.is_empty() {
+        true => Along::default(),
+        false => Along { of_queue: order.of_queue, of_all: order.of_all, tasks },
+    }
+}
+
+/// The places of claimed jobs in the order of all jobs, and the number of these jobs. Jobs that were taken along do not
+/// count: other jobs are before them.
+fn positions(rows: &[Claimed]) -> (Vec<Position>, usize) {
+    let mut queues = HashSet::new();
+    let mut is_first = |Claimed { row, .. }: &&Claimed| {
+        row.get::<_, Option<i32>>("job_queue_id").is_none_or(|queue| queues.insert(queue))
+    };
+    let firsts: Vec<&Claimed> = rows.iter().filter(|claimed| is_first(claimed)).collect();
+    let position = |Claimed { row, .. }: &&Claimed| {
+        // A run_at of -infinity has no place in the order of times.
+        Some(Position { id: row.get("id"), priority: row.get("priority"), run_at: row.try_get("run_at").ok()? })
+    };
+    (firsts.iter().filter_map(position).collect(), firsts.len())
+}
+
+/// Puts the jobs of each named queue of which there are several into a series.
+fn form_series(shared: &Shared, arrivals: &mut [Arrival]) {
+    let mut of_queue: HashMap<i32, Vec<&mut Arrival>> = HashMap::new();
+    for arrival in arrivals {
+        if let Some(queue) = arrival.job.queue_id {
+            of_queue.entry(queue).or_default().push(arrival);
+        }
+    }
+    for arrivals in of_queue.into_values().filter(|arrivals| arrivals.len() > 1) {
+        let series = shared.ledger.series(arrivals.len(), shared.held.sender());
+        arrivals.into_iter().for_each(|arrival| arrival.series = Some(series.clone()));
+    }
 }
 
 #[cfg(test)]

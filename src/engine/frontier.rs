@@ -138,11 +138,11 @@ impl Frontier {
         .clamp(SHORTEST_LIST, LONGEST_LIST);
     }
 
-    /// Records the `all` jobs that a claim of `limit` returned, in their order.
+    /// Records a claim that returned `all` jobs. It has seen all jobs up to `jobs`, in their order.
     pub(crate) fn claimed(
         &self,
         scope: &Scope,
-        limit: usize,
+        is_full: bool,
         all: usize,
         jobs: &[Position],
         took: Duration,
@@ -166,7 +166,7 @@ impl Frontier {
             _ => state.cost = 0.8 * state.cost + 0.2 * took.as_secs_f64() / work,
         }
         // A claim that was not full has seen all jobs, but some may be committed later than others with a later run_at.
-        let is_exact = all >= limit || matches!(scope, Scope::Listed(_));
+        let is_exact = is_full || matches!(scope, Scope::Listed(_));
         let Some(last) = jobs.last().map(|job| job.priority) else { return };
         for job in jobs {
             let since = if job.priority == last && is_exact { job.run_at } else { job.run_at - LATE_COMMIT };
@@ -203,7 +203,7 @@ mod tests {
     fn after(took: Duration) -> (Frontier, Instant) {
         let (frontier, now) = (Frontier::new(POLL), Instant::now());
         assert_eq!(frontier.next(2, false, now), Next::Claim(Scope::Everywhere), "nothing is known at first");
-        frontier.claimed(&Scope::Everywhere, 2, 2, &jobs(&[(1, 0, 100), (2, 5, 200)]), took, now);
+        frontier.claimed(&Scope::Everywhere, true, 2, &jobs(&[(1, 0, 100), (2, 5, 200)]), took, now);
         (frontier, now)
     }
 
@@ -229,11 +229,11 @@ mod tests {
     fn bounds_move_on_with_full_claims_and_leave_time_for_late_commits_after_short_ones() {
         let (frontier, now) = after(SLOW);
         let from = Scope::From(Bounds::default());
-        frontier.claimed(&from, 2, 2, &jobs(&[(3, 5, 300), (4, 5, 310)]), FAST, now);
+        frontier.claimed(&from, true, 2, &jobs(&[(3, 5, 300), (4, 5, 310)]), FAST, now);
         assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 310)]))));
-        frontier.claimed(&from, 9, 1, &jobs(&[(5, 5, 320)]), FAST, now);
+        frontier.claimed(&from, false, 1, &jobs(&[(5, 5, 320)]), FAST, now);
         assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))));
-        frontier.claimed(&Scope::Everywhere, 1, 1, &jobs(&[(6, 5, 50)]), SLOW, now);
+        frontier.claimed(&Scope::Everywhere, true, 1, &jobs(&[(6, 5, 50)]), SLOW, now);
         assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))), "never back");
     }
 
@@ -251,7 +251,7 @@ mod tests {
             "a small claim leaves the list"
         );
         // Jobs that were claimed otherwise are not looked for again.
-        frontier.claimed(&Scope::Everywhere, 2, 2, &jobs(&[(101, 5, 200), (102, 5, 200)]), SLOW, now);
+        frontier.claimed(&Scope::Everywhere, true, 2, &jobs(&[(101, 5, 200), (102, 5, 200)]), SLOW, now);
         assert_eq!(frontier.next(LARGE, false, now), listed(103..=202));
         assert_eq!(frontier.next(LARGE, false, now), listed(203..=250));
         assert!(matches!(frontier.next(LARGE, false, now), Next::Scout(..)));

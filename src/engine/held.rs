@@ -34,6 +34,11 @@ impl HeldJobs {
         }
     }
 
+    /// Where a series puts the next of its jobs.
+    pub(crate) fn sender(&self) -> Sender<Arc<ActiveJob>> {
+        self.jobs.0.clone()
+    }
+
     pub(crate) fn put(&self, active: Arc<ActiveJob>) {
         self.jobs.0.send(active).expect("the receiver is in the same struct");
     }

@@ -170,7 +170,10 @@ fn hand_out(shared: &Shared, arrivals: Vec<Arrival>) {
         shared
             .events
             .send(JobFetch, || JobFetchContext { job: active.claim.job.clone(), worker_id: shared.worker_id.clone() });
-        shared.held.put(active);
+        match active.claim.series.clone() {
+            Some(series) => series.append(active),
+            None => shared.held.put(active),
+        }
     }
     shared.notify_puller();
 }

@@ -204,6 +204,10 @@ impl Shared {
 
     /// Notifies the observers of a job that is not this worker's any more.
     pub(crate) fn tell_lost(&self, active: &ActiveJob) {
+        if active.claim.series.is_some() {
+            // It may have been the one whose outcome was to free the queue.
+            signal(&self.channels.reconcile.0);
+        }
         self.events
             .send(JobLost, || JobLostContext { job: active.claim.job.clone(), worker_id: self.worker_id.clone() });
     }

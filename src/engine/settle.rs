@@ -319,6 +319,7 @@ impl Settler<'_> {
         self.retry.reset();
         let jobs: Vec<_> = group.iter().map(|pending| pending.active.clone()).collect();
         self.shared.ledger.settled(&jobs);
+        jobs.iter().filter_map(|active| active.claim.series.as_ref()).for_each(|series| series.settled(1));
         // Jobs that can be claimed at once are announced by notification, too, but only a listener receives it.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
         if due_again || jobs.iter().any(|active| active.job().queue_id.is_some()) {

@@ -9,6 +9,7 @@ use crate::db::{Database, Reconnecting};
 use crate::engine::frontier::{Bounds, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::active::{ActiveJob, Failure};
+use crate::job::series::Series;
 use crate::job::spec::RawJob;
 use crate::job::{Bytes, DbTime, Job};
 use crate::text::{self, Fitting, Look};
@@ -52,8 +53,10 @@ pub(crate) struct Filter {
 
 /// The parameters of one claim.
 pub(crate) struct Wanted {
-    /// The most jobs that it returns.
+    /// The most jobs that it returns, without those that it takes along.
     pub(crate) limit: usize,
+    /// What it may take along of named queues.
+    pub(crate) along: Along,
     /// Payloads for which the database stores more bytes are left out: `apart` is their stored size.
     pub(crate) inline: usize,
     pub(crate) tasks: Vec<i32>,
@@ -67,6 +70,16 @@ pub(crate) struct Wanted {
     pub(crate) scope: Scope,
     /// Waits until no other worker of this library claims with the same number.
     pub(crate) turn: Option<usize>,
+}
+
+/// Which jobs of named queues a claim takes along with the first one of each.
+#[derive(Clone, Default)]
+pub(crate) struct Along {
+    /// The most jobs of one queue, and of all queues.
+    pub(crate) of_queue: usize,
+    pub(crate) of_all: usize,
+    /// The tasks whose jobs are quick.
+    pub(crate) tasks: Vec<i32>,
 }
 
 impl Filter {
@@ -223,7 +236,7 @@ impl Store {
 
     /// Claims jobs, each in a row that `Job::from_row` reads, with its `task_id` and `apart`.
     pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
-        let Wanted { limit, inline, tasks, now, avoid, only_looks, scope, turn } = wanted;
+        let Wanted { limit, along, inline, tasks, now, avoid, only_looks, scope, turn } = wanted;
         let limit = limit as i32;
         let (bounds, listed) = match scope {
             Scope::Everywhere => (None, None),
@@ -249,6 +262,9 @@ impl Store {
                 Box::new(priorities.clone()),
                 Box::new(since.clone()),
                 Box::new(listed.clone()),
+                Box::new(along.of_queue as i32),
+                Box::new(along.of_all as i32),
+                Box::new(along.tasks.clone()),
             ]
         };
         let claim = statement!("claim/claim");
@@ -319,7 +335,21 @@ impl Store {
         rows.iter().map(|row| Ok((row.get("id"), row.try_get::<_, Bytes>("payload")?.0))).collect()
     }
 
-    /// The first four parameters of every settling statement: this worker, and its claims of these jobs.
+    /// The first five parameters of every settling statement: the claims, and which of them free their queue. Of a
+    /// series only the jobs that are settled last do.
+    fn settled(&self, jobs: &[Arc<ActiveJob>]) -> Vec<Param> {
+        let mut here: HashMap<*const Series, usize> = HashMap::new();
+        for series in jobs.iter().filter_map(|active| active.claim.series.as_ref()) {
+            *here.entry(Arc::as_ptr(series)).or_default() += 1;
+        }
+        let is_last = |series: &Arc<Series>| series.unsettled() <= here[&Arc::as_ptr(series)];
+        let frees: Vec<bool> = jobs.iter().map(|active| active.claim.series.as_ref().is_none_or(is_last)).collect();
+        let mut params = self.claims(jobs);
+        params.push(Box::new(frees));
+        params
+    }
+
+    /// The first four parameters of every statement about jobs of this worker: the worker, and its claims of these jobs.
     fn claims(&self, jobs: &[Arc<ActiveJob>]) -> Vec<Param> {
         let ids: Vec<i64> = jobs.iter().map(|active| active.job().id).collect();
         let attempts: Vec<i16> = jobs.iter().map(|active| active.job().attempts).collect();
@@ -346,7 +376,7 @@ impl Store {
 
     /// Deletes jobs that are done; returns the ids of those that it deleted.
     pub(crate) fn complete(&mut self, jobs: &[Arc<ActiveJob>]) -> Result<HashSet<i64>> {
-        let params = self.claims(jobs);
+        let params = self.settled(jobs);
         let rows = self.query(statement!("settle/complete"), params)?;
         Ok(ids(&rows))
     }
@@ -363,7 +393,7 @@ impl Store {
             failures.iter().map(|failure| failure.delay.map(|delay| delay.as_secs_f64())).collect();
         let mut fitting = Fitting::new();
         loop {
-            let mut params = self.claims(jobs);
+            let mut params = self.settled(jobs);
             params.push(Box::new(failures.iter().map(|failure| failure.text.clone()).collect::<Vec<_>>()));
             params.push(Box::new(delays.clone()));
             params.push(Box::new(failures.iter().map(|failure| for_good || failure.for_good).collect::<Vec<_>>()));
@@ -380,7 +410,7 @@ impl Store {
 
     /// Gives jobs back, each after its delay; returns the ids of those that it gave back.
     pub(crate) fn give_back(&mut self, jobs: &[Arc<ActiveJob>], delays: &[Option<Duration>]) -> Result<HashSet<i64>> {
-        let mut params = self.claims(jobs);
+        let mut params = self.settled(jobs);
         let delays: Vec<Option<f64>> = delays.iter().map(|delay| delay.map(|delay| delay.as_secs_f64())).collect();
         params.push(Box::new(delays));
         let rows = self.query(statement!("settle/give_back"), params)?;

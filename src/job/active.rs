@@ -2,6 +2,7 @@
 //! Knows neither database nor handlers.
 
 use crate::job::Job;
+use crate::job::series::Series;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,8 @@ pub(crate) struct Claim {
     /// True if a sweep has recovered the job before. A row of `_native_recoveries` then counts its recoveries. Settle
     /// deletes that row when the job is done.
     pub(crate) recovered: bool,
+    /// The series that the job is in, if the claim took several jobs of its queue.
+    pub(crate) series: Option<Arc<Series>>,
 }
 
 /// A job that a claim returned.
@@ -36,6 +39,7 @@ pub(crate) struct Arrival {
     /// Why no handler can run the job: its texts cannot be read. Such a job fails permanently.
     pub(crate) unreadable: Option<String>,
     pub(crate) recovered: bool,
+    pub(crate) series: Option<Arc<Series>>,
 }
 
 /// How a claim ends.
@@ -143,7 +147,11 @@ impl ActiveJob {
     }
 
     /// Marks the job as running. Returns false if it must not run because the claim was voided or given back meanwhile.
-    pub(crate) fn start(&self) -> bool {
+    /// Gives the job back if its series has broken off.
+    pub(crate) fn start(self: &Arc<Self>) -> bool {
+        if self.claim.series.as_ref().is_some_and(|series| series.is_broken()) {
+            self.give_back(None);
+        }
         let started = self.advance(HELD, RUNNING);
         if started {
             self.inside.store(true, Ordering::SeqCst);
@@ -158,8 +166,10 @@ impl ActiveJob {
         if finished {
             let _ = self.finished.set((Instant::now(), outcome.name()));
             let _ = self.ran.set(self.started.get().map(|(start, _)| start.elapsed()).unwrap_or_default());
+            let completed = outcome == Outcome::Done;
             // The receiver is closed only after a stop, which has given this job back.
             let _ = self.done.send((self.clone(), outcome));
+            self.end_turn(completed);
         }
         finished
     }
@@ -179,6 +189,7 @@ impl ActiveJob {
         if ended {
             let _ = self.finished.set((Instant::now(), outcome.name()));
             let _ = self.done.send((self.clone(), outcome));
+            self.end_turn(false);
         }
         ended
     }
@@ -187,7 +198,20 @@ impl ActiveJob {
     /// outcome is dropped. Returns false if the claim already has an outcome or is void.
     pub(crate) fn void(&self) -> bool {
         self.cancel();
-        self.advance(HELD, VOID) || self.advance(RUNNING, VOID)
+        let voided = self.advance(HELD, VOID) || self.advance(RUNNING, VOID);
+        if voided {
+            if let Some(series) = &self.claim.series {
+                series.settled(1);
+            }
+            self.end_turn(false);
+        }
+        voided
+    }
+
+    fn end_turn(&self, completed: bool) {
+        if let Some(series) = &self.claim.series {
+            series.ended(completed);
+        }
     }
 
     pub(crate) fn cancel(&self) {
@@ -333,6 +357,7 @@ impl ActiveJob {
 pub(crate) struct Ledger {
     entries: Mutex<Entries>,
     held_bytes: Arc<AtomicUsize>,
+    successors: Arc<AtomicUsize>,
 }
 
 /// The result of entering the jobs of one claim statement.
@@ -362,14 +387,14 @@ impl Ledger {
     pub(crate) fn enter(&self, jobs: impl IntoIterator<Item = Arrival>, done: &Sender<Settlement>) -> Entered {
         let Entered { mut startable, mut doubled, mut voided } = Entered::default();
         let mut entries = self.entries.lock();
-        for Arrival { task, job, alone, recovered, .. } in jobs {
+        for Arrival { task, job, alone, recovered, series, .. } in jobs {
             entries.last += 1;
             let number = entries.last;
             let id = job.id;
             entries.coming.remove(&id);
             self.held_bytes.fetch_add(job.payload.len(), Ordering::AcqRel);
             let active = Arc::new(ActiveJob {
-                claim: Claim { number, task, job: Arc::new(job), alone, recovered },
+                claim: Claim { number, task, job: Arc::new(job), alone, recovered, series },
                 state: AtomicU8::new(HELD),
                 cancelled: AtomicBool::new(false),
                 when_cancelled: OnceLock::new(),
@@ -446,6 +471,16 @@ impl Ledger {
         self.held_bytes.load(Ordering::Acquire)
     }
 
+    /// A series for this many jobs of one claim. Those that may start are sent to the threads.
+    pub(crate) fn series(&self, jobs: usize, startable: Sender<Arc<ActiveJob>>) -> Arc<Series> {
+        Arc::new(Series::new(jobs, startable, self.successors.clone()))
+    }
+
+    /// How many jobs wait for the job before them in their series.
+    pub(crate) fn successors(&self) -> usize {
+        self.successors.load(Ordering::Relaxed)
+    }
+
     /// Records jobs that are claimed and will be entered later.
     pub(crate) fn expect(&self, jobs: impl IntoIterator<Item = i64>) {
         self.entries.lock().coming.extend(jobs);
@@ -480,21 +515,15 @@ mod tests {
     use crossbeam_channel::{Receiver, unbounded};
 
     fn job(id: i64) -> Arrival {
-        let job = Job {
-            id,
-            task_identifier: "t".into(),
-            queue_id: None,
-            payload: b"{}".to_vec(),
-            priority: 0,
-            run_at: chrono::DateTime::UNIX_EPOCH,
-            attempts: 1,
-            max_attempts: 25,
-            created_at: chrono::DateTime::UNIX_EPOCH,
-            key: None,
-            revision: 0,
-            flags: None,
-        };
-        Arrival { task: 0, job, alone: false, recovered: false, apart: None, unreadable: None }
+        Arrival {
+            task: 0,
+            job: Job::example(id),
+            alone: false,
+            recovered: false,
+            apart: None,
+            unreadable: None,
+            series: None,
+        }
     }
 
     fn claimed(id: i64) -> (Ledger, Arc<ActiveJob>, Sender<Settlement>, Receiver<Settlement>) {

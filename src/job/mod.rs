@@ -1,6 +1,7 @@
 //! A job as the database stores it. Knows nothing of how jobs are claimed and settled.
 
 pub(crate) mod active;
+pub(crate) mod series;
 pub(crate) mod spec;
 pub(crate) mod trace;
 
@@ -31,6 +32,27 @@ pub struct Job {
     pub(crate) key: Option<String>,
     pub(crate) revision: i32,
     pub(crate) flags: Option<String>,
+}
+
+#[cfg(test)]
+impl Job {
+    /// A job for tests of what holds jobs.
+    pub(crate) fn example(id: i64) -> Self {
+        Self {
+            id,
+            task_identifier: "t".into(),
+            queue_id: None,
+            payload: b"{}".to_vec(),
+            priority: 0,
+            run_at: DateTime::UNIX_EPOCH,
+            attempts: 1,
+            max_attempts: 25,
+            created_at: DateTime::UNIX_EPOCH,
+            key: None,
+            revision: 0,
+            flags: None,
+        }
+    }
 }
 
 impl Job {

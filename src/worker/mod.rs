@@ -371,6 +371,8 @@ impl Threads {
             handle.join(must_end);
         }
         self.dispatch.join(must_end);
+        // A job that ended in the grace period has passed the queue's next one to the threads, which take no more.
+        shared.take_back();
         shared.stop.drained.trigger();
         self.settle.join(must_end);
 

@@ -30,6 +30,7 @@ mod recovery;
 mod retry;
 mod rights;
 mod rotation;
+mod series;
 mod signals;
 mod size;
 mod snapshot;

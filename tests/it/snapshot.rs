@@ -87,7 +87,7 @@ fn claims_behind_dead_rows_do_not_read_them_again() {
         let plan = crate::plans::plan_of(
             &db,
             include_str!("../../src/sql/claim/claim.sql"),
-            &format!("'w', array[1], 10, null, null, null, 0, null, false, 2000, {bounds}, {listed}"),
+            &format!("'w', array[1], 10, null, null, null, 0, null, false, 2000, {bounds}, {listed}, 0, 0, null"),
         );
         let claimed = "select count(*) from graphile_worker._private_jobs where locked_by = 'w'";
         assert_eq!(db.one::<i64>(claimed), 10, "{plan}");

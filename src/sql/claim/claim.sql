@@ -1,4 +1,5 @@
--- Claims up to $3 due jobs in the order of (priority, run_at), at most one of each named queue.
+-- Claims up to $3 due jobs in the order of (priority, run_at). Of each named queue it claims the first job, and may take
+-- along the jobs behind it.
 -- A session claims from a free queue by locking the queue's row. All locks skip locked rows, so a claim waits for no
 -- session.
 --   $1 worker  $2 task ids  $3 limit  $4 forbidden flags  $5 accepted flags  $6 now
@@ -13,6 +14,8 @@
 --   $11 $12 priorities in order, and for each the run_at from which it is read; jobs before that and jobs of other
 --      priorities are not seen. null sees all jobs
 --   $13 ids: of the jobs without a queue, only these are claimed, in this order
+--   $14 the most jobs that are taken along of one queue  $15 and of all queues, beyond $3
+--   $16 tasks whose jobs may be taken along
 -- NULL in $4, $5, $6, $8, $11, $13 switches that part off. `seconds` is how long the server searched.
 -- The walk over the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of the future are
 -- never read. `= any(array(...))` keeps every update on the primary key.
@@ -235,6 +238,46 @@ pick as materialized (
   order by priority, run_at
   limit $3::int
 ),
+-- The first jobs of each picked queue, in their order. Reads them without locks.
+line_up as materialized (
+  select w.id, w.job_queue_id, w.priority, w.run_at, w.place, w.task_id = any($16::int[]) as is_quick
+    from (
+      select p.job_queue_id, least($14::int, $15::int / pg_catalog.count(*) over ()) as room
+        from pick p
+       where $14::int > 0 and p.job_queue_id is not null) p
+   cross join lateral (
+     select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id,
+            pg_catalog.row_number() over (order by j.priority, j.run_at) as place
+       from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+      where j.is_available and j.job_queue_id is not null
+        and j.job_queue_id = p.job_queue_id
+        and j.run_at <= (select now from clock)
+        and j.task_id = any($2::int[])
+        and (j.id = any($8::bigint[])) is not true
+        and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
+      order by j.priority, j.run_at
+      limit p.room + 1) w
+),
+-- Of these, the jobs up to the first one that another session has locked, or that may take long.
+along as materialized (
+  select a.id, a.priority, a.run_at
+    from (
+      select l.id, l.priority, l.run_at,
+             pg_catalog.bool_and(l.is_quick and (k.id is not null or p.id is not null))
+               over (partition by l.job_queue_id order by l.place) as fits,
+             p.id is null as is_new
+        from line_up l
+        left join pick p on p.id = l.id
+        left join lateral (
+          select j.id
+            from :GRAPHILE_WORKER_SCHEMA._private_jobs j
+           where j.id = l.id
+             and p.id is null
+             and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id = l.job_queue_id
+             for update skip locked) k on true) a
+   where a.fits and a.is_new
+),
 hold as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
      set locked_by = $1::text,
@@ -248,7 +291,7 @@ taken as (
          locked_by = $1::text,
          locked_at = pg_catalog.now()
    where $9::boolean is not true
-     and j.id = any(array(select p.id from pick p))
+     and j.id = any(array(select p.id from pick p union all select a.id from along a))
   returning
     j.id, j.job_queue_id, j.task_id, j.attempts, j.max_attempts, j.priority, j.run_at,
     j.created_at, j.key, j.revision, j.flags::text as flags,

@@ -1,9 +1,10 @@
 -- Takes jobs away from dead workers, each as it was decided. Frees the queues that these workers hold, unless a job of
 -- the queue stays theirs. A job that was superseded meanwhile must not run again. It is recognized by its marks: no
--- key, no attempts left, written to since it was added. Counts the recoveries of each job. Does not write updated_at.
+-- key, no attempts left, written to since it was added. Counts the recoveries of each job that has a new error. Does not
+-- write updated_at.
 -- Returns the jobs that it took.
 --   $1 dead workers  $2 ids  $3 attempts as read  $4 attempts from now on
---   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors
+--   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors, null for a job that was not started
 with decisions as materialized (
   select *
     from rows from (
@@ -18,18 +19,18 @@ taken as (
            else d.attempts_after
          end,
          run_at = coalesce(d.run_at, greatest(j.run_at, pg_catalog.now() + d.delay * interval '1 second')),
-         last_error = d.error,
+         last_error = coalesce(d.error, j.last_error),
          locked_by = null,
          locked_at = null
     from decisions d
    where j.id = d.id
      and j.locked_by = any($1::text[])
      and j.attempts = d.attempts
-  returning j.id, j.revision
+  returning j.id, j.revision, d.error is not null as counts
 ),
 counted as (
   insert into :GRAPHILE_WORKER_SCHEMA._native_recoveries as r (job_id, revision, recoveries)
-  select t.id, t.revision, 1 from taken t
+  select t.id, t.revision, 1 from taken t where t.counts
   on conflict (job_id) do update
      set recoveries = case when r.revision = excluded.revision then r.recoveries + 1 else 1 end,
          revision = excluded.revision

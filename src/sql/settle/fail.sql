@@ -1,15 +1,16 @@
--- Writes failures of jobs that this worker still holds by the given claims, and frees their queues.
+-- Writes failures of jobs that this worker still holds by the given claims, and frees their queues where $5 says so.
 -- The next attempt waits e^attempts seconds, e^10 at most, unless a delay is given.
 -- Returns the ids that it wrote, and whether each job has failed permanently.
---   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 errors
---   $6 delays in seconds, null for the backoff  $7 true: fails permanently, no attempt is left
---   $8 payloads that are left to do, null for all of it
+--   $1 worker  $2 ids  $3 attempts at claim  $4 had a key at claim  $5 frees its queue  $6 errors
+--   $7 delays in seconds, null for the backoff  $8 true: fails permanently, no attempt is left
+--   $9 payloads that are left to do, null for all of it
 with claims as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::boolean[]),
-      pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::float8[]), pg_catalog.unnest($7::boolean[]),
-      pg_catalog.unnest($8::text[])) c(id, attempts, keyed, error, delay, for_good, rest)
+      pg_catalog.unnest($5::boolean[]), pg_catalog.unnest($6::text[]), pg_catalog.unnest($7::float8[]),
+      pg_catalog.unnest($8::boolean[]), pg_catalog.unnest($9::text[]))
+      c(id, attempts, keyed, frees, error, delay, for_good, rest)
 ),
 failed as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -28,13 +29,13 @@ failed as (
    where j.id = c.id
      and j.locked_by = $1::text
      and (j.attempts = c.attempts or (c.keyed and j.key is null))
-  returning j.id, j.job_queue_id, j.attempts >= j.max_attempts as for_good
+  returning j.id, case when c.frees then j.job_queue_id end as queue_id, j.attempts >= j.max_attempts as for_good
 ),
 freed as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
      set locked_by = null,
          locked_at = null
-   where q.id = any(array(select f.job_queue_id from failed f where f.job_queue_id is not null))
+   where q.id = any(array(select f.queue_id from failed f where f.queue_id is not null))
      and q.locked_by = $1::text
 )
 select id, for_good from failed

@@ -1,0 +1,202 @@
+//! The jobs of one named queue that one claim took along: they run one after another, and the queue stays locked until
+//! the last of them is settled. Knows neither database nor handlers.
+
+use crate::job::active::ActiveJob;
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The state that all jobs of a series share.
+pub(crate) struct Series {
+    state: Mutex<State>,
+    /// How many jobs of the series the database may still have as this worker's.
+    unsettled: AtomicUsize,
+    /// To the threads: jobs that may start.
+    startable: Sender<Arc<ActiveJob>>,
+    /// How many jobs of all series wait for the job before them. Shared with the ledger.
+    successors: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The jobs after the current one, in their order.
+    waiting: VecDeque<Arc<ActiveJob>>,
+    /// Whether a job of the series was passed to the threads and has not ended.
+    has_current: bool,
+    is_broken: bool,
+}
+
+impl Series {
+    pub(crate) fn new(jobs: usize, startable: Sender<Arc<ActiveJob>>, successors: Arc<AtomicUsize>) -> Self {
+        Self { state: Mutex::default(), unsettled: AtomicUsize::new(jobs), startable, successors }
+    }
+
+    /// Appends a job. It is passed to the threads at once if no job of the series is before it.
+    ///
+    /// After a crash of the worker, the first job of a queue counts as the one that ended it. So a job that was recovered
+    /// before has no company: it ends the series, or the series ends before it.
+    pub(crate) fn append(&self, active: Arc<ActiveJob>) {
+        let mut state = self.state.lock();
+        let is_suspect = active.claim.recovered || active.claim.alone;
+        if is_suspect && (state.has_current || !state.waiting.is_empty()) {
+            self.break_off(&mut state);
+        }
+        if state.is_broken || !state.has_current {
+            state.has_current = true;
+            self.pass(active.clone());
+        } else {
+            self.successors.fetch_add(1, Ordering::Relaxed);
+            state.waiting.push_back(active.clone());
+        }
+        state.is_broken |= is_suspect;
+    }
+
+    /// A job of the series has ended. If it is completed, the next one may start. Otherwise the series breaks off.
+    pub(crate) fn ended(&self, completed: bool) {
+        let mut state = self.state.lock();
+        match completed {
+            false => self.break_off(&mut state),
+            true => match state.waiting.pop_front() {
+                Some(next) => {
+                    self.successors.fetch_sub(1, Ordering::Relaxed);
+                    self.pass(next);
+                }
+                None => state.has_current = false,
+            },
+        }
+    }
+
+    /// Lets no further job of the series start.
+    pub(crate) fn interrupt(&self) {
+        self.break_off(&mut self.state.lock());
+    }
+
+    /// Whether jobs of the series that have not started must go back.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.state.lock().is_broken
+    }
+
+    /// Whether jobs wait for the current one.
+    pub(crate) fn has_successors(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
+    }
+
+    pub(crate) fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::Acquire)
+    }
+
+    /// The database has the outcomes of this many jobs of the series, or they are not this worker's any more.
+    pub(crate) fn settled(&self, jobs: usize) {
+        self.unsettled.fetch_sub(jobs, Ordering::AcqRel);
+    }
+
+    /// The threads give the waiting jobs back: a job of a broken series does not start.
+    fn break_off(&self, state: &mut State) {
+        state.is_broken = true;
+        self.successors.fetch_sub(state.waiting.len(), Ordering::Relaxed);
+        state.waiting.drain(..).for_each(|active| self.pass(active));
+    }
+
+    fn pass(&self, active: Arc<ActiveJob>) {
+        // The receiver is in the worker's `Shared`, which outlives its threads.
+        let _ = self.startable.send(active);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Job;
+    use crate::job::active::{Arrival, Ledger, Outcome, Settlement};
+    use crossbeam_channel::{Receiver, unbounded};
+
+    struct Claimed {
+        ledger: Ledger,
+        jobs: Vec<Arc<ActiveJob>>,
+        series: Arc<Series>,
+        startable: Receiver<Arc<ActiveJob>>,
+        done: Receiver<Settlement>,
+    }
+
+    impl Claimed {
+        /// The jobs 1 to 4 of one series, of which those in `recovered` were recovered before.
+        fn new(recovered: &[i64]) -> Self {
+            let (ledger, (put, startable), (send, done)) = (Ledger::default(), unbounded(), unbounded());
+            let series = ledger.series(4, put);
+            let arrival = |id| Arrival {
+                task: 0,
+                job: Job { queue_id: Some(1), ..Job::example(id) },
+                alone: false,
+                recovered: recovered.contains(&id),
+                apart: None,
+                unreadable: None,
+                series: Some(series.clone()),
+            };
+            let jobs = ledger.enter((1..=4).map(arrival), &send).startable;
+            jobs.iter().for_each(|active| series.append(active.clone()));
+            Self { ledger, jobs, series, startable, done }
+        }
+
+        /// Starts what may start, and returns the ids of the started jobs.
+        fn start(&self) -> Vec<i64> {
+            self.startable.try_iter().filter(|active| active.start()).map(|active| active.job().id).collect()
+        }
+
+        fn given_back(&self) -> Vec<i64> {
+            let back = self.done.try_iter().filter(|(_, outcome)| *outcome == Outcome::GivenBack(None));
+            back.map(|(active, _)| active.job().id).collect()
+        }
+    }
+
+    #[test]
+    fn a_job_starts_when_the_one_before_it_is_completed() {
+        let claimed = Claimed::new(&[]);
+        for (place, active) in claimed.jobs.iter().enumerate() {
+            assert_eq!(claimed.start(), [place as i64 + 1]);
+            assert_eq!(claimed.ledger.successors(), 3 - place);
+            assert!(active.finish(Outcome::Done));
+        }
+        assert_eq!(claimed.start(), []);
+    }
+
+    #[test]
+    fn a_job_that_is_not_completed_ends_its_series() {
+        let ends: [fn(&Arc<ActiveJob>) -> bool; 4] = [
+            |active| active.start() && active.finish(Outcome::Failed(Default::default())),
+            |active| active.give_back(None),
+            |active| active.void(),
+            |active| active.start() && active.void(),
+        ];
+        for end in ends {
+            let claimed = Claimed::new(&[]);
+            claimed.startable.recv().unwrap();
+            assert!(end(&claimed.jobs[0]));
+            assert_eq!(claimed.start(), []);
+            assert!(claimed.given_back().ends_with(&[2, 3, 4]));
+            assert_eq!(claimed.ledger.successors(), 0);
+        }
+    }
+
+    #[test]
+    fn a_job_that_was_recovered_is_alone_in_its_series() {
+        let claimed = Claimed::new(&[1]);
+        assert_eq!(claimed.start(), [1]);
+        assert_eq!(claimed.given_back(), [2, 3, 4]);
+
+        let claimed = Claimed::new(&[3]);
+        assert_eq!(claimed.start(), [1]);
+        assert_eq!(claimed.given_back(), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_job_that_comes_after_the_others_have_ended_starts_at_once() {
+        let claimed = Claimed::new(&[]);
+        claimed.jobs.iter().for_each(|active| assert!(active.start() && active.finish(Outcome::Done)));
+        let late = claimed.jobs[0].clone();
+        claimed.startable.try_iter().for_each(drop);
+        claimed.series.append(late);
+        assert_eq!(claimed.startable.len(), 1);
+    }
+}

@@ -1,0 +1,208 @@
+//! Series: a worker takes the next jobs of a named queue along, if they are quick, and runs them one after another.
+
+use crate::harness::{Running, SOON, TestDb, eventually};
+use graphile_worker::{SweepStaleWorkersOptions, WorkerContext, WorkerOptions};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const JOBS: i32 = 300;
+
+/// A database with many jobs in one queue. The payloads are the numbers from 1.
+fn one_queue() -> TestDb {
+    let db = TestDb::new();
+    db.execute(&format!(
+        "select from graphile_worker.add_jobs(array(
+           select row('t', to_json(n), 'q', now() - interval '1 hour' + n * interval '1 second', null, null, null, null)::graphile_worker.job_spec
+             from generate_series(1, {JOBS}) n))"
+    ));
+    db
+}
+
+/// What the handlers of a test have seen.
+#[derive(Default)]
+struct Seen {
+    /// The payloads, in the order in which the jobs ran.
+    order: Mutex<Vec<i32>>,
+    /// Whether any attempt was not the first one.
+    is_again: AtomicBool,
+    /// The most jobs of this worker that were locked while one ran.
+    most: AtomicUsize,
+}
+
+impl Seen {
+    /// Records a job. Returns its number, and how many jobs are locked.
+    fn note(&self, ctx: &WorkerContext) -> (i32, i64) {
+        let number = ctx.job().payload_as().unwrap();
+        let locked = "select count(*) from graphile_worker._private_jobs where locked_at is not null";
+        let locked: i64 = ctx.connection().unwrap().query_one(locked, &[]).unwrap().get(0);
+        self.order.lock().unwrap().push(number);
+        self.is_again.fetch_or(ctx.job().attempts() != 1, Ordering::SeqCst);
+        self.most.fetch_max(locked as usize, Ordering::SeqCst);
+        (number, locked)
+    }
+
+    fn order(&self) -> Vec<i32> {
+        self.order.lock().unwrap().clone()
+    }
+}
+
+/// A worker whose task `t` records each job, and calls `then` with its number and the number of locked jobs.
+fn worker(
+    db: &TestDb,
+    seen: &Arc<Seen>,
+    then: impl Fn(i32, i64) -> Result<(), &'static str> + Send + Sync + 'static,
+) -> WorkerOptions {
+    let seen = seen.clone();
+    db.worker().poll_interval(Duration::from_secs(3600)).define_raw_job("t", move |ctx: WorkerContext| {
+        let (number, locked) = seen.note(&ctx);
+        then(number, locked)
+    })
+}
+
+fn all() -> Vec<i32> {
+    (1..=JOBS).collect()
+}
+
+#[test]
+fn quick_jobs_of_a_queue_are_claimed_together_and_run_in_order() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    let running = Running::start(worker(&db, &seen, |_, _| Ok(())));
+    eventually(SOON * 3, || db.jobs() == 0);
+    assert_eq!(seen.order(), all());
+    assert!(seen.most.load(Ordering::SeqCst) > 2, "several are locked at once");
+    let claims = running.worker.stats().claims;
+    assert!(claims < JOBS as u64, "{claims} claims");
+    drop(running);
+    assert_eq!(db.locks(), 0);
+}
+
+#[test]
+fn slow_jobs_of_a_queue_are_claimed_one_at_a_time() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    let most = Arc::new(AtomicI64::new(0));
+    let locks = most.clone();
+    let slow = move |number, locked| {
+        if number <= 20 {
+            locks.fetch_max(locked, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        Ok(())
+    };
+    let _running = Running::start(worker(&db, &seen, slow));
+    eventually(SOON * 3, || seen.order().len() > 20);
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_failure_gives_back_the_jobs_behind_it_with_their_attempt() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    let failed = Arc::new(Mutex::new(Vec::new()));
+    let failures = failed.clone();
+    let fails = move |number, locked| {
+        let mut failures = failures.lock().unwrap();
+        if locked < 3 || failures.len() == 3 {
+            return Ok(());
+        }
+        failures.push(number);
+        Err("refused")
+    };
+    let running = Running::start(worker(&db, &seen, fails));
+    eventually(SOON * 3, || db.jobs() == 3 && db.locks() == 0);
+    assert_eq!(failed.lock().unwrap().len(), 3, "in three series");
+    assert_eq!(seen.order(), all());
+    assert!(!seen.is_again.load(Ordering::SeqCst), "no attempt was spent on a job that did not run");
+    assert!(running.worker.stats().returned > 0);
+}
+
+#[test]
+fn a_slow_job_gives_back_the_jobs_behind_it_and_a_more_urgent_one_is_next() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    let (slow, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (chosen, released) = (slow.clone(), release.clone());
+    let blocks = move |number: i32, locked| {
+        if locked > 2 && chosen.compare_exchange(0, number as usize, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            while !released.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    };
+    let _running = Running::start(worker(&db, &seen, blocks));
+    eventually(SOON * 3, || slow.load(Ordering::SeqCst) > 0);
+    // The row of the job that runs, and the row of its queue.
+    eventually(SOON, || db.locks() == 2);
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where attempts > 0"), 1);
+    db.add("'t', '0', queue_name => 'q', priority => -1");
+    release.store(true, Ordering::SeqCst);
+    eventually(SOON * 3, || db.jobs() == 0);
+    let mut expected = all();
+    expected.insert(slow.load(Ordering::SeqCst), 0);
+    assert_eq!(seen.order(), expected);
+}
+
+#[test]
+fn a_stop_gives_back_the_jobs_behind_the_one_that_runs() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    let (inside, release) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (entered, released) = (inside.clone(), release.clone());
+    let blocks = move |_, locked| {
+        if locked > 2 {
+            entered.store(true, Ordering::SeqCst);
+            while !released.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    };
+    let running = Running::start(worker(&db, &seen, blocks));
+    eventually(SOON * 3, || inside.load(Ordering::SeqCst));
+    running.worker.request_shutdown();
+    release.store(true, Ordering::SeqCst);
+    running.ends().unwrap();
+    let ran = seen.order().len() as i32;
+    assert_eq!(seen.order(), (1..=ran).collect::<Vec<_>>());
+    assert_eq!((db.jobs(), db.locks()), (i64::from(JOBS - ran), 0));
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where attempts > 0"), 0);
+}
+
+#[test]
+fn a_claim_that_is_lost_in_a_series_frees_the_queue() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    let (inside, release) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (entered, released) = (inside.clone(), release.clone());
+    let blocks = move |_, locked| {
+        if locked > 2 && !entered.swap(true, Ordering::SeqCst) {
+            while !released.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    };
+    let running = Running::start(worker(&db, &seen, blocks));
+    eventually(SOON * 3, || inside.load(Ordering::SeqCst));
+    // An administrator deletes the job that runs.
+    db.execute("delete from graphile_worker._private_jobs where id = (select min(id) from graphile_worker._private_jobs where locked_at is not null)");
+    release.store(true, Ordering::SeqCst);
+    eventually(SOON * 6, || db.jobs() == 0 && db.locks() == 0);
+    assert_eq!(seen.order(), all());
+    assert_eq!(running.worker.stats().lost, 1);
+}
+
+#[test]
+fn a_recovery_counts_only_the_first_job_of_a_queue_that_a_dead_worker_holds() {
+    let db = one_queue();
+    db.execute(
+        "insert into graphile_worker._native_workers (id, last_heartbeat_at) values ('dead', now() - interval '1 hour');
+         update graphile_worker._private_jobs set locked_by = 'dead', locked_at = now(), attempts = attempts + 1 where id <= 5;
+         update graphile_worker._private_job_queues set locked_by = 'dead', locked_at = now()",
+    );
+    let swept = db.utils().sweep_stale_workers(SweepStaleWorkersOptions::default()).unwrap();
+    assert_eq!(swept.recovered_count, 5);
+    assert_eq!(db.locks(), 0);
+    assert_eq!(db.all::<i64>("select job_id from graphile_worker._native_recoveries"), [1]);
+    assert_eq!(db.all::<i64>("select id from graphile_worker._private_jobs where last_error is not null"), [1]);
+    let due =
+        "select id from graphile_worker._private_jobs where attempts = 0 and run_at <= now() order by run_at limit 5";
+    assert_eq!(db.all::<i64>(due), [2, 3, 4, 5, 6], "the others wait in their order");
+}
