@@ -31,26 +31,37 @@ demo-languages: stage ## run workers in Rust, C, Python, Go and Node on one queu
 	cd tests/interop && npm ci --silent
 	$(TARGET)/debug/examples/languages
 
-# This leaves out what changes with the compiler and not with the code: the size after link-time optimization. Valgrind runs
-# the C tests of handles, pulled jobs and events only, in which memory changes hands; AddressSanitizer runs all of them.
-test: PROFILE := staged
-test: SHORTER := VALGRIND_TESTS='handles.c pull.c events.c' MAX_SIZE=16777216
-test: test-rust test-bindings ## check the code, run the tests of all languages, build the documentation
+# This leaves out what changes with the compiler and not with the code: optimized code, its speed and its size. The
+# sanitizers run all C tests; without them, and under valgrind, these run in `make test-all`, but for the tests of handles,
+# in which memory changes hands.
+# The tests in Rust run beside those of the other languages.
+test: ## check the code, run the tests of all languages, build the documentation
+	@sh tests/setup.sh postgres pgbouncer c python go
+	$(MAKE) lint
+	$(MAKE) BUILD_LIBRARY="cargo build --locked --lib" BUILT=$(TARGET)/debug SHORTER="$(SHORT)" $(LANES) suite test-bindings
 
-test-all: test-rust test-bindings test-interop ## every test: all C tests under valgrind, the size of the library, every peer
+SHORT := ONLY='header symbols cpp examples sanitizers valgrind adapters' VALGRIND_TESTS=handles.c MAX_SIZE=33554432
+LANES := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+# More threads than processors, because the tests mostly wait.
+test-all test suite test-bindings: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+test-all test suite test-bindings test-interop: export TMPDIR := $(shell sh tests/tmpdir.sh)
+TIMED := @sh tests/timed.sh
+
+test-all: lint suite test-bindings test-interop ## every test: all C tests under valgrind, the size of the library, every peer
 
 test-rust: lint suite ## the part of `make test` that needs only Rust and PostgreSQL
 
 # Apart from the lints: an older compiler runs the tests, but formats and warns differently.
 suite: ## the tests in Rust, without the lints
 	@sh tests/setup.sh postgres pgbouncer
-	cargo test --locked
+	$(TIMED) cargo test --locked --no-run
+	$(TIMED) cargo test --locked
 
 lint: ## format, clippy, documentation of the Rust code
 	@sh tests/setup.sh
 	cargo fmt --check
-	cargo clippy --locked --all-targets --features header -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	$(TIMED) cargo clippy --locked --all-targets --features header -- -D warnings
+	$(TIMED) env RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 
 # Only the lints and the links are also in `make test`: dictionaries, licences and advisories change while the code does
 # not, and a test must not fail for that reason. Without a network there is no advisory database, and that check is left
@@ -70,28 +81,29 @@ check: lint ## lint, spelling, links, licences and advisories of the dependencie
 
 test-bindings: stage ## the part of `make test` for C, C++, Python and Go
 	@sh tests/setup.sh postgres c python go
-	cargo build --locked --bins --examples
-	$(SHORTER) sh bindings/c/test.sh
-	sh bindings/python/test.sh
-	sh bindings/go/test.sh
-	sh tests/conformance/build.sh
-	cargo test --locked --test it conformance -- --include-ignored --skip conformance::rust
+	$(TIMED) cargo build --locked --bins --examples
+	$(TIMED) env $(SHORTER) sh bindings/c/test.sh
+	$(TIMED) sh bindings/python/test.sh
+	$(TIMED) sh bindings/go/test.sh
+	$(TIMED) sh tests/conformance/build.sh
+	$(TIMED) cargo test --locked --test it conformance -- --include-ignored --skip conformance::rust
 
-# Which profile of cargo `make library` builds with.
-PROFILE = library
+# How `make library` builds, and where cargo puts the result.
+BUILD_LIBRARY = cargo rustc --locked --profile library --lib --no-default-features --features capi --crate-type cdylib,staticlib
+BUILT = $(TARGET)/library
 
 library: ## build the shared and the static library, in target/library
 	@sh tests/setup.sh
-	cargo rustc --locked --profile $(PROFILE) --lib --no-default-features --features capi --crate-type cdylib,staticlib
+	$(TIMED) $(BUILD_LIBRARY)
 
 header: ## generate include/graphile_worker.h
 	GW_BLESS_HEADER=1 cargo check --locked --features header
 
 install: library ## install header, libraries, pkg-config and CMake files to PREFIX=/usr/local
-	TARGET=$(TARGET)/library sh bindings/c/install.sh "$(PREFIX)"
+	TARGET=$(BUILT) sh bindings/c/install.sh "$(PREFIX)"
 
 stage: library
-	@TARGET=$(TARGET)/$(PROFILE) sh bindings/c/install.sh "$(STAGE)"
+	@TARGET=$(BUILT) sh bindings/c/install.sh "$(STAGE)"
 
 test-interop: ## run side by side with the peers, all or PEERS=node
 	@sh tests/setup.sh postgres node

@@ -339,10 +339,8 @@ fn each_cleanup_task_does_its_own_part_only() {
 #[test]
 fn one_cleanup_deletes_many_failed_jobs() {
     let db = TestDb::new();
-    db.execute(
-        "select graphile_worker.add_job('t', max_attempts => 1) from generate_series(1, 25000);
-         update graphile_worker._private_jobs set attempts = 1",
-    );
+    db.add_many(25_000, "'t', null, null, null, 1, null, null, null");
+    db.execute("update graphile_worker._private_jobs set attempts = 1");
     let deleted = db.utils().cleanup(&[CleanupTask::DeletePermanentlyFailedJobs]).unwrap();
     assert_eq!((deleted.jobs, db.jobs()), (25_000, 0));
 }

@@ -88,6 +88,16 @@ impl TestDb {
         self.one(&format!("select id from graphile_worker.add_job({arguments})"))
     }
 
+    /// Adds jobs in one call, which is much quicker than a call for each. `spec` has the fields of `job_spec`, in which
+    /// `n` counts the jobs from 1.
+    #[track_caller]
+    pub fn add_many(&self, jobs: usize, spec: &str) {
+        self.execute(&format!(
+            "select from graphile_worker.add_jobs(array(
+               select row({spec})::graphile_worker.job_spec from generate_series(1, {jobs}) n))"
+        ));
+    }
+
     /// The number of jobs.
     #[track_caller]
     pub fn jobs(&self) -> i64 {

@@ -252,7 +252,7 @@ fn a_job_that_loses_its_lock_is_reported_lost_and_not_done() {
 #[test]
 fn an_observer_that_hangs_delays_no_job_and_no_stop() {
     let db = TestDb::new();
-    db.execute("select graphile_worker.add_job('t') from generate_series(1, 3000)");
+    db.add_many(3000, "'t', null, null, null, null, null, null, null");
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(2).on(JobComplete, move |_| _ = wait.recv());
     let running = Running::start(options.define_raw_job("t", |_| ()));

@@ -64,7 +64,7 @@ fn jobs_held_longer_than_the_ttl_are_given_back() {
 fn jobs_fetched_ahead_are_given_back_if_every_thread_is_busy() {
     let db = TestDb::new();
     // The first jobs are quick, so the worker holds more of them; then both threads block.
-    db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
+    db.add_many(1000, "'t', to_json(n > 400), null, null, null, null, null, null");
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(2).poll_interval(Duration::from_secs(3600));
     let running = Running::start(options.define_raw_job("t", move |ctx: WorkerContext| {

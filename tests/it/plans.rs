@@ -25,13 +25,13 @@ pub fn buffers(plan: &str) -> u64 {
 #[test]
 fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
     let db = TestDb::new();
+    db.add_many(3000, "'t', null, 'stuck' || n % 2, now() - interval '1 day', null, null, null, null");
+    db.execute("update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'another'");
+    db.add_many(3000, "'t', null, null, now() + interval '1 day', null, null, -1, null");
+    db.add_many(1000, "'t', null, null, null, null, null, null, null");
+    db.add_many(50, "'t', null, 'free' || n, null, null, null, null, null");
     db.execute(
-        "select graphile_worker.add_job('t', null, 'stuck' || n % 2, now() - interval '1 day') from generate_series(1, 3000) n;
-         update graphile_worker._private_job_queues set locked_at = now(), locked_by = 'another';
-         select graphile_worker.add_job('t', run_at => now() + interval '1 day', priority => -1) from generate_series(1, 3000);
-         select graphile_worker.add_job('t') from generate_series(1, 1000);
-         select graphile_worker.add_job('t', null, 'free' || n) from generate_series(1, 50) n;
-         insert into graphile_worker._private_jobs (task_id, attempts, max_attempts) select 1, 1, 1 from generate_series(1, 3000)",
+        "insert into graphile_worker._private_jobs (task_id, attempts, max_attempts) select 1, 1, 1 from generate_series(1, 3000)",
     );
     let plan = plan_of(
         &db,
@@ -93,7 +93,7 @@ fn a_claim_takes_the_first_jobs_with_and_without_queue() {
 #[test]
 fn settling_finds_its_rows_by_primary_key() {
     let db = TestDb::new();
-    db.execute("select graphile_worker.add_job('t') from generate_series(1, 2000)");
+    db.add_many(2000, "'t', null, null, null, null, null, null, null");
     let settle = [
         (
             include_str!("../../src/sql/settle/complete.sql"),
@@ -126,7 +126,7 @@ fn a_session_that_began_with_an_empty_table_uses_indexes_later() {
             client.execute(call, &[&"first"]).unwrap();
         }
     }
-    db.execute("select from generate_series(1, 5000) n, graphile_worker.add_job('t', job_key => n::text)");
+    db.add_many(5000, "'t', null, null, null, null, n::text, null, null");
     let mut transaction = client.transaction().unwrap();
     for call in [add, remove] {
         transaction.execute(call, &[&"7"]).unwrap();

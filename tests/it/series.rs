@@ -11,11 +11,8 @@ const JOBS: i32 = 300;
 /// A database with many jobs in one queue. The payloads are the numbers from 1.
 fn one_queue() -> TestDb {
     let db = TestDb::new();
-    db.execute(&format!(
-        "select from graphile_worker.add_jobs(array(
-           select row('t', to_json(n), 'q', now() - interval '1 hour' + n * interval '1 second', null, null, null, null)::graphile_worker.job_spec
-             from generate_series(1, {JOBS}) n))"
-    ));
+    let run_at = "now() - interval '1 hour' + n * interval '1 second'";
+    db.add_many(JOBS as usize, &format!("'t', to_json(n), 'q', {run_at}, null, null, null, null"));
     db
 }
 

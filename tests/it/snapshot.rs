@@ -63,7 +63,7 @@ fn a_job_added_before_the_others_does_not_wait_for_them_behind_dead_rows() {
 fn a_run_until_empty_leaves_no_job_behind_dead_rows() {
     let db = TestDb::new();
     let _holder = dead_jobs(&db, 100_000);
-    db.execute("select graphile_worker.add_job('t', to_json(n)) from generate_series(1, 3000) n");
+    db.add_many(3000, "'t', to_json(n), null, null, null, null, null, null");
     let worker = db.worker().define_raw_job("t", |ctx: WorkerContext| -> Result<(), Box<dyn std::error::Error>> {
         // The last job adds others that are before all that have run.
         if ctx.job().payload_as::<i32>()? == 3000 {
@@ -141,7 +141,7 @@ fn a_session_that_does_not_end_its_turn_stops_no_claim() {
     for number in [0, 1] {
         transaction.execute(&turn, &[&number]).unwrap();
     }
-    db.execute("select count(*) from (select graphile_worker.add_job('t') from generate_series(1, 2000)) added");
+    db.add_many(2000, "'t', null, null, null, null, null, null, null");
     let worker = db.worker().concurrency(200).define_raw_job("t", |_| ()).init().unwrap();
     worker.run_once().unwrap();
     assert_eq!((db.jobs(), worker.stats().database_errors), (0, 0));

@@ -71,7 +71,7 @@ fn a_handler_that_ignores_the_stop_is_named_and_its_job_given_back() {
 fn held_jobs_are_given_back_without_using_an_attempt() {
     let db = TestDb::new();
     // The first jobs are quick, so the worker holds more of them; then every thread blocks.
-    db.execute("select graphile_worker.add_job('t', to_json(n > 400)) from generate_series(1, 1000) n");
+    db.add_many(1000, "'t', to_json(n > 400), null, null, null, null, null, null");
     let (release, wait) = bounded::<()>(0);
     let options = db.worker().concurrency(2).shutdown_grace_period(Duration::ZERO);
     let running = Running::start(options.define_raw_job("t", move |ctx: WorkerContext| {
