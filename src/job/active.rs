@@ -149,7 +149,7 @@ impl ActiveJob {
     /// Marks the job as running. Returns false if it must not run because the claim was voided or given back meanwhile.
     /// Gives the job back if its series has broken off.
     pub(crate) fn start(self: &Arc<Self>) -> bool {
-        if self.claim.series.as_ref().is_some_and(|series| series.is_broken()) {
+        if self.claim.series.as_ref().is_some_and(|series| !series.may_start(self.claim.job.id)) {
             self.give_back(None);
         }
         let started = self.advance(HELD, RUNNING);

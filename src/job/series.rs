@@ -23,8 +23,8 @@ pub(crate) struct Series {
 struct State {
     /// The jobs after the current one, in their order.
     waiting: VecDeque<Arc<ActiveJob>>,
-    /// Whether a job of the series was passed to the threads and has not ended.
-    has_current: bool,
+    /// The id of the job that may run: it was passed to the threads and has not ended.
+    current: Option<i64>,
     is_broken: bool,
 }
 
@@ -40,15 +40,17 @@ impl Series {
     pub(crate) fn append(&self, active: Arc<ActiveJob>) {
         let mut state = self.state.lock();
         let is_suspect = active.claim.recovered || active.claim.alone;
-        if is_suspect && (state.has_current || !state.waiting.is_empty()) {
+        if is_suspect && (state.current.is_some() || !state.waiting.is_empty()) {
             self.break_off(&mut state);
         }
-        if state.is_broken || !state.has_current {
-            state.has_current = true;
-            self.pass(active.clone());
+        if state.is_broken {
+            self.pass(active);
+        } else if state.current.is_none() {
+            state.current = Some(active.job().id);
+            self.pass(active);
         } else {
             self.successors.fetch_add(1, Ordering::Relaxed);
-            state.waiting.push_back(active.clone());
+            state.waiting.push_back(active);
         }
         state.is_broken |= is_suspect;
     }
@@ -61,9 +63,10 @@ impl Series {
             true => match state.waiting.pop_front() {
                 Some(next) => {
                     self.successors.fetch_sub(1, Ordering::Relaxed);
+                    state.current = Some(next.job().id);
                     self.pass(next);
                 }
-                None => state.has_current = false,
+                None => state.current = None,
             },
         }
     }
@@ -73,9 +76,9 @@ impl Series {
         self.break_off(&mut self.state.lock());
     }
 
-    /// Whether jobs of the series that have not started must go back.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.state.lock().is_broken
+    /// Whether this job may start. If not, the series has broken off before it.
+    pub(crate) fn may_start(&self, job: i64) -> bool {
+        self.state.lock().current == Some(job)
     }
 
     /// Whether jobs wait for the current one.
@@ -92,7 +95,7 @@ impl Series {
         self.unsettled.fetch_sub(jobs, Ordering::AcqRel);
     }
 
-    /// The threads give the waiting jobs back: a job of a broken series does not start.
+    /// The threads give the waiting jobs back, because these may not start.
     fn break_off(&self, state: &mut State) {
         state.is_broken = true;
         self.successors.fetch_sub(state.waiting.len(), Ordering::Relaxed);
