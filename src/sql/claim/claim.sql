@@ -161,7 +161,8 @@ front as materialized (
    limit 3 * $3::int + 16
 ),
 -- Only if the window is full and too few of its queues are free: goes from queue to queue in the index
--- _native_jobs_queue.
+-- _native_jobs_queue. `between` and the order by job_queue_id force the plan to that index: with an equality, the main
+-- index has the order too.
 line(job_queue_id) as (
   (select j.job_queue_id
      from :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -189,13 +190,13 @@ deep as materialized (
      select j.id, j.job_queue_id, j.priority, j.run_at
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
       where j.is_available and j.job_queue_id is not null
-        and j.job_queue_id = q.id
+        and j.job_queue_id between q.id and q.id
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
         and (j.id = any($8::bigint[])) is not true
         and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
         and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
-      order by j.priority, j.run_at
+      order by j.job_queue_id, j.priority, j.run_at
       limit 1) c
    where $7::int > 0
      and (select pg_catalog.count(*) from near) >= $7::int
@@ -240,43 +241,40 @@ pick as materialized (
 ),
 -- The first jobs of each picked queue, in their order. Reads them without locks.
 line_up as materialized (
-  select w.id, w.job_queue_id, w.priority, w.run_at, w.place, w.task_id = any($16::int[]) as is_quick
+  select w.id, w.job_queue_id, w.priority, w.run_at, w.id = p.id as is_picked, w.task_id = any($16::int[]) as is_quick
     from (
-      select p.job_queue_id, least($14::int, $15::int / pg_catalog.count(*) over ()) as room
+      select p.id, p.job_queue_id, least($14::int, $15::int / pg_catalog.count(*) over ()) as room
         from pick p
        where $14::int > 0 and p.job_queue_id is not null) p
    cross join lateral (
-     select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id,
-            pg_catalog.row_number() over (order by j.priority, j.run_at) as place
+     select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
       where j.is_available and j.job_queue_id is not null
-        and j.job_queue_id = p.job_queue_id
+        and j.job_queue_id between p.job_queue_id and p.job_queue_id
         and j.run_at <= (select now from clock)
         and j.task_id = any($2::int[])
         and (j.id = any($8::bigint[])) is not true
         and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
         and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
-      order by j.priority, j.run_at
+      order by j.job_queue_id, j.priority, j.run_at
       limit p.room + 1) w
 ),
 -- Of these, the jobs up to the first one that another session has locked, or that may take long.
 along as materialized (
   select a.id, a.priority, a.run_at
     from (
-      select l.id, l.priority, l.run_at,
-             pg_catalog.bool_and(l.is_quick and (k.id is not null or p.id is not null))
-               over (partition by l.job_queue_id order by l.place) as fits,
-             p.id is null as is_new
+      select l.id, l.priority, l.run_at, l.is_picked,
+             pg_catalog.bool_and(l.is_quick and (l.is_picked or k.id is not null))
+               over (partition by l.job_queue_id order by l.priority, l.run_at, l.id) as fits
         from line_up l
-        left join pick p on p.id = l.id
         left join lateral (
           select j.id
             from :GRAPHILE_WORKER_SCHEMA._private_jobs j
            where j.id = l.id
-             and p.id is null
+             and not l.is_picked
              and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id = l.job_queue_id
              for update skip locked) k on true) a
-   where a.fits and a.is_new
+   where a.fits and not a.is_picked
 ),
 hold as (
   update :GRAPHILE_WORKER_SCHEMA._private_job_queues q
