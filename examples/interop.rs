@@ -87,7 +87,8 @@ fn recording(url: &str, tasks: &[&str], table: &str) -> WorkerOptions {
     options
 }
 
-/// Records a job. If its payload has `ms`, the job takes that long and is recorded again at its end.
+/// Records a job. If its payload has `ms`, the job takes that long and is recorded again at its end. If it has `fail`, the
+/// first attempt fails.
 fn record(ctx: &WorkerContext, insert: &str) -> Done<()> {
     let payload = std::str::from_utf8(ctx.payload())?;
     ctx.connection()?.execute(insert, &[&ctx.job().id(), &payload])?;
@@ -95,6 +96,9 @@ fn record(ctx: &WorkerContext, insert: &str) -> Done<()> {
     if let Some(ms) = value["ms"].as_u64() {
         thread::sleep(Duration::from_millis(ms));
         ctx.connection()?.execute(insert, &[&ctx.job().id(), &r#"{"ended": true}"#])?;
+    }
+    if value["fail"] == true && ctx.job().attempts() == 1 {
+        return Err("the first attempt fails".into());
     }
     Ok(())
 }

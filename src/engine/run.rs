@@ -20,8 +20,10 @@ const ALONE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs jobs until a stop.
 pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
+    // The next job of a series runs on the thread of the one before it.
+    let mut next = None;
     while let Some(number) = shared.slots.take(&shared.stop.begun) {
-        let Some(active) = shared.held.take(&shared.stop.begun) else {
+        let Some(active) = next.take().or_else(|| shared.held.take(&shared.stop.begun)) else {
             shared.free_slot(number);
             return;
         };
@@ -38,12 +40,18 @@ pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
             active.start()
         };
         if starts {
-            work(env, &Slot::take(shared, &active, number));
+            let slot = Slot::take(shared, &active, number);
+            work(env, &slot);
+            next = slot.next();
         } else {
             shared.leave(&active);
             shared.free_slot(number);
         }
         shared.gates.exclusive.pass();
+    }
+    if let Some(active) = next {
+        active.give_back(None);
+        shared.leave(&active);
     }
 }
 

@@ -42,6 +42,11 @@ impl Slot {
         }
     }
 
+    /// The next job of this job's series, if it may run now. If no thread takes it, it is passed to the others.
+    pub(crate) fn next(&self) -> Option<Arc<ActiveJob>> {
+        self.active.claim.series.as_ref()?.take_next()
+    }
+
     /// Notes that the thread is free again, whether the job has ended or not.
     pub(crate) fn leave_to_others(&self) {
         self.active.leave_to_others();
@@ -85,6 +90,9 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let shared = &self.shared;
         shared.slots.set(self.number, None);
+        if let Some(next) = self.next() {
+            shared.held.put(next);
+        }
         if matches!(self.task().runner, Runner::Pull) {
             self.task().pace.took(self.start.elapsed());
         }

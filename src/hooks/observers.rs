@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use log::{info, warn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How many events the channel to gw-events holds at most.
 const CAPACITY: usize = 1024;
@@ -56,18 +56,23 @@ impl Events {
 
     /// Sends an event to its observers. `context` is called only if there are any.
     pub(crate) fn send<E: Observed>(&self, _event: E, context: impl FnOnce() -> E::Context) {
-        let timeout = if self.congested.load(Ordering::Relaxed) { Duration::ZERO } else { E::SEND_TIMEOUT };
-        self.send_until::<E>(Instant::now() + timeout, context);
+        let waits = !self.congested.load(Ordering::Relaxed);
+        self.send_until::<E>(waits.then(|| Instant::now() + E::SEND_TIMEOUT), context);
     }
 
-    fn send_until<E: Observed>(&self, deadline: Instant, context: impl FnOnce() -> E::Context) {
+    /// Waits for room until the deadline, or not at all. A deadline of now would still yield the processor several times.
+    fn send_until<E: Observed>(&self, deadline: Option<Instant>, context: impl FnOnce() -> E::Context) {
         let Some((notes, _)) = &self.notes else { return };
         if !self.hooks.listens::<E>() {
             return;
         }
         let context = context();
         let note: Note = Box::new(move |hooks| hooks.notify::<E>(|| context));
-        if notes.send_deadline(note, deadline).is_err() {
+        let is_sent = match deadline {
+            Some(deadline) => notes.send_deadline(note, deadline).is_ok(),
+            None => notes.try_send(note).is_ok(),
+        };
+        if !is_sent {
             self.congested.store(true, Ordering::Relaxed);
             self.drop_some(1);
         }
@@ -103,7 +108,7 @@ impl Events {
 
     /// Sends the last event. The thread ends once it is delivered.
     pub(crate) fn end(&self, deadline: Instant, context: impl FnOnce() -> WorkerShutdownContext) {
-        self.send_until::<WorkerShutdown>(deadline, context);
+        self.send_until::<WorkerShutdown>(Some(deadline), context);
         self.over.trigger();
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct Series {
 struct State {
     /// The jobs after the current one, in their order.
     waiting: VecDeque<Arc<ActiveJob>>,
-    /// The id of the job that may run: it was passed to the threads and has not ended.
+    /// The id of the job that may run: the threads have it, and it has not ended.
     current: Option<i64>,
     is_broken: bool,
 }
@@ -33,7 +33,7 @@ impl Series {
         Self { state: Mutex::default(), unsettled: AtomicUsize::new(jobs), startable, successors }
     }
 
-    /// Appends a job. It is passed to the threads at once if no job of the series is before it.
+    /// Appends a job. It is passed to the threads at once if all jobs before it have ended.
     ///
     /// After a crash of the worker, the first job of a queue counts as the one that ended it. So a job that was recovered
     /// before has no company: it ends the series, or the series ends before it.
@@ -45,7 +45,7 @@ impl Series {
         }
         if state.is_broken {
             self.pass(active);
-        } else if state.current.is_none() {
+        } else if state.current.is_none() && state.waiting.is_empty() {
             state.current = Some(active.job().id);
             self.pass(active);
         } else {
@@ -55,20 +55,26 @@ impl Series {
         state.is_broken |= is_suspect;
     }
 
-    /// A job of the series has ended. If it is completed, the next one may start. Otherwise the series breaks off.
+    /// A job of the series has ended. If it is completed, the thread that leaves it takes the next one. Otherwise the
+    /// series breaks off.
     pub(crate) fn ended(&self, completed: bool) {
         let mut state = self.state.lock();
         match completed {
+            true => state.current = None,
             false => self.break_off(&mut state),
-            true => match state.waiting.pop_front() {
-                Some(next) => {
-                    self.successors.fetch_sub(1, Ordering::Relaxed);
-                    state.current = Some(next.job().id);
-                    self.pass(next);
-                }
-                None => state.current = None,
-            },
         }
+    }
+
+    /// The next job, if the one before it is completed.
+    pub(crate) fn take_next(&self) -> Option<Arc<ActiveJob>> {
+        let mut state = self.state.lock();
+        if state.current.is_some() {
+            return None;
+        }
+        let next = state.waiting.pop_front()?;
+        self.successors.fetch_sub(1, Ordering::Relaxed);
+        state.current = Some(next.job().id);
+        Some(next)
     }
 
     /// Lets no further job of the series start.
@@ -144,7 +150,8 @@ mod tests {
 
         /// Starts what may start, and returns the ids of the started jobs.
         fn start(&self) -> Vec<i64> {
-            self.startable.try_iter().filter(|active| active.start()).map(|active| active.job().id).collect()
+            let jobs = self.startable.try_iter().chain(self.series.take_next());
+            jobs.filter(|active| active.start()).map(|active| active.job().id).collect()
         }
 
         fn given_back(&self) -> Vec<i64> {
@@ -196,10 +203,12 @@ mod tests {
     #[test]
     fn a_job_that_comes_after_the_others_have_ended_starts_at_once() {
         let claimed = Claimed::new(&[]);
-        claimed.jobs.iter().for_each(|active| assert!(active.start() && active.finish(Outcome::Done)));
-        let late = claimed.jobs[0].clone();
-        claimed.startable.try_iter().for_each(drop);
-        claimed.series.append(late);
+        for active in &claimed.jobs {
+            assert_eq!(claimed.start().len(), 1);
+            assert!(active.finish(Outcome::Done));
+        }
+        assert!(claimed.series.take_next().is_none());
+        claimed.series.append(claimed.jobs[0].clone());
         assert_eq!(claimed.startable.len(), 1);
     }
 }

@@ -80,7 +80,7 @@ export OURS
 status=0
 for peer in $PEERS; do
   case $peer in
-    node) node schema.mjs || status=1 ;;
+    node) node schema.mjs && node queues.mjs node || status=1 ;;
     rust)
       # Two separate packages, with one target folder to share compiled dependencies.
       for version in v13 v14; do
