@@ -1,7 +1,7 @@
 # Every recipe installs what it needs on a Debian, Ubuntu or macOS machine with Rust and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-languages test test-all test-rust test-bindings test-interop lint suite check bench library header \
-	install stage
+.PHONY: help demo demo-languages test test-all test-rust test-bindings test-c test-python test-go test-table test-interop \
+	programs lint suite check bench library header install stage
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # The folder in which tests and demos find the header and the libraries, laid out as `make install` does.
@@ -34,17 +34,17 @@ demo-languages: stage ## run workers in Rust, C, Python, Go and Node on one queu
 # This leaves out what changes with the compiler and not with the code: optimized code, its speed and its size. The
 # sanitizers run all C tests; without them, and under valgrind, these run in `make test-all`, but for the tests of handles,
 # in which memory changes hands.
-# The tests in Rust run beside those of the other languages.
+# The tests of three languages run side by side.
 test: ## check the code, run the tests of all languages, build the documentation
 	@sh tests/setup.sh postgres pgbouncer c python go
 	$(MAKE) lint
 	$(MAKE) BUILD_LIBRARY="cargo build --locked --lib" BUILT=$(TARGET)/debug SHORTER="$(SHORT)" $(LANES) suite test-bindings
 
 SHORT := ONLY='header symbols cpp examples sanitizers valgrind adapters' VALGRIND_TESTS=handles.c MAX_SIZE=33554432
-LANES := -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+LANES := -j3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # More threads than processors, because the tests mostly wait.
-test-all test suite test-bindings: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
-test-all test suite test-bindings test-interop: export TMPDIR := $(shell sh tests/tmpdir.sh)
+test-all test suite test-table: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+test-all test suite test-c test-python test-go test-table test-interop: export TMPDIR := $(shell sh tests/tmpdir.sh)
 TIMED := @sh tests/timed.sh
 
 test-all: lint suite test-bindings test-interop ## every test: all C tests under valgrind, the size of the library, every peer
@@ -79,12 +79,23 @@ check: lint ## lint, spelling, links, licences and advisories of the dependencie
 	  echo 'make check: the advisory database cannot be fetched' >&2; exit 1; \
 	fi
 
-test-bindings: stage ## the part of `make test` for C, C++, Python and Go
+test-bindings: test-c test-python test-go test-table ## the part of `make test` for C, C++, Python and Go
+
+# What the tests of the other languages run.
+programs: stage
 	@sh tests/setup.sh postgres c python go
 	$(TIMED) cargo build --locked --bins --examples
+
+test-c: programs ## the tests of the C and C++ APIs
 	$(TIMED) env $(SHORTER) sh bindings/c/test.sh
+
+test-python: programs ## the tests of the Python package
 	$(TIMED) sh bindings/python/test.sh
+
+test-go: programs ## the tests of the Go package
 	$(TIMED) sh bindings/go/test.sh
+
+test-table: programs ## the conformance cases in C, C++, Python and Go
 	$(TIMED) sh tests/conformance/build.sh
 	$(TIMED) cargo test --locked --test it conformance -- --include-ignored --skip conformance::rust
 

@@ -251,7 +251,8 @@ impl ClaimPlan {
     }
 
     /// How many jobs a claim of `jobs` may take along of each named queue, and of all. One thread runs the jobs of a queue
-    /// within the horizon. No other worker could start them meanwhile, so the growth of claims does not limit them.
+    /// within the horizon. No other worker could start them meanwhile, so the growth of claims does not limit them. But the
+    /// reply must not be many times as long as without them.
     pub(crate) fn along(&self, seen: Seen, jobs: usize) -> (usize, usize) {
         match self.fixed {
             None if !self.resting => {

@@ -40,9 +40,7 @@ pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
             active.start()
         };
         if starts {
-            let slot = Slot::take(shared, &active, number);
-            work(env, &slot);
-            next = slot.next();
+            next = work(env, &Slot::take(shared, &active, number));
         } else {
             shared.leave(&active);
             shared.free_slot(number);
@@ -95,8 +93,8 @@ fn is_alone(shared: &Shared) -> bool {
 }
 
 /// Passes the job to its task. The task may end the job later and on another thread; this thread is then free for the
-/// next job.
-fn work(env: &Arc<WorkerEnv>, slot: &Arc<Slot>) {
+/// next job. Returns the next job of the series for this thread, whose slot is free then.
+fn work(env: &Arc<WorkerEnv>, slot: &Arc<Slot>) -> Option<Arc<ActiveJob>> {
     let start = Instant::now();
     let started = slot.hand_out(env);
     match (&slot.task().runner, started) {
@@ -116,4 +114,5 @@ fn work(env: &Arc<WorkerEnv>, slot: &Arc<Slot>) {
         (Runner::Pull, Some(_)) => unreachable!("no thread runs where jobs are pulled"),
     }
     slot.task().pace.took(start.elapsed());
+    matches!(slot.task().runner, Runner::Call(_)).then(|| slot.next()).flatten()
 }

@@ -42,7 +42,7 @@ impl Slot {
         }
     }
 
-    /// The next job of this job's series, if it may run now. If no thread takes it, it is passed to the others.
+    /// The next job of this job's series, if it may run now. If it is not taken here, any thread gets it.
     pub(crate) fn next(&self) -> Option<Arc<ActiveJob>> {
         self.active.claim.series.as_ref()?.take_next()
     }

@@ -33,16 +33,9 @@ impl Series {
         Self { state: Mutex::default(), unsettled: AtomicUsize::new(jobs), startable, successors }
     }
 
-    /// Appends a job. It is passed to the threads at once if all jobs before it have ended.
-    ///
-    /// After a crash of the worker, the first job of a queue counts as the one that ended it. So a job that was recovered
-    /// before has no company: it ends the series, or the series ends before it.
+    /// Appends a job. It is passed to the threads at once if all jobs before it have ended, or if the series has broken off.
     pub(crate) fn append(&self, active: Arc<ActiveJob>) {
         let mut state = self.state.lock();
-        let is_suspect = active.claim.recovered || active.claim.alone;
-        if is_suspect && (state.current.is_some() || !state.waiting.is_empty()) {
-            self.break_off(&mut state);
-        }
         if state.is_broken {
             self.pass(active);
         } else if state.current.is_none() && state.waiting.is_empty() {
@@ -52,7 +45,6 @@ impl Series {
             self.successors.fetch_add(1, Ordering::Relaxed);
             state.waiting.push_back(active);
         }
-        state.is_broken |= is_suspect;
     }
 
     /// A job of the series has ended. If it is completed, the thread that leaves it takes the next one. Otherwise the
@@ -130,15 +122,15 @@ mod tests {
     }
 
     impl Claimed {
-        /// The jobs 1 to 4 of one series, of which those in `recovered` were recovered before.
-        fn new(recovered: &[i64]) -> Self {
+        /// The jobs 1 to 4 of one series.
+        fn new() -> Self {
             let (ledger, (put, startable), (send, done)) = (Ledger::default(), unbounded(), unbounded());
             let series = ledger.series(4, put);
             let arrival = |id| Arrival {
                 task: 0,
                 job: Job { queue_id: Some(1), ..Job::example(id) },
                 alone: false,
-                recovered: recovered.contains(&id),
+                recovered: false,
                 apart: None,
                 unreadable: None,
                 series: Some(series.clone()),
@@ -162,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_job_starts_when_the_one_before_it_is_completed() {
-        let claimed = Claimed::new(&[]);
+        let claimed = Claimed::new();
         for (place, active) in claimed.jobs.iter().enumerate() {
             assert_eq!(claimed.start(), [place as i64 + 1]);
             assert_eq!(claimed.ledger.successors(), 3 - place);
@@ -180,7 +172,7 @@ mod tests {
             |active| active.start() && active.void(),
         ];
         for end in ends {
-            let claimed = Claimed::new(&[]);
+            let claimed = Claimed::new();
             claimed.startable.recv().unwrap();
             assert!(end(&claimed.jobs[0]));
             assert!(claimed.start().is_empty());
@@ -190,19 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_recovered_is_alone_in_its_series() {
-        let claimed = Claimed::new(&[1]);
-        assert_eq!(claimed.start(), [1]);
-        assert_eq!(claimed.given_back(), [2, 3, 4]);
-
-        let claimed = Claimed::new(&[3]);
+    fn a_series_that_is_interrupted_ends_after_its_current_job() {
+        let claimed = Claimed::new();
+        claimed.series.interrupt();
         assert_eq!(claimed.start(), [1]);
         assert_eq!(claimed.given_back(), [2, 3, 4]);
     }
 
     #[test]
     fn a_job_that_comes_after_the_others_have_ended_starts_at_once() {
-        let claimed = Claimed::new(&[]);
+        let claimed = Claimed::new();
         for active in &claimed.jobs {
             assert_eq!(claimed.start().len(), 1);
             assert!(active.finish(Outcome::Done));

@@ -203,3 +203,24 @@ fn a_recovery_counts_only_the_first_job_of_a_queue_that_a_dead_worker_holds() {
         "select id from graphile_worker._private_jobs where attempts = 0 and run_at <= now() order by run_at limit 5";
     assert_eq!(db.all::<i64>(due), [2, 3, 4, 5, 6], "the others wait in their order");
 }
+
+#[test]
+fn a_job_that_was_tried_before_is_claimed_without_others() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    db.execute(
+        "update graphile_worker._private_jobs set last_error = 'recovered: its worker died' where id in (1, 100, 150)",
+    );
+    let locked_then = Arc::new(Mutex::new(Vec::new()));
+    let noted = locked_then.clone();
+    let notes = move |number, locked| {
+        if [1, 100, 150].contains(&number) {
+            noted.lock().unwrap().push(locked);
+        }
+        Ok(())
+    };
+    let _running = Running::start(worker(&db, &seen, notes));
+    eventually(SOON * 3, || db.jobs() == 0);
+    assert_eq!(seen.order(), all());
+    assert_eq!(*locked_then.lock().unwrap(), [1, 1, 1]);
+    assert!(seen.most.load(Ordering::SeqCst) > 2, "the others were claimed together");
+}

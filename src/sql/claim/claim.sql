@@ -241,13 +241,14 @@ pick as materialized (
 ),
 -- The first jobs of each picked queue, in their order. Reads them without locks.
 line_up as materialized (
-  select w.id, w.job_queue_id, w.priority, w.run_at, w.id = p.id as is_picked, w.task_id = any($16::int[]) as is_quick
+  select w.id, w.job_queue_id, w.priority, w.run_at, w.id = p.id as is_picked,
+         w.task_id = any($16::int[]) and w.last_error is null as is_easy
     from (
       select p.id, p.job_queue_id, least($14::int, $15::int / pg_catalog.count(*) over ()) as room
         from pick p
        where $14::int > 0 and p.job_queue_id is not null) p
    cross join lateral (
-     select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id
+     select j.id, j.job_queue_id, j.priority, j.run_at, j.task_id, j.last_error
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
       where j.is_available and j.job_queue_id is not null
         and j.job_queue_id between p.job_queue_id and p.job_queue_id
@@ -259,12 +260,13 @@ line_up as materialized (
       order by j.job_queue_id, j.priority, j.run_at
       limit p.room + 1) w
 ),
--- Of these, the jobs up to the first one that another session has locked, or that may take long.
+-- Of these, the jobs up to the first one that another session has locked, that may take long, or that was tried before. A
+-- job that has killed its worker is therefore alone: a sweep then knows which job ran.
 along as materialized (
   select a.id, a.priority, a.run_at
     from (
       select l.id, l.priority, l.run_at, l.is_picked,
-             pg_catalog.bool_and(l.is_quick and (l.is_picked or k.id is not null))
+             pg_catalog.bool_and(l.is_easy and (l.is_picked or k.id is not null))
                over (partition by l.job_queue_id order by l.priority, l.run_at, l.id) as fits
         from line_up l
         left join lateral (
@@ -273,6 +275,7 @@ along as materialized (
            where j.id = l.id
              and not l.is_picked
              and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id = l.job_queue_id
+             and j.last_error is null
              for update skip locked) k on true) a
    where a.fits and not a.is_picked
 ),
