@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const JOBS: i32 = 300;
+const JOBS: i32 = 500;
 
-/// A database with many jobs in one queue. The payloads are the numbers from 1.
+/// A database with many jobs in one queue. The payloads are the numbers from 1. Each job has one attempt.
 fn one_queue() -> TestDb {
     let db = TestDb::new();
     let run_at = "now() - interval '1 hour' + n * interval '1 second'";
-    db.add_many(JOBS as usize, &format!("'t', to_json(n), 'q', {run_at}, null, null, null, null"));
+    db.add_many(JOBS as usize, &format!("'t', to_json(n), 'q', {run_at}, 1, null, null, null"));
     db
 }
 
@@ -28,13 +28,17 @@ struct Seen {
 }
 
 impl Seen {
-    /// Records a job. Returns its number, and how many jobs are locked.
+    /// Records a job. Returns its number, and how many jobs are locked. Asks the database only for some jobs, because the
+    /// others must be quick on a busy machine too, and returns 0 for those.
     fn note(&self, ctx: &WorkerContext) -> (i32, i64) {
         let number = ctx.job().payload_as().unwrap();
-        let locked = "select count(*) from graphile_worker._private_jobs where locked_at is not null";
-        let locked: i64 = ctx.connection().unwrap().query_one(locked, &[]).unwrap().get(0);
         self.order.lock().unwrap().push(number);
         self.is_again.fetch_or(ctx.job().attempts() != 1, Ordering::SeqCst);
+        if number > 20 && number % 25 != 0 {
+            return (number, 0);
+        }
+        let locked = "select count(*) from graphile_worker._private_jobs where locked_at is not null";
+        let locked: i64 = ctx.connection().unwrap().query_one(locked, &[]).unwrap().get(0);
         self.most.fetch_max(locked as usize, Ordering::SeqCst);
         (number, locked)
     }
@@ -65,7 +69,7 @@ fn all() -> Vec<i32> {
 fn quick_jobs_of_a_queue_are_claimed_together_and_run_in_order() {
     let (db, seen) = (one_queue(), Arc::new(Seen::default()));
     let running = Running::start(worker(&db, &seen, |_, _| Ok(())));
-    eventually(SOON * 3, || db.jobs() == 0);
+    eventually(SOON * 6, || db.jobs() == 0);
     assert_eq!(seen.order(), all());
     assert!(seen.most.load(Ordering::SeqCst) > 2, "several are locked at once");
     let claims = running.worker.stats().claims;
@@ -87,26 +91,21 @@ fn slow_jobs_of_a_queue_are_claimed_one_at_a_time() {
         Ok(())
     };
     let _running = Running::start(worker(&db, &seen, slow));
-    eventually(SOON * 3, || seen.order().len() > 20);
+    eventually(SOON * 6, || seen.order().len() > 20);
     assert_eq!(most.load(Ordering::SeqCst), 1);
 }
 
 #[test]
 fn a_failure_gives_back_the_jobs_behind_it_with_their_attempt() {
     let (db, seen) = (one_queue(), Arc::new(Seen::default()));
-    let failed = Arc::new(Mutex::new(Vec::new()));
-    let failures = failed.clone();
-    let fails = move |number, locked| {
-        let mut failures = failures.lock().unwrap();
-        if locked < 3 || failures.len() == 3 {
-            return Ok(());
-        }
-        failures.push(number);
-        Err("refused")
+    let has_failed = AtomicBool::new(false);
+    let fails = move |_, locked| match locked > 2 && !has_failed.swap(true, Ordering::SeqCst) {
+        true => Err("refused"),
+        false => Ok(()),
     };
     let running = Running::start(worker(&db, &seen, fails));
-    eventually(SOON * 3, || db.jobs() == 3 && db.locks() == 0);
-    assert_eq!(failed.lock().unwrap().len(), 3, "in three series");
+    // The failed job stays.
+    eventually(SOON * 6, || db.jobs() == 1 && db.locks() == 0);
     assert_eq!(seen.order(), all());
     assert!(!seen.is_again.load(Ordering::SeqCst), "no attempt was spent on a job that did not run");
     assert!(running.worker.stats().returned > 0);
@@ -126,13 +125,13 @@ fn a_slow_job_gives_back_the_jobs_behind_it_and_a_more_urgent_one_is_next() {
         Ok(())
     };
     let _running = Running::start(worker(&db, &seen, blocks));
-    eventually(SOON * 3, || slow.load(Ordering::SeqCst) > 0);
+    eventually(SOON * 6, || slow.load(Ordering::SeqCst) > 0);
     // The row of the job that runs, and the row of its queue.
     eventually(SOON, || db.locks() == 2);
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where attempts > 0"), 1);
     db.add("'t', '0', queue_name => 'q', priority => -1");
     release.store(true, Ordering::SeqCst);
-    eventually(SOON * 3, || db.jobs() == 0);
+    eventually(SOON * 6, || db.jobs() == 0);
     let mut expected = all();
     expected.insert(slow.load(Ordering::SeqCst), 0);
     assert_eq!(seen.order(), expected);
@@ -153,7 +152,7 @@ fn a_stop_gives_back_the_jobs_behind_the_one_that_runs() {
         Ok(())
     };
     let running = Running::start(worker(&db, &seen, blocks));
-    eventually(SOON * 3, || inside.load(Ordering::SeqCst));
+    eventually(SOON * 6, || inside.load(Ordering::SeqCst));
     running.worker.request_shutdown();
     release.store(true, Ordering::SeqCst);
     running.ends().unwrap();
@@ -177,7 +176,7 @@ fn a_claim_that_is_lost_in_a_series_frees_the_queue() {
         Ok(())
     };
     let running = Running::start(worker(&db, &seen, blocks));
-    eventually(SOON * 3, || inside.load(Ordering::SeqCst));
+    eventually(SOON * 6, || inside.load(Ordering::SeqCst));
     // An administrator deletes the job that runs.
     db.execute("delete from graphile_worker._private_jobs where id = (select min(id) from graphile_worker._private_jobs where locked_at is not null)");
     release.store(true, Ordering::SeqCst);
@@ -208,18 +207,18 @@ fn a_recovery_counts_only_the_first_job_of_a_queue_that_a_dead_worker_holds() {
 fn a_job_that_was_tried_before_is_claimed_without_others() {
     let (db, seen) = (one_queue(), Arc::new(Seen::default()));
     db.execute(
-        "update graphile_worker._private_jobs set last_error = 'recovered: its worker died' where id in (1, 100, 150)",
+        "update graphile_worker._private_jobs set last_error = 'recovered: its worker died' where id in (25, 100, 150)",
     );
     let locked_then = Arc::new(Mutex::new(Vec::new()));
     let noted = locked_then.clone();
     let notes = move |number, locked| {
-        if [1, 100, 150].contains(&number) {
+        if [25, 100, 150].contains(&number) {
             noted.lock().unwrap().push(locked);
         }
         Ok(())
     };
     let _running = Running::start(worker(&db, &seen, notes));
-    eventually(SOON * 3, || db.jobs() == 0);
+    eventually(SOON * 6, || db.jobs() == 0);
     assert_eq!(seen.order(), all());
     assert_eq!(*locked_then.lock().unwrap(), [1, 1, 1]);
     assert!(seen.most.load(Ordering::SeqCst) > 2, "the others were claimed together");
