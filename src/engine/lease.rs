@@ -111,7 +111,7 @@ impl<'a> Lease<'a> {
         if reconcile_requested || due(self.reconcile) {
             let start = Instant::now();
             self.look_at_the_schema()?;
-            let certain = self.reconcile()?;
+            let certain = self.reconcile(reconcile_requested)?;
             let claimed = self.shared.stats.claimed.load(Ordering::Relaxed);
             let busy = claimed != self.claimed || reconcile_requested;
             self.claimed = claimed;
@@ -203,7 +203,7 @@ impl<'a> Lease<'a> {
 
     /// Compares the jobs that are locked by this worker in the database with its ledger, and corrects both directions.
     /// Returns false if calls that sessions gave up may still change the result.
-    fn reconcile(&mut self) -> Result<bool> {
+    fn reconcile(&mut self, requested: bool) -> Result<bool> {
         let shared = self.shared;
         // While the guard is held, no claim is in flight. A locked job that is not in the ledger now is never entered
         // later.
@@ -216,11 +216,9 @@ impl<'a> Lease<'a> {
         let stranded: Vec<(i64, i16)> =
             held.iter().map(|(&id, &attempts)| (id, attempts)).filter(|(id, _)| !known.contains(id)).collect();
         // Also without a stranded job: a queue may be locked by this worker although none of its jobs is.
-        let reclaimed = if stranded.is_empty() && held.is_empty() && known.is_empty() && !self.in_doubt() {
-            0
-        } else {
-            self.reclaim(&stranded)?.len()
-        };
+        let is_idle = stranded.is_empty() && held.is_empty() && known.is_empty() && !requested && !self.in_doubt();
+        let (reclaimed, freed_queues) = if is_idle { Default::default() } else { self.reclaim(&stranded)? };
+        let reclaimed = reclaimed.len();
         drop(claiming);
 
         for active in &before {
@@ -233,6 +231,8 @@ impl<'a> Lease<'a> {
         if reclaimed > 0 {
             add(&shared.stats.reconciled, reclaimed);
             info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that were locked by this worker but unknown to it");
+        }
+        if reclaimed + freed_queues > 0 {
             signal(&shared.channels.freed.0);
         }
         Ok(certain)
@@ -267,16 +267,18 @@ impl<'a> Lease<'a> {
         Ok(())
     }
 
-    /// Gives back jobs that are locked by this worker but not in its ledger; returns the ids of those that it gave
-    /// back.
-    fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
-        let mut reclaimed = HashSet::new();
+    /// Gives back jobs that are locked by this worker but not in its ledger, and frees queues of which it holds no job.
+    /// Returns the ids of the jobs that it gave back, and how many queues it freed.
+    fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<(HashSet<i64>, usize)> {
+        let (mut reclaimed, mut freed_queues) = (HashSet::new(), 0);
         let refused = halves::write(stranded, &mut |part: &[(i64, i16)]| {
-            reclaimed.extend(self.store.reclaim(part)?);
+            let (jobs, queues) = self.store.reclaim(part)?;
+            reclaimed.extend(jobs);
+            freed_queues += queues;
             Ok(())
         })?;
         self.report("give back job", refused.iter().map(|((id, _), error)| (*id, error)));
-        Ok(reclaimed)
+        Ok((reclaimed, freed_queues))
     }
 
     /// Frees the jobs and queues that have been locked for four hours.
@@ -368,7 +370,7 @@ impl<'a> Lease<'a> {
         }
         let stranded = self.store.held()?;
         if !stranded.is_empty() || self.shared.stats.claimed.load(Ordering::Relaxed) > 0 {
-            let returned = self.reclaim(&stranded)?;
+            let (returned, _) = self.reclaim(&stranded)?;
             add(&self.shared.stats.reconciled, returned.len());
             // Jobs that were to be given back are given back now, so the stop does not report them.
             let is_back = |active: &Arc<ActiveJob>| {

@@ -443,13 +443,16 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get("id"), row.get("attempts"))).collect())
     }
 
-    /// Gives back jobs that are not in this worker's ledger; returns the ids of those that it gave back.
-    pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<HashSet<i64>> {
+    /// Gives back jobs that are not in this worker's ledger, and frees queues of which it holds no job. Returns the ids of
+    /// the jobs that it gave back, and how many queues it freed.
+    pub(crate) fn reclaim(&mut self, stranded: &[(i64, i16)]) -> Result<(HashSet<i64>, usize)> {
         let worker = self.worker.clone();
         let (jobs, attempts): (Vec<i64>, Vec<i16>) = stranded.iter().copied().unzip();
         let rows =
             self.query(statement!("lease/reclaim"), vec![Box::new(worker), Box::new(jobs), Box::new(attempts)])?;
-        Ok(ids(&rows))
+        let jobs = ids(&rows);
+        let queues = rows.len() - jobs.len();
+        Ok((jobs, queues))
     }
 
     /// Renews locks; returns the ids of the jobs that are still locked by this worker.

@@ -2,7 +2,8 @@
 -- holds without a job. Call it only while no claim is in flight. Passes over rows that another session has locked: the
 -- next call finds them.
 -- What the lost claim read is unknown. So a superseded job is recognized by its marks: no key, no attempts left, and
--- written to since it was added (claims do not write updated_at). Returns the ids of the jobs that it gave back.
+-- written to since it was added (claims do not write updated_at). Returns a row for each job that it gave back, with its
+-- id, and a row for each queue that it freed.
 --   $1 worker  $2 ids  $3 attempts as read
 with claims as materialized (
   select *
@@ -43,6 +44,7 @@ freed as (
      set locked_by = null,
          locked_at = null
    where q.id = any(array(select u.id from queues u))
+  returning q.id
 ),
 notified as materialized (
   select pg_catalog.pg_notify(
@@ -52,3 +54,5 @@ notified as materialized (
   having pg_catalog.count(*) > 0
 )
 select b.id from back b left join notified on true
+union all
+select null from freed
