@@ -23,13 +23,13 @@ struct Seen {
     order: Mutex<Vec<i32>>,
     /// Whether any attempt was not the first one.
     is_again: AtomicBool,
-    /// The most jobs of this worker that were locked while one ran.
+    /// The most jobs that were locked while one ran: that one and those behind it.
     most: AtomicUsize,
 }
 
 impl Seen {
-    /// Records a job. Returns its number, and how many jobs are locked. Asks the database only for some jobs, because the
-    /// others must be quick on a busy machine too, and returns 0 for those.
+    /// Records a job. Returns its number, and how many jobs are locked: this one and those behind it. Asks the database only
+    /// for some jobs, because the others must be quick on a busy machine too, and returns 0 for those.
     fn note(&self, ctx: &WorkerContext) -> (i32, i64) {
         let number = ctx.job().payload_as().unwrap();
         self.order.lock().unwrap().push(number);
@@ -37,8 +37,8 @@ impl Seen {
         if number > 20 && number % 25 != 0 {
             return (number, 0);
         }
-        let locked = "select count(*) from graphile_worker._private_jobs where locked_at is not null";
-        let locked: i64 = ctx.connection().unwrap().query_one(locked, &[]).unwrap().get(0);
+        let locked = "select count(*) from graphile_worker._private_jobs where locked_at is not null and id >= $1";
+        let locked: i64 = ctx.connection().unwrap().query_one(locked, &[&ctx.job().id()]).unwrap().get(0);
         self.most.fetch_max(locked as usize, Ordering::SeqCst);
         (number, locked)
     }
