@@ -103,8 +103,8 @@ class SignalTest(DatabaseTest):
             "        os.kill(os.getpid(), signal.SIGTERM)\n"
             "        super().__init__(*arguments)\n"
             "_worker.Running = Running\n"
-            "# After PATIENCE a signal gives up a start that is slow. This start is not given up.\n"
-            "_worker.PATIENCE = 60\n"
+            "# After SIGNAL_CHECK a signal gives up a start that is slow. This start is not given up.\n"
+            "_worker.SIGNAL_CHECK = 60\n"
             "run = getattr",
         )
         for run in ("run", "run_async"):
