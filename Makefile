@@ -14,8 +14,10 @@ export GRAPHILE_WORKER_ADAPTERS := $(TARGET)/adapters
 
 # The peers that `make test-interop` runs against.
 PEERS ?= node rust
-# The benches that `make bench` runs; all if empty.
+# The benches that `make bench` runs; all if empty, which takes more than an hour. Two of them need more than Rust and
+# PostgreSQL: `languages` an installation of the library for C, Python and Go, `peers` the peers from their registries.
 BENCH ?=
+has_bench = $(if $(BENCH),$(filter $(1),$(BENCH)),all)
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,7 +122,8 @@ test-interop: ## run side by side with the peers, all or PEERS=node
 	@sh tests/setup.sh postgres node
 	PEERS="$(PEERS)" bash tests/interop/run.sh
 
-bench: stage ## measure throughput and latency on a private PostgreSQL, all or BENCH=languages
-	@sh tests/setup.sh postgres c python go
-	sh benches/languages/build.sh
+bench: $(if $(call has_bench,languages),stage) ## measure throughput and latency on a private PostgreSQL, all or BENCH=peers
+	@sh tests/setup.sh postgres $(if $(call has_bench,languages),c python go) $(if $(call has_bench,peers),python go node)
+	$(if $(call has_bench,languages),sh benches/languages/build.sh)
+	$(if $(call has_bench,peers),sh benches/peers/build.sh)
 	cargo bench --locked $(addprefix --bench ,$(BENCH))

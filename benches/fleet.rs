@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{add, cpu_seconds, fill, median};
+use common::{add, fill, median, server_cpu};
 use graphile_worker::devdb::{DevDb, Options};
 use graphile_worker::{WorkerContext, WorkerOptions};
 use postgres::{Client, NoTls};
@@ -45,7 +45,7 @@ fn main() {
     }
     if wanted("idle") {
         for &size in &sizes {
-            idle(&url, size);
+            idle(&db, size);
         }
     }
 }
@@ -114,18 +114,19 @@ fn drain(url: &str, processes: usize) -> f64 {
 }
 
 /// Latency of single jobs, from just before the commit to the handler, and the server's CPU time for each.
-fn idle(url: &str, processes: usize) {
-    let mut client = fill(url, 0);
-    let workers = spawn(url, processes);
+fn idle(db: &DevDb, processes: usize) {
+    let url = db.url();
+    let mut client = fill(&url, 0);
+    let workers = spawn(&url, processes);
     sleep(Duration::from_secs(2));
     let add = client.prepare("select graphile_worker.add_job('stamp', to_json($1::bigint))").expect("preparing");
-    let (cpu, start) = (server_cpu(&mut client), Instant::now());
+    let (cpu, start) = (server_cpu(db), Instant::now());
     for n in 0..TRICKLE {
         sleep((start + PAUSE * n as u32).saturating_duration_since(Instant::now()));
         client.execute(&add, &[&(now_us() as i64)]).expect("adding");
     }
     sleep(Duration::from_millis(500));
-    let cpu = (server_cpu(&mut client) - cpu) / TRICKLE as f64 * 1e3;
+    let cpu = (server_cpu(db) - cpu) / TRICKLE as f64 * 1e3;
     let mut latencies = end(workers);
     latencies.sort_unstable();
     let at =
@@ -136,18 +137,4 @@ fn idle(url: &str, processes: usize) {
         at(0.5),
         at(0.99)
     );
-}
-
-/// Returns the CPU seconds of the server's processes that run now.
-fn server_cpu(client: &mut Client) -> f64 {
-    let data: String = client.query_one("show data_directory", &[]).expect("the folder").get(0);
-    let pid = std::fs::read_to_string(format!("{data}/postmaster.pid")).expect("the server's pid file");
-    let pid: u32 = pid.lines().next().and_then(|line| line.trim().parse().ok()).expect("a pid");
-    let parent = |stat: &str| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok();
-    std::fs::read_dir("/proc")
-        .expect("a system with /proc")
-        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
-        .filter(|stat| parent(stat) == Some(pid))
-        .map(|stat| cpu_seconds(&stat))
-        .sum()
 }

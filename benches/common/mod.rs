@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "not every bench has a link")]
 pub mod link;
 
+use graphile_worker::devdb::DevDb;
 use postgres::{Client, NoTls};
 
 /// Returns the median of an odd number of values.
@@ -38,7 +39,26 @@ pub fn add(client: &mut Client, jobs: i64, run_at: &str) {
 /// Returns the user and system time of a process, in seconds, from its `/proc/PID/stat`.
 #[allow(dead_code, reason = "not every bench measures CPU time")]
 pub fn cpu_seconds(stat: &str) -> f64 {
-    let ticks = stat.rsplit(')').next().expect("a name").split_whitespace().skip(11).take(2);
+    ticks(stat, 11)
+}
+
+/// Returns the CPU seconds of the server: of its processes that run now, and of those that have ended.
+#[allow(dead_code, reason = "not every bench measures the server's CPU time")]
+pub fn server_cpu(db: &DevDb) -> f64 {
+    let pid = db.postmaster_pid().expect("a running server");
+    let parent = |stat: &str| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<u32>().ok();
+    let running: f64 = std::fs::read_dir("/proc")
+        .expect("a system with /proc")
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
+        .filter(|stat| parent(stat) == Some(pid))
+        .map(|stat| cpu_seconds(&stat))
+        .sum();
+    running + ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running server"), 13)
+}
+
+/// Adds two neighbouring fields of a `/proc/PID/stat`, which count ticks of 10 ms. Fields count from the state.
+fn ticks(stat: &str, field: usize) -> f64 {
+    let ticks = stat.rsplit(')').next().expect("a name").split_whitespace().skip(field).take(2);
     ticks.map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / 100.0
 }
 
