@@ -24,9 +24,9 @@
 //! - `add SETTINGS N BATCH` adds N jobs of the task `noop`, in calls with BATCH jobs each.
 //! - `trickle SETTINGS N` adds N jobs of the task `stamp`, one each 10 ms, each in its own transaction. Prints
 //!   `added I MICROSECONDS` just before it commits job I, with the time since 1970.
-//! - `work SETTINGS [CONCURRENCY]` prints `ready`, waits for a line on its standard input and runs a worker until SIGTERM.
-//!   Each 10 ms it prints `ran N`, the number of no-op jobs so far, if that changed. The task `stamp` prints
-//!   `at I MICROSECONDS`.
+//! - `work SETTINGS [CONCURRENCY]` prints `ready`, waits for a line on its standard input and runs a worker until SIGTERM,
+//!   or until its standard input closes. Each 10 ms it prints `ran N`, the number of no-op jobs so far, if that changed.
+//!   The task `stamp` prints `at I MICROSECONDS`.
 
 mod common;
 #[path = "peers/ours.rs"]

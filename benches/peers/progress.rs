@@ -9,10 +9,15 @@ pub const PAUSE: Duration = Duration::from_millis(10);
 
 static RAN: AtomicU64 = AtomicU64::new(0);
 
-/// Waits for the line that starts the worker. From then on, a thread prints how many jobs ran.
+/// Waits for the line that starts the worker. From then on, a thread prints how many jobs ran, and another ends the
+/// process if the bench has ended.
 pub fn start() {
     println!("ready");
     std::io::stdin().read_line(&mut String::new()).expect("a line");
+    thread::spawn(|| {
+        while std::io::stdin().read_line(&mut String::new()).is_ok_and(|length| length > 0) {}
+        std::process::exit(1);
+    });
     thread::spawn(|| {
         let mut printed = 0;
         loop {

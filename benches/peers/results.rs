@@ -272,7 +272,10 @@ const SECTIONS: [(&str, &str); 4] = [
         "One transaction stays open, so that vacuum removes no dead row. Jobs are added and drained again and again, with best\nsettings. A dash: this peer did not get that far in its time.",
     ),
     ("Fleets", "Processes that drain together, 10 jobs at once in one process, otherwise 2 in each."),
-    ("Latency", "An idle worker gets 100 jobs a second. The time from the commit of a job until its handler runs."),
+    (
+        "Latency",
+        "An idle worker gets 100 jobs a second. The time from the commit of a job until its handler runs. CPU of\nthe server and commits include those that add the job.",
+    ),
 ];
 
 /// Returns the kind of this machine, without its name.

@@ -54,7 +54,8 @@ async function work(concurrency) {
   }, 10).unref();
   console.log("ready");
   await once(process.stdin, "data");
-  process.stdin.destroy();
+  // The bench has ended.
+  process.stdin.on("end", () => process.exit(1));
   const runner = await run({
     preset: { worker: { connectionString, logger, ...worker } },
     taskList: {
@@ -63,6 +64,7 @@ async function work(concurrency) {
     },
   });
   await runner.promise;
+  process.exit();
 }
 
 switch (word) {

@@ -129,7 +129,12 @@ func work(ctx context.Context, pool *pgxpool.Pool, settings string, maxWorkers i
 	client := must(river.NewClient(riverpgxv5.New(pool), config))
 	stop, _ := signal.NotifyContext(ctx, syscall.SIGTERM)
 	fmt.Println("ready")
-	must(bufio.NewReader(os.Stdin).ReadString('\n'))
+	input := bufio.NewReader(os.Stdin)
+	must(input.ReadString('\n'))
+	go func() {
+		_, err := input.ReadString('\n')
+		log.Fatal("the bench has ended: ", err)
+	}()
 	if err := client.Start(ctx); err != nil {
 		log.Fatal(err)
 	}

@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let url = std::env::var("DATABASE_URL")?;
     let pool = PgPool::connect(&url).await?;
-    let utils = WorkerUtils::new(pool.clone().into(), Schema::default());
+    let utils = WorkerUtils::new(pool.clone(), Schema::default());
     match words[..] {
         ["setup", _] => utils.migrate().await?,
         ["add", _, jobs, batch] => {
