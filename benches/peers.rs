@@ -70,7 +70,7 @@ struct Peer {
 
 const GRAPHILE: &str = "select from graphile_worker._private_jobs limit 1";
 
-const PEERS: [Peer; 7] = [
+const PEERS: [Peer; 6] = [
     Peer {
         name: "ours",
         command: || this_program("ours"),
@@ -89,7 +89,8 @@ const PEERS: [Peer; 7] = [
         name: "async",
         command: || Command::new(built("cargo/release/peer-async")),
         unfinished: GRAPHILE,
-        settings: &[("default", 10_000), ("best", 100_000)],
+        // With default settings it starts one job per CPU at each poll, once a second, unless a job is added.
+        settings: &[("default", 20), ("best", 100_000)],
         waits: true,
     },
     Peer {
@@ -111,13 +112,6 @@ const PEERS: [Peer; 7] = [
         command: || script(built("python/bin/python"), "procrastinate/peer.py"),
         unfinished: "select from procrastinate_jobs where status in ('todo', 'doing') limit 1",
         settings: &[("default", 2_000), ("best", 2_000)],
-        waits: true,
-    },
-    Peer {
-        name: "awa",
-        command: || Command::new(built("cargo/release/peer-awa")),
-        unfinished: "select from awa.jobs where state in ('available', 'running') limit 1",
-        settings: &[("default", 20_000), ("best", 50_000)],
         waits: true,
     },
 ];
@@ -205,7 +199,7 @@ impl Server {
     }
 
     fn measure(&self, scenario: &str, peer: &Peer, plan: &Plan) -> Vec<Sample> {
-        let scaled = |jobs: i64| ((jobs as f64 * plan.scale) as i64).max(100);
+        let scaled = |jobs: i64| ((jobs as f64 * plan.scale) as i64).max(20);
         let (best, most) = *peer.settings.last().expect("each peer has settings");
         match scenario {
             "drain" => {

@@ -8,9 +8,7 @@ root=$(cd ../.. && pwd)
 mkdir -p "${CARGO_TARGET_DIR:-$root/target}/peers"
 out=$(cd "${CARGO_TARGET_DIR:-$root/target}/peers" && pwd)
 
-for peer in async awa; do
-  cargo build --locked --release --manifest-path "$peer/Cargo.toml" --target-dir "$out/cargo"
-done
+cargo build --locked --release --manifest-path async/Cargo.toml --target-dir "$out/cargo"
 (cd node && npm ci --no-audit --no-fund --loglevel=error)
 (cd river && go build -o "$out/river" .)
 [ -x "$out/python/bin/python" ] || "${PYTHON:-python3}" -m venv "$out/python"

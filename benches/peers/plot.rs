@@ -21,14 +21,13 @@ const LEFT: f64 = 160.0;
 const RIGHT: f64 = 110.0;
 const TOP: f64 = 50.0;
 /// Colours that differ also for the colour-blind (Okabe and Ito). A peer keeps its colour in all pictures.
-const COLOURS: [(&str, &str); 7] = [
+const COLOURS: [(&str, &str); 6] = [
     ("ours", "#0072b2"),
     ("floor", "#888888"),
     ("async", "#e69f00"),
     ("node", "#009e73"),
     ("river", "#d55e00"),
     ("procrastinate", "#cc79a7"),
-    ("awa", "#56b4e9"),
 ];
 
 fn colour(peer: &str) -> &'static str {
