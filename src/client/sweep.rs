@@ -207,7 +207,7 @@ struct Held {
     recoveries: i32,
     /// Whether that worker holds no other job.
     alone: bool,
-    /// Whether the worker cannot have started it, because it holds an earlier job of its queue.
+    /// Whether the worker holds an earlier job of its queue, and has probably not started this one.
     waits: bool,
 }
 
@@ -218,8 +218,10 @@ struct Verdict {
     attempts: i16,
     delay: f64,
     run_at: Option<DateTime<Utc>>,
-    /// The new `last_error`. `None` if the job was not started: then this is no recovery of the job.
-    error: Option<String>,
+    /// The new `last_error`.
+    error: String,
+    /// Whether this counts as a recovery of the job.
+    counts: bool,
 }
 
 impl Sweep<'_> {
@@ -342,7 +344,11 @@ impl Sweep<'_> {
         let given_back = if superseded { job.attempts } else { (job.attempts - 1).max(0) };
         if waits {
             let run_at = Some(job.run_at);
-            return Some(Verdict { job, previous_worker_id, attempts: given_back, delay: 0.0, run_at, error: None });
+            // With an error the job is claimed without others, so the next crash shows whether it is the cause.
+            let error =
+                format!("given back: the worker {previous_worker_id} died, and held an earlier job of the queue");
+            let (attempts, delay) = (given_back, 0.0);
+            return Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error, counts: false });
         }
         let recovery = u32::try_from(recoveries).unwrap_or(0) + 1;
         let context = JobRecoveryContext {
@@ -374,7 +380,7 @@ impl Sweep<'_> {
             }
             JobRecoveryResult::FailWithBackoff => (job.attempts, f64::from(job.attempts.min(10)).exp(), None),
         };
-        Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error: Some(error) })
+        Some(Verdict { job, previous_worker_id, attempts, delay, run_at, error, counts: true })
     }
 
     /// Locks the entries of the dead workers, takes their jobs and deletes the entries, in the open transaction.
@@ -399,6 +405,7 @@ impl Sweep<'_> {
             column(&verdicts, |verdict| verdict.delay),
             column(&verdicts, |verdict| verdict.run_at),
             column(&verdicts, |verdict| verdict.error.clone()),
+            column(&verdicts, |verdict| verdict.counts),
         ];
         let taken = self.query("recover", include_str!("../sql/recovery/recover.sql"), "", params)?;
         let taken: HashSet<i64> = taken.iter().map(|row| row.get("id")).collect();
@@ -412,7 +419,7 @@ impl Sweep<'_> {
         }
         let recovered: Vec<_> = verdicts
             .into_iter()
-            .filter(|verdict| verdict.error.is_some() && taken.contains(&verdict.job.id))
+            .filter(|verdict| verdict.counts && taken.contains(&verdict.job.id))
             .map(|verdict| Recovered { job: verdict.job, previous_worker_id: verdict.previous_worker_id })
             .collect();
         for Recovered { job, previous_worker_id } in &recovered {

@@ -175,14 +175,12 @@ impl<'a> Dispatcher<'a> {
         }
     }
 
-    /// Gives back the jobs that wait for a slow job of their queue. Returns whether there were any.
+    /// Gives back the jobs of series that take long, whether by one job or by many. Returns whether there were any.
     fn interrupts_series(&self, successors: usize) -> bool {
         if successors == 0 {
             return false;
         }
-        let is_slow = |active: &&Arc<ActiveJob>| {
-            active.started().is_some_and(|(since, _)| since.elapsed() >= IDLE_RETURN_TIMEOUT)
-        };
+        let is_slow = |active: &&Arc<ActiveJob>| active.held_for() >= IDLE_RETURN_TIMEOUT;
         let jobs = self.shared.slots.jobs();
         let slow = jobs.iter().filter(is_slow).filter_map(|active| active.claim.series.as_ref());
         slow.filter(|series| series.has_successors()).inspect(|series| series.interrupt()).count() > 0

@@ -70,7 +70,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
     let orders = &shared.channels.orders[claimer].1;
     let (mut turns, mut intake) = (Turns::default(), Intake::default());
     loop {
-        let order = select! {
+        let mut order = select! {
             recv(orders) -> order => order.expect("the sender is in `shared`"),
             recv(shared.stop.begun.receiver()) -> _ => return,
         };
@@ -112,6 +112,8 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             match (refused, passes, limit) {
                 (false, ..) => break (None, Scope::Everywhere, false),
                 (_, true, _) => {}
+                // The row may be one of those that were taken along.
+                _ if order.of_queue > 0 => order.of_queue = 0,
                 (_, _, 2..) => limit /= 2,
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
@@ -260,8 +262,11 @@ fn claim(
     };
     let start = Instant::now();
     let turn = turns.wants(limit, Instant::now()).then_some(claimer);
-    let wanted =
-        Wanted { turn, along: along(shared, &ids, &order, limit), ..wanted(shared, &ids, limit, scope.clone()) };
+    let wanted = Wanted {
+        turn,
+        along: along(shared, filter, &ids, &order, limit),
+        ..wanted(shared, &ids, limit, scope.clone())
+    };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
@@ -322,9 +327,9 @@ fn claim(
 }
 
 /// What a claim takes along of named queues: jobs of tasks that are quick on average.
-fn along(shared: &Shared, ids: &HashMap<i32, usize>, order: &Order, limit: usize) -> Along {
+fn along(shared: &Shared, filter: &Filter, ids: &HashMap<i32, usize>, order: &Order, limit: usize) -> Along {
     // A claim that was halved looks for the job that the database refuses.
-    if order.of_queue == 0 || limit < order.jobs {
+    if order.of_queue == 0 || limit < order.jobs || !filter.queue_index {
         return Along::default();
     }
     let is_quick = |task: usize| shared.tasks[task].pace.average().is_some_and(|average| average <= QUICK);

@@ -22,7 +22,7 @@ const ALONE_AGAIN: Duration = Duration::from_secs(60);
 pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
     // The next job of a series runs on the thread of the one before it.
     let mut next = None;
-    while let Some(number) = shared.slots.take(&shared.stop.begun) {
+    while let Some(number) = take_slot(shared, &mut next) {
         let Some(active) = next.take().or_else(|| shared.held.take(&shared.stop.begun)) else {
             shared.free_slot(number);
             return;
@@ -45,12 +45,26 @@ pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
             shared.leave(&active);
             shared.free_slot(number);
         }
-        shared.gates.exclusive.pass();
+        // A thread with a next job gives it back instead, because the exclusive job waits for that.
+        if next.is_none() {
+            shared.gates.exclusive.pass();
+        }
     }
     if let Some(active) = next {
         active.give_back(None);
         shared.leave(&active);
     }
+}
+
+/// A free slot; waits for one, but not while this thread has a job: then the job goes to all threads.
+fn take_slot(shared: &Shared, next: &mut Option<Arc<ActiveJob>>) -> Option<usize> {
+    if next.is_some() {
+        if let Some(number) = shared.slots.try_take() {
+            return Some(number);
+        }
+        next.take().into_iter().for_each(|active| shared.held.put(active));
+    }
+    shared.slots.take(&shared.stop.begun)
 }
 
 /// Starts an exclusive job once this worker holds no other one. If the worker then dies, this job is the cause. The

@@ -306,4 +306,4 @@ union all
 select p.id, p.job_queue_id, null, null, null, p.priority, p.run_at, null, null, null, null, null, null, null, null
   from pick p
  where $9::boolean
- order by priority, run_at
+ order by priority, run_at, id

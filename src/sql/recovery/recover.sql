@@ -1,16 +1,16 @@
 -- Takes jobs away from dead workers, each as it was decided. Frees the queues that these workers hold, unless a job of
 -- the queue stays theirs. A job that was superseded meanwhile must not run again. It is recognized by its marks: no
--- key, no attempts left, written to since it was added. Counts the recoveries of each job that has a new error. Does not
--- write updated_at.
+-- key, no attempts left, written to since it was added. Counts the recoveries of each job where $8 says so. Does not write
+-- updated_at.
 -- Returns the jobs that it took.
 --   $1 dead workers  $2 ids  $3 attempts as read  $4 attempts from now on
---   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors, null for a job that was not started
+--   $5 delays in seconds  $6 times to run at, null for now and the delay  $7 errors  $8 counts as a recovery of the job
 with decisions as materialized (
   select *
     from rows from (
       pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::smallint[]), pg_catalog.unnest($4::smallint[]),
-      pg_catalog.unnest($5::float8[]), pg_catalog.unnest($6::timestamptz[]), pg_catalog.unnest($7::text[]))
-      d(id, attempts, attempts_after, delay, run_at, error)
+      pg_catalog.unnest($5::float8[]), pg_catalog.unnest($6::timestamptz[]), pg_catalog.unnest($7::text[]),
+      pg_catalog.unnest($8::boolean[])) d(id, attempts, attempts_after, delay, run_at, error, counts)
 ),
 taken as (
   update :GRAPHILE_WORKER_SCHEMA._private_jobs j
@@ -19,14 +19,14 @@ taken as (
            else d.attempts_after
          end,
          run_at = coalesce(d.run_at, greatest(j.run_at, pg_catalog.now() + d.delay * interval '1 second')),
-         last_error = coalesce(d.error, j.last_error),
+         last_error = d.error,
          locked_by = null,
          locked_at = null
     from decisions d
    where j.id = d.id
      and j.locked_by = any($1::text[])
      and j.attempts = d.attempts
-  returning j.id, j.revision, d.error is not null as counts
+  returning j.id, j.revision, d.counts
 ),
 counted as (
   insert into :GRAPHILE_WORKER_SCHEMA._native_recoveries as r (job_id, revision, recoveries)
