@@ -34,9 +34,8 @@ demo-languages: stage ## run workers in Rust, C, Python, Go and Node on one queu
 	$(TARGET)/debug/examples/languages
 
 # This leaves out what changes with the compiler and not with the code: optimized code, its speed and its size. The
-# sanitizers run all C tests; without them, and under valgrind, these run in `make test-all`, but for the tests of handles,
-# in which memory changes hands.
-# Two of the languages at a time: with three, tests that wait for a process fail on two cores.
+# sanitizers run all C tests. Valgrind runs only those of handles, in which memory changes hands. `make test-all` runs all
+# C tests under valgrind, and without a tool. Two suites run at a time, which is enough for two cores.
 test: ## check the code, run the tests of all languages, build the documentation
 	@sh tests/setup.sh postgres pgbouncer c python go
 	$(MAKE) lint

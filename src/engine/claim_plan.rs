@@ -66,6 +66,14 @@ pub(crate) struct Seen {
     pub(crate) pace: usize,
 }
 
+/// How many jobs a claim takes along of named queues, behind the first job of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Along {
+    /// The most jobs of one queue, and of all queues.
+    pub(crate) of_queue: usize,
+    pub(crate) of_all: usize,
+}
+
 /// What dispatch does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -250,17 +258,15 @@ impl ClaimPlan {
         }
     }
 
-    /// How many jobs a claim of `jobs` may take along of each named queue, and of all. One thread runs the jobs of a queue
-    /// within the horizon. No other worker could start them meanwhile, so the growth of claims does not limit them. But the
-    /// reply must not be many times as long as without them.
-    pub(crate) fn along(&self, seen: Seen, jobs: usize) -> (usize, usize) {
-        match self.fixed {
-            None if !self.resting => {
-                let of_all = seen.pace.saturating_sub(seen.successors).min(4 * jobs);
-                ((seen.pace / self.threads).saturating_sub(1).min(of_all), of_all)
-            }
-            _ => (0, 0),
+    /// How many jobs a claim of `jobs` may take along. One thread runs the jobs of a queue within the horizon. No other
+    /// worker could start them meanwhile, so the growth of claims does not limit them. But the reply must not be many times
+    /// as long as without them.
+    pub(crate) fn along(&self, seen: Seen, jobs: usize) -> Along {
+        if self.fixed.is_some() || self.resting {
+            return Along::default();
         }
+        let of_all = seen.pace.saturating_sub(seen.successors).min(4 * jobs);
+        Along { of_queue: (seen.pace / self.threads).saturating_sub(1).min(of_all), of_all }
     }
 
     /// True if the last claim gave jobs back (`Brought::cut`), and no held job has started since.

@@ -241,8 +241,7 @@ impl<'a> Dispatcher<'a> {
     fn order(&mut self, jobs: usize, seen: Seen) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
         let everywhere = std::mem::take(&mut self.everywhere);
-        let (of_queue, of_all) = self.plan.along(seen, jobs);
-        let order = Order { jobs, everywhere, entries: seen.entries, of_queue, of_all };
+        let order = Order { jobs, everywhere, entries: seen.entries, along: self.plan.along(seen, jobs) };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -267,7 +266,7 @@ impl<'a> Dispatcher<'a> {
         self.everywhere |= ahead_only || taken.cut.is_some();
         // A cut claim does not show how many jobs there are, nor does a list.
         let more = ahead_only || matches!(fetched.scope, Scope::Listed(_));
-        let found = if more || fetched.is_full || taken.cut.is_some() { asked } else { got };
+        let found = if more || !is_short { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
         let full = fetched.is_full && taken.cut.is_none();

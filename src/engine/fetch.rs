@@ -1,12 +1,13 @@
 //! gw-fetch-N: sends claims, and passes the jobs to the threads. Knows nothing of handlers.
 //! The second fetch thread works only while full claims follow each other.
 
+use super::claim_plan::Along;
 use super::frontier::{LARGE, Next, Position, Scope};
 use super::intake::{Intake, Taken};
 use super::{Shared, TRANSIENT_TRIES, signal};
 use crate::backoff::Backoff;
 use crate::engine::stats::add;
-use crate::engine::store::{Along, Claimed, Filter, Role, Store, Wanted};
+use crate::engine::store::{Claimed, Filter, Role, Store, Wanted};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::job::active::Arrival;
@@ -17,9 +18,9 @@ use parking_lot::RwLockReadGuard;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// The most stored bytes of payloads that one claim returns together with its jobs. In a full claim that is about 2 KiB
-/// for each job, which is what PostgreSQL keeps in the row itself (TOAST). A compressed payload may be a hundred times
-/// as large as its stored size.
+/// The most stored bytes of payloads that one claim returns together with its jobs. Jobs that are taken along may have
+/// four times as many in addition. In a full claim that is about 2 KiB for each job, which is what PostgreSQL keeps in
+/// the row itself (TOAST). A compressed payload may be a hundred times as large as its stored size.
 const INLINE: usize = 1 << 20;
 
 /// A claim that returns at least `INLINE` bytes of payloads is late if it takes this long.
@@ -39,9 +40,8 @@ pub(crate) struct Order {
     pub(crate) everywhere: bool,
     /// How many claims the ledger had when dispatch decided on this one.
     pub(crate) entries: usize,
-    /// The most jobs to take along of one named queue, and of all.
-    pub(crate) of_queue: usize,
-    pub(crate) of_all: usize,
+    /// How many jobs to take along of named queues.
+    pub(crate) along: Along,
 }
 
 /// The result of an order.
@@ -74,7 +74,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             recv(orders) -> order => order.expect("the sender is in `shared`"),
             recv(shared.stop.begun.receiver()) -> _ => return,
         };
-        let (mut limit, mut tries, mut everywhere) = (order.jobs, TRANSIENT_TRIES, order.everywhere);
+        let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
         let start = Instant::now();
         let (taken, scope, is_full) = loop {
             let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
@@ -82,7 +82,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 shared,
                 &mut store,
                 &filter,
-                Ask { order, limit, everywhere, claimer },
+                Ask { order, limit, claimer },
                 claiming,
                 &mut turns,
                 &mut intake,
@@ -100,7 +100,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
             }
-            everywhere = true;
+            order.everywhere = true;
             let passes = !refused || (error.is_transient() && tries > 0);
             if passes {
                 // The database replies, so the pause is shorter than for a database that is away.
@@ -113,7 +113,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 (false, ..) => break (None, Scope::Everywhere, false),
                 (_, true, _) => {}
                 // The row may be one of those that were taken along.
-                _ if order.of_queue > 0 => order.of_queue = 0,
+                _ if order.along != Along::default() => order.along = Along::default(),
                 (_, _, 2..) => limit /= 2,
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
@@ -179,6 +179,7 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, scope: Scope
     Wanted {
         limit,
         along: Along::default(),
+        quick: Vec::new(),
         inline: INLINE / limit.max(16),
         tasks: ids.keys().copied().collect(),
         now: now_if_local(shared),
@@ -229,8 +230,8 @@ impl Turns {
 /// What one claim is sent for.
 struct Ask {
     order: Order,
+    /// At most `order.jobs`. Fewer if the database refuses the claim of all.
     limit: usize,
-    everywhere: bool,
     claimer: usize,
 }
 
@@ -239,7 +240,7 @@ fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
-    Ask { order, limit, everywhere, claimer }: Ask,
+    Ask { order, limit, claimer }: Ask,
     claiming: RwLockReadGuard<()>,
     turns: &mut Turns,
     intake: &mut Intake,
@@ -250,7 +251,7 @@ fn claim(
     // An error of this call is about the connection. An error of the claim may be about one row.
     store.connect()?;
     let scope = loop {
-        match shared.frontier.next(limit, everywhere, Instant::now()) {
+        match shared.frontier.next(limit, order.everywhere || !filter.queue_index, Instant::now()) {
             Next::Claim(scope) => break scope,
             Next::Scout(count, bounds) => {
                 let start = Instant::now();
@@ -262,11 +263,12 @@ fn claim(
     };
     let start = Instant::now();
     let turn = turns.wants(limit, Instant::now()).then_some(claimer);
-    let wanted = Wanted {
-        turn,
-        along: along(shared, filter, &ids, &order, limit),
-        ..wanted(shared, &ids, limit, scope.clone())
-    };
+    // A claim that was halved looks for the job that the database refuses. Without the index, a queue's jobs are not found
+    // quickly.
+    let takes_along = order.along.of_queue > 0 && limit == order.jobs && filter.queue_index;
+    let quick = if takes_along { quick_tasks(shared, &ids) } else { Vec::new() };
+    let along = if quick.is_empty() { Along::default() } else { order.along };
+    let wanted = Wanted { turn, along, quick, ..wanted(shared, &ids, limit, scope.clone()) };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
@@ -326,18 +328,10 @@ fn claim(
     Ok((intake.take(shared, store, jobs)?, scope, is_full))
 }
 
-/// What a claim takes along of named queues: jobs of tasks that are quick on average.
-fn along(shared: &Shared, filter: &Filter, ids: &HashMap<i32, usize>, order: &Order, limit: usize) -> Along {
-    // A claim that was halved looks for the job that the database refuses.
-    if order.of_queue == 0 || limit < order.jobs || !filter.queue_index {
-        return Along::default();
-    }
+/// The ids of the tasks that are quick on average.
+fn quick_tasks(shared: &Shared, ids: &HashMap<i32, usize>) -> Vec<i32> {
     let is_quick = |task: usize| shared.tasks[task].pace.average().is_some_and(|average| average <= QUICK);
-    let tasks: Vec<i32> = ids.iter().filter(|(_, task)| is_quick(**task)).map(|(id, _)| *id).collect();
-    match tasks.is_empty() {
-        true => Along::default(),
-        false => Along { of_queue: order.of_queue, of_all: order.of_all, tasks },
-    }
+    ids.iter().filter(|(_, task)| is_quick(**task)).map(|(id, _)| *id).collect()
 }
 
 /// The places of claimed jobs in the order of all jobs, and the number of these jobs. Jobs that were taken along do not

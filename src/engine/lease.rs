@@ -114,7 +114,8 @@ impl<'a> Lease<'a> {
             let certain = self.reconcile(reconcile_requested)?;
             let claimed = self.shared.stats.claimed.load(Ordering::Relaxed);
             let busy = claimed != self.claimed || reconcile_requested;
-            // A requested reconcile may be too early for a queue whose last outcome is on its way, so the next one looks again.
+            // If the last outcome of a queue is on its way, a requested reconcile is too early to free the queue. So the
+            // next one looks again.
             self.claimed = if reconcile_requested { u64::MAX } else { claimed };
             let interval = match (certain, busy) {
                 (false, _) => LINGERING_INTERVAL,

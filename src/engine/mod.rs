@@ -202,10 +202,10 @@ impl Shared {
         self.notify_puller();
     }
 
-    /// Notifies the observers of a job that is not this worker's any more.
+    /// Notifies the observers of a job that is not this worker's any more, and gw-lease if the job may have been the one
+    /// whose outcome was to free its queue.
     pub(crate) fn tell_lost(&self, active: &ActiveJob) {
         if active.claim.series.is_some() {
-            // It may have been the one whose outcome was to free the queue.
             signal(&self.channels.reconcile.0);
         }
         self.events

@@ -50,21 +50,16 @@ pub(crate) fn run(shared: &Arc<Shared>, env: &Arc<WorkerEnv>) {
             shared.gates.exclusive.pass();
         }
     }
-    if let Some(active) = next {
-        active.give_back(None);
-        shared.leave(&active);
-    }
 }
 
-/// A free slot; waits for one, but not while this thread has a job: then the job goes to all threads.
+/// A free slot; waits for one. `None` at a stop. If this thread has the next job of a series and no slot is free, all
+/// threads may take the job.
 fn take_slot(shared: &Shared, next: &mut Option<Arc<ActiveJob>>) -> Option<usize> {
-    if next.is_some() {
-        if let Some(number) = shared.slots.try_take() {
-            return Some(number);
-        }
+    let free = shared.slots.try_take();
+    if free.is_none() {
         next.take().into_iter().for_each(|active| shared.held.put(active));
     }
-    shared.slots.take(&shared.stop.begun)
+    free.or_else(|| shared.slots.take(&shared.stop.begun))
 }
 
 /// Starts an exclusive job once this worker holds no other one. If the worker then dies, this job is the cause. The

@@ -10,6 +10,7 @@ use crate::hooks::{
     JobPermanentlyFail, JobPermanentlyFailContext,
 };
 use crate::job::active::{ActiveJob, Failure, Outcome, Settlement};
+use crate::job::series::Series;
 use crossbeam_channel::{at, never, select};
 use log::{error, info, warn};
 use std::collections::{HashMap, HashSet};
@@ -319,10 +320,14 @@ impl Settler<'_> {
         self.retry.reset();
         let jobs: Vec<_> = group.iter().map(|pending| pending.active.clone()).collect();
         self.shared.ledger.settled(&jobs);
-        jobs.iter().filter_map(|active| active.claim.series.as_ref()).for_each(|series| series.settled(1));
+        jobs.iter().filter_map(|active| active.claim.series.as_ref()).for_each(|series| series.settled());
         // Jobs that can be claimed at once are announced by notification, too, but only a listener receives it.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
-        if due_again || jobs.iter().any(|active| active.job().queue_id.is_some()) {
+        let is_over = |series: &Arc<Series>| series.unsettled() == 0;
+        let frees_queue = |active: &Arc<ActiveJob>| {
+            active.job().queue_id.is_some() && active.claim.series.as_ref().is_none_or(is_over)
+        };
+        if due_again || jobs.iter().any(frees_queue) {
             signal(&self.shared.channels.freed.0);
         } else {
             // No job became available, but a run until empty waits for the last of these outcomes.

@@ -6,6 +6,7 @@ use crate::db::migrate::Facts;
 use crate::db::schema::Schema;
 use crate::db::session::{Interrupt, Param, Query, Session, Setup};
 use crate::db::{Database, Reconnecting};
+use crate::engine::claim_plan::Along;
 use crate::engine::frontier::{Bounds, Scope};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::active::{ActiveJob, Failure};
@@ -55,8 +56,9 @@ pub(crate) struct Filter {
 pub(crate) struct Wanted {
     /// The most jobs that it returns, without those that it takes along.
     pub(crate) limit: usize,
-    /// What it may take along of named queues.
+    /// How many jobs it may take along of named queues, and of which tasks.
     pub(crate) along: Along,
+    pub(crate) quick: Vec<i32>,
     /// Payloads for which the database stores more bytes are left out: `apart` is their stored size.
     pub(crate) inline: usize,
     pub(crate) tasks: Vec<i32>,
@@ -70,16 +72,6 @@ pub(crate) struct Wanted {
     pub(crate) scope: Scope,
     /// Waits until no other worker of this library claims with the same number.
     pub(crate) turn: Option<usize>,
-}
-
-/// Which jobs of named queues a claim takes along with the first one of each.
-#[derive(Clone, Default)]
-pub(crate) struct Along {
-    /// The most jobs of one queue, and of all queues.
-    pub(crate) of_queue: usize,
-    pub(crate) of_all: usize,
-    /// The tasks whose jobs are quick.
-    pub(crate) tasks: Vec<i32>,
 }
 
 impl Filter {
@@ -236,7 +228,7 @@ impl Store {
 
     /// Claims jobs, each in a row that `Job::from_row` reads, with its `task_id` and `apart`.
     pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
-        let Wanted { limit, along, inline, tasks, now, avoid, only_looks, scope, turn } = wanted;
+        let Wanted { limit, along, quick, inline, tasks, now, avoid, only_looks, scope, turn } = wanted;
         let limit = limit as i32;
         let (bounds, listed) = match scope {
             Scope::Everywhere => (None, None),
@@ -264,7 +256,7 @@ impl Store {
                 Box::new(listed.clone()),
                 Box::new(along.of_queue as i32),
                 Box::new(along.of_all as i32),
-                Box::new(along.tasks.clone()),
+                Box::new(quick.clone()),
             ]
         };
         let claim = statement!("claim/claim");

@@ -200,14 +200,13 @@ impl ActiveJob {
         self.cancel();
         let voided = self.advance(HELD, VOID) || self.advance(RUNNING, VOID);
         if voided {
-            if let Some(series) = &self.claim.series {
-                series.settled(1);
-            }
+            self.claim.series.iter().for_each(|series| series.settled());
             self.end_turn(false);
         }
         voided
     }
 
+    /// Tells the series that this job has ended.
     fn end_turn(&self, completed: bool) {
         if let Some(series) = &self.claim.series {
             series.ended(completed);

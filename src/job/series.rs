@@ -1,5 +1,5 @@
-//! The jobs of one named queue that one claim took along: they run one after another, and the queue stays locked until
-//! the last of them is settled. Knows neither database nor handlers.
+//! The jobs of one named queue that one claim returned. They run one after another, and the queue stays locked until the
+//! last of them is settled. Knows neither database nor handlers.
 
 use crate::job::active::ActiveJob;
 use crossbeam_channel::Sender;
@@ -33,7 +33,7 @@ impl Series {
         Self { state: Mutex::default(), unsettled: AtomicUsize::new(jobs), startable, successors }
     }
 
-    /// Appends a job. It is passed to the threads at once if all jobs before it have ended, or if the series has broken off.
+    /// Appends a job. The threads get it at once if all jobs before it have ended, or if the series has broken off.
     pub(crate) fn append(&self, active: Arc<ActiveJob>) {
         let mut state = self.state.lock();
         if state.is_broken {
@@ -88,9 +88,9 @@ impl Series {
         self.unsettled.load(Ordering::Acquire)
     }
 
-    /// The database has the outcomes of this many jobs of the series, or they are not this worker's any more.
-    pub(crate) fn settled(&self, jobs: usize) {
-        self.unsettled.fetch_sub(jobs, Ordering::AcqRel);
+    /// The database has the outcome of one more job of the series, or the job is not this worker's any more.
+    pub(crate) fn settled(&self) {
+        self.unsettled.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The threads give the waiting jobs back, because these may not start.

@@ -371,7 +371,7 @@ impl Threads {
             handle.join(must_end);
         }
         self.dispatch.join(must_end);
-        // A job that ended in the grace period has passed the queue's next one to the threads, which take no more.
+        // If a job of a series ended in the grace period, the next one may wait for a thread, and no thread takes it.
         shared.take_back();
         shared.stop.drained.trigger();
         self.settle.join(must_end);

@@ -2,7 +2,7 @@
 
 use crate::harness::{Running, SOON, TestDb, eventually};
 use graphile_worker::{SweepStaleWorkersOptions, WorkerContext, WorkerOptions};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +61,38 @@ fn worker(
     })
 }
 
+/// Holds the first job with at least two jobs behind it in its handler, until it is released.
+#[derive(Default)]
+struct Hold {
+    job: AtomicI32,
+    released: AtomicBool,
+}
+
+impl Hold {
+    /// A worker whose handler holds a job.
+    fn worker(self: &Arc<Self>, db: &TestDb, seen: &Arc<Seen>) -> WorkerOptions {
+        let hold = self.clone();
+        worker(db, seen, move |number, locked| {
+            if locked > 2 && hold.job.compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                while !hold.released.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The number of the held job; waits for it.
+    fn job(&self) -> i32 {
+        eventually(SOON * 6, || self.job.load(Ordering::SeqCst) > 0);
+        self.job.load(Ordering::SeqCst)
+    }
+
+    fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+    }
+}
+
 fn all() -> Vec<i32> {
     (1..=JOBS).collect()
 }
@@ -113,48 +145,27 @@ fn a_failure_gives_back_the_jobs_behind_it_with_their_attempt() {
 
 #[test]
 fn a_slow_job_gives_back_the_jobs_behind_it_and_a_more_urgent_one_is_next() {
-    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
-    let (slow, release) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let (chosen, released) = (slow.clone(), release.clone());
-    let blocks = move |number: i32, locked| {
-        if locked > 2 && chosen.compare_exchange(0, number as usize, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            while !released.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        Ok(())
-    };
-    let _running = Running::start(worker(&db, &seen, blocks));
-    eventually(SOON * 6, || slow.load(Ordering::SeqCst) > 0);
+    let (db, seen, hold) = (one_queue(), Arc::new(Seen::default()), Arc::new(Hold::default()));
+    let _running = Running::start(hold.worker(&db, &seen));
+    let slow = hold.job();
     // The row of the job that runs, and the row of its queue.
     eventually(SOON, || db.locks() == 2);
     assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where attempts > 0"), 1);
     db.add("'t', '0', queue_name => 'q', priority => -1");
-    release.store(true, Ordering::SeqCst);
+    hold.release();
     eventually(SOON * 6, || db.jobs() == 0);
     let mut expected = all();
-    expected.insert(slow.load(Ordering::SeqCst), 0);
+    expected.insert(slow as usize, 0);
     assert_eq!(seen.order(), expected);
 }
 
 #[test]
 fn a_stop_gives_back_the_jobs_behind_the_one_that_runs() {
-    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
-    let (inside, release) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (entered, released) = (inside.clone(), release.clone());
-    let blocks = move |_, locked| {
-        if locked > 2 {
-            entered.store(true, Ordering::SeqCst);
-            while !released.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        Ok(())
-    };
-    let running = Running::start(worker(&db, &seen, blocks));
-    eventually(SOON * 6, || inside.load(Ordering::SeqCst));
+    let (db, seen, hold) = (one_queue(), Arc::new(Seen::default()), Arc::new(Hold::default()));
+    let running = Running::start(hold.worker(&db, &seen));
+    hold.job();
     running.worker.request_shutdown();
-    release.store(true, Ordering::SeqCst);
+    hold.release();
     running.ends().unwrap();
     let ran = seen.order().len() as i32;
     assert_eq!(seen.order(), (1..=ran).collect::<Vec<_>>());
@@ -164,23 +175,13 @@ fn a_stop_gives_back_the_jobs_behind_the_one_that_runs() {
 
 #[test]
 fn a_claim_that_is_lost_in_a_series_frees_the_queue() {
-    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
-    let (inside, release) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (entered, released) = (inside.clone(), release.clone());
-    let blocks = move |_, locked| {
-        if locked > 2 && !entered.swap(true, Ordering::SeqCst) {
-            while !released.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        Ok(())
-    };
-    let running = Running::start(worker(&db, &seen, blocks));
-    eventually(SOON * 6, || inside.load(Ordering::SeqCst));
+    let (db, seen, hold) = (one_queue(), Arc::new(Seen::default()), Arc::new(Hold::default()));
+    let running = Running::start(hold.worker(&db, &seen));
+    hold.job();
     // The job runs for so long that the others go back. An administrator deletes it.
     eventually(SOON, || db.locks() == 2);
     db.execute("delete from graphile_worker._private_jobs where id = (select min(id) from graphile_worker._private_jobs where locked_at is not null)");
-    release.store(true, Ordering::SeqCst);
+    hold.release();
     // The worker does not poll, so it must learn that the queue is free.
     let ran = seen.order().len();
     eventually(SOON * 6, || seen.order().len() > ran + 2 && running.worker.stats().lost == 1);
