@@ -69,7 +69,8 @@ function check(rows, interrupted) {
   const next = new Map(); // The number of the last job that was started in each queue.
   const seen = new Set();
   const queueOf = new Map();
-  let [overlaps, disorder] = [0, 0];
+  const late = [];
+  let overlaps = 0;
   for (const { job_id: job, payload } of rows) {
     if (payload.ended) {
       if (inside.get(queueOf.get(job)) === job) inside.delete(queueOf.get(job));
@@ -85,10 +86,10 @@ function check(rows, interrupted) {
     seen.add(job);
     // A job whose process was killed before it recorded the start comes later.
     if (interrupted.has(job) && payload.n < (next.get(payload.q) ?? 0)) continue;
-    if (payload.n < (next.get(payload.q) ?? 0)) disorder++;
+    if (payload.n < (next.get(payload.q) ?? 0)) late.push(`queue ${payload.q}: job ${payload.n} started after ${next.get(payload.q)}`);
     next.set(payload.q, payload.n);
   }
-  return { overlaps, disorder, started: seen.size };
+  return { overlaps, late, started: seen.size };
 }
 
 const { what, wrong } = await inDatabase("interop_queues", async (url) => {
@@ -111,12 +112,12 @@ const { what, wrong } = await inDatabase("interop_queues", async (url) => {
   const seconds = (Date.now() - begun) / 1000;
   const rows = await query(url, "select job_id, who, payload from interop_ledger order by place");
   const interrupted = new Set((await query(url, "select job_id from interrupted")).map((row) => row.job_id));
-  const { overlaps, disorder, started } = check(rows, interrupted);
+  const { overlaps, late, started } = check(rows, interrupted);
   const of = (who) => rows.filter((row) => row.who === who && !row.payload.ended).length;
   const again = rows.filter((row) => !row.payload.ended).length - started;
   const wrong = [];
   if (overlaps > 0) wrong.push(`${overlaps} overlaps`);
-  if (disorder > 0) wrong.push(`${disorder} jobs started before an earlier one of their queue`);
+  wrong.push(...late);
   if (started !== QUEUES * JOBS) wrong.push(`${started} of ${QUEUES * JOBS} jobs were started`);
   if (of("ours") === 0 || of("theirs") === 0) wrong.push("one side ran nothing");
   return { wrong, what: `ours ${of("ours")}, theirs ${of("theirs")}, ${again} again, ${INTERRUPTIONS} interruptions, ${seconds.toFixed(1)} s` };

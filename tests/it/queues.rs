@@ -86,3 +86,42 @@ fn jobs_with_and_without_queue_run_in_one_order() {
     worker.init().unwrap().run_once().unwrap();
     assert_eq!(*order.lock().unwrap(), (1..=100).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_job_that_changes_while_a_claim_looks_for_it_is_not_claimed_as_it_was() {
+    let changes = ["run_at = now() + interval '1 hour'", "task_id = 2", "flags = '{\"no\": true}'"];
+    // The claim has found the jobs, and waits before it locks them.
+    let found = "from heads h\n";
+    let waits =
+        "from (select h.* from heads h cross join lateral (select pg_advisory_xact_lock_shared(7)) w offset 0) h\n";
+    let claim = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    assert_eq!(claim.matches(found).count(), 1);
+    let claim = claim.replace(found, waits);
+    for change in changes {
+        for (changed, claimed) in [(1, vec![]), (2, vec![1])] {
+            let db = TestDb::new();
+            db.add_many(
+                3,
+                "'t', to_json(n), 'q', now() - interval '1 hour' + n * interval '1 second', null, null, null, null",
+            );
+            let mut holder = db.client();
+            holder.batch_execute("begin; select pg_advisory_xact_lock(7)").unwrap();
+            let taken: Vec<i32> = std::thread::scope(|scope| {
+                let claims = scope.spawn(|| {
+                    let arguments = "'w', array[1], 10, array['no'], null, null, 42, null, false, 2000, null, null, null, 3, 30, array[1]";
+                    let mut client = db.client();
+                    client.batch_execute(&format!("prepare claim as {claim}")).unwrap();
+                    let rows = client.query(&format!("execute claim({arguments})"), &[]).unwrap();
+                    rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect()
+                });
+                eventually(SOON, || db.waiting() == 1);
+                db.execute(&format!(
+                    "update graphile_worker._private_jobs set {change} where (payload #>> '{{}}')::int = {changed}"
+                ));
+                holder.batch_execute("commit").unwrap();
+                claims.join().unwrap()
+            });
+            assert_eq!(taken, claimed, "job {changed}: {change}");
+        }
+    }
+}

@@ -103,6 +103,34 @@ fn claims_behind_dead_rows_do_not_read_them_again() {
 }
 
 #[test]
+fn a_claim_behind_bounds_takes_the_first_jobs_of_a_queue() {
+    let db = TestDb::new();
+    db.add_many(60, "'t', to_json(n), 'q' || n % 3, now() - n * interval '1 hour', null, null, null, null");
+    let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let mut client = db.client();
+    client.batch_execute(&format!("prepare claim as {sql}")).unwrap();
+    // A window of five is full, so the claim goes from queue to queue.
+    for (limit, window) in [(3, 100), (5, 5)] {
+        let bounds = "array[0]::smallint[], array[now() - interval '30 hours']";
+        let rows = client
+            .query(
+                &format!(
+                    "execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000, {bounds}, null, 1, 9, array[1])"
+                ),
+                &[],
+            )
+            .unwrap();
+        let taken: Vec<i32> =
+            rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
+        assert_eq!(taken, [60, 59, 58, 57, 56, 55], "window {window}");
+        db.execute(
+            "update graphile_worker._private_jobs set locked_by = null, locked_at = null, attempts = 0;
+             update graphile_worker._private_job_queues set locked_by = null, locked_at = null",
+        );
+    }
+}
+
+#[test]
 fn a_large_claim_waits_for_its_turn_and_a_small_one_does_not() {
     let db = TestDb::new();
     db.execute(

@@ -12,7 +12,8 @@
 -- `was_recovered` is true if last_error begins with the text that a sweep writes: the job may be the one that kills its
 -- workers.
 --   $11 $12 priorities in order, and for each the run_at from which it is read; jobs before that and jobs of other
---      priorities are not seen. null sees all jobs
+--      priorities are not seen. But if any job of a queue is seen, the queue's first job is claimed, so that the queue
+--      keeps its order. null sees all jobs. Must be null if $7 is null
 --   $13 ids: of the jobs without a queue, only these are claimed, in this order
 --   $14 the most jobs that are taken along of one queue  $15 and of all queues, beyond $3
 --   $16 tasks whose jobs may be taken along
@@ -178,13 +179,23 @@ line(job_queue_id) as (
     from line l
    where l.job_queue_id is not null
 ),
+-- Behind bounds, the first job of a queue may be before them, so the first jobs of the queues of `front` are read anew.
 deep as materialized (
   select c.*
-    from line l
+    from (
+      select l.job_queue_id
+        from line l
+       where $7::int > 0
+         and (select pg_catalog.count(*) from near) >= $7::int
+         and (select pg_catalog.count(*) from front) < $3::int
+      union
+      select f.job_queue_id
+        from front f
+       where $11::smallint[] is not null) s
    cross join lateral (
      select q.id
        from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
-      where q.id = l.job_queue_id and q.is_available
+      where q.id = s.job_queue_id and q.is_available
      offset 0) q
    cross join lateral (
      select j.id, j.job_queue_id, j.priority, j.run_at
@@ -198,9 +209,6 @@ deep as materialized (
         and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
       order by j.job_queue_id, j.priority, j.run_at
       limit 1) c
-   where $7::int > 0
-     and (select pg_catalog.count(*) from near) >= $7::int
-     and (select pg_catalog.count(*) from front) < $3::int
 ),
 heads as materialized (
   select h.*
@@ -212,8 +220,8 @@ heads as materialized (
    where ((h.priority, h.run_at) > (e.priority, e.run_at)) is not true
    order by h.priority, h.run_at
 ),
--- Locks the queue's row first, then the job's, as Node does. Both skip locked rows, so neither waits. For is_available,
--- see `listed`.
+-- Locks the queue's row first, then the job's, as Node does. Both skip locked rows, so neither waits. Another session may
+-- have changed the job since it was found, so all conditions are checked again. For is_available, see `listed`.
 queued as materialized (
   select k.id, h.job_queue_id, h.priority, h.run_at
     from heads h
@@ -227,6 +235,10 @@ queued as materialized (
        from :GRAPHILE_WORKER_SCHEMA._private_jobs j
       where j.id = h.id
         and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id = q.id
+        and j.run_at <= (select now from clock)
+        and j.task_id = any($2::int[])
+        and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+        and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
         for update skip locked) k
    limit $3::int
 ),
@@ -275,7 +287,11 @@ along as materialized (
            where j.id = l.id
              and not l.is_picked
              and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id = l.job_queue_id
+             and j.run_at <= (select now from clock)
+             and j.task_id = any($16::int[])
              and j.last_error is null
+             and (pg_catalog.cardinality($4::text[]) > 0 and j.flags ?| $4::text[]) is not true
+             and (pg_catalog.cardinality($5::text[]) > 0 and (j.flags ?| $5::text[]) is not true) is not true
              for update skip locked) k on true) a
    where a.fits and not a.is_picked
 ),
