@@ -263,9 +263,8 @@ fn claim(
     };
     let start = Instant::now();
     let turn = turns.wants(limit, Instant::now()).then_some(claimer);
-    // A claim that was halved looks for the job that the database refuses. Without the index, a queue's jobs are not found
-    // quickly.
-    let takes_along = order.along.of_queue > 0 && limit == order.jobs && filter.queue_index;
+    // Without the index, a queue's jobs are not found quickly.
+    let takes_along = order.along.of_queue > 0 && filter.queue_index;
     let quick = if takes_along { quick_tasks(shared, &ids) } else { Vec::new() };
     let along = if quick.is_empty() { Along::default() } else { order.along };
     let wanted = Wanted { turn, along, quick, ..wanted(shared, &ids, limit, scope.clone()) };

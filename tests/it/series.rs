@@ -202,6 +202,8 @@ fn a_recovery_counts_only_the_first_job_of_a_queue_that_a_dead_worker_holds() {
     assert_eq!(db.locks(), 0);
     assert_eq!(db.all::<i64>("select job_id from graphile_worker._native_recoveries"), [1]);
     assert_eq!(db.all::<i64>("select id from graphile_worker._private_jobs where last_error like 'recovered: %'"), [1]);
+    // Any of them may have killed the worker, so each is claimed without others once.
+    assert_eq!(db.one::<i64>("select count(*) from graphile_worker._private_jobs where last_error is not null"), 5);
     let due =
         "select id from graphile_worker._private_jobs where attempts = 0 and run_at <= now() order by run_at limit 5";
     assert_eq!(db.all::<i64>(due), [2, 3, 4, 5, 6], "the others wait in their order");
@@ -226,4 +228,32 @@ fn a_job_that_was_tried_before_is_claimed_without_others() {
     assert_eq!(seen.order(), all());
     assert_eq!(*locked_then.lock().unwrap(), [1, 1, 1]);
     assert!(seen.most.load(Ordering::SeqCst) > 2, "the others were claimed together");
+}
+
+#[test]
+fn a_job_whose_claim_the_database_refuses_is_left_out_of_its_series() {
+    const REFUSED: i32 = 100;
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    db.execute(&format!(
+        "create function refuse() returns trigger language plpgsql as
+           $$ begin raise exception 'refused by a trigger'; end $$;
+         create trigger refuse before update on graphile_worker._private_jobs for each row
+           when (new.id = {REFUSED} and new.locked_at is not null) execute function refuse()"
+    ));
+    let _running = Running::start(worker(&db, &seen, |_, _| Ok(())).concurrency(1));
+    eventually(SOON * 6, || db.jobs() == 1);
+    let mut expected = all();
+    expected.retain(|number| *number != REFUSED);
+    assert_eq!(seen.order(), expected);
+    assert!(seen.most.load(Ordering::SeqCst) > 2, "the others were claimed together");
+}
+
+#[test]
+fn without_the_index_of_queues_jobs_are_claimed_one_at_a_time_in_their_order() {
+    let (db, seen) = (one_queue(), Arc::new(Seen::default()));
+    db.execute("drop index graphile_worker._native_jobs_queue");
+    let _running = Running::start(worker(&db, &seen, |_, _| Ok(())));
+    eventually(SOON * 6, || db.jobs() == 0);
+    assert_eq!(seen.order(), all());
+    assert_eq!(seen.most.load(Ordering::SeqCst), 1);
 }
