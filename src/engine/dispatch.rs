@@ -39,8 +39,6 @@ struct Dispatcher<'a> {
     events: LocalQueueEvents<'a>,
     /// How many of the recently claimed jobs belong to each task. Older claims weigh less.
     mix: HashMap<usize, f64>,
-    /// Whether the next claim must look at all jobs.
-    everywhere: bool,
     /// The numbers of fetch threads that carry out no claim. The last one gets the next claim.
     free: Vec<usize>,
 }
@@ -93,7 +91,6 @@ impl<'a> Dispatcher<'a> {
             watch: Watch::default(),
             events: LocalQueueEvents::new(shared),
             mix: HashMap::new(),
-            everywhere: true,
             free: (0..claimers).rev().collect(),
         }
     }
@@ -113,7 +110,7 @@ impl<'a> Dispatcher<'a> {
             Step::Wait if self.is_held_for_too_long(seen.queued) => {
                 self.events.expired(self.shared.take_back());
                 self.plan.on(Event::GaveBack);
-                self.everywhere = true;
+                self.shared.frontier.look_everywhere();
                 self.timers.takes_rest(Instant::now());
             }
             Step::Wait => self.wait(seen),
@@ -142,15 +139,12 @@ impl<'a> Dispatcher<'a> {
                 self.fetched(fetched.expect("the sender is in the same struct"));
             }
             recv(channels.wake.1) -> _ => self.refetch.wanted = true,
-            recv(channels.freed.1) -> _ => {
-                self.everywhere = true;
-                self.plan.on(Event::Freed);
-            }
+            recv(channels.freed.1) -> _ => self.plan.on(Event::Freed),
             recv(channels.low.1) -> _ => {}
             recv(poll) -> _ => {
                 self.timers.poll_again();
                 self.refetch.wanted = true;
-                self.everywhere = true;
+                self.shared.frontier.look_everywhere();
             }
             recv(self.refetch.until.map_or_else(never, at)) -> _ => {}
             recv(look_again) -> _ => {}
@@ -240,8 +234,7 @@ impl<'a> Dispatcher<'a> {
 
     fn order(&mut self, jobs: usize, seen: Seen) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
-        let everywhere = std::mem::take(&mut self.everywhere);
-        let order = Order { jobs, everywhere, entries: seen.entries, along: self.plan.along(seen, jobs) };
+        let order = Order { jobs, entries: seen.entries, along: self.plan.along(seen, jobs) };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -251,7 +244,6 @@ impl<'a> Dispatcher<'a> {
         self.free.sort_unstable_by(|a, b| b.cmp(a));
         let Order { jobs: asked, entries, .. } = fetched.order;
         let Some(taken) = fetched.taken else {
-            self.everywhere = true;
             return self.plan.on(Event::ClaimFailed { asked });
         };
         self.remember(&taken.jobs);
@@ -263,7 +255,9 @@ impl<'a> Dispatcher<'a> {
         }
         // Before it ends, a run until empty looks at all jobs. Jobs that were given back are before the others.
         let ahead_only = matches!(fetched.scope, Scope::From(_)) && is_short && self.until_empty;
-        self.everywhere |= ahead_only || taken.cut.is_some();
+        if ahead_only || taken.cut.is_some() {
+            self.shared.frontier.look_everywhere();
+        }
         // A cut claim does not show how many jobs there are, nor does a list.
         let more = ahead_only || matches!(fetched.scope, Scope::Listed(_));
         let found = if more || !is_short { asked } else { got };

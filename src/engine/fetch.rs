@@ -36,8 +36,6 @@ const SHORT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order {
     pub(crate) jobs: usize,
-    /// Whether jobs may have become available that are before those of earlier claims.
-    pub(crate) everywhere: bool,
     /// How many claims the ledger had when dispatch decided on this one.
     pub(crate) entries: usize,
     /// How many jobs to take along of named queues.
@@ -100,7 +98,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
             }
-            order.everywhere = true;
+            shared.frontier.look_everywhere();
             let passes = !refused || (error.is_transient() && tries > 0);
             if passes {
                 // The database replies, so the pause is shorter than for a database that is away.
@@ -186,6 +184,7 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, scope: Scope
         avoid: shared.avoided.at(Instant::now()),
         only_looks: false,
         scope,
+        queues: Vec::new(),
         turn: None,
     }
 }
@@ -250,8 +249,12 @@ fn claim(
 
     // An error of this call is about the connection. An error of the claim may be about one row.
     store.connect()?;
+    if !filter.queue_index {
+        // Behind bounds, the first job of a queue could not be found.
+        shared.frontier.look_everywhere();
+    }
     let scope = loop {
-        match shared.frontier.next(limit, order.everywhere || !filter.queue_index, Instant::now()) {
+        match shared.frontier.next(limit, Instant::now()) {
             Next::Claim(scope) => break scope,
             Next::Scout(count, bounds) => {
                 let start = Instant::now();
@@ -267,7 +270,8 @@ fn claim(
     let takes_along = order.along.of_queue > 0 && filter.queue_index;
     let quick = if takes_along { quick_tasks(shared, &ids) } else { Vec::new() };
     let along = if quick.is_empty() { Along::default() } else { order.along };
-    let wanted = Wanted { turn, along, quick, ..wanted(shared, &ids, limit, scope.clone()) };
+    let freed = shared.frontier.take_freed(&scope);
+    let wanted = Wanted { turn, along, quick, queues: freed.clone(), ..wanted(shared, &ids, limit, scope.clone()) };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
@@ -279,6 +283,10 @@ fn claim(
     let seconds = rows.first().and_then(|claimed| claimed.row.get::<_, Option<f64>>("seconds"));
     let took = seconds.map_or(now - start, |seconds| Duration::from_secs_f64(seconds.max(0.0)));
     shared.frontier.claimed(&scope, is_full, firsts, &positions, took, now);
+    if is_full {
+        let claimed: HashSet<i32> = rows.iter().filter_map(|claimed| claimed.row.get("job_queue_id")).collect();
+        shared.frontier.freed(freed.into_iter().filter(|queue| !claimed.contains(queue)));
+    }
     if turn.is_some() {
         turns.waited((now - start).saturating_sub(took), now);
     }

@@ -75,8 +75,12 @@ struct State {
     scouted: Option<Instant>,
     /// The last list was empty, and no claim has looked ahead since.
     nothing_ahead: bool,
-    /// From this moment on, a claim looks everywhere.
+    /// From this moment on, a claim looks everywhere. So does the next one if jobs may have become available before the
+    /// bounds.
     everywhere: Instant,
+    is_behind: bool,
+    /// Queues that came free since. Their first jobs may be before the bounds.
+    freed: HashSet<i32>,
     /// Whether the last look at everything was slow.
     is_slow: bool,
     /// Seconds for each job of a claim that did not look everywhere; recent claims weigh more.
@@ -92,16 +96,18 @@ impl Frontier {
             scouted: None,
             nothing_ahead: false,
             everywhere: Instant::now(),
+            is_behind: true,
+            freed: HashSet::new(),
             is_slow: false,
             cost: 20e-6,
         };
         Self { poll_interval, state: Mutex::new(state) }
     }
 
-    /// Where the next claim looks. `everywhere` is set if jobs may have become available before the bounds.
-    pub(crate) fn next(&self, limit: usize, everywhere: bool, now: Instant) -> Next {
+    /// Where the next claim looks.
+    pub(crate) fn next(&self, limit: usize, now: Instant) -> Next {
         let mut state = self.state.lock();
-        if everywhere || now >= state.everywhere || state.since.is_empty() {
+        if std::mem::take(&mut state.is_behind) || now >= state.everywhere || state.since.is_empty() {
             if state.is_slow {
                 // One fetch thread does it at a time.
                 state.everywhere = now + self.poll_interval;
@@ -120,6 +126,22 @@ impl Frontier {
             return Next::Scout(state.length, bounds);
         }
         Next::Claim(Scope::From(bounds))
+    }
+
+    /// The next claim looks everywhere: jobs may have become available before the bounds.
+    pub(crate) fn look_everywhere(&self) {
+        self.state.lock().is_behind = true;
+    }
+
+    /// Records queues that came free.
+    pub(crate) fn freed(&self, queues: impl Iterator<Item = i32>) {
+        self.state.lock().freed.extend(queues);
+    }
+
+    /// The queues that a claim with this scope must look at. If it looks everywhere, it sees them anyway.
+    pub(crate) fn take_freed(&self, scope: &Scope) -> Vec<i32> {
+        let freed = std::mem::take(&mut self.state.lock().freed);
+        if *scope == Scope::Everywhere { Vec::new() } else { freed.into_iter().collect() }
     }
 
     /// Records the ids that were read ahead.
@@ -202,7 +224,7 @@ mod tests {
     /// A frontier after a claim that looked everywhere and returned the jobs 1 and 2, as many as it asked for.
     fn after(took: Duration) -> (Frontier, Instant) {
         let (frontier, now) = (Frontier::new(POLL), Instant::now());
-        assert_eq!(frontier.next(2, false, now), Next::Claim(Scope::Everywhere), "nothing is known at first");
+        assert_eq!(frontier.next(2, now), Next::Claim(Scope::Everywhere), "nothing is known at first");
         frontier.claimed(&Scope::Everywhere, true, 2, &jobs(&[(1, 0, 100), (2, 5, 200)]), took, now);
         (frontier, now)
     }
@@ -210,19 +232,33 @@ mod tests {
     #[test]
     fn quick_claims_always_look_everywhere() {
         let (frontier, now) = after(FAST);
-        assert_eq!(frontier.next(500, false, now), Next::Claim(Scope::Everywhere));
+        assert_eq!(frontier.next(500, now), Next::Claim(Scope::Everywhere));
     }
 
     #[test]
     fn after_a_slow_claim_the_next_ones_look_ahead_for_a_poll_interval() {
         let (frontier, now) = after(SLOW);
         let ahead = Next::Claim(Scope::From(bounds(&[(0, 99), (5, 200)])));
-        assert_eq!(frontier.next(10, false, now), ahead);
-        assert_eq!(frontier.next(10, false, now + POLL * 9 / 10), ahead);
-        assert_eq!(frontier.next(10, true, now), Next::Claim(Scope::Everywhere), "jobs came back");
+        assert_eq!(frontier.next(10, now), ahead);
+        assert_eq!(frontier.next(10, now + POLL * 9 / 10), ahead);
+        frontier.look_everywhere();
+        assert_eq!(frontier.next(10, now), Next::Claim(Scope::Everywhere), "jobs came back");
+        assert_eq!(frontier.next(10, now), ahead);
         let (frontier, now) = after(SLOW);
-        assert_eq!(frontier.next(10, false, now + POLL), Next::Claim(Scope::Everywhere));
-        assert_eq!(frontier.next(10, false, now + POLL), ahead, "one fetch thread is enough");
+        assert_eq!(frontier.next(10, now + POLL), Next::Claim(Scope::Everywhere));
+        assert_eq!(frontier.next(10, now + POLL), ahead, "one fetch thread is enough");
+    }
+
+    #[test]
+    fn a_claim_that_does_not_look_everywhere_looks_at_queues_that_came_free() {
+        let (frontier, _) = after(SLOW);
+        let from = Scope::From(Bounds::default());
+        frontier.freed([7].into_iter());
+        assert_eq!(frontier.take_freed(&from), [7]);
+        assert!(frontier.take_freed(&from).is_empty());
+        frontier.freed([7].into_iter());
+        assert!(frontier.take_freed(&Scope::Everywhere).is_empty());
+        assert!(frontier.take_freed(&from).is_empty(), "the claim has seen them");
     }
 
     #[test]
@@ -230,47 +266,43 @@ mod tests {
         let (frontier, now) = after(SLOW);
         let from = Scope::From(Bounds::default());
         frontier.claimed(&from, true, 2, &jobs(&[(3, 5, 300), (4, 5, 310)]), FAST, now);
-        assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 310)]))));
+        assert_eq!(frontier.next(10, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 310)]))));
         frontier.claimed(&from, false, 1, &jobs(&[(5, 5, 320)]), FAST, now);
-        assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))));
+        assert_eq!(frontier.next(10, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))));
         frontier.claimed(&Scope::Everywhere, true, 1, &jobs(&[(6, 5, 50)]), SLOW, now);
-        assert_eq!(frontier.next(10, false, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))), "never back");
+        assert_eq!(frontier.next(10, now), Next::Claim(Scope::From(bounds(&[(0, 99), (5, 319)]))), "never back");
     }
 
     #[test]
     fn large_claims_take_the_jobs_of_a_list_in_turn() {
         let (frontier, now) = after(SLOW);
-        let Next::Scout(SHORTEST_LIST, from) = frontier.next(LARGE, false, now) else { panic!("no list yet") };
+        let Next::Scout(SHORTEST_LIST, from) = frontier.next(LARGE, now) else { panic!("no list yet") };
         assert_eq!(from, bounds(&[(0, 99), (5, 200)]));
         frontier.scouted((1..=250).collect(), now, now + FAST);
         let listed = |ids: std::ops::RangeInclusive<i64>| Next::Claim(Scope::Listed(ids.collect()));
-        assert_eq!(frontier.next(LARGE, false, now), listed(1..=100));
-        assert_eq!(
-            frontier.next(10, false, now),
-            Next::Claim(Scope::From(from.clone())),
-            "a small claim leaves the list"
-        );
+        assert_eq!(frontier.next(LARGE, now), listed(1..=100));
+        assert_eq!(frontier.next(10, now), Next::Claim(Scope::From(from.clone())), "a small claim leaves the list");
         // Jobs that were claimed otherwise are not looked for again.
         frontier.claimed(&Scope::Everywhere, true, 2, &jobs(&[(101, 5, 200), (102, 5, 200)]), SLOW, now);
-        assert_eq!(frontier.next(LARGE, false, now), listed(103..=202));
-        assert_eq!(frontier.next(LARGE, false, now), listed(203..=250));
-        assert!(matches!(frontier.next(LARGE, false, now), Next::Scout(..)));
+        assert_eq!(frontier.next(LARGE, now), listed(103..=202));
+        assert_eq!(frontier.next(LARGE, now), listed(203..=250));
+        assert!(matches!(frontier.next(LARGE, now), Next::Scout(..)));
         frontier.scouted(Vec::new(), now, now + FAST);
-        assert_eq!(frontier.next(LARGE, false, now), Next::Claim(Scope::From(from)), "nothing to list");
+        assert_eq!(frontier.next(LARGE, now), Next::Claim(Scope::From(from)), "nothing to list");
     }
 
     #[test]
     fn a_list_grows_while_reading_it_takes_long() {
         let (frontier, now) = after(SLOW);
-        let length = |frontier: &Frontier| match frontier.next(LARGE, false, now) {
+        let length = |frontier: &Frontier| match frontier.next(LARGE, now) {
             Next::Scout(length, _) => length,
             next => panic!("{next:?}"),
         };
         frontier.scouted(vec![1], now, now + SLOW);
-        let _ = frontier.next(LARGE, false, now);
+        let _ = frontier.next(LARGE, now);
         assert_eq!(length(&frontier), 8 * SHORTEST_LIST);
         frontier.scouted(vec![1], now + 100 * SLOW, now + 100 * SLOW + FAST);
-        let _ = frontier.next(LARGE, false, now);
+        let _ = frontier.next(LARGE, now);
         assert_eq!(length(&frontier), 4 * SHORTEST_LIST);
     }
 }

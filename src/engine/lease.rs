@@ -235,7 +235,7 @@ impl<'a> Lease<'a> {
             info!(worker_id = shared.worker_id.as_str(), jobs = reclaimed; "gave back jobs that were locked by this worker but unknown to it");
         }
         if reclaimed + freed_queues > 0 {
-            signal(&shared.channels.freed.0);
+            shared.came_back();
         }
         Ok(certain)
     }

@@ -189,6 +189,12 @@ impl Shared {
         signal(&self.channels.reconcile.0);
     }
 
+    /// Jobs of this worker have become available again. They may be before all that the last claims looked at.
+    pub(crate) fn came_back(&self) {
+        self.frontier.look_everywhere();
+        signal(&self.channels.freed.0);
+    }
+
     /// Ends the doubt: it is known again which jobs are this worker's.
     pub(crate) fn end_doubt(&self) {
         self.gates.doubt.open();
@@ -198,7 +204,7 @@ impl Shared {
     /// Lets other jobs start again, because the exclusive job has ended or does not start.
     pub(crate) fn let_others_run(&self) {
         self.gates.exclusive.open();
-        signal(&self.channels.freed.0);
+        self.came_back();
         self.notify_puller();
     }
 

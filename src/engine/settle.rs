@@ -324,10 +324,14 @@ impl Settler<'_> {
         // Jobs that can be claimed at once are announced by notification, too, but only a listener receives it.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
         let is_over = |series: &Arc<Series>| series.unsettled() == 0;
-        let frees_queue = |active: &Arc<ActiveJob>| {
-            active.job().queue_id.is_some() && active.claim.series.as_ref().is_none_or(is_over)
+        let freed = |active: &Arc<ActiveJob>| {
+            active.job().queue_id.filter(|_| active.claim.series.as_ref().is_none_or(is_over))
         };
-        if due_again || jobs.iter().any(frees_queue) {
+        let freed: Vec<i32> = jobs.iter().filter_map(freed).collect();
+        if due_again {
+            self.shared.came_back();
+        } else if !freed.is_empty() {
+            self.shared.frontier.freed(freed.into_iter());
             signal(&self.shared.channels.freed.0);
         } else {
             // No job became available, but a run until empty waits for the last of these outcomes.

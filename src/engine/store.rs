@@ -70,6 +70,8 @@ pub(crate) struct Wanted {
     pub(crate) only_looks: bool,
     /// Where to look for jobs.
     pub(crate) scope: Scope,
+    /// Queues of which the first job is looked for, too, wherever it is.
+    pub(crate) queues: Vec<i32>,
     /// Waits until no other worker of this library claims with the same number.
     pub(crate) turn: Option<usize>,
 }
@@ -228,15 +230,14 @@ impl Store {
 
     /// Claims jobs, each in a row that `Job::from_row` reads, with its `task_id` and `apart`.
     pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
-        let Wanted { limit, along, quick, inline, tasks, now, avoid, only_looks, scope, turn } = wanted;
+        let Wanted { limit, along, quick, inline, tasks, now, avoid, only_looks, scope, queues, turn } = wanted;
         let limit = limit as i32;
-        let (bounds, listed) = match scope {
-            Scope::Everywhere => (None, None),
-            Scope::From(bounds) => (Some(bounds), None),
-            Scope::Listed(ids) => (None, Some(ids)),
+        let (bounds, listed, window) = match scope {
+            Scope::Everywhere => (None, None, filter.queue_index.then_some(limit + 32)),
+            Scope::From(bounds) => (Some(bounds), None, Some(limit + 512)),
+            // A list has jobs without a queue only.
+            Scope::Listed(ids) => (None, Some(ids), Some(0)),
         };
-        // A list has jobs without a queue only.
-        let window = if listed.is_some() { Some(0) } else { filter.queue_index.then_some(limit + 32) };
         let (priorities, since) = bounds.map(|Bounds { priorities, since }| (priorities, since)).unzip();
         let worker = self.worker.clone();
         let params = || -> Vec<Param> {
@@ -257,6 +258,7 @@ impl Store {
                 Box::new(along.of_queue as i32),
                 Box::new(along.of_all as i32),
                 Box::new(quick.clone()),
+                Box::new(queues.clone()),
             ]
         };
         let claim = statement!("claim/claim");

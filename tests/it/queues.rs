@@ -108,7 +108,7 @@ fn a_job_that_changes_while_a_claim_looks_for_it_is_not_claimed_as_it_was() {
             holder.batch_execute("begin; select pg_advisory_xact_lock(7)").unwrap();
             let taken: Vec<i32> = std::thread::scope(|scope| {
                 let claims = scope.spawn(|| {
-                    let arguments = "'w', array[1], 10, array['no'], null, null, 42, null, false, 2000, null, null, null, 3, 30, array[1]";
+                    let arguments = "'w', array[1], 10, array['no'], null, null, 42, null, false, 2000, null, null, null, 3, 30, array[1], null";
                     let mut client = db.client();
                     client.batch_execute(&format!("prepare claim as {claim}")).unwrap();
                     let rows = client.query(&format!("execute claim({arguments})"), &[]).unwrap();

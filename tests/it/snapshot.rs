@@ -87,7 +87,7 @@ fn claims_behind_dead_rows_do_not_read_them_again() {
         let plan = crate::plans::plan_of(
             &db,
             include_str!("../../src/sql/claim/claim.sql"),
-            &format!("'w', array[1], 10, null, null, null, 0, null, false, 2000, {bounds}, {listed}, 0, 0, null"),
+            &format!("'w', array[1], 10, null, null, null, 0, null, false, 2000, {bounds}, {listed}, 0, 0, null, null"),
         );
         let claimed = "select count(*) from graphile_worker._private_jobs where locked_by = 'w'";
         assert_eq!(db.one::<i64>(claimed), 10, "{plan}");
@@ -103,31 +103,29 @@ fn claims_behind_dead_rows_do_not_read_them_again() {
 }
 
 #[test]
-fn a_claim_behind_bounds_takes_the_first_jobs_of_a_queue() {
+fn a_claim_behind_bounds_takes_the_first_jobs_of_queues() {
     let db = TestDb::new();
     db.add_many(60, "'t', to_json(n), 'q' || n % 3, now() - n * interval '1 hour', null, null, null, null");
+    let queue: i32 = db.one("select id from graphile_worker._private_job_queues where queue_name = 'q1'");
     let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
     let mut client = db.client();
     client.batch_execute(&format!("prepare claim as {sql}")).unwrap();
-    // A window of five is full, so the claim goes from queue to queue.
-    for (limit, window) in [(3, 100), (5, 5)] {
-        let bounds = "array[0]::smallint[], array[now() - interval '30 hours']";
-        let rows = client
-            .query(
-                &format!(
-                    "execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000, {bounds}, null, 1, 9, array[1])"
-                ),
-                &[],
-            )
-            .unwrap();
-        let taken: Vec<i32> =
-            rows.iter().map(|row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap() as i32).collect();
-        assert_eq!(taken, [60, 59, 58, 57, 56, 55], "window {window}");
+    let mut claim = |hours: i32, queues: &str| {
+        let bounds = format!("array[0]::smallint[], array[now() - interval '{hours} hours']");
+        let claim = format!(
+            "execute claim('w', array[1], 5, null, null, null, 100, null, false, 2000, {bounds}, null, 1, 9, array[1], {queues})"
+        );
+        let rows = client.query(&claim, &[]).unwrap();
         db.execute(
             "update graphile_worker._private_jobs set locked_by = null, locked_at = null, attempts = 0;
              update graphile_worker._private_job_queues set locked_by = null, locked_at = null",
         );
-    }
+        let number = |row: &postgres::Row| row.get::<_, serde_json::Value>("payload").as_i64().unwrap();
+        rows.iter().map(number).collect::<Vec<_>>()
+    };
+    assert_eq!(claim(30, "null"), [60, 59, 58, 57, 56, 55], "queues of which it sees a job");
+    assert!(claim(0, "null").is_empty(), "it sees none");
+    assert_eq!(claim(0, &format!("array[{queue}]")), [58, 55], "a queue that came free");
 }
 
 #[test]

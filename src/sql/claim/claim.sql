@@ -17,7 +17,8 @@
 --   $13 ids: of the jobs without a queue, only these are claimed, in this order
 --   $14 the most jobs that are taken along of one queue  $15 and of all queues, beyond $3
 --   $16 tasks whose jobs may be taken along
--- NULL in $4, $5, $6, $8, $11, $13 switches that part off. `seconds` is how long the server searched.
+--   $17 ids: also looks for the first jobs of these queues
+-- NULL in $4, $5, $6, $8, $11, $13, $17 switches that part off. `seconds` is how long the server searched.
 -- The walk over the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of the future are
 -- never read. `= any(array(...))` keeps every update on the primary key.
 with recursive
@@ -161,7 +162,7 @@ front as materialized (
    order by h.priority, h.run_at
    limit 3 * $3::int + 16
 ),
--- Only if the window is full and too few of its queues are free: goes from queue to queue in the index
+-- Only if all jobs are seen, the window is full and too few of its queues are free: goes from queue to queue in the index
 -- _native_jobs_queue. `between` and the order by job_queue_id force the plan to that index: with an equality, the main
 -- index has the order too.
 line(job_queue_id) as (
@@ -186,12 +187,15 @@ deep as materialized (
       select l.job_queue_id
         from line l
        where $7::int > 0
+         and $11::smallint[] is null
          and (select pg_catalog.count(*) from near) >= $7::int
          and (select pg_catalog.count(*) from front) < $3::int
       union
       select f.job_queue_id
         from front f
-       where $11::smallint[] is not null) s
+       where $11::smallint[] is not null
+      union
+      select pg_catalog.unnest($17::int[])) s
    cross join lateral (
      select q.id
        from :GRAPHILE_WORKER_SCHEMA._private_job_queues q
