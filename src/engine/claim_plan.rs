@@ -34,6 +34,8 @@ pub(crate) struct Brought {
     pub(crate) asked: usize,
     /// How many jobs the claim returned and the worker kept.
     pub(crate) got: usize,
+    /// How many jobs the claim took along.
+    pub(crate) along: usize,
     /// How many claims the ledger had when this claim was sent.
     pub(crate) entries: usize,
     /// The size of the kept payloads, in bytes.
@@ -45,6 +47,8 @@ pub(crate) struct Brought {
     pub(crate) cut: Option<usize>,
     /// Whether there may be more jobs although the claim returned few.
     pub(crate) more: bool,
+    /// Whether the claim saw only a part of the named queues.
+    pub(crate) part: bool,
     /// Whether the claim returned as many jobs as it asked for, without those that it took along.
     pub(crate) full: bool,
 }
@@ -96,6 +100,10 @@ pub(crate) struct ClaimPlan {
     budget: usize,
     /// The most jobs that one claim requests now. Halved after a failed claim, doubled after a good one.
     most: usize,
+    /// How many jobs the last claim returned for each that it asked for. 1 if it took none along.
+    length: f64,
+    /// Whether the last claim returned as many jobs as it asked for.
+    full: bool,
     /// How many jobs and payload bytes recent claims returned. Each new claim halves the weight of the older ones.
     jobs: f64,
     bytes: f64,
@@ -131,6 +139,8 @@ impl ClaimPlan {
             fixed: None,
             budget: usize::MAX,
             most: MAX_CLAIM,
+            length: 1.0,
+            full: false,
             jobs: 0.0,
             bytes: 0.0,
             cut: None,
@@ -195,6 +205,12 @@ impl ClaimPlan {
                 self.ready = true;
                 self.seen_empty = false;
             }
+            Event::Claimed(Brought { part: true, got, .. }) => {
+                // The next claim sees all queues.
+                self.ready = true;
+                self.growth = (got * 2).clamp(self.threads, CEILING - 1);
+                self.seen_empty = false;
+            }
             Event::Claimed(Brought { got, entries, .. }) => {
                 // Named queues and other claimers can make a claim short. When they release their rows, this worker is
                 // woken up.
@@ -210,7 +226,11 @@ impl ClaimPlan {
 
     /// Derives the size of the next claims from the result of this one.
     fn learn(&mut self, brought: Brought) {
-        let Brought { got, bytes, late, cut, .. } = brought;
+        let Brought { got, along, bytes, late, cut, full, .. } = brought;
+        self.full = full;
+        if got > 0 {
+            self.length = (got as f64 / got.saturating_sub(along).max(1) as f64).max(1.0);
+        }
         self.most = match cut {
             Some(_) => got.clamp(1, MAX_CLAIM),
             None if late => (got / 2).max(1),
@@ -259,14 +279,18 @@ impl ClaimPlan {
     }
 
     /// How many jobs a claim of `jobs` may take along. One thread runs the jobs of a queue within the horizon. No other
-    /// worker could start them meanwhile, so the growth of claims does not limit them. But the reply must not be many times
-    /// as long as without them.
+    /// worker could start them meanwhile, so the growth of claims does not limit them.
     pub(crate) fn along(&self, seen: Seen, jobs: usize) -> Along {
         if self.fixed.is_some() || self.resting {
             return Along::default();
         }
-        let of_all = seen.pace.saturating_sub(seen.successors).min(4 * jobs);
+        let of_all = seen.pace.saturating_sub(seen.successors).min(self.affordable().saturating_sub(jobs));
         Along { of_queue: (seen.pace / self.threads).saturating_sub(1).min(of_all), of_all }
+    }
+
+    /// Whether several claims may be under way: full claims have shown enough work. Each sees a part of the named queues.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.full && self.growth >= CEILING && self.claimers > 1
     }
 
     /// True if the last claim gave jobs back (`Brought::cut`), and no held job has started since.
@@ -274,14 +298,16 @@ impl ClaimPlan {
         self.cut.is_some_and(|held| seen.queued > 0 && seen.bytes >= held)
     }
 
-    /// Whether one more claim may be under way. A second one may be only after full claims showed enough work for it.
+    /// Whether one more claim may be under way.
     fn may_claim(&self) -> bool {
-        self.in_flight == 0 || (self.growth >= CEILING && self.in_flight < self.claimers)
+        self.in_flight == 0 || (self.is_shared() && self.in_flight < self.claimers)
     }
 
     /// The most jobs that a claim requests now.
     fn most(&self) -> usize {
-        self.fixed.map_or(MAX_CLAIM, |(_, size)| size).min(self.most).min(self.affordable())
+        // Rather few whole queues than the first jobs of many: each queue costs two more writes.
+        let firsts = ((MAX_CLAIM as f64 / self.length) as usize).max(self.threads.min(MAX_CLAIM));
+        self.fixed.map_or(firsts, |(_, size)| size).min(self.most).min(self.affordable())
     }
 
     /// How many jobs to hold beyond those for idle threads.
@@ -479,6 +505,45 @@ mod tests {
         check(&[Event::GaveBack], fast, Step::Claim(4));
         check(&[Event::GaveBack], Seen { idle: 0, ..fast }, Step::Wait);
         check(&[Event::GaveBack, Event::Rested], fast, Step::Claim(8));
+    }
+
+    #[test]
+    fn claims_that_take_jobs_along_ask_for_fewer_queues() {
+        let fast = Seen { pace: CEILING, ..IDLE };
+        let mut plan = ClaimPlan::new(THREADS, 2, false);
+        for _ in 0..20 {
+            plan.on(Event::Asked(500));
+            plan.on(claimed(500, 500));
+        }
+        assert_eq!(plan.step(fast), Step::Claim(MAX_CLAIM));
+        assert_eq!(plan.along(fast, 500), Along { of_queue: CEILING / THREADS - 1, of_all: CEILING });
+        let behind = Seen { successors: CEILING - 100, ..fast };
+        assert_eq!(plan.along(behind, 500), Along { of_queue: 100, of_all: 100 }, "they hold enough");
+        let brought = |got, along| Brought { asked: 500, got, along, full: true, ..Brought::default() };
+        for (got, along, next) in [(1000, 500, 250), (1000, 999, THREADS), (500, 0, 500)] {
+            plan.on(Event::Asked(500));
+            plan.on(Event::Claimed(brought(got, along)));
+            assert_eq!(plan.step(fast), Step::Claim(next), "{got} jobs, {along} of them taken along");
+        }
+    }
+
+    #[test]
+    fn claims_that_overlap_see_a_part_of_the_queues_until_one_comes_back_short() {
+        let mut plan = ClaimPlan::new(THREADS, 2, true);
+        assert!(!plan.is_shared());
+        for _ in 0..20 {
+            plan.on(Event::Asked(500));
+            plan.on(claimed(500, 500));
+        }
+        assert!(plan.is_shared());
+        assert!(!ClaimPlan { claimers: 1, ..plan }.is_shared());
+        plan.on(Event::Asked(500));
+        plan.on(Event::Claimed(Brought { asked: 500, part: true, ..Brought::default() }));
+        assert!(!plan.is_shared());
+        assert_eq!(plan.step(IDLE), Step::Claim(4), "a run until empty goes on: the other queues may have jobs");
+        plan.on(Event::Asked(4));
+        plan.on(claimed(4, 0));
+        assert_eq!(plan.step(IDLE), Step::Empty);
     }
 
     #[test]

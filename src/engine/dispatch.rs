@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::claim_plan::{Brought, CEILING, ClaimPlan, Event, Seen, Step};
-use super::fetch::{Fetched, Order};
+use super::fetch::{Fetched, Order, Reply};
 use super::frontier::Scope;
 use super::local_queue_events::{LocalQueueEvents, Pause};
 use crate::backoff::random_unit;
@@ -234,7 +234,8 @@ impl<'a> Dispatcher<'a> {
 
     fn order(&mut self, jobs: usize, seen: Seen) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
-        let order = Order { jobs, entries: seen.entries, along: self.plan.along(seen, jobs) };
+        let order =
+            Order { jobs, entries: seen.entries, along: self.plan.along(seen, jobs), is_part: self.plan.is_shared() };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -242,30 +243,40 @@ impl<'a> Dispatcher<'a> {
     fn fetched(&mut self, fetched: Fetched) {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
-        let Order { jobs: asked, entries, .. } = fetched.order;
-        let Some(taken) = fetched.taken else {
+        let Order { jobs: asked, entries, is_part, .. } = fetched.order;
+        let Some(Reply { taken, scope, is_full, along }) = fetched.reply else {
             return self.plan.on(Event::ClaimFailed { asked });
         };
         self.remember(&taken.jobs);
         let got = taken.jobs.values().sum();
         self.events.fetched(got);
-        let is_short = !fetched.is_full && taken.cut.is_none();
-        if fetched.scope == Scope::Everywhere {
+        let is_short = !is_full && taken.cut.is_none();
+        if scope == Scope::Everywhere {
             self.timers.poll_again();
         }
         // Before it ends, a run until empty looks at all jobs. Jobs that were given back are before the others.
-        let ahead_only = matches!(fetched.scope, Scope::From(_)) && is_short && self.until_empty;
+        let ahead_only = matches!(scope, Scope::From(_)) && is_short && self.until_empty;
         if ahead_only || taken.cut.is_some() {
             self.shared.frontier.look_everywhere();
         }
         // A cut claim does not show how many jobs there are, nor does a list.
-        let more = ahead_only || matches!(fetched.scope, Scope::Listed(_));
+        let more = ahead_only || matches!(scope, Scope::Listed(_));
         let found = if more || !is_short { asked } else { got };
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
-        let full = fetched.is_full && taken.cut.is_none();
-        let brought =
-            Brought { asked, got, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut, more, full };
+        let full = is_full && taken.cut.is_none();
+        let brought = Brought {
+            asked,
+            got,
+            along,
+            entries,
+            bytes: taken.bytes,
+            late: fetched.late,
+            cut: taken.cut,
+            more,
+            part: is_part,
+            full,
+        };
         self.plan.on(Event::Claimed(brought));
     }
 

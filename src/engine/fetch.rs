@@ -18,9 +18,9 @@ use parking_lot::RwLockReadGuard;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-/// The most stored bytes of payloads that one claim returns together with its jobs. Jobs that are taken along may have
-/// four times as many in addition. In a full claim that is about 2 KiB for each job, which is what PostgreSQL keeps in
-/// the row itself (TOAST). A compressed payload may be a hundred times as large as its stored size.
+/// The most stored bytes of payloads that one claim returns together with its jobs. In a full claim that is about 2 KiB
+/// for each job, which is what PostgreSQL keeps in the row itself (TOAST). A compressed payload may be a hundred times
+/// as large as its stored size.
 const INLINE: usize = 1 << 20;
 
 /// A claim that returns at least `INLINE` bytes of payloads is late if it takes this long.
@@ -40,20 +40,30 @@ pub(crate) struct Order {
     pub(crate) entries: usize,
     /// How many jobs to take along of named queues.
     pub(crate) along: Along,
+    /// Whether to see only half of the named queues, because the other claimer sees the others.
+    pub(crate) is_part: bool,
 }
 
 /// The result of an order.
 pub(crate) struct Fetched {
     pub(crate) claimer: usize,
     pub(crate) order: Order,
-    /// What was kept of the claim; `None` if the claim failed.
-    pub(crate) taken: Option<Taken>,
     /// Whether large payloads made the claim slow.
     pub(crate) late: bool,
+    /// `None` if the claim failed.
+    pub(crate) reply: Option<Reply>,
+}
+
+/// What a claim brought.
+pub(crate) struct Reply {
+    /// What was kept of it.
+    pub(crate) taken: Taken,
     /// Where the claim looked.
     pub(crate) scope: Scope,
     /// Whether the claim returned as much as it may, so that there may be more.
     pub(crate) is_full: bool,
+    /// How many of the returned jobs were taken along.
+    pub(crate) along: usize,
 }
 
 /// Carries out claims until a stop. `claimer` is this thread's number.
@@ -74,7 +84,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
         };
         let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
         let start = Instant::now();
-        let (taken, scope, is_full) = loop {
+        let reply = loop {
             let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
             let (error, refused) = match claim(
                 shared,
@@ -85,9 +95,9 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 &mut turns,
                 &mut intake,
             ) {
-                Ok((taken, scope, is_full)) => {
+                Ok(reply) => {
                     retry.reset();
-                    break (Some(taken), scope, is_full && limit == order.jobs);
+                    break Some(Reply { is_full: reply.is_full && limit == order.jobs, ..reply });
                 }
                 Err(Failed::Refused(error)) => (error, true),
                 Err(Failed::InDoubt(error)) => (error, false),
@@ -108,7 +118,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             }
             // A user's trigger may refuse one row, and with it the whole claim. Halving the claim finds the row.
             match (refused, passes, limit) {
-                (false, ..) => break (None, Scope::Everywhere, false),
+                (false, ..) => break None,
                 (_, true, _) => {}
                 // The row may be one of those that were taken along.
                 _ if order.along != Along::default() => order.along = Along::default(),
@@ -116,7 +126,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 _ if avoid_next(shared, &mut store, &filter, &error) => tries = TRANSIENT_TRIES,
                 _ => {
                     shared.stop.begun.wait_timeout(retry.next());
-                    break (None, Scope::Everywhere, false);
+                    break None;
                 }
             }
         };
@@ -128,8 +138,8 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             // Dispatch may have given back the held jobs before those of this claim arrived.
             shared.take_back();
         }
-        let late = start.elapsed() >= LATE && taken.as_ref().is_some_and(|taken| taken.bytes >= INLINE);
-        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, taken, late, scope, is_full });
+        let late = start.elapsed() >= LATE && reply.as_ref().is_some_and(|reply| reply.taken.bytes >= INLINE);
+        let _ = shared.channels.fetched.0.send(Fetched { claimer, order, late, reply });
     }
 }
 
@@ -178,15 +188,21 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, scope: Scope
         limit,
         along: Along::default(),
         quick: Vec::new(),
-        inline: INLINE / limit.max(16),
+        inline: inline(limit),
         tasks: ids.keys().copied().collect(),
         now: now_if_local(shared),
         avoid: shared.avoided.at(Instant::now()),
         only_looks: false,
         scope,
         queues: Vec::new(),
+        part: None,
         turn: None,
     }
+}
+
+/// The largest payload that a claim of this many jobs returns with its job.
+fn inline(jobs: usize) -> usize {
+    INLINE / jobs.max(16)
 }
 
 /// The time that `run_at` is compared with, if it is not the database's.
@@ -243,7 +259,7 @@ fn claim(
     claiming: RwLockReadGuard<()>,
     turns: &mut Turns,
     intake: &mut Intake,
-) -> Result<(Taken, Scope, bool), Failed> {
+) -> Result<Reply, Failed> {
     let ids = shared.task_ids.read().clone();
     add(&shared.stats.claims, 1);
 
@@ -271,13 +287,21 @@ fn claim(
     let quick = if takes_along { quick_tasks(shared, &ids) } else { Vec::new() };
     let along = if quick.is_empty() { Along::default() } else { order.along };
     let freed = shared.frontier.take_freed(&scope);
-    let wanted = Wanted { turn, along, quick, queues: freed.clone(), ..wanted(shared, &ids, limit, scope.clone()) };
+    let wanted = Wanted {
+        turn,
+        along,
+        quick,
+        inline: inline(limit + along.of_all),
+        queues: freed.clone(),
+        part: order.is_part.then_some(claimer as i32),
+        ..wanted(shared, &ids, limit, scope.clone())
+    };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
     let (positions, firsts) = positions(&rows);
-    let is_full = firsts >= limit;
+    let (is_full, along) = (firsts >= limit, rows.len() - firsts);
     let now = Instant::now();
     // Neither the wait for a turn nor the network shows how many entries the claim had to read.
     let seconds = rows.first().and_then(|claimed| claimed.row.get::<_, Option<f64>>("seconds"));
@@ -332,7 +356,7 @@ fn claim(
     form_series(shared, &mut jobs);
     shared.ledger.expect(jobs.iter().map(|arrival| arrival.job.id));
     drop(claiming);
-    Ok((intake.take(shared, store, jobs)?, scope, is_full))
+    Ok(Reply { taken: intake.take(shared, store, jobs)?, scope, is_full, along })
 }
 
 /// The ids of the tasks that are quick on average.
