@@ -20,8 +20,8 @@ const GIVE_BACK: &str = "-- Gives";
 const ADD_ONE: &str = "-- Adds one";
 const ADD_MANY: &str = "-- Adds many";
 
-/// Shorter than any interval of the engine except the poll interval, so an event within it is not due to an interval.
-const AT_ONCE: Duration = Duration::from_secs(3);
+/// Shorter than the interval of the reconcile, so an event within it is not due to that.
+const AT_ONCE: Duration = Duration::from_secs(8);
 
 fn behind_a_proxy() -> (TestDb, Proxy) {
     let db = TestDb::new();
