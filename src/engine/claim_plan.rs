@@ -47,8 +47,8 @@ pub(crate) struct Brought {
     pub(crate) cut: Option<usize>,
     /// Whether there may be more jobs although the claim returned few.
     pub(crate) more: bool,
-    /// Whether the claim saw only a part of the named queues.
-    pub(crate) part: bool,
+    /// Which part of the named queues the claim saw; `None` for all.
+    pub(crate) part: Option<i32>,
     /// Whether the claim returned as many jobs as it asked for, without those that it took along.
     pub(crate) full: bool,
 }
@@ -122,6 +122,8 @@ pub(crate) struct ClaimPlan {
     /// The number of claims under way, and how many jobs they request.
     in_flight: usize,
     asked: usize,
+    /// The part of the named queues that the next claim sees, if claims share them.
+    part: i32,
     /// Jobs were given back recently: claim for idle threads only.
     resting: bool,
     /// The last claim was sent with an empty ledger, and returned no job.
@@ -151,6 +153,7 @@ impl ClaimPlan {
             growth: threads,
             in_flight: 0,
             asked: 0,
+            part: 0,
             resting: false,
             seen_empty: false,
             overlapped: false,
@@ -193,6 +196,7 @@ impl ClaimPlan {
                 self.overlapped = self.in_flight > 0;
                 self.in_flight += 1;
                 self.asked += jobs;
+                self.part = 1 - self.part;
             }
             Event::Claimed(Brought { full: true, .. }) => {
                 // This holds also if another claim returned too few jobs meanwhile. That claim may have skipped rows
@@ -205,7 +209,7 @@ impl ClaimPlan {
                 self.ready = true;
                 self.seen_empty = false;
             }
-            Event::Claimed(Brought { part: true, got, .. }) => {
+            Event::Claimed(Brought { part: Some(_), got, .. }) => {
                 // The next claim sees all queues.
                 self.ready = true;
                 self.growth = (got * 2).clamp(self.threads, CEILING - 1);
@@ -226,7 +230,11 @@ impl ClaimPlan {
 
     /// Derives the size of the next claims from the result of this one.
     fn learn(&mut self, brought: Brought) {
-        let Brought { got, along, bytes, late, cut, full, .. } = brought;
+        let Brought { got, along, bytes, late, cut, part, full, .. } = brought;
+        if let Some(part) = part {
+            // A claim under way sees the other part.
+            self.part = if self.in_flight == 0 { 1 - part } else { part };
+        }
         self.full = full;
         if got > 0 {
             self.length = (got as f64 / got.saturating_sub(along).max(1) as f64).max(1.0);
@@ -288,8 +296,13 @@ impl ClaimPlan {
         Along { of_queue: (seen.pace / self.threads).saturating_sub(1).min(of_all), of_all }
     }
 
+    /// Which part of the named queues the next claim sees; `None` for all.
+    pub(crate) fn part(&self) -> Option<i32> {
+        self.is_shared().then_some(self.part)
+    }
+
     /// Whether several claims may be under way: full claims have shown enough work. Each sees a part of the named queues.
-    pub(crate) fn is_shared(&self) -> bool {
+    fn is_shared(&self) -> bool {
         self.full && self.growth >= CEILING && self.claimers > 1
     }
 
@@ -530,16 +543,32 @@ mod tests {
     #[test]
     fn claims_that_overlap_see_a_part_of_the_queues_until_one_comes_back_short() {
         let mut plan = ClaimPlan::new(THREADS, 2, true);
-        assert!(!plan.is_shared());
+        assert_eq!(plan.part(), None);
         for _ in 0..20 {
             plan.on(Event::Asked(500));
             plan.on(claimed(500, 500));
         }
-        assert!(plan.is_shared());
-        assert!(!ClaimPlan { claimers: 1, ..plan }.is_shared());
+        let of = |part, full| Event::Claimed(Brought { asked: 500, got: 500, part, full, ..Brought::default() });
+        let mut parts = Vec::new();
+        for _ in 0..3 {
+            let part = plan.part();
+            plan.on(Event::Asked(500));
+            plan.on(of(part, true));
+            parts.extend(part);
+        }
+        assert_eq!(parts, [0, 1, 0], "one claim after another");
+        let (first, second) = (plan.part(), Some(1 - plan.part().unwrap()));
         plan.on(Event::Asked(500));
-        plan.on(Event::Claimed(Brought { asked: 500, part: true, ..Brought::default() }));
-        assert!(!plan.is_shared());
+        assert_eq!(plan.part(), second);
+        plan.on(Event::Asked(500));
+        for ended in [second, second, first] {
+            plan.on(of(ended, true));
+            assert_eq!(plan.part(), ended, "the claim under way sees the other part");
+            plan.on(Event::Asked(500));
+        }
+        plan.on(of(first, true));
+        plan.on(of(second, false));
+        assert_eq!(plan.part(), None);
         assert_eq!(plan.step(IDLE), Step::Claim(4), "a run until empty goes on: the other queues may have jobs");
         plan.on(Event::Asked(4));
         plan.on(claimed(4, 0));

@@ -234,8 +234,7 @@ impl<'a> Dispatcher<'a> {
 
     fn order(&mut self, jobs: usize, seen: Seen) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
-        let order =
-            Order { jobs, entries: seen.entries, along: self.plan.along(seen, jobs), is_part: self.plan.is_shared() };
+        let order = Order { jobs, entries: seen.entries, along: self.plan.along(seen, jobs), part: self.plan.part() };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -243,7 +242,7 @@ impl<'a> Dispatcher<'a> {
     fn fetched(&mut self, fetched: Fetched) {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
-        let Order { jobs: asked, entries, is_part, .. } = fetched.order;
+        let Order { jobs: asked, entries, part, .. } = fetched.order;
         let Some(Reply { taken, scope, is_full, along }) = fetched.reply else {
             return self.plan.on(Event::ClaimFailed { asked });
         };
@@ -274,7 +273,7 @@ impl<'a> Dispatcher<'a> {
             late: fetched.late,
             cut: taken.cut,
             more,
-            part: is_part,
+            part,
             full,
         };
         self.plan.on(Event::Claimed(brought));

@@ -40,8 +40,8 @@ pub(crate) struct Order {
     pub(crate) entries: usize,
     /// How many jobs to take along of named queues.
     pub(crate) along: Along,
-    /// Whether to see only half of the named queues, because the other claimer sees the others.
-    pub(crate) is_part: bool,
+    /// Which half of the named queues to see, because another claim sees the others. `None` for all.
+    pub(crate) part: Option<i32>,
 }
 
 /// The result of an order.
@@ -293,7 +293,7 @@ fn claim(
         quick,
         inline: inline(limit + along.of_all),
         queues: freed.clone(),
-        part: order.is_part.then_some(claimer as i32),
+        part: order.part,
         ..wanted(shared, &ids, limit, scope.clone())
     };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
