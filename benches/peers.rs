@@ -8,7 +8,8 @@
 //! - `snapshot`: the same again and again beside a transaction that stays open, so that vacuum removes no dead row. Best
 //!   settings. A worker has `seconds` for all drains together; the last one counts with the jobs that ran until then.
 //! - `fleet`: 1, 4 and 16 processes drain, with 10 jobs at once in one process, else 2. Best settings otherwise.
-//! - `latency`: an idle worker gets 100 jobs a second, each in its own transaction. From the commit until the handler.
+//! - `latency`: an idle worker gets 100 jobs a second, each in its own transaction. From the commit until the handler. The
+//!   latency of a job that has not run after a minute is infinite.
 //!
 //! The names: `rounds` (3), `scale` of all numbers of jobs (1), `dead` jobs at the end of `snapshot` (250000), `seconds`
 //! (60). A scenario that runs with all peers and scale 1 writes `benches/results`. If its file there has the same
@@ -268,7 +269,10 @@ impl Server {
             .filter_map(|line| numbers(line.strip_prefix("added ")?))
             .filter_map(|(n, added)| Some((at.get(&n)? - added) as f64 / 1e3))
             .collect();
-        assert_eq!(latencies.len(), jobs as usize, "{} {settings}: each job ran", peer.name);
+        if latencies.len() < jobs as usize {
+            println!("{} {settings}: {} of {jobs} jobs ran within {STUCK:?}", peer.name, latencies.len());
+            latencies.resize(jobs as usize, f64::INFINITY);
+        }
         latencies.sort_by(f64::total_cmp);
         let share = |share: f64| latencies[((latencies.len() - 1) as f64 * share).round() as usize];
         Sample { p50: share(0.5), p99: share(0.99), ..sample }
