@@ -47,8 +47,6 @@ pub(crate) struct Brought {
     pub(crate) cut: Option<usize>,
     /// Whether there may be more jobs although the claim returned few.
     pub(crate) more: bool,
-    /// Which part of the named queues the claim saw; `None` for all.
-    pub(crate) part: Option<i32>,
     /// Whether the claim returned as many jobs as it asked for, without those that it took along.
     pub(crate) full: bool,
 }
@@ -102,8 +100,6 @@ pub(crate) struct ClaimPlan {
     most: usize,
     /// How many jobs the last claim returned for each that it asked for. 1 if it took none along.
     length: f64,
-    /// Whether the last claim returned as many jobs as it asked for.
-    full: bool,
     /// How many jobs and payload bytes recent claims returned. Each new claim halves the weight of the older ones.
     jobs: f64,
     bytes: f64,
@@ -122,8 +118,6 @@ pub(crate) struct ClaimPlan {
     /// The number of claims under way, and how many jobs they request.
     in_flight: usize,
     asked: usize,
-    /// The part of the named queues that the next claim sees, if claims share them.
-    part: i32,
     /// Jobs were given back recently: claim for idle threads only.
     resting: bool,
     /// The last claim was sent with an empty ledger, and returned no job.
@@ -142,7 +136,6 @@ impl ClaimPlan {
             budget: usize::MAX,
             most: MAX_CLAIM,
             length: 1.0,
-            full: false,
             jobs: 0.0,
             bytes: 0.0,
             cut: None,
@@ -153,7 +146,6 @@ impl ClaimPlan {
             growth: threads,
             in_flight: 0,
             asked: 0,
-            part: 0,
             resting: false,
             seen_empty: false,
             overlapped: false,
@@ -196,7 +188,6 @@ impl ClaimPlan {
                 self.overlapped = self.in_flight > 0;
                 self.in_flight += 1;
                 self.asked += jobs;
-                self.part = 1 - self.part;
             }
             Event::Claimed(Brought { full: true, .. }) => {
                 // This holds also if another claim returned too few jobs meanwhile. That claim may have skipped rows
@@ -209,17 +200,11 @@ impl ClaimPlan {
                 self.ready = true;
                 self.seen_empty = false;
             }
-            Event::Claimed(Brought { part: Some(_), got, .. }) => {
-                // The next claim sees all queues.
-                self.ready = true;
-                self.growth = (got * 2).clamp(self.threads, CEILING - 1);
-                self.seen_empty = false;
-            }
             Event::Claimed(Brought { got, entries, .. }) => {
                 // Named queues and other claimers can make a claim short. When they release their rows, this worker is
                 // woken up.
                 self.ready = self.woken;
-                self.growth = (got * 2).clamp(self.threads, CEILING);
+                self.growth = (got * 2).min(CEILING).max(self.threads);
                 self.seen_empty = got == 0 && entries == 0 && !self.overlapped;
             }
             Event::GaveBack => self.resting = true,
@@ -230,12 +215,7 @@ impl ClaimPlan {
 
     /// Derives the size of the next claims from the result of this one.
     fn learn(&mut self, brought: Brought) {
-        let Brought { got, along, bytes, late, cut, part, full, .. } = brought;
-        if let Some(part) = part {
-            // A claim under way sees the other part.
-            self.part = if self.in_flight == 0 { 1 - part } else { part };
-        }
-        self.full = full;
+        let Brought { got, along, bytes, late, cut, .. } = brought;
         if got > 0 {
             self.length = (got as f64 / got.saturating_sub(along).max(1) as f64).max(1.0);
         }
@@ -293,17 +273,14 @@ impl ClaimPlan {
             return Along::default();
         }
         let of_all = seen.pace.saturating_sub(seen.successors).min(self.affordable().saturating_sub(jobs));
+        // The reply must not be many times as long as expected.
+        let of_all = of_all.min(4 * self.expected(jobs));
         Along { of_queue: (seen.pace / self.threads).saturating_sub(1).min(of_all), of_all }
     }
 
-    /// Which part of the named queues the next claim sees; `None` for all.
-    pub(crate) fn part(&self) -> Option<i32> {
-        self.is_shared().then_some(self.part)
-    }
-
-    /// Whether several claims may be under way: full claims have shown enough work. Each sees a part of the named queues.
-    fn is_shared(&self) -> bool {
-        self.full && self.growth >= CEILING && self.claimers > 1
+    /// How many jobs a claim of `jobs` is likely to return, with those that it takes along.
+    pub(crate) fn expected(&self, jobs: usize) -> usize {
+        (jobs as f64 * self.length) as usize
     }
 
     /// True if the last claim gave jobs back (`Brought::cut`), and no held job has started since.
@@ -311,9 +288,9 @@ impl ClaimPlan {
         self.cut.is_some_and(|held| seen.queued > 0 && seen.bytes >= held)
     }
 
-    /// Whether one more claim may be under way.
+    /// Whether one more claim may be under way. A second one may be only after full claims showed enough work for it.
     fn may_claim(&self) -> bool {
-        self.in_flight == 0 || (self.is_shared() && self.in_flight < self.claimers)
+        self.in_flight == 0 || (self.growth >= CEILING && self.in_flight < self.claimers)
     }
 
     /// The most jobs that a claim requests now.
@@ -530,6 +507,7 @@ mod tests {
         }
         assert_eq!(plan.step(fast), Step::Claim(MAX_CLAIM));
         assert_eq!(plan.along(fast, 500), Along { of_queue: CEILING / THREADS - 1, of_all: CEILING });
+        assert_eq!(plan.along(fast, 10).of_all, 40, "the reply is at most five times as long as expected");
         let behind = Seen { successors: CEILING - 100, ..fast };
         assert_eq!(plan.along(behind, 500), Along { of_queue: 100, of_all: 100 }, "they hold enough");
         let brought = |got, along| Brought { asked: 500, got, along, full: true, ..Brought::default() };
@@ -541,38 +519,12 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_overlap_see_a_part_of_the_queues_until_one_comes_back_short() {
-        let mut plan = ClaimPlan::new(THREADS, 2, true);
-        assert_eq!(plan.part(), None);
-        for _ in 0..20 {
-            plan.on(Event::Asked(500));
-            plan.on(claimed(500, 500));
-        }
-        let of = |part, full| Event::Claimed(Brought { asked: 500, got: 500, part, full, ..Brought::default() });
-        let mut parts = Vec::new();
-        for _ in 0..3 {
-            let part = plan.part();
-            plan.on(Event::Asked(500));
-            plan.on(of(part, true));
-            parts.extend(part);
-        }
-        assert_eq!(parts, [0, 1, 0], "one claim after another");
-        let (first, second) = (plan.part(), Some(1 - plan.part().unwrap()));
-        plan.on(Event::Asked(500));
-        assert_eq!(plan.part(), second);
-        plan.on(Event::Asked(500));
-        for ended in [second, second, first] {
-            plan.on(of(ended, true));
-            assert_eq!(plan.part(), ended, "the claim under way sees the other part");
-            plan.on(Event::Asked(500));
-        }
-        plan.on(of(first, true));
-        plan.on(of(second, false));
-        assert_eq!(plan.part(), None);
-        assert_eq!(plan.step(IDLE), Step::Claim(4), "a run until empty goes on: the other queues may have jobs");
-        plan.on(Event::Asked(4));
-        plan.on(claimed(4, 0));
-        assert_eq!(plan.step(IDLE), Step::Empty);
+    fn a_short_claim_of_many_threads_is_no_error() {
+        let mut plan = ClaimPlan::new(CEILING + 1000, 2, false);
+        plan.on(Event::Asked(MAX_CLAIM));
+        plan.on(claimed(MAX_CLAIM, 1));
+        plan.on(Event::Wake);
+        assert_eq!(plan.step(Seen { idle: CEILING + 1000, ..IDLE }), Step::Claim(MAX_CLAIM));
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl<'a> Dispatcher<'a> {
 
     fn order(&mut self, jobs: usize, seen: Seen) {
         let claimer = self.free.pop().expect("the plan counts the claims in flight");
-        let order = Order { jobs, entries: seen.entries, along: self.plan.along(seen, jobs), part: self.plan.part() };
+        let (along, expected) = (self.plan.along(seen, jobs), self.plan.expected(jobs));
+        let order = Order { jobs, entries: seen.entries, along, expected };
         self.shared.channels.orders[claimer].0.send(order).expect("the receiver is in `shared`");
     }
 
@@ -242,7 +243,7 @@ impl<'a> Dispatcher<'a> {
     fn fetched(&mut self, fetched: Fetched) {
         self.free.push(fetched.claimer);
         self.free.sort_unstable_by(|a, b| b.cmp(a));
-        let Order { jobs: asked, entries, part, .. } = fetched.order;
+        let Order { jobs: asked, entries, .. } = fetched.order;
         let Some(Reply { taken, scope, is_full, along }) = fetched.reply else {
             return self.plan.on(Event::ClaimFailed { asked });
         };
@@ -264,18 +265,8 @@ impl<'a> Dispatcher<'a> {
         let pause = self.refetch.claimed(Instant::now(), asked, found, self.notifications());
         self.events.refetch(pause);
         let full = is_full && taken.cut.is_none();
-        let brought = Brought {
-            asked,
-            got,
-            along,
-            entries,
-            bytes: taken.bytes,
-            late: fetched.late,
-            cut: taken.cut,
-            more,
-            part,
-            full,
-        };
+        let brought =
+            Brought { asked, got, along, entries, bytes: taken.bytes, late: fetched.late, cut: taken.cut, more, full };
         self.plan.on(Event::Claimed(brought));
     }
 

@@ -40,8 +40,8 @@ pub(crate) struct Order {
     pub(crate) entries: usize,
     /// How many jobs to take along of named queues.
     pub(crate) along: Along,
-    /// Which half of the named queues to see, because another claim sees the others. `None` for all.
-    pub(crate) part: Option<i32>,
+    /// How many jobs the claim is likely to return, with those that it takes along.
+    pub(crate) expected: usize,
 }
 
 /// The result of an order.
@@ -82,7 +82,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
             recv(orders) -> order => order.expect("the sender is in `shared`"),
             recv(shared.stop.begun.receiver()) -> _ => return,
         };
-        let (mut limit, mut tries) = (order.jobs, TRANSIENT_TRIES);
+        let (mut limit, mut tries, mut everywhere) = (order.jobs, TRANSIENT_TRIES, !filter.queue_index);
         let start = Instant::now();
         let reply = loop {
             let Some(claiming) = shared.gates.may_claim(&shared.stop.begun) else { return };
@@ -90,7 +90,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 shared,
                 &mut store,
                 &filter,
-                Ask { order, limit, claimer },
+                Ask { order, limit, everywhere, claimer },
                 claiming,
                 &mut turns,
                 &mut intake,
@@ -108,6 +108,8 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
             }
+            // Of this order, and of the next one if this one fails for good.
+            everywhere = true;
             shared.frontier.look_everywhere();
             let passes = !refused || (error.is_transient() && tries > 0);
             if passes {
@@ -195,7 +197,6 @@ fn wanted(shared: &Shared, ids: &HashMap<i32, usize>, limit: usize, scope: Scope
         only_looks: false,
         scope,
         queues: Vec::new(),
-        part: None,
         turn: None,
     }
 }
@@ -247,6 +248,8 @@ struct Ask {
     order: Order,
     /// At most `order.jobs`. Fewer if the database refuses the claim of all.
     limit: usize,
+    /// Looks at all jobs in any case. Without the index of queues, the first job of a queue could not be found otherwise.
+    everywhere: bool,
     claimer: usize,
 }
 
@@ -255,7 +258,7 @@ fn claim(
     shared: &Shared,
     store: &mut Store,
     filter: &Filter,
-    Ask { order, limit, claimer }: Ask,
+    Ask { order, limit, everywhere, claimer }: Ask,
     claiming: RwLockReadGuard<()>,
     turns: &mut Turns,
     intake: &mut Intake,
@@ -265,12 +268,12 @@ fn claim(
 
     // An error of this call is about the connection. An error of the claim may be about one row.
     store.connect()?;
-    if !filter.queue_index {
-        // Behind bounds, the first job of a queue could not be found.
-        shared.frontier.look_everywhere();
-    }
     let scope = loop {
-        match shared.frontier.next(limit, Instant::now()) {
+        let next = match everywhere {
+            true => Next::Claim(Scope::Everywhere),
+            false => shared.frontier.next(limit, Instant::now()),
+        };
+        match next {
             Next::Claim(scope) => break scope,
             Next::Scout(count, bounds) => {
                 let start = Instant::now();
@@ -281,7 +284,7 @@ fn claim(
         }
     };
     let start = Instant::now();
-    let turn = turns.wants(limit, Instant::now()).then_some(claimer);
+    let turn = turns.wants(order.expected, Instant::now()).then_some(claimer);
     // Without the index, a queue's jobs are not found quickly.
     let takes_along = order.along.of_queue > 0 && filter.queue_index;
     let quick = if takes_along { quick_tasks(shared, &ids) } else { Vec::new() };
@@ -291,16 +294,15 @@ fn claim(
         turn,
         along,
         quick,
-        inline: inline(limit + along.of_all),
+        inline: inline(order.expected),
         queues: freed.clone(),
-        part: order.part,
         ..wanted(shared, &ids, limit, scope.clone())
     };
     let rows = store.claim(filter, wanted).map_err(|error| match error.sqlstate() {
         Some(_) => Failed::Refused(error),
         None => Failed::InDoubt(error),
     })?;
-    let (positions, firsts) = positions(&rows);
+    let (positions, firsts) = positions(&rows, &freed);
     let (is_full, along) = (firsts >= limit, rows.len() - firsts);
     let now = Instant::now();
     // Neither the wait for a turn nor the network shows how many entries the claim had to read.
@@ -309,7 +311,7 @@ fn claim(
     shared.frontier.claimed(&scope, is_full, firsts, &positions, took, now);
     if is_full {
         let claimed: HashSet<i32> = rows.iter().filter_map(|claimed| claimed.row.get("job_queue_id")).collect();
-        shared.frontier.freed(freed.into_iter().filter(|queue| !claimed.contains(queue)));
+        shared.frontier.freed(freed.iter().copied().filter(|queue| !claimed.contains(queue)));
     }
     if turn.is_some() {
         turns.waited((now - start).saturating_sub(took), now);
@@ -365,9 +367,11 @@ fn quick_tasks(shared: &Shared, ids: &HashMap<i32, usize>) -> Vec<i32> {
     ids.iter().filter(|(_, task)| is_quick(**task)).map(|(id, _)| *id).collect()
 }
 
-/// The places of claimed jobs in the order of all jobs, and the number of these jobs. Jobs that were taken along do not
-/// count: other jobs are before them.
-fn positions(rows: &[Claimed]) -> (Vec<Position>, usize) {
+/// The places of claimed jobs up to which the claim has seen all others, and the number of jobs that it was asked for.
+/// Jobs that were taken along do not count: other jobs are before them. Nor are all jobs before those of the queues that
+/// the claim looked at in any case.
+fn positions(rows: &[Claimed], freed: &[i32]) -> (Vec<Position>, usize) {
+    let freed: HashSet<i32> = freed.iter().copied().collect();
     let mut queues = HashSet::new();
     let mut is_first = |Claimed { row, .. }: &&Claimed| {
         row.get::<_, Option<i32>>("job_queue_id").is_none_or(|queue| queues.insert(queue))
@@ -377,7 +381,10 @@ fn positions(rows: &[Claimed]) -> (Vec<Position>, usize) {
         // A run_at of -infinity has no place in the order of times.
         Some(Position { id: row.get("id"), priority: row.get("priority"), run_at: row.try_get("run_at").ok()? })
     };
-    (firsts.iter().filter_map(position).collect(), firsts.len())
+    let is_freed = |Claimed { row, .. }: &&&Claimed| {
+        row.get::<_, Option<i32>>("job_queue_id").is_some_and(|queue| freed.contains(&queue))
+    };
+    (firsts.iter().filter(|claimed| !is_freed(claimed)).filter_map(position).collect(), firsts.len())
 }
 
 /// Puts the jobs of each named queue of which there are several into a series.

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// A claim of at least this many jobs is large: it is taken from a list, and waits for its turn.
 pub(crate) const LARGE: usize = 100;
 
+/// If more queues than this came free, a claim looks everywhere.
+const MANY_QUEUES: usize = 1_000;
+
 /// How many ids a list has.
 const SHORTEST_LIST: usize = 2_000;
 const LONGEST_LIST: usize = 100_000;
@@ -135,7 +138,12 @@ impl Frontier {
 
     /// Records queues that came free.
     pub(crate) fn freed(&self, queues: impl Iterator<Item = i32>) {
-        self.state.lock().freed.extend(queues);
+        let mut state = self.state.lock();
+        state.freed.extend(queues);
+        if state.freed.len() > MANY_QUEUES {
+            // Looking at each of them costs more.
+            state.is_behind = true;
+        }
     }
 
     /// The queues that a claim with this scope must look at. If it looks everywhere, it sees them anyway.

@@ -72,8 +72,6 @@ pub(crate) struct Wanted {
     pub(crate) scope: Scope,
     /// Queues of which the first job is looked for, too, wherever it is.
     pub(crate) queues: Vec<i32>,
-    /// Sees only named queues whose id divided by two leaves this rest.
-    pub(crate) part: Option<i32>,
     /// Waits until no other worker of this library claims with the same number.
     pub(crate) turn: Option<usize>,
 }
@@ -232,7 +230,7 @@ impl Store {
 
     /// Claims jobs, each in a row that `Job::from_row` reads, with its `task_id` and `apart`.
     pub(crate) fn claim(&mut self, filter: &Filter, wanted: Wanted) -> Result<Vec<Claimed>> {
-        let Wanted { limit, along, quick, inline, tasks, now, avoid, only_looks, scope, queues, part, turn } = wanted;
+        let Wanted { limit, along, quick, inline, tasks, now, avoid, only_looks, scope, queues, turn } = wanted;
         let limit = limit as i32;
         let (bounds, listed, window) = match scope {
             Scope::Everywhere => (None, None, filter.queue_index.then_some(2 * limit + 32)),
@@ -261,7 +259,6 @@ impl Store {
                 Box::new(along.of_all as i32),
                 Box::new(quick.clone()),
                 Box::new(queues.clone()),
-                Box::new(part),
             ]
         };
         let claim = statement!("claim/claim");

@@ -36,7 +36,7 @@ fn a_claim_reads_by_index_behind_stuck_future_and_failed_jobs() {
     let plan = plan_of(
         &db,
         include_str!("../../src/sql/claim/claim.sql"),
-        "'w', array[1], 100, null, null, null, 132, null, false, 2000, null, null, null, 3, 200, array[1], null, null",
+        "'w', array[1], 100, null, null, null, 132, null, false, 2000, null, null, null, 3, 200, array[1], null",
     );
     for (table, wrong) in [("_private_jobs", "Seq Scan on _private_jobs"), ("any", "Hash Join"), ("any", "Merge Join")]
     {
@@ -72,7 +72,7 @@ fn a_claim_takes_the_first_jobs_with_and_without_queue() {
     for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
         // With a window of 0 the claim takes only jobs without a queue.
         let claim = format!(
-            "execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000, null, null, null, 0, 0, null, null, null)"
+            "execute claim('w', array[1], {limit}, null, null, null, {window}, null, false, 2000, null, null, null, 0, 0, null, null)"
         );
         let rows = client.query(&claim, &[]).unwrap();
         let taken: Vec<i32> =
@@ -143,7 +143,7 @@ fn a_claim_that_is_planned_for_an_empty_table_finds_chosen_jobs_by_their_ids() {
     client.batch_execute("vacuum analyze graphile_worker._private_jobs").unwrap();
     let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
     client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
-    let explain = "explain execute claim('w', array[1], 1, null, null, null, 33, null, false, 2000, null, null, null, 3, 200, array[1], null, null)";
+    let explain = "explain execute claim('w', array[1], 1, null, null, null, 33, null, false, 2000, null, null, null, 3, 200, array[1], null)";
     let plan: Vec<String> = client.query(explain, &[]).unwrap().iter().map(|row| row.get(0)).collect();
     for part in ["listed", "queued"] {
         let start = plan.iter().position(|line| line.trim() == format!("CTE {part}")).expect(part);

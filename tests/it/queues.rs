@@ -109,7 +109,7 @@ fn a_job_that_changes_while_a_claim_looks_for_it_is_not_claimed_as_it_was() {
             holder.batch_execute("begin; select pg_advisory_xact_lock(7)").unwrap();
             let taken: Vec<i32> = std::thread::scope(|scope| {
                 let claims = scope.spawn(|| {
-                    let arguments = "'w', array[1], 10, array['no'], null, null, 42, null, false, 2000, null, null, null, 3, 30, array[1], null, null";
+                    let arguments = "'w', array[1], 10, array['no'], null, null, 42, null, false, 2000, null, null, null, 3, 30, array[1], null";
                     let mut client = db.client();
                     client.batch_execute(&format!("prepare claim as {claim}")).unwrap();
                     let rows = client.query(&format!("execute claim({arguments})"), &[]).unwrap();
@@ -125,32 +125,4 @@ fn a_job_that_changes_while_a_claim_looks_for_it_is_not_claimed_as_it_was() {
             assert_eq!(taken, claimed, "job {changed}: {change}");
         }
     }
-}
-
-#[test]
-fn two_claims_share_the_queues_by_their_ids_and_each_sees_jobs_without_a_queue() {
-    let db = TestDb::new();
-    db.add_many(20, "'t', null, 'q' || n % 10, null, null, null, null, null");
-    db.add_many(2, "'t', null, null, null, null, null, null, null");
-    let claim = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
-    let mut client = db.client();
-    client.batch_execute(&format!("prepare claim as {claim}")).unwrap();
-    let mut claim = |part: &str, window: i32| {
-        let claim = format!(
-            "execute claim('w', array[1], 20, null, null, null, {window}, null, false, 2000, null, null, null, 0, 0, null, null, {part})"
-        );
-        let rows = client.query(&claim, &[]).unwrap();
-        rows.iter().map(|row| row.get::<_, Option<i32>>("job_queue_id").map(|queue| queue % 2)).collect::<Vec<_>>()
-    };
-    let mut even = claim("0", 100);
-    even.sort();
-    assert_eq!(even, [None, None, Some(0), Some(0), Some(0), Some(0), Some(0)]);
-    assert!(claim("0", 100).is_empty());
-    // A window of two shows too few free queues. Only a claim that sees all queues then goes from queue to queue.
-    assert!(claim("1", 2).len() <= 2);
-    db.execute(
-        "update graphile_worker._private_jobs set locked_by = null, locked_at = null, attempts = 0 where job_queue_id % 2 = 1;
-         update graphile_worker._private_job_queues set locked_by = null, locked_at = null where id % 2 = 1",
-    );
-    assert_eq!(claim("null", 2), [Some(1); 5]);
 }

@@ -87,9 +87,7 @@ fn claims_behind_dead_rows_do_not_read_them_again() {
         let plan = crate::plans::plan_of(
             &db,
             include_str!("../../src/sql/claim/claim.sql"),
-            &format!(
-                "'w', array[1], 10, null, null, null, 0, null, false, 2000, {bounds}, {listed}, 0, 0, null, null, null"
-            ),
+            &format!("'w', array[1], 10, null, null, null, 0, null, false, 2000, {bounds}, {listed}, 0, 0, null, null"),
         );
         let claimed = "select count(*) from graphile_worker._private_jobs where locked_by = 'w'";
         assert_eq!(db.one::<i64>(claimed), 10, "{plan}");
@@ -115,7 +113,7 @@ fn a_claim_behind_bounds_takes_the_first_jobs_of_queues() {
     let mut claim = |hours: i32, queues: &str| {
         let bounds = format!("array[0]::smallint[], array[now() - interval '{hours} hours']");
         let claim = format!(
-            "execute claim('w', array[1], 5, null, null, null, 100, null, false, 2000, {bounds}, null, 1, 9, array[1], {queues}, null)"
+            "execute claim('w', array[1], 5, null, null, null, 100, null, false, 2000, {bounds}, null, 1, 9, array[1], {queues})"
         );
         let rows = client.query(&claim, &[]).unwrap();
         db.execute(

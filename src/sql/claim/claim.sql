@@ -18,10 +18,7 @@
 --   $14 the most jobs that are taken along of one queue  $15 and of all queues, beyond $3
 --   $16 tasks whose jobs may be taken along
 --   $17 ids: also looks for the first jobs of these queues
---   $18 0 or 1: of the named queues, sees only those with an even or an odd id. A claim that overlaps another one would
---      also lock the queues that the other has just claimed, because PostgreSQL locks a row that has changed before it
---      checks the conditions again. The outcomes of these queues would then wait for the claim.
--- NULL in $4, $5, $6, $8, $11, $13, $17, $18 switches that part off. `seconds` is how long the server searched.
+-- NULL in $4, $5, $6, $8, $11, $13, $17 switches that part off. `seconds` is how long the server searched.
 -- The walk over the distinct priorities makes (priority, run_at <= now) an exact index range, so jobs of the future are
 -- never read. `= any(array(...))` keeps every update on the primary key.
 with recursive
@@ -145,7 +142,6 @@ front as materialized (
           select distinct on (n.job_queue_id) n.id, n.job_queue_id, n.priority, n.run_at
             from near n
            where n.job_queue_id is not null
-             and (n.job_queue_id % 2 = $18::int) is not false
              and n.task_id = any($2::int[])
              and (n.id = any($8::bigint[])) is not true
              and (coalesce(pg_catalog.cardinality($4::text[]), 0) + coalesce(pg_catalog.cardinality($5::text[]), 0) = 0
@@ -166,7 +162,7 @@ front as materialized (
    order by h.priority, h.run_at
    limit 3 * $3::int + 16
 ),
--- Only if all jobs and queues are seen, the window is full and too few of its queues are free: goes from queue to queue in the index
+-- Only if all jobs are seen, the window is full and too few of its queues are free: goes from queue to queue in the index
 -- _native_jobs_queue. `between` and the order by job_queue_id force the plan to that index: with an equality, the main
 -- index has the order too.
 line(job_queue_id) as (
@@ -191,7 +187,7 @@ deep as materialized (
       select l.job_queue_id
         from line l
        where $7::int > 0
-         and $11::smallint[] is null and $18::int is null
+         and $11::smallint[] is null
          and (select pg_catalog.count(*) from near) >= $7::int
          and (select pg_catalog.count(*) from front) < $3::int
       union
@@ -285,7 +281,7 @@ lockable as materialized (
   select j.id, j.job_queue_id
     from :GRAPHILE_WORKER_SCHEMA._private_jobs j
    where j.id = any(array(select l.id from line_up l where not l.is_picked))
-     and j.locked_at is null and j.attempts < j.max_attempts
+     and j.locked_at is null and j.attempts < j.max_attempts and j.job_queue_id is not null
      and j.run_at <= (select now from clock)
      and j.task_id = any($16::int[])
      and j.last_error is null
