@@ -45,13 +45,16 @@ struct Axis {
 impl Axis {
     /// Ends at powers of ten.
     fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
+        let values = values.filter(|value| value.is_finite());
         let (least, most) = values.fold((f64::MAX, 0.0), |(least, most), value| (value.min(least), value.max(most)));
         let least = 10f64.powf(least.log10().floor());
         Self { least, most: 10f64.powf(most.log10().ceil()).max(least * 10.0), from, to }
     }
 
+    /// An infinite value is drawn at the end.
     fn at(&self, value: f64) -> f64 {
-        self.from + (value / self.least).log10() / (self.most / self.least).log10() * (self.to - self.from)
+        self.from
+            + (value.min(self.most) / self.least).log10() / (self.most / self.least).log10() * (self.to - self.from)
     }
 
     /// The lines of the grid: 1, 2 and 5 of each power of ten.
