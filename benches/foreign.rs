@@ -50,20 +50,19 @@ fn main() {
     let rounds: Vec<Vec<Figures>> =
         (0..ROUNDS).map(|_| kinds.iter().map(|kind| measure(&url, kind)).collect()).collect();
     for (place, kind) in kinds.iter().enumerate() {
-        let median = |of: fn(&Figures) -> f64| median(rounds.iter().map(|round| of(&round[place])).collect());
-        let ratio = |of: fn(&Figures) -> f64| {
-            common::median(rounds.iter().map(|round| of(&round[place]) / of(&round[0])).collect())
-        };
+        let middle = |of: fn(&Figures) -> f64| median(rounds.iter().map(|round| of(&round[place])).collect());
+        let ratio =
+            |of: fn(&Figures) -> f64| median(rounds.iter().map(|round| of(&round[place]) / of(&round[0])).collect());
         println!(
             "{:8} {:6} in front: p50 {:.2} ms ({:.2} of nothing), p99 {:.2} ms, claims use {:.1} % of a processor ({:.2}), {:.0} claims/s",
             kind.name,
             kind.jobs,
-            median(|figures| figures.p50),
+            middle(|figures| figures.p50),
             ratio(|figures| figures.p50),
-            median(|figures| figures.p99),
-            median(|figures| figures.busy) * 100.0,
+            middle(|figures| figures.p99),
+            middle(|figures| figures.busy) * 100.0,
             ratio(|figures| figures.busy),
-            median(|figures| figures.claims),
+            middle(|figures| figures.claims),
         );
     }
 }

@@ -108,7 +108,7 @@ pub(crate) fn fetch(shared: &Shared, claimer: usize) {
                 // The reply may be lost although the claim was committed.
                 shared.in_doubt("claim", &error);
             }
-            // Of this order, and of the next one if this one fails for good.
+            // The retries look at all jobs. If none of them succeeds, so does the next claim.
             everywhere = true;
             shared.frontier.look_everywhere();
             let passes = !refused || (error.is_transient() && tries > 0);

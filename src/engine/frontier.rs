@@ -1,4 +1,4 @@
-//! Decides where a claim looks for jobs without a queue. Knows no SQL.
+//! Decides where a claim looks for jobs. Knows no SQL.
 //!
 //! While a transaction elsewhere stays open, vacuum removes no dead row, and a claim from the head of the index reads all
 //! dead entries again. So if such a look is slow, most claims start where earlier ones ended, or take jobs from a list
@@ -78,9 +78,9 @@ struct State {
     scouted: Option<Instant>,
     /// The last list was empty, and no claim has looked ahead since.
     nothing_ahead: bool,
-    /// From this moment on, a claim looks everywhere. So does the next one if jobs may have become available before the
-    /// bounds.
+    /// From this moment on, a claim looks everywhere.
     everywhere: Instant,
+    /// Jobs may have become available before the bounds, so the next claim looks everywhere.
     is_behind: bool,
     /// Queues that came free since. Their first jobs may be before the bounds.
     freed: HashSet<i32>,

@@ -324,10 +324,10 @@ impl Settler<'_> {
         // Jobs that can be claimed at once are announced by notification, too, but only a listener receives it.
         let due_again = group.iter().any(|pending| matches!(pending.outcome, Outcome::GivenBack(None)));
         let is_over = |series: &Arc<Series>| series.unsettled() == 0;
-        let freed = |active: &Arc<ActiveJob>| {
+        let queue_freed_by = |active: &Arc<ActiveJob>| {
             active.job().queue_id.filter(|_| active.claim.series.as_ref().is_none_or(is_over))
         };
-        let freed: Vec<i32> = jobs.iter().filter_map(freed).collect();
+        let freed: Vec<i32> = jobs.iter().filter_map(queue_freed_by).collect();
         if due_again {
             self.shared.came_back();
         } else if !freed.is_empty() {

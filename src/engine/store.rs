@@ -235,7 +235,7 @@ impl Store {
         let (bounds, listed, window) = match scope {
             Scope::Everywhere => (None, None, filter.queue_index.then_some(2 * limit + 32)),
             Scope::From(bounds) => (Some(bounds), None, Some(limit + 512)),
-            // A list has jobs without a queue only.
+            // A list has jobs without a queue only. Of named queues, the claim looks at `queues` alone.
             Scope::Listed(ids) => (None, Some(ids), Some(0)),
         };
         let (priorities, since) = bounds.map(|Bounds { priorities, since }| (priorities, since)).unzip();

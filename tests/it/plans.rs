@@ -15,6 +15,11 @@ pub fn plan_of(db: &TestDb, sql: &str, arguments: &str) -> String {
     rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
 }
 
+/// The text of the claim, with the schema in place.
+pub fn claim_statement() -> String {
+    include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker")
+}
+
 /// How many pages a statement with this plan read.
 pub fn buffers(plan: &str) -> u64 {
     let line = plan.lines().find(|line| line.contains("Buffers:")).expect(plan);
@@ -66,7 +71,7 @@ fn a_claim_takes_the_first_jobs_with_and_without_queue() {
            from generate_series(1, 100) n",
     );
     let mut client = db.client();
-    let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let sql = claim_statement();
     client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
     let mut next = 1;
     for (limit, window) in [(7, 39), (10, 42), (20, 0), (20, 52)] {
@@ -141,7 +146,7 @@ fn a_claim_that_is_planned_for_an_empty_table_finds_chosen_jobs_by_their_ids() {
     let db = TestDb::new();
     let mut client = db.client();
     client.batch_execute("vacuum analyze graphile_worker._private_jobs").unwrap();
-    let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let sql = claim_statement();
     client.batch_execute(&format!("{SETTINGS}; prepare claim as {sql}")).unwrap();
     let explain = "explain execute claim('w', array[1], 1, null, null, null, 33, null, false, 2000, null, null, null, 3, 200, array[1], null)";
     let plan: Vec<String> = client.query(explain, &[]).unwrap().iter().map(|row| row.get(0)).collect();

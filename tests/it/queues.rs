@@ -1,6 +1,7 @@
 //! Named queues: one job at a time, in order, however many threads and workers there are.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::plans::claim_statement;
 use graphile_worker::WorkerContext;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -94,7 +95,7 @@ fn a_job_that_changes_while_a_claim_looks_for_it_is_not_claimed_as_it_was() {
     let found = "from heads h\n";
     let waits =
         "from (select h.* from heads h cross join lateral (select pg_advisory_xact_lock_shared(7)) w offset 0) h\n";
-    let claim = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let claim = claim_statement();
     assert_eq!(claim.matches(found).count(), 1);
     let claim = claim.replace(found, waits);
     for change in changes {

@@ -2,6 +2,7 @@
 //! several workers at once.
 
 use crate::harness::{Running, SOON, TestDb, eventually};
+use crate::plans::claim_statement;
 use graphile_worker::{JobSpec, WorkerContext};
 use postgres::Client;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ fn a_claim_behind_bounds_takes_the_first_jobs_of_queues() {
     let db = TestDb::new();
     db.add_many(60, "'t', to_json(n), 'q' || n % 3, now() - n * interval '1 hour', null, null, null, null");
     let queue: i32 = db.one("select id from graphile_worker._private_job_queues where queue_name = 'q1'");
-    let sql = include_str!("../../src/sql/claim/claim.sql").replace(":GRAPHILE_WORKER_SCHEMA", "graphile_worker");
+    let sql = claim_statement();
     let mut client = db.client();
     client.batch_execute(&format!("prepare claim as {sql}")).unwrap();
     let mut claim = |hours: i32, queues: &str| {
